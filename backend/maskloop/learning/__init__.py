@@ -1,0 +1,1 @@
+"""From corrections to a better model: dataset, fine-tuning, evaluation, promotion, registry."""

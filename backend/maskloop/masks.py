@@ -1,0 +1,85 @@
+"""Pure operations on boolean masks and on their crops; knows no model and no file format."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskloop.types import BoolMask, Segment
+
+__all__ = ["crop_mask", "mask_to_segment", "paste_segment", "segment_iou", "segments_to_index_map"]
+
+
+def crop_mask(mask_hw: BoolMask) -> tuple[BoolMask, tuple[int, int]]:
+    """Return the smallest crop that holds every foreground pixel, and its (top, left) offset.
+
+    Args:
+        mask_hw: bool (H, W).
+
+    Returns:
+        A bool copy (h, w) and the offset in pixels; a (0, 0) crop at (0, 0) where nothing is set.
+    """
+    rows = np.flatnonzero(mask_hw.any(axis=1))
+    if rows.size == 0:
+        return np.zeros((0, 0), dtype=np.bool_), (0, 0)
+    columns = np.flatnonzero(mask_hw[rows[0] : rows[-1] + 1].any(axis=0))
+    top, left = int(rows[0]), int(columns[0])
+    crop = mask_hw[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1]
+    return crop.astype(np.bool_, copy=True), (top, left)
+
+
+def mask_to_segment(mask_hw: BoolMask, *, label: str, score: float = 1.0) -> Segment | None:
+    """Return the segment of a full-size mask, or None where the mask is empty.
+
+    Args:
+        mask_hw: bool (H, W), the whole image.
+        label: the class's name.
+        score: 0..1.
+    """
+    crop_hw, offset_yx = crop_mask(mask_hw)
+    if crop_hw.size == 0:
+        return None
+    return Segment(mask_hw=crop_hw, offset_yx=offset_yx, label=label, score=score)
+
+
+def paste_segment(segment: Segment, size_hw: tuple[int, int]) -> BoolMask:
+    """Return the segment's mask as bool (H, W) of the whole image.
+
+    What lies outside `size_hw` is cut off.
+    """
+    full_hw = np.zeros(size_hw, dtype=np.bool_)
+    top, left = segment.offset_yx
+    target = full_hw[top : top + segment.mask_hw.shape[0], left : left + segment.mask_hw.shape[1]]
+    target[...] = segment.mask_hw[: target.shape[0], : target.shape[1]]
+    return full_hw
+
+
+def segment_iou(first: Segment, second: Segment) -> float:
+    """Return the intersection over union of two segments of one image, 0..1."""
+    overlap = _intersection(first, second)
+    union = first.area + second.area - overlap
+    return overlap / union if union else 0.0
+
+
+def segments_to_index_map(segments: tuple[Segment, ...], size_hw: tuple[int, int]) -> NDArray[np.int32]:
+    """Return int32 (H, W): 0 where nothing is, else 1 + the index of the last segment drawn there."""
+    index_hw = np.zeros(size_hw, dtype=np.int32)
+    for index, segment in enumerate(segments, start=1):
+        top, left = segment.offset_yx
+        target = index_hw[top : top + segment.mask_hw.shape[0], left : left + segment.mask_hw.shape[1]]
+        target[segment.mask_hw[: target.shape[0], : target.shape[1]]] = index
+    return index_hw
+
+
+def _intersection(first: Segment, second: Segment) -> int:
+    top = max(first.offset_yx[0], second.offset_yx[0])
+    left = max(first.offset_yx[1], second.offset_yx[1])
+    bottom = min(first.box_yxyx[2], second.box_yxyx[2])
+    right = min(first.box_yxyx[3], second.box_yxyx[3])
+    if top >= bottom or left >= right:
+        return 0
+    windows = []
+    for segment in (first, second):
+        y, x = segment.offset_yx
+        windows.append(segment.mask_hw[top - y : bottom - y, left - x : right - x])
+    return int(np.count_nonzero(windows[0] & windows[1]))

@@ -1,0 +1,1 @@
+"""Redis or an embedded Valkey, RQ queues and workers; RQ's objects stay in here."""

@@ -1,0 +1,1 @@
+"""From images to segments: load a checkpoint, preprocess, batch, forward, post-process."""

@@ -1,0 +1,1 @@
+"""Which image to ask about next."""

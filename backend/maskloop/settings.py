@@ -1,0 +1,146 @@
+"""Every setting, from MASKLOOP_* variables (or Label Studio's own two) or from maskloop.toml."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from maskloop.errors import ConfigurationError
+from maskloop.types import SegmentationTask
+
+__all__ = ["BASE_MODEL", "BASE_ONEFORMER", "Settings", "load_settings"]
+
+MODELS_DIR = Path(__file__).parent / "models"
+BASE_MODEL = MODELS_DIR / "tiny-mask2former"
+BASE_ONEFORMER = MODELS_DIR / "tiny-oneformer"
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Settings(BaseSettings):
+    """All settings; a variable of the environment wins over maskloop.toml, which wins over the default."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MASKLOOP_", toml_file="maskloop.toml", extra="ignore", frozen=True, populate_by_name=True
+    )
+
+    # Label Studio
+    label_studio_url: str | None = Field(
+        None, validation_alias=AliasChoices("LABEL_STUDIO_URL", "MASKLOOP_LABEL_STUDIO_URL", "label_studio_url")
+    )
+    label_studio_api_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("LABEL_STUDIO_API_KEY", "MASKLOOP_LABEL_STUDIO_API_KEY", "label_studio_api_key"),
+    )
+
+    # model
+    model: str = Field(str(BASE_MODEL), description="a Hugging Face name or a local folder")
+    task: SegmentationTask = SegmentationTask.INSTANCE
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 ...")
+    score_threshold: Fraction = 0.5
+    mask_threshold: Fraction = 0.5
+    overlap_threshold: Fraction = 0.8
+    max_batch: int = Field(8, ge=1, le=256, description="images in one forward pass")
+    torch_threads: int = Field(0, ge=0, description="0 leaves the choice to torch")
+
+    # places
+    home: Path = Field(Path(".maskloop"), description="database, image cache, models, queue")
+    database_url: str | None = Field(None, description="default: SQLite in the home")
+    redis_url: str | None = Field(None, description="default: a Valkey of our own in the home")
+    mlflow_tracking_uri: str | None = Field(
+        None,
+        validation_alias=AliasChoices("MLFLOW_TRACKING_URI", "MASKLOOP_MLFLOW_TRACKING_URI", "mlflow_tracking_uri"),
+    )
+
+    # server
+    host: str = "127.0.0.1"
+    port: int = Field(9090, ge=0, le=65535)
+    predict_deadline_s: float = Field(80.0, gt=0, description="Label Studio gives up on /predict after 100 s")
+
+    # images
+    max_image_bytes: int = Field(64 * 2**20, ge=1)
+    max_image_pixels: int = Field(100_000_000, ge=1)
+    image_timeout_s: float = Field(20.0, gt=0)
+    min_free_disk_bytes: int = Field(256 * 2**20, ge=0)
+
+    # learning
+    train_after: int = Field(20, ge=1, description="corrections that start a training")
+    holdout_fraction: Fraction = 0.2
+    train_steps: int = Field(200, ge=1)
+    train_batch: int = Field(4, ge=1)
+    learning_rate: float = Field(3e-4, gt=0)
+    promotion_margin: float = Field(0.0, ge=0, description="how much better the challenger has to be")
+    seed: int = 0
+
+    @field_validator("label_studio_url")
+    @classmethod
+    def _strip_slash(cls, value: str | None) -> str | None:
+        return value.rstrip("/") if value else None
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().resolve()
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database in use, SQLite in the home by default."""
+        return self.database_url or f"sqlite:///{self.home / 'maskloop.db'}"
+
+    @property
+    def resolved_tracking_uri(self) -> str:
+        """MLflow's address in use, SQLite in the home by default."""
+        return self.mlflow_tracking_uri or f"sqlite:///{self.home / 'mlflow.db'}"
+
+    @property
+    def images_dir(self) -> Path:
+        """Where image files are cached, by content."""
+        return self.home / "images"
+
+    @property
+    def runs_dir(self) -> Path:
+        """Where trainings keep their snapshots and checkpoints."""
+        return self.home / "runs"
+
+    @property
+    def artifacts_dir(self) -> Path:
+        """Where MLflow keeps model files when it runs embedded."""
+        return self.home / "mlflow"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the environment first, then maskloop.toml."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+@functools.lru_cache(maxsize=1)
+def load_settings() -> Settings:
+    """Return the process's settings.
+
+    Raises:
+        ConfigurationError: a variable or maskloop.toml holds a value that cannot work.
+    """
+    try:
+        return Settings()
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigurationError(
+            f"setting {name}", expected="a valid value", got=first["msg"], remedy="see the README's table of settings"
+        ) from exc

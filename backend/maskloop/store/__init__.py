@@ -1,0 +1,1 @@
+"""What annotators said, kept in a relational database, and the images they said it about."""

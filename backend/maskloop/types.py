@@ -1,0 +1,142 @@
+"""The values that travel through maskloop: frozen, checked at construction, free of any foreign format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "BoolMask",
+    "Correction",
+    "EditCounts",
+    "HoldoutMetrics",
+    "ModelVersion",
+    "Prediction",
+    "RgbImage",
+    "Segment",
+    "SegmentationTask",
+]
+
+BoolMask: TypeAlias = NDArray[np.bool_]  # (H, W)
+RgbImage: TypeAlias = NDArray[np.uint8]  # (H, W, 3), upright
+
+
+class SegmentationTask(StrEnum):
+    """What a segment means: one object, one class's area, or a share of a full partition."""
+
+    INSTANCE = "instance"
+    SEMANTIC = "semantic"
+    PANOPTIC = "panoptic"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Segment:
+    """One object or area of one image."""
+
+    mask_hw: BoolMask  # bool (h, w): the crop around the object, not the whole image
+    offset_yx: tuple[int, int]  # where the crop's top-left pixel lies in the image
+    label: str  # the class's name
+    score: float = 1.0  # 0..1; 1 for what a person drew
+
+    def __post_init__(self) -> None:
+        if self.mask_hw.dtype != np.bool_ or self.mask_hw.ndim != 2:
+            raise ValueError(f"Segment.mask_hw: expected bool (h, w), got {self.mask_hw.dtype} {self.mask_hw.shape}")
+        if min(self.mask_hw.shape) < 1 or min(self.offset_yx) < 0:
+            raise ValueError(f"Segment: expected a crop inside the image, got {self.mask_hw.shape} at {self.offset_yx}")
+        if not 0.0 <= self.score <= 1.0:
+            raise ValueError(f"Segment.score: expected 0..1, got {self.score}")
+
+    @property
+    def area(self) -> int:
+        """Foreground pixels."""
+        return int(np.count_nonzero(self.mask_hw))
+
+    @property
+    def box_yxyx(self) -> tuple[int, int, int, int]:
+        """The crop's (top, left, bottom, right) in pixels; bottom and right are exclusive."""
+        top, left = self.offset_yx
+        return top, left, top + self.mask_hw.shape[0], left + self.mask_hw.shape[1]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prediction:
+    """What a model says of one image."""
+
+    segments: tuple[Segment, ...]  # best first
+    size_hw: tuple[int, int]  # of the upright image
+    confidence: float  # 0..1: how sure the model is of the image as a whole; the lowest is asked about first
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.confidence <= 1.0:
+            raise ValueError(f"Prediction.confidence: expected 0..1, got {self.confidence}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditCounts:
+    """What became of the predicted regions in one annotation."""
+
+    kept: int = 0  # left as predicted
+    changed: int = 0  # predicted, then edited
+    added: int = 0  # drawn by the annotator
+    removed: int = 0  # predicted, then deleted
+
+    def __add__(self, other: EditCounts) -> EditCounts:
+        return EditCounts(
+            kept=self.kept + other.kept,
+            changed=self.changed + other.changed,
+            added=self.added + other.added,
+            removed=self.removed + other.removed,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Correction:
+    """What an annotator says of one image: the newest version of one annotation."""
+
+    project_id: int  # Label Studio's number
+    task_id: int
+    annotation_id: int
+    updated_at: datetime  # when the annotator last saved it (aware, UTC); the newest wins
+    image_key: str  # SHA-256 of the image file, the key of the image cache
+    size_hw: tuple[int, int]  # of the upright image
+    segments: tuple[Segment, ...]
+    edits: EditCounts = field(default_factory=EditCounts)
+    lead_time_s: float | None = None  # seconds the annotator spent
+    model_version: str | None = None  # whose prediction was corrected
+
+    def __post_init__(self) -> None:
+        if self.updated_at.tzinfo is None:
+            raise ValueError("Correction.updated_at: expected an aware datetime, got a naive one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HoldoutMetrics:
+    """How good a model is on the frozen holdout; each 0..1, higher is better."""
+
+    ap50: float  # COCO mask AP at IoU 0.5
+    pq: float  # panoptic quality
+    miou: float  # mean IoU over the classes that occur
+    images: int  # how many images were judged
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelVersion:
+    """One registered model: a plain `from_pretrained` folder with a number."""
+
+    name: str  # the registered model, one per project
+    number: int  # 1, 2, 3 ... in the order of registration
+    path: Path  # the checkpoint's folder
+    labels: tuple[str, ...]  # class names in the order of their ids
+    metrics: HoldoutMetrics | None = None  # as judged when it was registered
+    parent: int | None = None  # the version it was fine-tuned from
+
+    @property
+    def tag(self) -> str:
+        """What Label Studio shows as `model_version`."""
+        return f"{self.name}-v{self.number}"

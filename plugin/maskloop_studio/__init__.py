@@ -1,0 +1,1 @@
+"""Everything in maskloop that speaks Label Studio."""

@@ -1,0 +1,1 @@
+"""The whole loop on one machine with a real Label Studio and a simulated annotator."""
