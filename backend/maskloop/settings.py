@@ -35,11 +35,14 @@ class Settings(BaseSettings):
 
     # Label Studio
     label_studio_url: str | None = Field(
-        None, validation_alias=AliasChoices("LABEL_STUDIO_URL", "MASKLOOP_LABEL_STUDIO_URL", "label_studio_url")
+        None,
+        validation_alias=AliasChoices("LABEL_STUDIO_URL", "MASKLOOP_LABEL_STUDIO_URL", "label_studio_url"),
     )
     label_studio_api_key: SecretStr | None = Field(
         None,
-        validation_alias=AliasChoices("LABEL_STUDIO_API_KEY", "MASKLOOP_LABEL_STUDIO_API_KEY", "label_studio_api_key"),
+        validation_alias=AliasChoices(
+            "LABEL_STUDIO_API_KEY", "MASKLOOP_LABEL_STUDIO_API_KEY", "label_studio_api_key"
+        ),
     )
 
     # model
@@ -58,7 +61,9 @@ class Settings(BaseSettings):
     redis_url: str | None = Field(None, description="default: a Valkey of our own in the home")
     mlflow_tracking_uri: str | None = Field(
         None,
-        validation_alias=AliasChoices("MLFLOW_TRACKING_URI", "MASKLOOP_MLFLOW_TRACKING_URI", "mlflow_tracking_uri"),
+        validation_alias=AliasChoices(
+            "MLFLOW_TRACKING_URI", "MASKLOOP_MLFLOW_TRACKING_URI", "mlflow_tracking_uri"
+        ),
     )
 
     # server
@@ -142,5 +147,8 @@ def load_settings() -> Settings:
         first = exc.errors(include_url=False, include_input=False)[0]
         name = ".".join(str(part) for part in first["loc"])
         raise ConfigurationError(
-            f"setting {name}", expected="a valid value", got=first["msg"], remedy="see the README's table of settings"
+            f"setting {name}",
+            expected="a valid value",
+            got=first["msg"],
+            remedy="see the README's table of settings",
         ) from exc

@@ -46,9 +46,13 @@ class Segment:
 
     def __post_init__(self) -> None:
         if self.mask_hw.dtype != np.bool_ or self.mask_hw.ndim != 2:
-            raise ValueError(f"Segment.mask_hw: expected bool (h, w), got {self.mask_hw.dtype} {self.mask_hw.shape}")
+            raise ValueError(
+                f"Segment.mask_hw: expected bool (h, w), got {self.mask_hw.dtype} {self.mask_hw.shape}"
+            )
         if min(self.mask_hw.shape) < 1 or min(self.offset_yx) < 0:
-            raise ValueError(f"Segment: expected a crop inside the image, got {self.mask_hw.shape} at {self.offset_yx}")
+            raise ValueError(
+                f"Segment: expected a crop inside the image, got {self.mask_hw.shape} at {self.offset_yx}"
+            )
         if not 0.0 <= self.score <= 1.0:
             raise ValueError(f"Segment.score: expected 0..1, got {self.score}")
 

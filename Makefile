@@ -1,0 +1,61 @@
+# Each target does all its own set-up from Python 3.11 and pip. ARGS is passed on.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+# Spinning threads are ruinous on few cores (README, "Measured").
+export OMP_WAIT_POLICY ?= PASSIVE
+export GOMP_SPINCOUNT ?= 0
+
+.PHONY: demo test check format base-models chromium clean help
+
+help:
+	@echo "make demo [ARGS='--rounds 2 --exit --json demo.json']   the whole loop on this machine"
+	@echo "make test [ARGS='-k brush']                             linter, type checker and all tests"
+	@echo "make check | format | base-models | clean"
+
+demo: $(VENV)/.runtime
+	$(BIN)/maskloop demo $(ARGS)
+
+test: check chromium
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Makes the shipped checkpoints again (about 15 minutes on one core).
+base-models: $(VENV)/.runtime
+	$(BIN)/maskloop base-model build backend/maskloop/models/tiny-mask2former --family mask2former --seed 0
+	$(BIN)/maskloop base-model build backend/maskloop/models/tiny-oneformer --family oneformer --seed 0
+
+# The browser of the acceptance tests; where it cannot be installed they say that they were skipped.
+chromium:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+	|| if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing chromium"; apt-get update -qq >/dev/null && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	else echo "no chromium: the browser tests will be skipped"; fi
+
+clean:
+	rm -rf $(VENV) .venv-studio .maskloop build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	|| { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing maskloop into $(VENV) (torch is large: a minute or more)"
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	@echo "installing the tools for tests"
+	@$(PIP) -e '.[dev,label-studio-ml]'
+	@touch $@

@@ -1,0 +1,210 @@
+"""One turn of learning: corrections in, a judged and perhaps promoted model version out."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from maskloop.errors import TrainingError
+from maskloop.learning.dataset import TrainingExample
+from maskloop.learning.evaluation import evaluate_checkpoint
+from maskloop.learning.finetune import finetune
+from maskloop.learning.promotion import PromotionDecision, decide
+from maskloop.learning.registry import ModelRegistry
+from maskloop.learning.training import FinetuneRecipe, TrainingProgress
+from maskloop.log import log_action
+from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from maskloop.settings import Settings
+from maskloop.store.images import ImageCache
+from maskloop.types import Correction, HoldoutMetrics, ModelVersion, Segment
+
+__all__ = ["LabelPlan", "Verdict", "register_base", "train_and_judge"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelPlan:
+    """Which classes the next model has, and which of the annotators' labels is which class."""
+
+    labels: tuple[str, ...]  # what annotators can choose
+    class_of_label: Mapping[str, str]  # label -> class of the champion; a label not in it is a new class
+
+    def class_for(self, label: str) -> str:
+        """Return the model's class for an annotator's label."""
+        return self.class_of_label.get(label, label)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The next model's classes."""
+        return tuple(dict.fromkeys(self.class_for(label) for label in self.labels))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a training came to."""
+
+    champion: HoldoutMetrics  # as it was before, on the holdout
+    challenger: HoldoutMetrics  # the new model, on the same holdout
+    decision: PromotionDecision
+    version: ModelVersion  # the new model
+    base: ModelVersion  # what it was trained from
+    train_images: int
+    seconds: float
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as plain values."""
+        return {
+            "promoted": self.decision.promote,
+            "reason": self.decision.reason,
+            "base": self.base.tag,
+            "version": self.version.tag,
+            "champion_metrics": dataclasses.asdict(self.champion),
+            "challenger_metrics": dataclasses.asdict(self.challenger),
+            "train_images": self.train_images,
+            "holdout_images": self.challenger.images,
+            "seconds": round(self.seconds, 2),
+        }
+
+
+def register_base(name: str, *, settings: Settings, registry: ModelRegistry) -> ModelVersion:
+    """Make the model of the settings version 1 and champion of a registered model.
+
+    Raises:
+        ModelLoadError: it cannot be loaded.
+    """
+    checkpoint = load_checkpoint(settings.model, device="cpu")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = save_checkpoint(checkpoint, Path(scratch) / "checkpoint")
+        version = registry.register(
+            name,
+            folder,
+            labels=checkpoint.labels,
+            metrics=None,
+            parent=None,
+            metadata={"source": settings.model},
+        )
+    registry.promote(name, version.number)
+    log_action(logger, "base registered", model_version=version.tag, source=settings.model)
+    return version
+
+
+def train_and_judge(
+    champion: ModelVersion,
+    *,
+    train: Iterable[Correction],
+    holdout: Iterable[Correction],
+    plan: LabelPlan,
+    image_cache: ImageCache,
+    registry: ModelRegistry,
+    settings: Settings,
+    work_dir: Path,
+    on_progress: Callable[[TrainingProgress], None] | None = None,
+) -> Verdict:
+    """Fine-tune from the champion, judge both on the holdout, register the new one, promote it if better.
+
+    Args:
+        champion: what serves now.
+        train: corrections to learn from; of several for one task the newest counts.
+        holdout: corrections to judge on; never learnt from.
+        plan: the next model's classes.
+        image_cache: holds the corrections' images.
+        registry: takes the new version.
+        settings: batch, steps, rate, seed, margin.
+        work_dir: where a killed training finds its last checkpoint again.
+        on_progress: told now and then how far it is.
+
+    Raises:
+        TrainingError: there is nothing to learn from, or training diverged.
+    """
+    started = time.monotonic()
+    examples = _examples(train, plan, image_cache)
+    judged = _examples(holdout, plan, image_cache)
+    if not examples:
+        raise TrainingError(
+            f"training of {champion.name}",
+            expected="at least one correction outside the holdout",
+            got=f"none (and {len(judged)} in the holdout)",
+            remedy="correct more tasks, or lower MASKLOOP_HOLDOUT_FRACTION",
+        )
+    base = load_checkpoint(champion.path, device=settings.device)
+    challenger = finetune(
+        base,
+        examples,
+        labels=plan.classes,
+        recipe=recipe_from(settings),
+        output_dir=work_dir,
+        on_progress=on_progress,
+    )
+    before = _judge(base, judged, plan, settings)
+    after = _judge(challenger, judged, plan, settings)
+    decision = decide(before, after, margin=settings.promotion_margin)
+    version = registry.register(
+        champion.name,
+        save_checkpoint(challenger, work_dir / "checkpoint"),
+        labels=challenger.labels,
+        metrics=after,
+        parent=champion.number,
+        metadata={
+            "decision": decision.reason,
+            "train_images": str(len(examples)),
+            "seed": str(settings.seed),
+        },
+    )
+    if decision.promote:
+        registry.promote(champion.name, version.number)
+    shutil.rmtree(work_dir, ignore_errors=True)  # only now: until here a kill resumes from it
+    log_action(logger, "judged", model_version=version.tag, promoted=decision.promote, reason=decision.reason)
+    return Verdict(
+        champion=before,
+        challenger=after,
+        decision=decision,
+        version=version,
+        base=champion,
+        train_images=len(examples),
+        seconds=time.monotonic() - started,
+    )
+
+
+def recipe_from(settings: Settings) -> FinetuneRecipe:
+    """Return the recipe that the settings describe."""
+    return FinetuneRecipe(
+        steps=settings.train_steps,
+        batch=settings.train_batch,
+        learning_rate=settings.learning_rate,
+        seed=settings.seed,
+    )
+
+
+def _judge(
+    checkpoint: Checkpoint, examples: list[TrainingExample], plan: LabelPlan, settings: Settings
+) -> HoldoutMetrics:
+    return evaluate_checkpoint(checkpoint, examples, labels=plan.classes, task=settings.task)
+
+
+def _examples(
+    corrections: Iterable[Correction], plan: LabelPlan, image_cache: ImageCache
+) -> list[TrainingExample]:
+    newest: dict[int, Correction] = {}
+    for correction in corrections:
+        known = newest.get(correction.task_id)
+        if known is None or known.updated_at < correction.updated_at:
+            newest[correction.task_id] = correction
+    return [
+        TrainingExample(
+            image=image_cache.path(correction.image_key),
+            segments=tuple(_as_class(segment, plan) for segment in correction.segments),
+            key=f"{correction.project_id}/{correction.task_id}/{correction.annotation_id}",
+        )
+        for _, correction in sorted(newest.items())
+    ]
+
+
+def _as_class(segment: Segment, plan: LabelPlan) -> Segment:
+    return dataclasses.replace(segment, label=plan.class_for(segment.label))

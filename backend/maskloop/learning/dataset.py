@@ -1,0 +1,228 @@
+"""Training examples -> batches for a model: small images and index maps first, mask planes at the very end.
+
+`snapshot` says which annotations make up a training; `augmentation` turns an image into a random view.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from maskloop.errors import ImageError
+from maskloop.learning.augmentation import Augmentation, augment, fit_canvas
+from maskloop.types import RgbImage, Segment
+
+__all__ = [
+    "ExampleDataset",
+    "ResizeRule",
+    "TrainingExample",
+    "TrainingItem",
+    "common_canvas",
+    "draw_index_map",
+    "item_masks",
+    "load_example_image",
+]
+
+ResizeRule: TypeAlias = Callable[
+    [tuple[int, int]], tuple[int, int]
+]  # an image's (H, W) -> the model's (H, W)
+
+_LOG = logging.getLogger(__name__)
+_CACHE_BYTES = 512 * 2**20
+_MIN_PIXELS = 10  # of the view; less of an object teaches nothing
+_CANVAS_MULTIPLE = 32  # the coarsest stride
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingExample:
+    """One image and what an annotator says is on it."""
+
+    image: Path | RgbImage  # a file, or uint8 (H, W, 3), upright
+    segments: tuple[Segment, ...]  # none: an image on which nothing is to be found
+    key: str  # tells images apart in logs and errors
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingItem:
+    """One view of one example, still compact."""
+
+    image_hwc: RgbImage
+    index_hw: NDArray[np.int16]  # 0: nothing, else 1 + the position in class_ids
+    class_ids: tuple[int, ...]  # model class of each object
+
+
+class ExampleDataset(Dataset[TrainingItem]):
+    """Item i of a training: a random view of an example, the same whenever the same i is asked for.
+
+    Each example comes once before any comes again, in an order shuffled anew each time.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[TrainingExample],
+        *,
+        length: int,
+        labels: Sequence[str],
+        resize: ResizeRule,
+        augmentation: Augmentation | None,
+        seed: int,
+        max_objects: int,
+        stuff_labels: Collection[str] = (),
+    ) -> None:
+        self._examples = tuple(examples)
+        self._length = length
+        self._class_ids = {label: index for index, label in enumerate(labels)}
+        self._resize = resize
+        self._augmentation = augmentation
+        self._seed = seed
+        self._max_objects = max_objects
+        self._stuff = frozenset(stuff_labels)
+        self._cache: dict[int, TrainingItem] = {}
+        self._cached_bytes = 0
+        self._canvas_hw: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> TrainingItem:
+        if not 0 <= index < self._length:
+            raise IndexError(index)
+        if self._canvas_hw is None:
+            sizes = [self._whole(number).index_hw.shape for number in range(min(len(self._examples), 16))]
+            self._canvas_hw = common_canvas([(size[0], size[1]) for size in sizes])
+        epoch, place = divmod(index, len(self._examples))
+        order = np.random.default_rng([self._seed, 0, epoch]).permutation(len(self._examples))
+        whole = self._whole(int(order[place]))
+        if self._augmentation is None:
+            view_hwc, view_index_hw = fit_canvas(whole.image_hwc, whole.index_hw, canvas_hw=self._canvas_hw)
+        else:
+            view_hwc, view_index_hw = augment(
+                whole.image_hwc,
+                whole.index_hw,
+                canvas_hw=self._canvas_hw,
+                augmentation=self._augmentation,
+                rng=np.random.default_rng([self._seed, 1, index]),
+            )
+        return TrainingItem(image_hwc=view_hwc, index_hw=view_index_hw, class_ids=whole.class_ids)
+
+    def _whole(self, number: int) -> TrainingItem:
+        """Return the example at the model's size, from memory where it fits."""
+        if number in self._cache:
+            return self._cache[number]
+        example = self._examples[number]
+        image_hwc = load_example_image(example)
+        size_hw = (image_hwc.shape[0], image_hwc.shape[1])
+        index_hw, kept_labels = draw_index_map(
+            example.segments,
+            size_hw,
+            max_objects=self._max_objects,
+            stuff_labels=self._stuff,
+            key=example.key,
+        )
+        height, width = self._resize(size_hw)
+        item = TrainingItem(
+            image_hwc=np.asarray(
+                cv2.resize(image_hwc, (width, height), interpolation=cv2.INTER_AREA), np.uint8
+            ),
+            index_hw=np.asarray(
+                cv2.resize(index_hw, (width, height), interpolation=cv2.INTER_NEAREST), np.int16
+            ),
+            class_ids=tuple(self._class_ids[label] for label in kept_labels),
+        )
+        nbytes = item.image_hwc.nbytes + item.index_hw.nbytes
+        if self._cached_bytes + nbytes <= _CACHE_BYTES:
+            self._cache[number] = item
+            self._cached_bytes += nbytes
+        return item
+
+
+def load_example_image(example: TrainingExample) -> RgbImage:
+    """Return the example's image, uint8 (H, W, 3), upright.
+
+    Raises:
+        ImageError: the file is missing or is no image.
+    """
+    if not isinstance(example.image, Path):
+        return example.image
+    try:
+        with Image.open(example.image) as opened:
+            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"), dtype=np.uint8)
+    except (OSError, ValueError, Image.DecompressionBombError) as exc:
+        raise ImageError(
+            f"training image {example.key} ({example.image})",
+            expected="a readable image file",
+            got=f"{type(exc).__name__}: {exc}",
+            remedy="fetch the image again or leave the annotation out",
+        ) from exc
+
+
+def draw_index_map(
+    segments: Sequence[Segment],
+    size_hw: tuple[int, int],
+    *,
+    max_objects: int,
+    stuff_labels: Collection[str] = (),
+    key: str = "",
+) -> tuple[NDArray[np.int16], tuple[str, ...]]:
+    """Return int16 (H, W) with 1 + the position in the returned labels, smaller objects over larger ones.
+
+    Args:
+        segments: of one image; those of one stuff class become one object.
+        size_hw: of the image.
+        max_objects: how many the model can learn from one image (its queries); the largest are kept.
+        stuff_labels: classes without instances.
+        key: names the image in the log.
+    """
+    groups: dict[str, list[Segment]] = {}
+    for number, segment in enumerate(segments):
+        stuff = segment.label in stuff_labels
+        groups.setdefault(f"stuff {segment.label}" if stuff else f"thing {number}", []).append(segment)
+    objects = sorted(groups.values(), key=lambda parts: sum(part.area for part in parts), reverse=True)
+    if len(objects) > max_objects:
+        _LOG.warning(
+            "training image has more objects than the model has queries: the largest are kept",
+            extra={"action": "objects_dropped", "image": key, "objects": len(objects), "kept": max_objects},
+        )
+    index_hw = np.zeros(size_hw, dtype=np.int16)
+    for index, parts in enumerate(objects[:max_objects], start=1):
+        for part in parts:
+            top, left, bottom, right = part.box_yxyx
+            target_hw = index_hw[top:bottom, left:right]
+            target_hw[part.mask_hw[: target_hw.shape[0], : target_hw.shape[1]]] = index
+    return index_hw, tuple(parts[0].label for parts in objects[:max_objects])
+
+
+def common_canvas(sizes_hw: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Return the (H, W) of training views: the median size, rounded up to the model's coarsest stride."""
+    median_hw = np.median(np.asarray(sizes_hw), axis=0)
+    height, width = (int(np.ceil(side / _CANVAS_MULTIPLE)) * _CANVAS_MULTIPLE for side in median_hw)
+    return height, width
+
+
+def _resize_image(image_hwc: RgbImage, size_hw: tuple[int, int]) -> RgbImage:
+    # The same resampling as in serving (segmentation.preprocess).
+    pixels_1chw = torch.from_numpy(np.array(image_hwc, copy=True)).permute(2, 0, 1)[None]
+    if (image_hwc.shape[0], image_hwc.shape[1]) != size_hw:
+        pixels_1chw = functional.interpolate(pixels_1chw, size=size_hw, mode="bilinear", antialias=True)
+    return np.ascontiguousarray(pixels_1chw[0].permute(1, 2, 0).numpy())
+
+
+def item_masks(item: TrainingItem) -> tuple[Tensor, Tensor]:
+    """Return float32 mask planes (N, H, W) and int64 class ids (N,) of the objects still to be seen."""
+    counts = np.bincount(item.index_hw.ravel(), minlength=len(item.class_ids) + 1)[1:]
+    seen = np.flatnonzero(counts >= _MIN_PIXELS)
+    planes_nhw = item.index_hw[None] == (seen + 1)[:, None, None]
+    class_ids = np.asarray(item.class_ids, dtype=np.int64)[seen]
+    return torch.from_numpy(planes_nhw.astype(np.float32)), torch.from_numpy(class_ids)

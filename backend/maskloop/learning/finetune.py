@@ -1,0 +1,137 @@
+"""Fine-tuning: a base checkpoint and corrected images in, a better checkpoint out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from maskloop.errors import TrainingError
+from maskloop.learning.collate import Collator
+from maskloop.learning.dataset import ExampleDataset, TrainingExample
+from maskloop.learning.training import FinetuneRecipe, TrainingProgress, TrainingStoppedError, train_model
+from maskloop.segmentation.checkpoint import Checkpoint, with_labels
+from maskloop.segmentation.preprocess import resized_size
+from maskloop.types import SegmentationTask
+
+__all__ = ["FinetuneRecipe", "TrainingProgress", "TrainingStoppedError", "finetune", "merged_labels"]
+
+
+def finetune(
+    base: Checkpoint,
+    examples: Sequence[TrainingExample],
+    *,
+    recipe: FinetuneRecipe,
+    output_dir: Path,
+    labels: Sequence[str] | None = None,
+    task: SegmentationTask = SegmentationTask.INSTANCE,
+    on_progress: Callable[[TrainingProgress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Checkpoint:
+    """Return a copy of the base that has learnt from the examples; the base is left as it is.
+
+    Called again with the same arguments after the process was killed, it goes on from the last state
+    in `output_dir`.
+
+    Args:
+        base: where to start; a OneFormer needs its text encoder (`load_checkpoint(..., training=True)`).
+        examples: at least one; those without segments teach that nothing is there.
+        recipe: how.
+        output_dir: where states are kept to resume from, in its folder "trainer".
+        labels: classes the result knows; None for the base's and whatever else the examples name. What the
+            model knows of a class that stays is kept.
+        task: what a segment means; for "semantic" all of one class make up one area.
+        on_progress: called every few steps.
+        should_stop: asked after each step.
+
+    Raises:
+        TrainingError: no example, an example of a class that is not among the labels, a OneFormer without
+            text encoder, or a loss that is not finite.
+        TrainingStoppedError: `should_stop` said so; the state is kept.
+        ImageError: an example's image cannot be read.
+    """
+    names = merged_labels(base.labels, examples) if labels is None else tuple(labels)
+    _check_examples(base, examples, names, output_dir)
+    student = with_labels(base, names, seed=recipe.seed)
+    things = {names[index] for index in student.thing_ids}
+    whole = (
+        names if task is SegmentationTask.SEMANTIC else tuple(name for name in names if name not in things)
+    )
+    dataset = ExampleDataset(
+        examples,
+        length=recipe.steps * recipe.batch,
+        labels=names,
+        resize=lambda size_hw: resized_size(size_hw, student.preprocessing),
+        augmentation=recipe.augmentation,
+        seed=recipe.seed,
+        max_objects=_max_objects(student),
+        stuff_labels=whole,
+    )
+    train_model(
+        student.model,
+        dataset,
+        Collator(preprocessing=student.preprocessing, labels=names, task=task, task_text=student.task_text),
+        recipe=recipe,
+        state_dir=output_dir / "trainer",
+        device=student.device,
+        fingerprint=_fingerprint(base, examples, names, task),
+        on_progress=on_progress,
+        should_stop=should_stop,
+    )
+    return replace(student, source=str(output_dir))
+
+
+def merged_labels(known: Sequence[str], examples: Sequence[TrainingExample]) -> tuple[str, ...]:
+    """Return the known labels, then those that only the examples name, in alphabetical order."""
+    named = {segment.label for example in examples for segment in example.segments}
+    return (*known, *sorted(named - set(known)))
+
+
+def _check_examples(
+    base: Checkpoint, examples: Sequence[TrainingExample], names: tuple[str, ...], output_dir: Path
+) -> None:
+    if not examples:
+        raise TrainingError(
+            f"training in {output_dir}",
+            expected="at least one corrected image",
+            got="none",
+            remedy="submit annotations in Label Studio, then run `maskloop sync` and train again",
+        )
+    for example in examples:
+        unknown = sorted({segment.label for segment in example.segments} - set(names))
+        if unknown:
+            raise TrainingError(
+                f"training image {example.key}",
+                expected=f"labels among {', '.join(names)}",
+                got=", ".join(unknown),
+                remedy="add the label to the label config or correct the annotation",
+            )
+    if base.family == "oneformer" and not base.model.config.is_training:
+        raise TrainingError(
+            f"model {base.source}",
+            expected="a OneFormer with its text encoder",
+            got="one loaded for prediction only",
+            remedy="load it with load_checkpoint(..., training=True)",
+        )
+
+
+def _max_objects(checkpoint: Checkpoint) -> int:
+    queries = int(checkpoint.model.config.num_queries)
+    # OneFormer holds each object against one text, and has fewer of those.
+    return queries if checkpoint.task_text is None else min(queries, checkpoint.task_text.text_count)
+
+
+def _fingerprint(
+    base: Checkpoint, examples: Sequence[TrainingExample], names: tuple[str, ...], task: SegmentationTask
+) -> str:
+    """Return what tells this training from others of the same recipe, as a SHA-256."""
+    digest = hashlib.sha256(repr((base.family, base.source, names, str(task))).encode())
+    for parameter in base.model.parameters():
+        digest.update(parameter.detach().cpu().numpy().tobytes())
+    for example in examples:
+        digest.update(f"{example.key}/{len(example.segments)}".encode())
+        for segment in example.segments:
+            digest.update(repr((segment.label, segment.offset_yx, segment.mask_hw.shape)).encode())
+            digest.update(segment.mask_hw.tobytes())
+    return digest.hexdigest()

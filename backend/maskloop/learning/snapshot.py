@@ -1,0 +1,90 @@
+"""What a training was trained on: the frozen list of annotations, and which of them only ever judge."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from maskloop.errors import TrainingError
+
+__all__ = ["ManifestEntry", "SnapshotManifest", "Split", "split_of"]
+
+Split: TypeAlias = Literal["train", "holdout"]
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifestEntry:
+    """One annotation of a snapshot."""
+
+    project_id: int
+    task_id: int
+    annotation_id: int
+    updated_at: datetime  # aware; which version of the annotation was used
+    image_key: str  # SHA-256 of the image file
+    split: Split
+
+    def __post_init__(self) -> None:
+        if self.updated_at.tzinfo is None:
+            raise ValueError("ManifestEntry.updated_at: expected an aware datetime, got a naive one")
+        if self.split not in ("train", "holdout"):
+            raise ValueError(f"ManifestEntry.split: expected train or holdout, got {self.split!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotManifest:
+    """A frozen dataset snapshot, kept beside the model that was trained on it."""
+
+    entries: tuple[ManifestEntry, ...]
+
+    def write(self, path: Path) -> None:
+        """Write the manifest as JSON; a reader sees the old file or the whole new one."""
+        records = [{**asdict(entry), "updated_at": entry.updated_at.isoformat()} for entry in self.entries]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.partial")
+        partial.write_text(json.dumps({"format": _FORMAT, "entries": records}, indent=1), encoding="utf-8")
+        partial.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> SnapshotManifest:
+        """Return the manifest of a file.
+
+        Raises:
+            TrainingError: the file is missing or is no manifest.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["format"] != _FORMAT:
+                raise ValueError(f"format {content['format']!r}")
+            return cls(entries=tuple(_read_entry(record) for record in content["entries"]))
+        except (OSError, ValueError, KeyError, TypeError) as exc:
+            raise TrainingError(
+                f"snapshot manifest {path}",
+                expected=f"a JSON manifest of format {_FORMAT}",
+                got=f"{type(exc).__name__}: {exc}",
+                remedy="start the training anew; it writes a new manifest",
+            ) from exc
+
+
+def split_of(project_id: int, task_id: int, holdout_fraction: float) -> Split:
+    """Return whether a task's annotation trains or judges; the answer never changes for a fraction.
+
+    A task that is in the holdout at one fraction stays there at every larger one.
+
+    Args:
+        project_id: Label Studio's number.
+        task_id: Label Studio's number.
+        holdout_fraction: 0..1, the share of tasks that only judge.
+    """
+    digest = hashlib.sha256(f"{project_id}/{task_id}".encode()).digest()
+    place = int.from_bytes(digest[:8], "big") / 2**64  # uniform in 0..1
+    return "holdout" if place < holdout_fraction else "train"
+
+
+def _read_entry(record: dict[str, Any]) -> ManifestEntry:
+    return ManifestEntry(**{**record, "updated_at": datetime.fromisoformat(record["updated_at"])})

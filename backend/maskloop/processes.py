@@ -1,0 +1,104 @@
+"""Child processes that end with us, whatever ends us."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from maskloop.errors import ResourceError
+
+__all__ = ["check_free_port", "end", "find_free_port", "spawn"]
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def spawn(
+    command: Sequence[str],
+    *,
+    log_path: Path,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a program in a process group of its own; on Linux it gets SIGTERM when we die.
+
+    Call it from the main thread: the kernel watches the thread that forked.
+
+    Args:
+        command: program and arguments.
+        log_path: where both its outputs are appended.
+        cwd: where it runs.
+        env: its whole environment; ours by default.
+    """
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    with log_path.open("ab") as log:
+        return subprocess.Popen(  # noqa: S603 - every caller passes a fixed program
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=cwd,
+            env=None if env is None else dict(env),
+            start_new_session=True,
+            preexec_fn=_die_with_parent(),
+        )
+
+
+def end(process: subprocess.Popen[bytes], *, patience_s: float = 10.0) -> None:
+    """Ask a spawned program and its children to end, then make them."""
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal_number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience_s)
+            break
+    # Grandchildren that outlived their parent are still in its group.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def find_free_port(host: str = "127.0.0.1") -> int:
+    """Return a TCP port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def check_free_port(host: str, port: int) -> None:
+    """Raise where a port cannot be listened on.
+
+    Raises:
+        ResourceError: it is taken, or not ours to take.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as exc:
+            raise ResourceError(
+                f"port {port} on {host}",
+                expected="a free port",
+                got=exc.strerror or str(exc),
+                remedy="end the program that holds it, or choose another with --port or MASKLOOP_PORT",
+            ) from exc
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    if sys.platform != "linux":
+        return None
+    # Loaded before the fork: between fork and exec nothing may be imported.
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getpid()
+
+    def ask() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died between fork and prctl
+            os._exit(1)
+
+    return ask

@@ -1,0 +1,136 @@
+"""What is queued, and where: a seam with RQ behind it, and one in memory for tests.
+
+The database is the truth and the queue only carries: a job holds numbers of rows, never what they say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import Queue
+from rq.exceptions import DuplicateJobError, NoSuchJobError
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
+
+from maskloop.errors import QueueError
+
+__all__ = ["JobQueue", "JobSpec", "MemoryQueue", "QueueName", "RqQueue"]
+
+
+class QueueName(StrEnum):
+    """The queues, each with workers of its own."""
+
+    INTAKE = "intake"  # light: reads what annotators did
+    PREDICT = "predict"  # a warm model in one process
+    TRAIN = "train"  # a process for every job, killable
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSpec:
+    """One job to be done once."""
+
+    queue: QueueName
+    function: str  # dotted name of a module-level function
+    job_id: str  # a job with this id that waits or runs is not queued again
+    arguments: Mapping[str, int | str] = field(default_factory=dict)
+    timeout_s: int = 600
+
+
+class JobQueue(Protocol):
+    """Where jobs are put."""
+
+    def enqueue(self, spec: JobSpec) -> bool:
+        """Queue a job; return False where it waits or runs already."""
+        ...
+
+    def lengths(self) -> dict[str, int]:
+        """Return how many jobs wait in each queue."""
+        ...
+
+
+class RqQueue:
+    """Jobs in RQ on a Redis or Valkey; arguments travel as JSON, so a job cannot smuggle code."""
+
+    def __init__(self, connection: Redis) -> None:
+        self._connection = connection
+        self._queues = {
+            name: Queue(name.value, connection=connection, serializer=JSONSerializer) for name in QueueName
+        }
+
+    def enqueue(self, spec: JobSpec) -> bool:
+        """Queue a job; return False where it waits or runs already.
+
+        Raises:
+            QueueError: the queue cannot be reached.
+        """
+        try:
+            return self._enqueue(spec)
+        except RedisError as exc:
+            raise QueueError(
+                f"queue {spec.queue.value}, job {spec.job_id}",
+                expected="a Redis or Valkey that answers",
+                got=f"{type(exc).__name__}: {exc}",
+                remedy="start `maskloop up`, or check MASKLOOP_REDIS_URL; the job is queued when it is back",
+            ) from exc
+
+    def lengths(self) -> dict[str, int]:
+        """Return how many jobs wait in each queue."""
+        return {name.value: queue.count for name, queue in self._queues.items()}
+
+    def _enqueue(self, spec: JobSpec) -> bool:
+        for _ in range(2):
+            try:
+                self._queues[spec.queue].enqueue_call(
+                    spec.function,
+                    kwargs=dict(spec.arguments),
+                    job_id=spec.job_id,
+                    unique=True,
+                    timeout=spec.timeout_s,
+                    result_ttl=0,
+                    failure_ttl=24 * 3600,
+                )
+            except DuplicateJobError:
+                if not self._forget_ended(spec.job_id):
+                    return False
+            else:
+                return True
+        return False
+
+    def _forget_ended(self, job_id: str) -> bool:
+        try:
+            job = Job.fetch(job_id, connection=self._connection, serializer=JSONSerializer)
+        except NoSuchJobError:
+            return True
+        if job.get_status() in (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED):
+            job.delete()
+            return True
+        return False
+
+
+class MemoryQueue:
+    """Jobs in a list, for tests: kept until `drain` hands them out."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, JobSpec] = {}
+
+    def enqueue(self, spec: JobSpec) -> bool:
+        """Queue a job; return False where it waits already."""
+        if spec.job_id in self._waiting:
+            return False
+        self._waiting[spec.job_id] = spec
+        return True
+
+    def lengths(self) -> dict[str, int]:
+        """Return how many jobs wait in each queue."""
+        return {name.value: sum(job.queue is name for job in self._waiting.values()) for name in QueueName}
+
+    def drain(self) -> tuple[JobSpec, ...]:
+        """Return the waiting jobs in their order and forget them."""
+        jobs = tuple(self._waiting.values())
+        self._waiting.clear()
+        return jobs

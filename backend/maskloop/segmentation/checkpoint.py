@@ -1,0 +1,319 @@
+"""Checkpoints: plain `from_pretrained` folders of Mask2Former and OneFormer, loaded, saved and relabelled.
+
+Sizes, class kinds and OneFormer's tokenizer travel in the folder, beside the weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from maskloop.errors import ModelLoadError
+from maskloop.segmentation.folder import publish_folder
+from maskloop.segmentation.preprocess import Preprocessing, config_to_preprocessing, preprocessing_to_config
+from maskloop.segmentation.sources import check_torchvision, find_folder, first_line, load_error, read_json
+from maskloop.segmentation.task_text import TaskText
+
+__all__ = [
+    "Checkpoint",
+    "Family",
+    "check_torchvision",
+    "load_checkpoint",
+    "resolve_device",
+    "save_checkpoint",
+    "with_labels",
+]
+
+Family: TypeAlias = Literal["mask2former", "oneformer"]
+THINGS_KEY = "maskloop_thing_ids"  # in config.json
+CLASS_INFO_FILE = "class_info.json"  # OneFormer's own form: {"0": {"name": "circle", "isthing": 1}}
+PROCESSOR_FILE = "preprocessor_config.json"
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
+_LOADING = threading.Lock()  # from_pretrained changes torch.nn.init and the log level of the whole process
+
+# Says at every start that a ResNet "may not be compatible" with Mask2Former, which it is
+logging.getLogger("transformers.models.mask2former.configuration_mask2former").setLevel(logging.ERROR)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Checkpoint:
+    """A model with all that is needed to use it."""
+
+    model: Any  # Mask2FormerForUniversalSegmentation or OneFormerForUniversalSegmentation, float32, eval mode
+    family: Family
+    labels: tuple[str, ...]  # class names in the order of their ids
+    thing_ids: frozenset[int]  # classes whose objects are counted; all where the checkpoint does not say
+    preprocessing: Preprocessing
+    task_text: TaskText | None  # OneFormer's words; None for Mask2Former
+    source: str  # as given to load_checkpoint
+    device: torch.device
+
+
+def load_checkpoint(source: str | Path, *, device: str = "auto", training: bool = False) -> Checkpoint:
+    """Load a checkpoint from a local folder or from the Hugging Face hub.
+
+    Args:
+        source: a folder, or a hub name such as "facebook/mask2former-swin-tiny-coco-instance". A folder is
+            read without asking the hub.
+        device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1" ...
+        training: with OneFormer's text encoder, which only its loss needs; where the checkpoint was saved
+            without one, it starts from random weights.
+
+    Returns:
+        The checkpoint in float32 whatever it was stored in, in eval mode. Weights are only read from
+        safetensors files, which cannot run code.
+
+    Raises:
+        ModelLoadError: no such folder or name, not one of the two families, or damaged files.
+        DependencyError: a torchvision that is installed but does not import.
+    """
+    check_torchvision()
+    folder = find_folder(str(source))
+    config = read_json(folder / "config.json", source)
+    family = _family(config, source)
+    target = resolve_device(device)
+    model = _load_model(family, folder, source, training=training)
+    try:
+        labels = tuple(str(model.config.id2label[index]) for index in range(model.config.num_labels))
+        processor = read_json(folder / PROCESSOR_FILE, source) if (folder / PROCESSOR_FILE).exists() else {}
+        preprocessing = config_to_preprocessing(processor)
+        thing_ids = _thing_ids(config, processor, folder, len(labels))
+        task_text = _load_task_text(folder, model.config) if family == "oneformer" else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as exc:
+        raise load_error(source, "readable files beside the weights", exc) from exc
+    return Checkpoint(
+        model=model.to(target).eval(),
+        family=family,
+        labels=labels,
+        thing_ids=thing_ids,
+        preprocessing=preprocessing,
+        task_text=task_text,
+        source=str(source),
+        device=target,
+    )
+
+
+def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, dtype: torch.dtype = torch.float32) -> Path:
+    """Write a checkpoint as a folder that `from_pretrained` and load_checkpoint read.
+
+    The folder appears under its name only when it is complete, also where the process is killed midway;
+    a folder that was there before is replaced.
+
+    Args:
+        checkpoint: what to write.
+        folder: where; its parents are made.
+        dtype: of the stored weights; float16 halves the files, and loads as float32 again.
+
+    Returns:
+        The folder.
+    """
+    with publish_folder(Path(folder)) as partial:
+        model = copy.copy(checkpoint.model)
+        model.config = copy.deepcopy(checkpoint.model.config)
+        model.config._name_or_path = ""
+        model.config.dtype = dtype
+        setattr(model.config, THINGS_KEY, sorted(checkpoint.thing_ids))
+        state = {name: _to_dtype(tensor, dtype) for name, tensor in checkpoint.model.state_dict().items()}
+        with _LOADING, _quiet():
+            model.save_pretrained(partial, state_dict=state)
+        _write_processor(checkpoint, partial)
+    return Path(folder)
+
+
+def with_labels(checkpoint: Checkpoint, labels: Sequence[str], *, seed: int) -> Checkpoint:
+    """Return a copy of the checkpoint that knows exactly these classes.
+
+    Rows of the class head that belong to a label which stays, and the row of "no object", are copied;
+    rows of new labels are drawn afresh. New labels are things.
+
+    Args:
+        checkpoint: left as it is; the copy shares no weights with it.
+        labels: at least one, no two alike, in the order of their new ids.
+        seed: for the rows drawn afresh.
+
+    Raises:
+        ValueError: no labels, or two alike.
+    """
+    names = tuple(labels)
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"with_labels: expected at least one label and no two alike, got {names}")
+    model = copy.deepcopy(checkpoint.model)
+    old_ids = {label: index for index, label in enumerate(checkpoint.labels)}
+    kept_ids = [old_ids.get(name) for name in names]
+    owner, attribute = _class_head(model, checkpoint.family)
+    setattr(owner, attribute, _regrown_head(getattr(owner, attribute), kept_ids, seed))
+    _resize_criterion(model, checkpoint.family, len(names))
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {name: index for index, name in enumerate(names)}
+    thing_ids = frozenset(
+        new for new, old in enumerate(kept_ids) if old is None or old in checkpoint.thing_ids
+    )
+    return replace(checkpoint, model=model, labels=names, thing_ids=thing_ids)
+
+
+def resolve_device(device: str) -> torch.device:
+    """Return the torch device a setting names; "auto" is CUDA where there is one, else the CPU.
+
+    Raises:
+        ModelLoadError: no such device on this machine.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, ValueError) as exc:
+        raise ModelLoadError(
+            f"device {device!r}",
+            expected="a device that torch can use here",
+            got=first_line(exc),
+            remedy="set MASKLOOP_DEVICE to auto, cpu or a CUDA device of this machine",
+        ) from exc
+
+
+def _family(config: Mapping[str, Any], source: str | Path) -> Family:
+    kind = config.get("model_type")
+    if kind == "mask2former":
+        return "mask2former"
+    if kind == "oneformer":
+        return "oneformer"
+    raise ModelLoadError(
+        f"model {source}",
+        expected="a Mask2Former or OneFormer checkpoint",
+        got=f"model_type {kind!r}",
+        remedy="set MASKLOOP_MODEL to a checkpoint of one of the two",
+    )
+
+
+def _load_model(family: Family, folder: Path, source: str | Path, *, training: bool) -> Any:
+    import transformers
+
+    kind: Any = transformers.Mask2FormerForUniversalSegmentation
+    extra: dict[str, Any] = {}
+    if family == "oneformer":
+        kind, extra = transformers.OneFormerForUniversalSegmentation, {"is_training": training}
+    try:
+        with _LOADING, _quiet():
+            model, report = kind.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                **extra,
+            )
+    except Exception as exc:  # safetensors, torch, huggingface_hub and the config each raise their own
+        raise load_error(source, "whole safetensors weights that fit config.json", exc) from exc
+    missing = {name for name in report["missing_keys"] if name in dict(model.named_parameters())}
+    missing = {name for name in missing if "text_mapper" not in name}
+    if missing:
+        shown = ", ".join(sorted(missing)[:3])
+        lacking = KeyError(f"{len(missing)} weights missing, {shown} ...")
+        raise load_error(source, "weights for the whole model", lacking)
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and tables of unused weights out of logs and pipes."""
+    from transformers.utils import logging as library
+
+    bars, verbosity = library.is_progress_bar_enabled(), library.get_verbosity()
+    library.disable_progress_bar()  # type: ignore[no-untyped-call]
+    library.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        library.set_verbosity(verbosity)
+        if bars:
+            library.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _thing_ids(
+    config: Mapping[str, Any], processor: Mapping[str, Any], folder: Path, count: int
+) -> frozenset[int]:
+    found = config.get(THINGS_KEY)
+    metadata = processor.get("metadata")
+    info = folder / str(processor.get("class_info_file") or CLASS_INFO_FILE)
+    if found is None and isinstance(metadata, Mapping):
+        found = metadata.get("thing_ids")
+    if found is None and info.is_file():
+        classes = json.loads(info.read_text(encoding="utf-8"))
+        found = [index for index, entry in classes.items() if entry["isthing"]]
+    ids = range(count) if found is None else (int(index) for index in found)
+    return frozenset(index for index in ids if index < count)
+
+
+def _load_task_text(folder: Path, config: Any) -> TaskText:
+    from transformers import CLIPTokenizer
+
+    if not any(
+        (folder / name).is_file() for name in TOKENIZER_FILES
+    ):  # transformers would make one without words
+        raise FileNotFoundError(f"neither {' nor '.join(TOKENIZER_FILES)} of the tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    return TaskText(
+        tokenizer=tokenizer,
+        task_length=config.task_seq_len,
+        text_length=config.text_encoder_context_length,
+        text_count=config.num_queries - config.text_encoder_n_ctx,
+    )
+
+
+def _write_processor(checkpoint: Checkpoint, folder: Path) -> None:
+    processor = preprocessing_to_config(checkpoint.preprocessing)
+    processor["image_processor_type"] = "Mask2FormerImageProcessor"
+    if checkpoint.task_text is not None:
+        processor["image_processor_type"] = "OneFormerImageProcessor"
+        processor["num_text"] = checkpoint.task_text.text_count
+        checkpoint.task_text.tokenizer.save_pretrained(folder)
+        classes = {
+            str(index): {"name": label, "isthing": int(index in checkpoint.thing_ids)}
+            for index, label in enumerate(checkpoint.labels)
+        }
+        (folder / CLASS_INFO_FILE).write_text(json.dumps(classes, indent=1), encoding="utf-8")
+    (folder / PROCESSOR_FILE).write_text(json.dumps(processor, indent=1), encoding="utf-8")
+
+
+def _to_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    kept = tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype)
+    return kept.contiguous()
+
+
+def _class_head(model: Any, family: Family) -> tuple[nn.Module, str]:
+    if family == "mask2former":
+        return model, "class_predictor"
+    return model.model.transformer_module.decoder, "class_embed"
+
+
+def _regrown_head(head: nn.Linear, kept_ids: Sequence[int | None], seed: int) -> nn.Linear:
+    grown = nn.Linear(head.in_features, len(kept_ids) + 1, device=head.weight.device, dtype=head.weight.dtype)
+    generator = torch.Generator().manual_seed(seed)
+    bound = 1 / math.sqrt(head.in_features)
+    with torch.no_grad():
+        fresh = torch.empty(grown.weight.shape).uniform_(-bound, bound, generator=generator)
+        grown.weight.copy_(fresh)
+        grown.bias.zero_()
+        for new, old in enumerate([*kept_ids, head.out_features - 1]):
+            if old is not None:
+                grown.weight[new] = head.weight[old]
+                grown.bias[new] = head.bias[old]
+    return grown
+
+
+def _resize_criterion(model: Any, family: Family, count: int) -> None:
+    criterion = model.criterion
+    weight = torch.ones(count + 1, device=criterion.empty_weight.device)
+    weight[-1] = criterion.eos_coef
+    criterion.empty_weight = weight
+    setattr(criterion, "num_labels" if family == "mask2former" else "num_classes", count)

@@ -1,0 +1,266 @@
+"""From one image's query logits to segments: pure functions, one per task.
+
+After the reference code of Mask2Former (`maskformer_model.py`); transformers' port of it fills the
+background, collapses overlaps and passes every mask through 384x384.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from maskloop.masks import crop_mask
+from maskloop.segmentation.upsample import Window, reach_window, upsample_window
+from maskloop.types import BoolMask, Segment, SegmentationTask
+
+__all__ = [
+    "Thresholds",
+    "instance_segments",
+    "panoptic_segments",
+    "segments_of",
+    "semantic_segments",
+]
+
+TILE_VALUES = 1 << 22  # floats of one strip of rows: 16 MB, whatever the image's size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """What counts; each 0..1."""
+
+    score: float = 0.5  # the least score of a segment
+    mask: float = 0.5  # the least probability of a pixel
+    overlap: float = 0.8  # panoptic: the least share of a mask that others leave to it
+
+    def __post_init__(self) -> None:
+        for name in ("score", "mask", "overlap"):
+            value = getattr(self, name)
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"Thresholds.{name}: expected 0..1, got {value}")
+
+
+def instance_segments(
+    class_logits_qk: Tensor,
+    mask_logits_qhw: Tensor,
+    *,
+    labels: Sequence[str],
+    thing_ids: Collection[int],
+    thresholds: Thresholds,
+    size_hw: tuple[int, int],
+) -> tuple[Segment, ...]:
+    """Return one segment per query that is sure of an object; segments may overlap.
+
+    A query stands for its likeliest class only. Its score is that class's probability times the mean mask
+    probability over its foreground. Where the checkpoint has things at all, stuff is left out.
+
+    Args:
+        class_logits_qk: float (Q, K + 1), the last column is "no object".
+        mask_logits_qhw: float (Q, h, w), cropped to the part of the input that is not padding.
+        labels: K class names in the order of their ids.
+        thing_ids: ids of the classes whose objects are counted.
+        thresholds: `score` and `mask`.
+        size_hw: of the image the segments are wanted for.
+
+    Returns:
+        Best first; empty where nothing was found. Pixels without an object belong to no segment.
+    """
+    scores_q, classes_q = _class_scores(class_logits_qk)
+    keep_q = scores_q >= thresholds.score
+    if thing_ids:
+        keep_q &= torch.isin(classes_q, torch.tensor(sorted(thing_ids), device=classes_q.device))
+    # few queries are left: one transfer from the device, then crops on the CPU
+    kept_nhw = mask_logits_qhw[keep_q].float().cpu()
+    level = _logit(thresholds.mask)
+    segments = []
+    for logits_hw, score, class_id in zip(
+        kept_nhw, scores_q[keep_q].tolist(), classes_q[keep_q].tolist(), strict=True
+    ):
+        found = _instance(logits_hw, size_hw, level)
+        if found is not None and score * found[2] >= thresholds.score:
+            mask_hw, offset_yx, mask_score = found
+            segments.append(_segment(mask_hw, offset_yx, labels[class_id], score * mask_score))
+    return _best_first(segments)
+
+
+def semantic_segments(
+    class_logits_qk: Tensor,
+    mask_logits_qhw: Tensor,
+    *,
+    labels: Sequence[str],
+    thing_ids: Collection[int],
+    thresholds: Thresholds,
+    size_hw: tuple[int, int],
+) -> tuple[Segment, ...]:
+    """Return one segment per class: where it is the likeliest.
+
+    A pixel's class has the largest sum over queries of class probability times mask probability. The sum
+    over all classes is the expected number of segments at that pixel; where it is below `thresholds.mask`
+    the model sees nothing, and the pixel is left without a label (with 0 every pixel gets one).
+
+    Args:
+        class_logits_qk: float (Q, K + 1), the last column is "no object".
+        mask_logits_qhw: float (Q, h, w), cropped to the part of the input that is not padding.
+        labels: K class names in the order of their ids.
+        thing_ids: not used: a class's objects are one area.
+        thresholds: `mask`.
+        size_hw: of the image the segments are wanted for.
+
+    Returns:
+        Best first; the score is the mean of the class's sum over its pixels, relative to all classes' sum
+        where that is above 1.
+    """
+    probs_qk = class_logits_qk.float().softmax(dim=-1)[:, :-1]
+    # collapsed before it is enlarged: K maps instead of Q, and never all of them at full size
+    sums_khw = torch.einsum("qk,qhw->khw", probs_qk, mask_logits_qhw.float().sigmoid())
+    class_hw = np.empty(size_hw, dtype=np.int32)
+    totals = np.zeros(len(labels))
+    counts = np.zeros(len(labels), dtype=np.int64)
+
+    for window in _strips(sums_khw.shape[0], size_hw):
+        tile_khw = upsample_window(sums_khw, size_hw, window)
+        best_hw, class_tile_hw = tile_khw.max(dim=0)
+        coverage_hw = tile_khw.sum(dim=0)
+        class_tile_hw[coverage_hw < thresholds.mask] = -1
+        share_hw = (best_hw / coverage_hw.clamp(min=1.0)).cpu().numpy()
+        tile_hw = class_tile_hw.cpu().numpy()
+        class_hw[window.top : window.bottom] = tile_hw
+        seen = tile_hw >= 0
+        totals += np.bincount(tile_hw[seen], weights=share_hw[seen], minlength=len(labels))
+        counts += np.bincount(tile_hw[seen], minlength=len(labels))
+
+    segments = []
+    for class_id in np.flatnonzero(counts):
+        mask_hw, offset_yx = crop_mask(class_hw == class_id)
+        score = float(totals[class_id] / counts[class_id])
+        segments.append(_segment(mask_hw, offset_yx, labels[class_id], score))
+    return _best_first(segments)
+
+
+def panoptic_segments(
+    class_logits_qk: Tensor,
+    mask_logits_qhw: Tensor,
+    *,
+    labels: Sequence[str],
+    thing_ids: Collection[int],
+    thresholds: Thresholds,
+    size_hw: tuple[int, int],
+) -> tuple[Segment, ...]:
+    """Return segments that share no pixel: one per thing, one per class of stuff.
+
+    Each pixel goes to the query with the largest class probability times mask probability, if that query's
+    mask reaches `thresholds.mask` there; a query that keeps less than `thresholds.overlap` of its own mask
+    is dropped whole.
+
+    Args:
+        class_logits_qk: float (Q, K + 1), the last column is "no object".
+        mask_logits_qhw: float (Q, h, w), cropped to the part of the input that is not padding.
+        labels: K class names in the order of their ids.
+        thing_ids: classes kept apart; segments of any other class are merged.
+        thresholds: all three.
+        size_hw: of the image the segments are wanted for.
+
+    Returns:
+        Best first by class probability, for merged stuff its best query's. Pixels that no mask reaches
+        belong to no segment.
+
+    Source:
+        `panoptic_inference` of facebookresearch/Mask2Former, mask2former/maskformer_model.py; MaskFormer
+        (Cheng et al., NeurIPS 2021), section 3.4.
+    """
+    probs_qk = class_logits_qk.float().softmax(dim=-1)
+    scores_q, classes_q = probs_qk.max(dim=-1)
+    keep_q = (classes_q != len(labels)) & (scores_q > thresholds.score)
+    if not bool(keep_q.any()):
+        return ()
+    scores_n, classes_n = scores_q[keep_q], classes_q[keep_q].tolist()
+    owner_hw, won_n, own_n = _assign_pixels(mask_logits_qhw[keep_q].float(), scores_n, thresholds, size_hw)
+    groups: dict[tuple[str, int], list[int]] = {}
+    for index, class_id in enumerate(classes_n):
+        if own_n[index] == 0 or won_n[index] / own_n[index] < thresholds.overlap:
+            continue
+        key = ("thing", index) if class_id in thing_ids else ("stuff", class_id)
+        groups.setdefault(key, []).append(index)
+    segments = []
+    for members in groups.values():
+        chosen_n = np.zeros(len(classes_n) + 1, dtype=np.bool_)  # the last entry answers for -1, nobody's pixels
+        chosen_n[members] = True
+        mask_hw, offset_yx = crop_mask(chosen_n[owner_hw])
+        if mask_hw.size:
+            score = max(float(scores_n[index]) for index in members)
+            segments.append(_segment(mask_hw, offset_yx, labels[classes_n[members[0]]], score))
+    return _best_first(segments)
+
+
+def segments_of(task: SegmentationTask) -> Callable[..., tuple[Segment, ...]]:
+    """Return the function above that belongs to a task."""
+    return {
+        SegmentationTask.INSTANCE: instance_segments,
+        SegmentationTask.SEMANTIC: semantic_segments,
+        SegmentationTask.PANOPTIC: panoptic_segments,
+    }[task]
+
+
+def _class_scores(class_logits_qk: Tensor) -> tuple[Tensor, Tensor]:
+    scores_q, classes_q = class_logits_qk.float().softmax(dim=-1)[:, :-1].max(dim=-1)
+    return scores_q, classes_q
+
+
+def _instance(
+    logits_hw: Tensor, size_hw: tuple[int, int], level: float
+) -> tuple[BoolMask, tuple[int, int], float] | None:
+    window = reach_window(logits_hw, size_hw, level)
+    if window is None:
+        return None
+    crop_logits_hw = upsample_window(logits_hw[None], size_hw, window)[0]
+    inside_hw = crop_logits_hw > level
+    if not bool(inside_hw.any()):
+        return None
+    mask_score = float(crop_logits_hw[inside_hw].sigmoid().mean())
+    mask_hw, (top, left) = crop_mask(inside_hw.numpy())
+    return mask_hw, (window.top + top, window.left + left), mask_score
+
+
+def _assign_pixels(
+    mask_logits_nhw: Tensor, scores_n: Tensor, thresholds: Thresholds, size_hw: tuple[int, int]
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+    """Return each pixel's query (-1 for none), and per query the pixels it won and those its mask covers."""
+    count = mask_logits_nhw.shape[0]
+    owner_hw = np.empty(size_hw, dtype=np.int32)
+    won_n, own_n = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
+    for window in _strips(count, size_hw):
+        probs_nhw = upsample_window(mask_logits_nhw, size_hw, window).sigmoid_()
+        covered_nhw = probs_nhw >= thresholds.mask
+        winner_hw = (probs_nhw * scores_n[:, None, None]).argmax(dim=0)
+        inside_hw = covered_nhw.gather(0, winner_hw[None])[0]
+        won_n += torch.bincount(winner_hw.flatten(), minlength=count).cpu().numpy()
+        own_n += covered_nhw.sum(dim=(1, 2)).cpu().numpy()
+        owner_hw[window.top : window.bottom] = torch.where(inside_hw, winner_hw, -1).cpu().numpy()
+    return owner_hw, won_n, own_n
+
+
+def _strips(maps: int, size_hw: tuple[int, int]) -> list[Window]:
+    height, width = size_hw
+    rows = max(1, TILE_VALUES // max(1, maps * width))
+    return [
+        Window(top=top, left=0, bottom=min(height, top + rows), right=width) for top in range(0, height, rows)
+    ]
+
+
+def _logit(probability: float) -> float:
+    if probability <= 0.0:
+        return -math.inf
+    return math.inf if probability >= 1.0 else math.log(probability / (1.0 - probability))
+
+
+def _segment(mask_hw: BoolMask, offset_yx: tuple[int, int], label: str, score: float) -> Segment:
+    return Segment(mask_hw=mask_hw, offset_yx=offset_yx, label=label, score=min(1.0, max(0.0, score)))
+
+
+def _best_first(segments: list[Segment]) -> tuple[Segment, ...]:
+    return tuple(sorted(segments, key=lambda segment: -segment.score))

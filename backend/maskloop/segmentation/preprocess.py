@@ -1,0 +1,198 @@
+"""Images to model input: resize, normalise, pad; after `preprocessor_config.json`, without torchvision.
+
+Decoding files is image.py's work; undoing the padding is predict.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from maskloop.errors import ImageError
+from maskloop.types import RgbImage
+
+__all__ = [
+    "MASK_STRIDE",
+    "Batch",
+    "Preprocessing",
+    "config_to_preprocessing",
+    "images_to_batch",
+    "preprocessing_to_config",
+    "resized_size",
+]
+
+MASK_STRIDE = 4  # pixels: mask logits of both families come at a quarter of the input's size
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How images have to look for one checkpoint."""
+
+    shortest_edge: int | None = 800  # pixels; None with `box_hw` or where images keep their size
+    longest_edge: int | None = 1333  # pixels, the cap; None for no cap
+    box_hw: tuple[int, int] | None = None  # images are fitted into this, their aspect kept
+    size_divisor: int = 32  # padded sides are multiples of it
+    mean: tuple[float, float, float] = IMAGENET_MEAN  # of RGB after rescaling
+    std: tuple[float, float, float] = IMAGENET_STD
+    rescale: float = 1 / 255  # factor on 0..255
+
+    def __post_init__(self) -> None:
+        if self.size_divisor % MASK_STRIDE:
+            raise ValueError(f"size_divisor: expected a multiple of {MASK_STRIDE}, got {self.size_divisor}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """Images as the model takes them."""
+
+    pixel_values_bchw: Tensor  # float32, normalised, zero where padded
+    pixel_mask_bhw: Tensor  # int64, 1 on the image, 0 on padding
+    valid_sizes_hw: tuple[tuple[int, int], ...]  # each image's size inside the padded batch
+    image_sizes_hw: tuple[tuple[int, int], ...]  # each image's size before resizing
+
+
+def images_to_batch(images: Sequence[RgbImage], preprocessing: Preprocessing, device: torch.device) -> Batch:
+    """Return the images resized, normalised and padded at the right and bottom to one size.
+
+    Args:
+        images: at least one, uint8 (H, W, 3), upright RGB, any sizes.
+        preprocessing: the checkpoint's.
+        device: where the batch is wanted.
+
+    Raises:
+        ImageError: an image is not uint8 (H, W, 3) or has no pixels.
+    """
+    for index, image in enumerate(images):
+        _check_image(image, index)
+    sizes_hw = [(int(image.shape[0]), int(image.shape[1])) for image in images]
+    valid_hw = [resized_size(size, preprocessing) for size in sizes_hw]
+    divisor = preprocessing.size_divisor
+    padded_h, padded_w = (-(-max(size[axis] for size in valid_hw) // divisor) * divisor for axis in (0, 1))
+    pixels = torch.zeros((len(images), 3, padded_h, padded_w), dtype=torch.float32)
+    mask = torch.zeros((len(images), padded_h, padded_w), dtype=torch.int64)
+    for index, (image, (height, width)) in enumerate(zip(images, valid_hw, strict=True)):
+        pixels[index, :, :height, :width] = _normalise(_resize(image, (height, width)), preprocessing)
+        mask[index, :height, :width] = 1
+    return Batch(
+        pixel_values_bchw=pixels.to(device),
+        pixel_mask_bhw=mask.to(device),
+        valid_sizes_hw=tuple(valid_hw),
+        image_sizes_hw=tuple(sizes_hw),
+    )
+
+
+def resized_size(size_hw: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
+    """Return the (height, width) an image is resized to.
+
+    The shorter side becomes `shortest_edge` unless the longer one would pass `longest_edge`. Where the
+    checkpoint names a fixed height and width, which transformers stretches every image to, the image is
+    fitted into that box instead. Both sides are rounded to a multiple of MASK_STRIDE, so that padding
+    begins on a border of the mask logits and can be cut off exactly.
+    """
+    height, width = size_hw
+    if preprocessing.box_hw is not None:
+        scale = min(preprocessing.box_hw[0] / height, preprocessing.box_hw[1] / width)
+    elif preprocessing.shortest_edge is not None:
+        scale = preprocessing.shortest_edge / min(size_hw)
+        if preprocessing.longest_edge is not None:
+            scale = min(scale, preprocessing.longest_edge / max(size_hw))
+    else:
+        scale = 1.0
+    return _to_stride(height * scale), _to_stride(width * scale)
+
+
+def config_to_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
+    """Return what a `preprocessor_config.json` asks for.
+
+    Args:
+        config: the file's content; sizes as `size` (a number or shortest_edge/longest_edge, height/width,
+            max_height/max_width) and `max_size`, in any mix that transformers has ever written.
+
+    Raises:
+        ValueError, TypeError: a value of the wrong kind.
+    """
+    size = config.get("size", {"shortest_edge": 800, "longest_edge": 1333})
+    if isinstance(size, int | float):
+        size = {"shortest_edge": size, "longest_edge": config.get("max_size", 1333)}
+    shortest, box_hw = size.get("shortest_edge"), None
+    longest = size.get("longest_edge") or config.get("max_size")
+    if shortest and not longest:  # transformers refuses such a size; a strip must not be blown up without end
+        longest = shortest * 1333 / 800
+    if "height" in size and "width" in size:
+        box_hw = (int(size["height"]), int(size["width"]))
+    elif "max_height" in size and "max_width" in size:
+        box_hw = (int(size["max_height"]), int(size["max_width"]))
+    resize, normalise = config.get("do_resize", True), config.get("do_normalize", True)
+    divisor = int(config.get("size_divisor") or 32)
+    return Preprocessing(
+        shortest_edge=int(shortest) if shortest and resize and box_hw is None else None,
+        longest_edge=int(longest) if longest else None,
+        box_hw=box_hw if resize else None,
+        size_divisor=divisor if divisor % MASK_STRIDE == 0 else 32,
+        mean=_triple(config.get("image_mean") or IMAGENET_MEAN) if normalise else (0.0, 0.0, 0.0),
+        std=_triple(config.get("image_std") or IMAGENET_STD) if normalise else (1.0, 1.0, 1.0),
+        rescale=float(config.get("rescale_factor", 1 / 255)) if config.get("do_rescale", True) else 1.0,
+    )
+
+
+def preprocessing_to_config(preprocessing: Preprocessing) -> dict[str, Any]:
+    """Return the keys of a `preprocessor_config.json` that say the same."""
+    size: dict[str, int] = {}
+    if preprocessing.box_hw is not None:
+        size = {"height": preprocessing.box_hw[0], "width": preprocessing.box_hw[1]}
+    elif preprocessing.shortest_edge is not None:
+        size = {"shortest_edge": preprocessing.shortest_edge}
+    if preprocessing.longest_edge is not None and preprocessing.box_hw is None:
+        size["longest_edge"] = preprocessing.longest_edge
+    return {
+        "do_resize": preprocessing.box_hw is not None or preprocessing.shortest_edge is not None,
+        "size": size,
+        "size_divisor": preprocessing.size_divisor,
+        "do_rescale": True,
+        "rescale_factor": preprocessing.rescale,
+        "do_normalize": True,
+        "image_mean": list(preprocessing.mean),
+        "image_std": list(preprocessing.std),
+        "resample": 2,
+    }
+
+
+def _check_image(image: RgbImage, index: int) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape) < 1:
+        raise ImageError(
+            f"image {index} of the batch",
+            expected="uint8 (H, W, 3) with at least one pixel",
+            got=f"{image.dtype} {image.shape}",
+            remedy="decode the file with decode_image",
+        )
+
+
+def _to_stride(side: float) -> int:
+    return max(MASK_STRIDE, round(side / MASK_STRIDE) * MASK_STRIDE)
+
+
+def _triple(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def _resize(image: RgbImage, size_hw: tuple[int, int]) -> Tensor:
+    # channels-last uint8 with antialiasing is torch's copy of Pillow's resampler, in integers and vectorised
+    pixels_1chw = torch.from_numpy(np.array(image, copy=True)).permute(2, 0, 1)[None]
+    if tuple(image.shape[:2]) == size_hw:
+        return pixels_1chw[0]
+    return functional.interpolate(pixels_1chw, size=size_hw, mode="bilinear", antialias=True)[0]
+
+
+def _normalise(pixels_chw: Tensor, preprocessing: Preprocessing) -> Tensor:
+    mean = torch.tensor(preprocessing.mean)[:, None, None]
+    std = torch.tensor(preprocessing.std)[:, None, None]
+    return (pixels_chw.to(torch.float32) * preprocessing.rescale - mean) / std

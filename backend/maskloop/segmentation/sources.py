@@ -1,0 +1,106 @@
+"""Where a checkpoint's files come from: a local folder or the hub, and what is wrong with them."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+from maskloop.errors import DependencyError, ModelLoadError
+
+__all__ = ["check_torchvision", "find_folder", "first_line", "load_error", "read_json"]
+
+HUB_FILES = ("*.json", "*.txt", "*.safetensors")  # no pickles
+
+
+def check_torchvision() -> None:
+    """Make sure that a torchvision which is installed also imports; none at all is fine.
+
+    Raises:
+        DependencyError: it does not import, as a wheel built for another torch does not. transformers would
+            then fail later, with an error that does not name it.
+    """
+    if importlib.util.find_spec("torchvision") is None:
+        return
+    try:
+        importlib.import_module("torchvision")
+    except Exception as exc:  # a broken extension raises RuntimeError, OSError, ImportError, ...
+        raise DependencyError(
+            "torchvision",
+            expected="a package that imports, or none: maskloop does not need it",
+            got=f"{type(exc).__name__}: {exc}",
+            remedy="run `pip uninstall torchvision`, or install the build that belongs to this torch",
+        ) from exc
+
+
+def find_folder(source: str) -> Path:
+    """Return the local folder of a source, downloading it where it is a hub name.
+
+    Raises:
+        ModelLoadError: no such folder, or the hub does not have it or does not answer.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_absolute() or source.startswith((".", "~")):
+        raise ModelLoadError(
+            f"model {source}",
+            expected="a folder with config.json and safetensors weights",
+            got="no such folder",
+            remedy="set MASKLOOP_MODEL to a Hugging Face name or a local folder",
+        )
+    return _download(source)
+
+
+def read_json(path: Path, source: str | Path) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises:
+        ModelLoadError: no such file, not JSON, or not an object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as exc:
+        raise ModelLoadError(
+            f"model {source}",
+            expected=f"a {path.name}",
+            got="none",
+            remedy="point MASKLOOP_MODEL at a folder written by save_pretrained",
+        ) from exc
+    except (OSError, ValueError) as exc:
+        raise load_error(source, f"a readable {path.name}", exc) from exc
+    if not isinstance(content, dict):
+        raise load_error(source, f"an object in {path.name}", TypeError(type(content).__name__))
+    return content
+
+
+def load_error(source: str | Path, expected: str, exc: Exception) -> ModelLoadError:
+    """Return the error for a checkpoint that a library failed on."""
+    return ModelLoadError(
+        f"model {source}",
+        expected=expected,
+        got=first_line(exc),
+        remedy="fetch the checkpoint again, or convert it to safetensors with save_pretrained",
+    )
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
+    except Exception as exc:  # its own errors, httpx's, the file system's
+        raise ModelLoadError(
+            f"model {name}",
+            expected="a folder here or a model on the Hugging Face hub",
+            got=first_line(exc),
+            remedy="check the spelling and the network, or set MASKLOOP_MODEL to a local folder",
+        ) from exc
+
+
+def first_line(exc: BaseException) -> str:
+    """Return the error's kind and the first line of its text."""
+    lines = str(exc).strip().splitlines()
+    return f"{type(exc).__name__}: {lines[0] if lines else 'no message'}"

@@ -1,0 +1,5 @@
+"""`python -m maskloop_studio` is `maskloop`."""
+
+from maskloop_studio.cli import main
+
+main()

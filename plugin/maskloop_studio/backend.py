@@ -1,0 +1,181 @@
+"""What the server answers to each request of Label Studio, free of HTTP."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from maskloop.errors import CodecError, LabelConfigError, MaskloopError, QueueError
+from maskloop.log import log_action
+from maskloop.types import Prediction
+from maskloop_studio.intake import receive_event, renewal_job
+from maskloop_studio.label_config import LabelMap, map_labels, parse_label_config
+from maskloop_studio.predicting import predict_uris
+from maskloop_studio.prompts import keep_prompted
+from maskloop_studio.protocol import (
+    JobStatusRequest,
+    JobStatusResponse,
+    PredictRequest,
+    PredictResponse,
+    PredictTask,
+    SetupRequest,
+    SetupResponse,
+    TaskPrediction,
+    ValidateRequest,
+    VersionsResponse,
+    WebhookEvent,
+    WebhookResponse,
+    project_number,
+)
+from maskloop_studio.regions import prediction_to_regions
+from maskloop_studio.served import ModelDirectory, ServedModel
+
+if TYPE_CHECKING:
+    from maskloop_studio.services import Services
+
+__all__ = ["StudioBackend"]
+
+logger = logging.getLogger(__name__)
+
+
+class StudioBackend:
+    """One per process; safe to call from many threads."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.directory = ModelDirectory(services)
+
+    def setup(self, request: SetupRequest) -> SetupResponse:
+        """Tell the version that answers; Label Studio waits 3 s for it, so nothing is loaded here.
+
+        The host and token that Label Studio sends along are left alone: whoever calls this could name any
+        host. Only LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY are used.
+        """
+        project_id = project_number(request.project)
+        if project_id is not None:
+            self.directory.follow(project_id)
+        return SetupResponse(model_version=self.directory.tag(project_id))
+
+    def versions(self) -> VersionsResponse:
+        """Tell all versions that answer; the request names no project."""
+        return VersionsResponse(versions=self.directory.tags())
+
+    def validate(self, request: ValidateRequest) -> None:
+        """Check a label config.
+
+        Raises:
+            LabelConfigError: it has no image, nothing to draw with, or no label that the model knows.
+        """
+        config = parse_label_config(request.config)
+        map_labels(config, self.directory.current(None, timeout_s=5.0).labels)
+
+    def predict(self, request: PredictRequest) -> PredictResponse:
+        """Return one entry a task, in order.
+
+        A task that cannot be predicted gets an empty result and a logged reason; one that the deadline cut
+        off gets no prediction at all, so that Label Studio asks again, and is predicted in the background.
+
+        Raises:
+            LabelConfigError: the label config has no image or nothing to draw with.
+            ModelLoadError: the model cannot be loaded.
+        """
+        settings = self.services.settings
+        started = time.monotonic()
+        deadline = started + settings.predict_deadline_s
+        project_id = project_number(request.project)
+        model = self.directory.current(project_id, timeout_s=settings.predict_deadline_s / 2)
+        config = parse_label_config(request.label_config)
+        label_map = self._label_map(request, model)
+        predictions = predict_uris(
+            [task.data.get(config.image_field) for task in request.tasks],
+            task_ids=[task.id for task in request.tasks],
+            source=model.source,
+            services=self.services,
+            deadline=deadline,
+        )
+        results = [
+            self._entry(task, prediction, request, label_map, model)
+            for task, prediction in zip(request.tasks, predictions, strict=True)
+        ]
+        late = sum(prediction is None for prediction in predictions)
+        if late and project_id is not None:
+            self._predict_later(project_id, late)
+        log_action(
+            logger,
+            "predicted",
+            project_id=project_id,
+            tasks=len(request.tasks),
+            late=late,
+            model_version=model.tag,
+            duration_s=time.monotonic() - started,
+        )
+        return PredictResponse(results=results, model_version=model.tag)
+
+    def webhook(self, event: WebhookEvent) -> WebhookResponse:
+        """Keep an event and answer; its work is done by a worker.
+
+        Raises:
+            CodecError: it is of unknown kind or names no project.
+        """
+        receipt = receive_event(event, store=self.services.store, queue=self.services.queue)
+        job = f"training-{receipt.training_id}" if receipt.training_id is not None else None
+        return WebhookResponse(status=receipt.status, job=job)
+
+    def job_status(self, request: JobStatusRequest) -> JobStatusResponse:
+        """Tell how far a training is.
+
+        Raises:
+            CodecError: there is no such job.
+        """
+        head, _, number = request.job.rpartition("-")
+        training = (
+            self.services.store.training(int(number)) if head == "training" and number.isdecimal() else None
+        )
+        if training is None:
+            raise CodecError(
+                "job_status",
+                expected="the job of a START_TRAINING answer",
+                got=repr(request.job),
+                remedy="press Start Training again",
+            )
+        status = {"running": "started"}.get(training.status, training.status)
+        created = training.started_at.isoformat() if training.started_at else None
+        return JobStatusResponse(job_status=status, created_at=created, error=training.error)
+
+    def _label_map(self, request: PredictRequest, model: ServedModel) -> LabelMap | None:
+        try:
+            return map_labels(parse_label_config(request.label_config), model.labels)
+        except LabelConfigError as exc:
+            # Legitimate for a new label set: annotators draw by hand until the first training knows it.
+            log_action(logger, "no label matches", level=logging.WARNING, model_version=model.tag, error=exc)
+            return None
+
+    def _entry(
+        self,
+        task: PredictTask,
+        prediction: Prediction | MaskloopError | None,
+        request: PredictRequest,
+        label_map: LabelMap | None,
+        model: ServedModel,
+    ) -> TaskPrediction | list[TaskPrediction]:
+        if prediction is None:
+            return []
+        if isinstance(prediction, MaskloopError):
+            log_action(logger, "task not predicted", level=logging.WARNING, task_id=task.id, error=prediction)
+            return TaskPrediction(result=[], score=0.0, model_version=model.tag)
+        if request.params.context is not None:
+            prediction = keep_prompted(prediction, request.params.context)
+        regions = (
+            prediction_to_regions(prediction, label_map, id_seed=f"{model.tag}/{task.id}")
+            if label_map
+            else []
+        )
+        return TaskPrediction(result=regions, score=prediction.confidence, model_version=model.tag)
+
+    def _predict_later(self, project_id: int, late: int) -> None:
+        log_action(logger, "deadline", level=logging.WARNING, project_id=project_id, tasks_left=late)
+        try:
+            self.services.queue.enqueue(renewal_job(project_id))
+        except QueueError as exc:
+            log_action(logger, "queue unreachable", level=logging.WARNING, project_id=project_id, error=exc)

@@ -1,0 +1,242 @@
+"""The `maskloop` command; every command imports what it needs when it runs, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from maskloop.errors import MaskloopError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="maskloop",
+    help="Closes the segmentation loop for Label Studio: pre-annotate, take corrections, fine-tune, serve.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+models_app = typer.Typer(no_args_is_help=True, help="The model versions of a project.")
+base_app = typer.Typer(no_args_is_help=True, help="The small models that maskloop ships with.")
+app.add_typer(models_app, name="models")
+app.add_typer(base_app, name="base-model")
+
+ProjectArgument = Annotated[
+    int, typer.Argument(help="The project's number in Label Studio (in its address).")
+]
+HostOption = Annotated[
+    str | None, typer.Option(help="Address to listen on [default: MASKLOOP_HOST, 127.0.0.1].")
+]
+PortOption = Annotated[int | None, typer.Option(help="Port to listen on [default: MASKLOOP_PORT, 9090].")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
+
+
+def main() -> None:
+    """Run the command line: 0 is success, 1 an error that is explained, 2 wrong usage."""
+    # Two cores spinning for each other are slower than one: see "Measured" in the README.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    try:
+        app()
+    except MaskloopError as exc:
+        typer.secho(f"maskloop: {exc}", fg="red", err=True)
+        sys.exit(1)
+
+
+@app.command()
+def demo(
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds of correcting and learning.")] = 2,
+    exit_after: Annotated[bool, typer.Option("--exit", help="End after the last round.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the rounds to this file.")] = None,
+    coco: Annotated[
+        Path | None,
+        typer.Option(help="A folder with images/ and instances.json to use instead of made-up images."),
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Label Studio's port [default: a free one].")] = None,
+) -> None:
+    """Show the whole loop on this machine: a real Label Studio, a simulated annotator, real training.
+
+    Builds Label Studio an environment of its own (once), makes a project with made-up images, draws
+    predictions, corrects them through Label Studio's API as a person would in the browser, learns from it
+    in a background worker and shows the better predictions. Everything ends with this command.
+    """
+    from maskloop_studio.demo.command import run_demo
+
+    run_demo(rounds=rounds, exit_after=exit_after, json_file=json_file, coco=coco, port=port)
+
+
+@app.command()
+def up(host: HostOption = None, port: PortOption = None) -> None:
+    """Run server, workers, scheduler and queue on this machine, until Ctrl-C.
+
+    The queue is an embedded Valkey in MASKLOOP_HOME unless MASKLOOP_REDIS_URL names a Redis.
+    """
+    from maskloop.log import configure_logging
+    from maskloop.settings import load_settings
+    from maskloop_studio.supervisor import Supervisor
+
+    configure_logging()
+    settings = load_settings()
+    supervisor = Supervisor(settings, host=host or settings.host, port=port or settings.port)
+    stop = _stop_on_signals()
+    try:
+        supervisor.start()
+        typer.echo(f"maskloop serves at {supervisor.url}; logs in {supervisor.log_dir}; Ctrl-C ends it")
+        while not stop.wait(1.0):
+            supervisor.watch()
+    finally:
+        supervisor.stop()
+
+
+@app.command()
+def serve(host: HostOption = None, port: PortOption = None) -> None:
+    """Run the HTTP server that Label Studio calls."""
+    import uvicorn
+
+    from maskloop.log import configure_logging
+    from maskloop.processes import check_free_port
+    from maskloop.settings import load_settings
+    from maskloop_studio.server import create_app
+    from maskloop_studio.services import Services
+
+    configure_logging()
+    settings = load_settings()
+    host, port = host or settings.host, port or settings.port
+    check_free_port(host, port)
+    uvicorn.run(create_app(Services(settings)), host=host, port=port, log_level="warning", access_log=False)
+
+
+@app.command()
+def worker(
+    queue: Annotated[
+        list[str] | None,
+        typer.Option(help="intake, predict or train; may be given several times [default: intake, predict]."),
+    ] = None,
+) -> None:
+    """Run a queue worker; SIGTERM lets it finish the job in hand.
+
+    Give training a worker of its own: it forks for every job.
+    """
+    from maskloop.log import configure_logging
+    from maskloop.queue.broker import connect_queue
+    from maskloop.queue.jobs import QueueName
+    from maskloop.queue.workers import run_worker
+    from maskloop.settings import load_settings
+
+    try:
+        queues = [QueueName(name) for name in queue or ["intake", "predict"]]
+    except ValueError as exc:
+        raise typer.BadParameter(f"{exc}; choose from intake, predict, train") from exc
+    configure_logging()
+    run_worker(connect_queue(load_settings()), queues)
+
+
+@app.command()
+def scheduler() -> None:
+    """Queue again what waits in the database without a job, every few seconds."""
+    from maskloop.log import configure_logging
+    from maskloop_studio.scheduler import run_scheduler
+
+    configure_logging()
+    run_scheduler(_stop_on_signals())
+
+
+@app.command()
+def connect(
+    project: ProjectArgument,
+    backend_url: Annotated[
+        str | None,
+        typer.Option(help="Where Label Studio reaches maskloop [default: MASKLOOP_HOST and PORT]."),
+    ] = None,
+    new_labels: Annotated[
+        bool,
+        typer.Option(help="Accept labels that the model does not know yet: corrections will teach them."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Register maskloop in a Label Studio project: backend, webhook, displayed model, order of tasks."""
+    import dataclasses
+
+    from maskloop_studio.connect import connect_project
+    from maskloop_studio.services import process_services
+
+    services = process_services()
+    url = backend_url or f"http://{services.settings.host}:{services.settings.port}"
+    made = connect_project(project, url, services, new_labels=new_labels)
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(made)))
+        return
+    typer.echo(f"project {made.project_id} ({made.title}) shows predictions of {made.model_version}")
+    typer.echo(f"labels it draws: {', '.join(made.matched) or 'none yet'}")
+    if made.unmatched:
+        typer.echo(f"labels it has to learn: {', '.join(made.unmatched)}")
+
+
+@app.command()
+def prelabel(project: ProjectArgument) -> None:
+    """Predict a project's unlabelled tasks now and push the predictions; can be stopped and run again."""
+    from maskloop.log import configure_logging
+    from maskloop_studio.prelabel import renew_project
+    from maskloop_studio.services import process_services
+
+    configure_logging()
+    pushed = renew_project(project, process_services())
+    typer.echo(f"pushed {pushed} predictions")
+
+
+@app.command()
+def train(
+    project: ProjectArgument,
+    wait: Annotated[bool, typer.Option(help="Wait for it and show how far it is.")] = True,
+) -> None:
+    """Train on a project's corrections in the background, and promote the new model if it is better."""
+    from maskloop_studio.follow import follow_training
+    from maskloop_studio.intake import request_training
+    from maskloop_studio.services import process_services
+
+    services = process_services()
+    number = request_training(project, "maskloop train", store=services.store, queue=services.queue)
+    typer.echo(f"training {number} is queued")
+    if wait:
+        follow_training(number, services.store)
+
+
+@models_app.command("list")
+def models_list(project: ProjectArgument, as_json: JsonOption = False) -> None:
+    """List a project's model versions; the champion is what serves."""
+    from maskloop_studio.follow import print_versions
+    from maskloop_studio.services import process_services
+
+    print_versions(project, process_services().registry, as_json=as_json)
+
+
+@base_app.command("build")
+def base_model_build(
+    folder: Annotated[Path, typer.Argument(help="Where the checkpoint is written.")],
+    family: Annotated[str, typer.Option(help="mask2former or oneformer.")] = "mask2former",
+    seed: Annotated[int, typer.Option(help="The same seed makes the same model.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Training steps [default: as the shipped one].")] = None,
+) -> None:
+    """Train a small model on made-up images from nothing, as the shipped one was."""
+    from maskloop_studio.follow import build_base
+
+    build_base(folder, family=family, seed=seed, steps=steps)
+
+
+def _stop_on_signals() -> threading.Event:
+    stop = threading.Event()
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask)
+    return stop

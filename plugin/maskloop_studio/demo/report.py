@@ -1,0 +1,93 @@
+"""What a demo tells: one row a round, as a table and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from maskloop.types import EditCounts, HoldoutMetrics
+
+__all__ = ["DemoReport", "RoundReport"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundReport:
+    """One round: what was corrected, and what was learnt from it."""
+
+    number: int
+    corrected: int  # images
+    edits: EditCounts  # what became of the predicted regions
+    before: HoldoutMetrics  # of the champion when the round began
+    metrics: HoldoutMetrics  # of the champion when it ended
+    challenger: HoldoutMetrics  # of the model that this round trained
+    champion: str  # the version that serves after it
+    promoted: bool
+    reason: str
+    seconds: float
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as plain values."""
+        return {
+            "round": self.number,
+            "corrected": self.corrected,
+            "regions": dataclasses.asdict(self.edits),
+            "before": _numbers(self.before),
+            "metrics": _numbers(self.metrics),
+            "challenger": _numbers(self.challenger),
+            "holdout_images": self.metrics.images,
+            "champion": self.champion,
+            "promoted": self.promoted,
+            "reason": self.reason,
+            "seconds": round(self.seconds, 2),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoReport:
+    """All rounds."""
+
+    rounds: tuple[RoundReport, ...]
+    seconds: float
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [row.as_json() for row in self.rounds]
+        path.write_text(json.dumps({"rounds": rows, "seconds": round(self.seconds, 2)}, indent=1) + "\n")
+
+    def print(self, console: Console) -> None:
+        """Print it as a table."""
+        table = Table(title="Holdout after each round", title_justify="left")
+        for name in ("round", "images", "kept", "changed", "added", "removed", "AP50", "PQ", "mIoU", "s"):
+            table.add_column(name, justify="right")
+        table.add_column("champion")
+        if self.rounds:
+            start = self.rounds[0].before
+            table.add_row("before", "", "", "", "", "", *_shown(start), "", "")
+        for row in self.rounds:
+            edits = row.edits
+            table.add_row(
+                str(row.number),
+                str(row.corrected),
+                *(str(count) for count in (edits.kept, edits.changed, edits.added, edits.removed)),
+                *_shown(row.metrics),
+                f"{row.seconds:.0f}",
+                f"{row.champion} {'(promoted)' if row.promoted else '(not promoted)'}",
+            )
+        console.print(table)
+
+
+def _numbers(metrics: HoldoutMetrics) -> dict[str, float]:
+    return {
+        name: round(value, 4)
+        for name, value in (("ap50", metrics.ap50), ("pq", metrics.pq), ("miou", metrics.miou))
+    }
+
+
+def _shown(metrics: HoldoutMetrics) -> list[str]:
+    return [f"{value:.3f}" for value in (metrics.ap50, metrics.pq, metrics.miou)]

@@ -1,0 +1,168 @@
+"""The demo's rounds: a simulated annotator corrects what Label Studio offers, and maskloop learns from it."""
+
+from __future__ import annotations
+
+import functools
+import operator
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from maskloop.errors import StudioError
+from maskloop.learning.snapshot import split_of
+from maskloop.types import EditCounts, HoldoutMetrics, Segment
+from maskloop_studio.demo.annotator import SimulatedAnnotator
+from maskloop_studio.demo.report import RoundReport
+from maskloop_studio.follow import progress_bar, wait_for_training
+from maskloop_studio.services import Services
+
+__all__ = ["DemoLoop", "TaskPlan", "plan_tasks"]
+
+PATIENCE_S = 900.0  # for one training or one renewal on a slow machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskPlan:
+    """Which tasks judge, and how many are corrected in a round."""
+
+    truth: Mapping[int, tuple[Segment, ...]]  # task -> what is really on its image
+    holdout: tuple[int, ...]
+    per_round: int
+
+
+def plan_tasks(
+    project_id: int,
+    truth: Mapping[int, tuple[Segment, ...]],
+    *,
+    holdout_fraction: float,
+    rounds: int,
+    per_round: int,
+) -> TaskPlan:
+    """Return what to do with a project's tasks.
+
+    Args:
+        project_id: Label Studio's number.
+        truth: task -> what is really on its image.
+        holdout_fraction: share of tasks that only judge.
+        rounds: how often is learnt.
+        per_round: how many images to correct in each, if there are as many.
+
+    Raises:
+        StudioError: too few tasks to judge by or to learn from.
+    """
+    holdout = tuple(
+        task_id for task_id in sorted(truth) if split_of(project_id, task_id, holdout_fraction) == "holdout"
+    )
+    teachable = len(truth) - len(holdout)
+    if not holdout or teachable < rounds:
+        raise StudioError(
+            f"demo project {project_id}",
+            expected=f"at least one task that judges and {rounds} that teach",
+            got=f"{len(holdout)} and {teachable}",
+            remedy="give more images, or fewer --rounds",
+        )
+    return TaskPlan(truth=truth, holdout=holdout, per_round=min(per_round, teachable // rounds))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoLoop:
+    """One project's rounds."""
+
+    project_id: int
+    plan: TaskPlan
+    services: Services
+    annotator: SimulatedAnnotator
+
+    def label_holdout(self) -> None:
+        """Annotate the tasks that judge, once, before anything is learnt."""
+        with progress_bar() as bar:
+            for task_id in bar.track(self.plan.holdout, description="labelling the holdout"):
+                self.annotator.annotate(task_id, self.plan.truth[task_id])
+        self._wait_for_corrections("holdout", len(self.plan.holdout))
+
+    def run_round(self, number: int) -> RoundReport:
+        """Correct what Label Studio offers next, and wait for what is learnt from it.
+
+        Args:
+            number: 1, 2, 3 ...
+        """
+        started = time.monotonic()
+        edits = self._correct(f"round {number}: correcting")
+        self._wait_for_corrections("train", number * self.plan.per_round)
+        training_id = self._training_of_round(number)
+        outcome = wait_for_training(training_id, self.services.store, timeout_s=PATIENCE_S).outcome or {}
+        promoted = bool(outcome["promoted"])
+        champion = str(outcome["version"] if promoted else outcome["base"])
+        before, challenger = _metrics(outcome["champion_metrics"]), _metrics(outcome["challenger_metrics"])
+        self._wait(
+            lambda: self.services.client.project(self.project_id).model_version == champion,
+            f"predictions of {champion} in Label Studio",
+        )
+        return RoundReport(
+            number=number,
+            corrected=self.plan.per_round,
+            edits=edits,
+            before=before,
+            metrics=challenger if promoted else before,
+            challenger=challenger,
+            champion=champion,
+            promoted=promoted,
+            reason=str(outcome["reason"]),
+            seconds=time.monotonic() - started,
+        )
+
+    def wait_for_predictions(self, model_version: str) -> None:
+        """Wait until every unlabelled task has a prediction of a version."""
+        tasks = [task.id for task in self.services.client.iter_tasks(self.project_id, only_unlabelled=True)]
+        self._wait(lambda: set(tasks) <= self._settled(model_version), f"predictions of {len(tasks)} tasks")
+
+    def _correct(self, description: str) -> EditCounts:
+        done: list[EditCounts] = []
+        with progress_bar() as bar:
+            for _ in bar.track(range(self.plan.per_round), description=description):
+                task = self.services.client.next_task(self.project_id)
+                if task is None:
+                    raise StudioError(
+                        f"project {self.project_id}",
+                        expected="a next task to label",
+                        got="none",
+                        remedy="somebody else has labelled meanwhile; run the demo again",
+                    )
+                task_id = int(task["id"])
+                done.append(self.annotator.annotate(task_id, self.plan.truth[task_id]).edits)
+        return functools.reduce(operator.add, done, EditCounts())
+
+    def _training_of_round(self, number: int) -> int:
+        self._wait(
+            lambda: len(self.services.store.trainings(self.project_id)) >= number,
+            f"training {number} to begin",
+        )
+        return self.services.store.trainings(self.project_id)[number - 1].training_id
+
+    def _settled(self, model_version: str) -> set[int]:
+        pushed = self.services.store.pushed_tasks(self.project_id, model_version)
+        return {task_id for task_id, prediction_id in pushed.items() if prediction_id is not None}
+
+    def _wait_for_corrections(self, split: str, count: int) -> None:
+        store = self.services.store
+        self._wait(
+            lambda: store.count_corrections(self.project_id, split=split) >= count,
+            f"{count} stored corrections ({split})",
+        )
+
+    def _wait(self, reached: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not reached():
+            if time.monotonic() > deadline:
+                raise StudioError(
+                    f"demo project {self.project_id}",
+                    expected=what,
+                    got=f"nothing of it in {PATIENCE_S:.0f} s",
+                    remedy=f"read the logs in {self.services.settings.home / 'logs'}",
+                )
+            time.sleep(0.3)
+
+
+def _metrics(values: object) -> HoldoutMetrics:
+    assert isinstance(values, dict)
+    return HoldoutMetrics(**values)

@@ -1,0 +1,294 @@
+"""Webhook -> event row and job, then event -> correction.
+
+An event is a hint only: what counts is what Label Studio's API says of the annotation when the event is
+worked on. So events may come twice, late, out of order or forged, and the newest truth is kept all the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from maskloop.errors import CodecError, LabelConfigError, MaskloopError, QueueError
+from maskloop.learning.snapshot import split_of
+from maskloop.log import log_action
+from maskloop.queue.jobs import JobQueue, JobSpec, QueueName
+from maskloop.types import Correction
+from maskloop_studio.protocol import WebhookEvent
+
+if TYPE_CHECKING:
+    from maskloop.store.database import Event, Store
+    from maskloop_studio.services import Services
+
+__all__ = [
+    "EventReceipt",
+    "process_event",
+    "queue_training",
+    "receive_event",
+    "renewal_job",
+    "request_training",
+]
+
+logger = logging.getLogger(__name__)
+
+ANNOTATION_ACTIONS = frozenset(
+    {"ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED"}
+)
+TASK_ACTIONS = frozenset({"TASKS_CREATED", "TASKS_DELETED"})
+PROJECT_ACTIONS = frozenset({"PROJECT_CREATED", "PROJECT_UPDATED", "PROJECT_DELETED"})
+IGNORED_ACTIONS = frozenset({"LABEL_LINK_CREATED", "LABEL_LINK_UPDATED", "LABEL_LINK_DELETED"})
+START_TRAINING = "START_TRAINING"
+KNOWN_ACTIONS = ANNOTATION_ACTIONS | TASK_ACTIONS | PROJECT_ACTIONS | IGNORED_ACTIONS | {START_TRAINING}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventReceipt:
+    """What was made of a webhook."""
+
+    status: str  # accepted, known (told before) or ignored
+    training_id: int | None = None  # the training it asked for
+
+
+def receive_event(event: WebhookEvent, *, store: Store, queue: JobQueue) -> EventReceipt:
+    """Keep an event durably and queue its work; fast enough for Label Studio's one second.
+
+    Raises:
+        CodecError: the event is of unknown kind or names no project.
+    """
+    if event.action in IGNORED_ACTIONS:
+        return EventReceipt(status="ignored")
+    project_id = _project_of(event)
+    if event.action == START_TRAINING:
+        training_id = request_training(project_id, "Start Training button", store=store, queue=queue)
+        return EventReceipt(status="accepted", training_id=training_id)
+    subjects = _subjects(event)
+    event_id = store.add_event(
+        key=_event_key(event, project_id),
+        action=event.action,
+        project_id=project_id,
+        subject_ids=[subject for subject, _ in subjects],
+    )
+    if event_id is None:
+        return EventReceipt(status="known")
+    queue_or_wait(queue, event_job(event_id))
+    return EventReceipt(status="accepted")
+
+
+def queue_or_wait(queue: JobQueue, job: JobSpec) -> None:
+    """Queue a job whose row is in the database already; without a queue it waits there for the scheduler."""
+    try:
+        queue.enqueue(job)
+    except QueueError as exc:
+        log_action(logger, "queue unreachable", level=logging.WARNING, job_id=job.job_id, error=exc)
+
+
+def event_job(event_id: int) -> JobSpec:
+    """Return the job that works on an event."""
+    return JobSpec(
+        queue=QueueName.INTAKE,
+        function="maskloop_studio.jobs.process_event",
+        job_id=f"event-{event_id}",
+        arguments={"event_id": event_id},
+        timeout_s=300,
+    )
+
+
+def training_job(training_id: int) -> JobSpec:
+    """Return the job that trains."""
+    return JobSpec(
+        queue=QueueName.TRAIN,
+        function="maskloop_studio.jobs.train",
+        job_id=f"training-{training_id}",
+        arguments={"training_id": training_id},
+        timeout_s=24 * 3600,
+    )
+
+
+def renewal_job(project_id: int) -> JobSpec:
+    """Return the job that predicts a project's unlabelled tasks and pushes what it says."""
+    return JobSpec(
+        queue=QueueName.PREDICT,
+        function="maskloop_studio.jobs.renew_predictions",
+        job_id=f"renewal-{project_id}",
+        arguments={"project_id": project_id},
+        timeout_s=24 * 3600,
+    )
+
+
+def request_training(project_id: int, reason: str, *, store: Store, queue: JobQueue) -> int:
+    """Ask for a training of a project; one that waits already serves the new wish too."""
+    training_id = store.request_training(project_id, reason)
+    log_action(logger, "training requested", project_id=project_id, training_id=training_id, reason=reason)
+    queue_training(training_id, queue=queue)
+    return training_id
+
+
+def queue_training(training_id: int, *, queue: JobQueue) -> None:
+    """Queue a training that was asked for."""
+    queue_or_wait(queue, training_job(training_id))
+
+
+def process_event(event: Event, services: Services) -> None:
+    """Do what an event asks for, and mark it done; a failure is noted and tried again later."""
+    store = services.store
+    try:
+        _dispatch(event, services)
+    except Exception as exc:
+        # Whatever it is, the event must stay: it is tried again, and in the end shown as dead.
+        status = store.fail_event(event.event_id, str(exc))
+        log_action(
+            logger,
+            "event failed",
+            level=logging.ERROR,
+            event_id=event.event_id,
+            action_name=event.action,
+            status=status,
+            error=exc,
+        )
+        if not isinstance(exc, MaskloopError):
+            logger.exception("event %d", event.event_id)
+        return
+    store.finish_event(event.event_id)
+
+
+def _dispatch(event: Event, services: Services) -> None:
+    if event.action == "ANNOTATIONS_DELETED":
+        # Asked back rather than believed: a forged event must not take an annotator's work away.
+        for annotation_id in event.subject_ids:
+            take_annotation(annotation_id, event, services)
+    elif event.action in ANNOTATION_ACTIONS:
+        for annotation_id in event.subject_ids:
+            take_annotation(annotation_id, event, services)
+        _train_when_due(event.project_id, services)
+    elif event.action == "TASKS_CREATED":
+        services.queue.enqueue(renewal_job(event.project_id))
+    elif event.action == "TASKS_DELETED":
+        gone = [task_id for task_id in event.subject_ids if services.client.task(task_id) is None]
+        services.store.delete_corrections(task_ids=gone, project_id=event.project_id)
+    elif event.action == "PROJECT_UPDATED":
+        project = services.client.project(event.project_id)
+        services.store.save_project(event.project_id, project.label_config)
+
+
+def take_annotation(annotation_id: int, event: Event, services: Services) -> None:
+    """Bring the database to what Label Studio says of one annotation now."""
+    store, client = services.store, services.client
+    annotation = client.annotation(annotation_id)
+    if annotation is None or annotation.get("was_cancelled"):
+        store.delete_corrections(annotation_ids=[annotation_id], project_id=event.project_id)
+        log_action(logger, "correction dropped", annotation_id=annotation_id, event_id=event.event_id)
+        return
+    correction = _read_annotation(annotation, services)
+    kept = store.save_correction(
+        correction,
+        split=split_of(correction.project_id, correction.task_id, services.settings.holdout_fraction),
+        sequence=event.event_id,
+        result=json.dumps(annotation["result"], separators=(",", ":")),
+    )
+    log_action(
+        logger,
+        "correction stored" if kept else "correction known",
+        annotation_id=annotation_id,
+        task_id=correction.task_id,
+        segments=len(correction.segments),
+    )
+
+
+def _read_annotation(annotation: Mapping[str, Any], services: Services) -> Correction:
+    from maskloop.segmentation.image import decode_image
+    from maskloop_studio.label_config import parse_label_config
+    from maskloop_studio.regions import annotation_to_segments, count_edits
+
+    settings, client = services.settings, services.client
+    annotation_id, task_id = int(annotation["id"]), int(annotation["task"])
+    place = f"task {task_id}, annotation {annotation_id}"
+    task = client.task(task_id)
+    if task is None:
+        raise CodecError(
+            place, expected="its task", got="none", remedy="it was deleted meanwhile: nothing to do"
+        )
+    project = client.project(task.project_id)
+    config = parse_label_config(project.label_config)
+    uri = task.data.get(config.image_field)
+    if not isinstance(uri, str):
+        raise LabelConfigError(
+            place,
+            expected=f"an image address in its field {config.image_field!r}",
+            got=type(uri).__name__,
+            remedy="check `value` of <Image> against the task's data",
+        )
+    data = services.fetcher.fetch(uri, task_id=task_id)
+    height, width = decode_image(data, max_pixels=settings.max_image_pixels).shape[:2]
+    size_hw = (height, width)
+    content = annotation_to_segments(annotation["result"], config, size_hw=size_hw, place=place)
+    for problem in content.problems:
+        log_action(logger, "region unreadable", level=logging.WARNING, task_id=task_id, problem=problem)
+    if content.problems and not content.segments:
+        # Kept as it is, it would teach that nothing is to be seen on this image.
+        raise CodecError(
+            place,
+            expected="at least one region that can be read",
+            got=content.problems[0],
+            remedy="correct the regions in Label Studio and save again",
+        )
+    prediction_id = annotation.get("parent_prediction")
+    prediction = client.prediction(int(prediction_id)) if prediction_id else None
+    predicted_ids = {str(region["id"]) for region in (prediction or {}).get("result", []) if "id" in region}
+    return Correction(
+        project_id=task.project_id,
+        task_id=task_id,
+        annotation_id=annotation_id,
+        updated_at=datetime.fromisoformat(str(annotation["updated_at"])),
+        image_key=services.image_cache.put(data),
+        size_hw=size_hw,
+        segments=content.segments,
+        edits=count_edits(annotation["result"], predicted_ids),
+        lead_time_s=annotation.get("lead_time"),
+        model_version=prediction.get("model_version") if prediction else None,
+    )
+
+
+def _train_when_due(project_id: int, services: Services) -> None:
+    store, settings = services.store, services.settings
+    new = store.count_corrections(project_id, split="train", after_sequence=store.trained_through(project_id))
+    if new >= settings.train_after:
+        request_training(project_id, f"{new} new corrections", store=store, queue=services.queue)
+
+
+def _project_of(event: WebhookEvent) -> int:
+    if event.action not in KNOWN_ACTIONS:
+        raise CodecError(
+            "webhook",
+            expected="an action that Label Studio sends",
+            got=repr(event.action),
+            remedy="send this webhook's events to another address, or update maskloop",
+        )
+    if event.project is None:
+        raise CodecError(
+            f"webhook {event.action}",
+            expected="a project with its id",
+            got="none",
+            remedy="set `send_payload` on the webhook in Label Studio",
+        )
+    return event.project.id
+
+
+def _subjects(event: WebhookEvent) -> list[tuple[int, str | None]]:
+    if event.action in ANNOTATION_ACTIONS:
+        named = [event.annotation, event.annotations]
+    elif event.action in TASK_ACTIONS:
+        named = [event.task, event.tasks]
+    else:
+        named = [event.project]
+    rows = [row for rows in named if rows is not None for row in (rows if isinstance(rows, list) else [rows])]
+    return [(row.id, row.updated_at) for row in rows]
+
+
+def _event_key(event: WebhookEvent, project_id: int) -> str:
+    said = json.dumps([event.action, project_id, sorted(_subjects(event), key=str)])
+    return hashlib.sha256(said.encode()).hexdigest()

@@ -1,0 +1,256 @@
+"""Masks as polygons and back: rings in pixel-edge coordinates, where pixel (r, c) covers c..c+1 by r..r+1.
+
+Label Studio's polygon region is one ring. A segment of several parts therefore becomes several rings, and a
+hole is cut into its part by a bridge of zero width (a keyhole), which every fill rule leaves open.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from maskloop.errors import CodecError
+from maskloop.types import BoolMask, Segment
+
+__all__ = [
+    "Ring",
+    "percent_to_ring",
+    "ring_to_crop",
+    "ring_to_percent",
+    "rings_to_mask",
+    "segment_to_rings",
+]
+
+Ring: TypeAlias = NDArray[np.float64]  # (N, 2): x, y in pixels
+
+MIN_IOU = 0.98  # between a part and its simplified ring
+TOLERANCE_PX = 1.0
+MIN_TOLERANCE_PX, MAX_TOLERANCE_PX = 0.25, 16.0
+MAX_VERTICES = 200
+MAX_READ_VERTICES = 1_000_000  # of a ring from outside
+MAX_CROSSINGS = 2**26  # edges times the rows they cross, of a ring from outside
+
+
+def segment_to_rings(
+    segment: Segment, *, tolerance_px: float = TOLERANCE_PX, max_vertices: int = MAX_VERTICES
+) -> list[Ring]:
+    """Return one closed ring per part of the segment, the largest part first, holes cut in by keyholes.
+
+    Each part is simplified by Douglas-Peucker within `tolerance_px`, less where its IoU with the mask would
+    fall below 0.98, and more where it has too many vertices and the IoU allows it. The IoU wins over the
+    vertices.
+
+    Args:
+        segment: one object; parts are what is connected by edges, not by corners.
+        tolerance_px: how far the outline may move; 0 keeps every corner of every pixel.
+        max_vertices: how many vertices a ring should have at most.
+
+    Returns:
+        Rings (N, 2) of x, y in pixels of the whole image, N >= 4, the last vertex not repeating the first.
+    """
+    padded = np.pad(segment.mask_hw.astype(np.uint8), 1)
+    number, index_hw, stats, _ = cv2.connectedComponentsWithStats(padded, connectivity=4)
+    top, left = segment.offset_yx
+    rings = []
+    for part in sorted(range(1, number), key=lambda part: -int(stats[part, cv2.CC_STAT_AREA])):
+        x, y, width, height = (int(value) for value in stats[part, :4])
+        part_hw = index_hw[y : y + height, x : x + width] == part
+        ring = _part_to_ring(part_hw, tolerance_px, max_vertices)
+        rings.append(ring + np.array([left + x - 1, top + y - 1], dtype=np.float64))
+    return rings
+
+
+def rings_to_mask(rings: Sequence[Ring], size_hw: tuple[int, int], *, place: str = "polygon") -> BoolMask:
+    """Return bool (H, W): the pixels whose centre lies in any of the rings; what lies outside is cut off.
+
+    Raises:
+        CodecError: a ring that `ring_to_crop` refuses.
+    """
+    mask_hw = np.zeros(size_hw, dtype=np.bool_)
+    for ring in rings:
+        crop_hw, (top, left) = ring_to_crop(ring, size_hw, place=place)
+        mask_hw[top : top + crop_hw.shape[0], left : left + crop_hw.shape[1]] |= crop_hw
+    return mask_hw
+
+
+def ring_to_crop(
+    ring: Ring, size_hw: tuple[int, int], *, place: str = "polygon"
+) -> tuple[BoolMask, tuple[int, int]]:
+    """Return the ring's filled mask, cropped to its bounds, and the crop's (top, left).
+
+    Filled by the nonzero winding rule, as the browser's canvas fills what the annotator sees.
+
+    Args:
+        ring: (N, 2) of x, y in pixels, N >= 3, finite.
+        size_hw: the image's height and width; what lies outside is cut off.
+        place: what an error names.
+
+    Raises:
+        CodecError: fewer than three vertices, not finite, or too large a ring to fill.
+    """
+    if ring.ndim != 2 or ring.shape[1:] != (2,) or not 3 <= len(ring) <= MAX_READ_VERTICES:
+        raise _broken(place, f"3 to {MAX_READ_VERTICES} points of x and y", f"shape {ring.shape}")
+    if not np.isfinite(ring).all():
+        raise _broken(place, "finite points", "inf or nan")
+    height, width = size_hw
+    left, top = (max(0, math.floor(low)) for low in np.clip(ring.min(axis=0), 0, (width, height)))
+    right, bottom = (math.ceil(high) for high in np.clip(ring.max(axis=0), 0, (width, height)))
+    shape_hw = (max(0, bottom - top), max(0, right - left))
+    if 0 in shape_hw:
+        return np.zeros((0, 0), dtype=np.bool_), (0, 0)
+    return _fill([ring - (left, top)], shape_hw, place), (top, left)
+
+
+def ring_to_percent(ring: Ring, size_hw: tuple[int, int]) -> list[list[float]]:
+    """Return `value.points`: x, y in percent of width and height, 0..100."""
+    height, width = size_hw
+    percent = np.clip(ring * (100.0 / width, 100.0 / height), 0.0, 100.0)
+    points: list[list[float]] = percent.round(6).tolist()
+    return points
+
+
+def percent_to_ring(points: object, size_hw: tuple[int, int], *, place: str = "polygon") -> Ring:
+    """Return the ring of `value.points` in pixels.
+
+    Raises:
+        CodecError: not a list of at least three pairs of finite numbers.
+    """
+    if not isinstance(points, list) or not 3 <= len(points) <= MAX_READ_VERTICES:
+        got = f"{len(points)} points" if isinstance(points, list) else type(points).__name__
+        raise _broken(place, f"3 to {MAX_READ_VERTICES} points", got)
+    try:
+        percent = np.array(points, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise _broken(place, "pairs of numbers", str(exc)) from exc
+    if percent.shape != (len(points), 2) or not np.isfinite(percent).all():
+        raise _broken(place, "pairs of finite numbers", f"shape {percent.shape}")
+    height, width = size_hw
+    ring: Ring = percent * (width / 100.0, height / 100.0)
+    return ring
+
+
+def _part_to_ring(part_hw: BoolMask, tolerance_px: float, max_vertices: int) -> Ring:
+    outer, holes = _trace(part_hw)
+    exact = [outer, *holes]
+    if tolerance_px <= 0:
+        return _join_holes(outer, holes)
+    may_cross = not _is_simple(exact)
+    tolerance = tolerance_px
+    chosen = exact
+    while tolerance >= MIN_TOLERANCE_PX:
+        simplified = [_simplify(ring, tolerance) for ring in exact]
+        if _is_close(simplified, part_hw) and (may_cross or _is_simple(simplified)):
+            chosen = simplified
+            break
+        tolerance /= 2
+    tolerance = max(tolerance, MIN_TOLERANCE_PX)
+    while sum(map(len, chosen)) > max_vertices and tolerance < MAX_TOLERANCE_PX:
+        tolerance *= 1.5
+        simplified = [_simplify(ring, tolerance) for ring in exact]
+        if not _is_close(simplified, part_hw):
+            break
+        if may_cross or _is_simple(simplified):
+            chosen = simplified
+    return _join_holes(chosen[0], chosen[1:])
+
+
+def _trace(part_hw: BoolMask) -> tuple[Ring, list[Ring]]:
+    """Return the exact outlines of one part, (N, 2) along pixel edges: the outer ring, then the holes."""
+    # On the mask at twice the size, outline pixel x belongs to edge (x + 1) // 2 of the mask, on either side
+    # of an object and of a hole; so pixel-centre contours become exact pixel-edge ones.
+    doubled = np.pad(part_hw.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1), 1)
+    contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    rings = [((contour[:, 0, :] - 1 + 1) // 2).astype(np.float64) for contour in contours]
+    outer = [ring for ring, links in zip(rings, hierarchy[0], strict=True) if links[3] < 0]
+    holes = [ring for ring, links in zip(rings, hierarchy[0], strict=True) if links[3] >= 0]
+    return _turn(_drop_straight(outer[0]), 1), [_turn(_drop_straight(hole), -1) for hole in holes]
+
+
+def _turn(ring: Ring, sign: int) -> Ring:
+    """Return the ring walked in the direction in which its signed area has this sign."""
+    after = np.roll(ring, -1, axis=0)
+    area = float(np.sum(ring[:, 0] * after[:, 1] - after[:, 0] * ring[:, 1]))
+    return ring if area * sign > 0 else ring[::-1]
+
+
+def _drop_straight(ring: Ring) -> Ring:
+    """Drop repeated vertices and those on a straight line between their neighbours."""
+    ring = ring[(ring != np.roll(ring, 1, axis=0)).any(axis=1)]
+    before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
+    turns = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0] != 0
+    return ring[turns] if turns.sum() >= 4 else ring
+
+
+def _simplify(ring: Ring, tolerance_px: float) -> Ring:
+    simplified = cv2.approxPolyDP(ring.astype(np.float32)[:, None], tolerance_px, True)[:, 0].astype(
+        np.float64
+    )
+    # Too small for this tolerance: a small part or hole is kept as it is, never lost.
+    return simplified if len(simplified) >= 4 else ring
+
+
+def _is_close(rings: Sequence[Ring], part_hw: BoolMask) -> bool:
+    drawn = _fill(rings, part_hw.shape, "polygon")
+    union = np.count_nonzero(drawn | part_hw)
+    return bool(np.count_nonzero(drawn & part_hw) >= MIN_IOU * union)
+
+
+def _is_simple(rings: Sequence[Ring]) -> bool:
+    return bool(shapely.is_valid(shapely.Polygon(rings[0], rings[1:])))
+
+
+def _join_holes(outer: Ring, holes: Sequence[Ring]) -> Ring:
+    """Return one ring: at the outer vertex nearest to each hole, walk to the hole, around it, and back."""
+    if not holes:
+        return outer
+    tree = cKDTree(outer)
+    inserts: dict[int, list[Ring]] = {}
+    for hole in holes:
+        distances, nearest = tree.query(hole)
+        start = int(np.argmin(distances))
+        at = int(nearest[start])
+        walked = np.roll(hole, -start, axis=0)
+        inserts.setdefault(at, []).append(np.concatenate([walked, walked[:1], outer[at : at + 1]]))
+    pieces = []
+    for index in range(len(outer)):
+        pieces.append(outer[index : index + 1])
+        pieces.extend(inserts.get(index, ()))
+    return np.concatenate(pieces)
+
+
+def _fill(rings: Sequence[Ring], shape_hw: tuple[int, ...], place: str) -> BoolMask:
+    """Return bool (h, w): where the pixel centre's winding number is not 0; holes run the other way."""
+    height, width = shape_hw
+    start = np.concatenate(rings)
+    end = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
+    down = start[:, 1] < end[:, 1]
+    # Each edge from its upper to its lower end: a bridge walked both ways then crosses rows at equal places.
+    upper, lower = np.where(down[:, None], start, end), np.where(down[:, None], end, start)
+    first = np.clip(np.ceil(upper[:, 1] - 0.5), 0, height).astype(np.int64)
+    last = np.clip(np.ceil(lower[:, 1] - 0.5), 0, height).astype(np.int64)
+    spans = last - first
+    total = int(spans.sum())
+    if total > MAX_CROSSINGS:
+        raise _broken(place, f"at most {MAX_CROSSINGS} crossings of rows", str(total))
+    edge = np.repeat(np.arange(len(start)), spans)
+    rows = np.arange(total) - np.repeat(np.cumsum(spans) - spans - first, spans)
+    slope = (lower[:, 0] - upper[:, 0]) / np.where(spans > 0, lower[:, 1] - upper[:, 1], 1.0)
+    crossing = upper[edge, 0] + (rows + 0.5 - upper[edge, 1]) * slope[edge]
+    columns = np.clip(np.ceil(crossing - 0.5), 0, width).astype(np.int64)
+    kind = np.int16 if len(start) <= np.iinfo(np.int16).max else np.int32
+    winding_hw = np.zeros((height, width + 1), dtype=kind)
+    np.add.at(winding_hw, (rows, columns), np.where(down[edge], 1, -1).astype(kind))
+    np.cumsum(winding_hw, axis=1, out=winding_hw)
+    filled: BoolMask = winding_hw[:, :width] != 0
+    return filled
+
+
+def _broken(place: str, expected: str, got: str) -> CodecError:
+    return CodecError(place, expected=expected, got=got, remedy="draw the region again in Label Studio")

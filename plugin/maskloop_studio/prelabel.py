@@ -1,0 +1,126 @@
+"""Predict a project's unlabelled tasks with its champion and push the predictions to Label Studio."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from maskloop.errors import MaskloopError
+from maskloop.log import log_action
+from maskloop.types import Prediction
+from maskloop_studio.label_config import LabelConfig, LabelMap, map_labels, parse_label_config
+from maskloop_studio.predicting import predict_uris
+from maskloop_studio.regions import prediction_to_regions
+from maskloop_studio.training import ensure_champion
+
+if TYPE_CHECKING:
+    from maskloop.types import ModelVersion
+    from maskloop_studio.client import StudioTask
+    from maskloop_studio.services import Services
+
+__all__ = ["renew_project"]
+
+logger = logging.getLogger(__name__)
+SHARD = 16  # tasks in memory at once
+
+
+def renew_project(project_id: int, services: Services) -> int:
+    """Push a prediction of the champion for every unlabelled task that has none; return how many.
+
+    Afterwards `project.model_version` names the champion, so that annotators see these predictions and
+    Label Studio's uncertainty sampling orders by their scores. Killed anywhere, it goes on where it was.
+
+    Raises:
+        LabelConfigError: the label config offers nothing to draw with.
+        StudioError: Label Studio does not answer.
+    """
+    started = time.monotonic()
+    client = services.client
+    champion = ensure_champion(project_id, services)
+    project = client.project(project_id)
+    config = parse_label_config(project.label_config)
+    label_map = _label_map(config, champion)
+    known = _settle_pushed(project_id, champion, services)
+    tasks = (task for task in client.iter_tasks(project_id, only_unlabelled=True) if task.id not in known)
+    pushed = 0
+    for shard in _shards(tasks):
+        pushed += _push_shard(shard, champion, config, label_map, project_id, services)
+    if project.model_version != champion.tag:
+        client.update_project(project_id, model_version=champion.tag)
+    log_action(
+        logger,
+        "predictions renewed",
+        project_id=project_id,
+        model_version=champion.tag,
+        pushed=pushed,
+        duration_s=time.monotonic() - started,
+    )
+    return pushed
+
+
+def _label_map(config: LabelConfig, champion: ModelVersion) -> LabelMap | None:
+    try:
+        return map_labels(config, champion.labels)
+    except MaskloopError as exc:
+        # A new label set: nothing can be shown until the first corrections have taught it.
+        log_action(logger, "no label matches", level=logging.WARNING, model_version=champion.tag, error=exc)
+        return None
+
+
+def _settle_pushed(project_id: int, champion: ModelVersion, services: Services) -> set[int]:
+    """Return the tasks that have the champion's prediction, asking about those where a kill left doubt."""
+    known = services.store.pushed_tasks(project_id, champion.tag)
+    for task_id, prediction_id in known.items():
+        if prediction_id is None:
+            arrived = services.client.prediction_ids(task_id, champion.tag)
+            if arrived:
+                services.store.finish_push(project_id, task_id, champion.tag, arrived[0])
+                known[task_id] = arrived[0]
+    return {task_id for task_id, prediction_id in known.items() if prediction_id is not None}
+
+
+def _push_shard(
+    shard: list[StudioTask],
+    champion: ModelVersion,
+    config: LabelConfig,
+    label_map: LabelMap | None,
+    project_id: int,
+    services: Services,
+) -> int:
+    pushed = 0
+    predictions = predict_uris(
+        [task.data.get(config.image_field) for task in shard],
+        task_ids=[task.id for task in shard],
+        source=str(champion.path),
+        services=services,
+    )
+    for task, prediction in zip(shard, predictions, strict=True):
+        if prediction is None or isinstance(prediction, MaskloopError):
+            log_action(logger, "task not predicted", level=logging.WARNING, task_id=task.id, error=prediction)
+            continue
+        services.store.begin_push(project_id, task.id, champion.tag)
+        prediction_id = services.client.create_prediction(
+            task.id,
+            result=_regions(prediction, label_map, task.id, champion),
+            score=prediction.confidence,
+            model_version=champion.tag,
+        )
+        services.store.finish_push(project_id, task.id, champion.tag, prediction_id)
+        pushed += 1
+    return pushed
+
+
+def _regions(
+    prediction: Prediction, label_map: LabelMap | None, task_id: int, champion: ModelVersion
+) -> list[dict[str, object]]:
+    if label_map is None:
+        return []
+    return prediction_to_regions(prediction, label_map, id_seed=f"{champion.tag}/{task_id}")
+
+
+def _shards(tasks: Iterator[StudioTask]) -> Iterator[list[StudioTask]]:
+    while shard := list(itertools.islice(tasks, SHARD)):
+        yield shard

@@ -1,0 +1,101 @@
+"""What a process of the loop works with, each part made on first use."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from maskloop.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from maskloop.learning.registry import ModelRegistry
+    from maskloop.queue.jobs import JobQueue
+    from maskloop.segmentation.engine import Engine
+    from maskloop.store.database import Store
+    from maskloop.store.images import ImageCache
+    from maskloop_studio.client import StudioClient
+    from maskloop_studio.images import ImageFetcher
+
+__all__ = ["Services", "process_services"]
+
+
+class Services:
+    """Heavy imports happen at the first use of a part, so that light processes stay light."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @functools.cached_property
+    def store(self) -> Store:
+        """The database."""
+        from maskloop.store.database import Store
+
+        return Store(self.settings.resolved_database_url)
+
+    @functools.cached_property
+    def queue(self) -> JobQueue:
+        """The job queues."""
+        from maskloop.queue.broker import connect_queue
+        from maskloop.queue.jobs import RqQueue
+
+        return RqQueue(connect_queue(self.settings))
+
+    @functools.cached_property
+    def registry(self) -> ModelRegistry:
+        """The model versions."""
+        from maskloop.learning.registry import MlflowRegistry
+
+        return MlflowRegistry(self.settings.resolved_tracking_uri, self.settings.artifacts_dir)
+
+    @functools.cached_property
+    def client(self) -> StudioClient:
+        """Label Studio's API."""
+        from maskloop_studio.client import StudioClient, require_studio
+
+        return StudioClient(*require_studio(self.settings))
+
+    @functools.cached_property
+    def fetcher(self) -> ImageFetcher:
+        """Where images come from."""
+        from maskloop_studio.images import ImageFetcher
+
+        return ImageFetcher(self.settings)
+
+    @functools.cached_property
+    def image_cache(self) -> ImageCache:
+        """Where images are kept."""
+        from maskloop.store.images import ImageCache
+
+        return ImageCache(self.settings.images_dir, min_free_bytes=self.settings.min_free_disk_bytes)
+
+    @functools.cached_property
+    def engine(self) -> Engine:
+        """The process's one engine."""
+        from maskloop.segmentation.engine import Engine
+        from maskloop.segmentation.postprocess import Thresholds
+
+        settings = self.settings
+        return Engine(
+            task=settings.task,
+            thresholds=Thresholds(
+                score=settings.score_threshold,
+                mask=settings.mask_threshold,
+                overlap=settings.overlap_threshold,
+            ),
+            max_batch=settings.max_batch,
+            device=settings.device,
+        )
+
+    def close(self) -> None:
+        """Give back what was taken."""
+        made = self.__dict__
+        if "engine" in made:
+            self.engine.close()
+        if "store" in made:
+            self.store.close()
+
+
+@functools.lru_cache(maxsize=1)
+def process_services() -> Services:
+    """Return this process's services, from its settings."""
+    return Services(load_settings())

@@ -1,0 +1,75 @@
+"""Factories for the values that travel; seeded and tiny."""
+
+import os
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+# Before torch is imported anywhere: two cores that spin for each other are slower than one.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+import numpy as np
+import pytest
+
+from maskloop.settings import Settings
+from maskloop.store.database import Store
+from maskloop.types import BoolMask, Correction, EditCounts, Segment
+
+REPOSITORY = Path(__file__).parents[1]
+SHARED = REPOSITORY.parent / "shared"  # real images and recorded traffic, where they are at hand
+
+
+@pytest.fixture
+def make_segment() -> Callable[..., Segment]:
+    def make(
+        *,
+        size: tuple[int, int] = (8, 10),
+        offset: tuple[int, int] = (2, 3),
+        label: str = "disc",
+        score: float = 1.0,
+    ) -> Segment:
+        mask: BoolMask = np.ones(size, dtype=np.bool_)
+        return Segment(mask_hw=mask, offset_yx=offset, label=label, score=score)
+
+    return make
+
+
+@pytest.fixture
+def make_correction(make_segment: Callable[..., Segment]) -> Callable[..., Correction]:
+    def make(**changes: object) -> Correction:
+        values: dict[str, object] = {
+            "project_id": 1,
+            "task_id": 7,
+            "annotation_id": 70,
+            "updated_at": datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
+            "image_key": "0" * 64,
+            "size_hw": (32, 48),
+            "segments": (make_segment(),),
+            "edits": EditCounts(kept=1, added=2),
+            "lead_time_s": 3.5,
+            "model_version": "maskloop-1-v1",
+        }
+        return Correction(**(values | changes))  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def settings(home: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for name in list(os.environ):
+        if name.startswith(("MASKLOOP_", "LABEL_STUDIO_", "MLFLOW_")):
+            monkeypatch.delenv(name)
+    return Settings(home=home)
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Store]:
+    opened = Store(settings.resolved_database_url)
+    yield opened
+    opened.close()

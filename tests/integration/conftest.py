@@ -1,0 +1,53 @@
+"""A real Valkey, and services on a home of their own."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from maskloop.queue.broker import EmbeddedBroker, connect_queue
+from maskloop.queue.jobs import MemoryQueue
+from maskloop.settings import Settings
+from maskloop_studio.services import Services
+
+
+@pytest.fixture
+def broker(settings: Settings) -> Iterator[EmbeddedBroker]:
+    started = EmbeddedBroker(settings)
+    started.start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def connection(settings: Settings, broker: EmbeddedBroker) -> Iterator[Redis]:
+    client = connect_queue(settings)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with random weights: what it says is nonsense, that it answers is not."""
+    from maskloop.segmentation.checkpoint import save_checkpoint
+    from maskloop.segmentation.tiny import build_tiny_mask2former
+
+    checkpoint = build_tiny_mask2former(("Airplane", "Car"), seed=0)
+    return save_checkpoint(checkpoint, tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def make_services(settings: Settings, tiny_model: Path) -> Iterator[Callable[..., Services]]:
+    """Services on SQLite and a queue in memory; `changes` are settings."""
+    made: list[Services] = []
+
+    def make(**changes: object) -> Services:
+        services = Services(settings.model_copy(update={"model": str(tiny_model)} | changes))
+        services.queue = MemoryQueue()
+        made.append(services)
+        return services
+
+    yield make
+    for services in made:
+        services.close()

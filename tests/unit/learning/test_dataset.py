@@ -1,0 +1,138 @@
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from maskloop.errors import ImageError
+from maskloop.learning.augmentation import Augmentation
+from maskloop.learning.collate import Collator
+from maskloop.learning.dataset import (
+    ExampleDataset,
+    TrainingExample,
+    common_canvas,
+    draw_index_map,
+    item_masks,
+    load_example_image,
+)
+from maskloop.segmentation.preprocess import Preprocessing
+from maskloop.synthetic.shapes import SHAPE_CLASSES, make_image
+from maskloop.types import Segment, SegmentationTask
+
+PLAIN = Preprocessing(shortest_edge=64)
+
+
+def box(top, left, height, width, label="a"):
+    return Segment(mask_hw=np.ones((height, width), dtype=bool), offset_yx=(top, left), label=label)
+
+
+def make_examples(count, size_hw=(64, 96)):
+    made = [make_image(seed, size_hw=size_hw) for seed in range(count)]
+    return [TrainingExample(image=m.image_hwc, segments=m.segments, key=str(i)) for i, m in enumerate(made)]
+
+
+def make_dataset(examples, **changes):
+    values = {
+        "length": 8,
+        "labels": SHAPE_CLASSES,
+        "resize": lambda size_hw: size_hw,
+        "augmentation": Augmentation(),
+        "seed": 0,
+        "max_objects": 20,
+    }
+    return ExampleDataset(examples, **(values | changes))
+
+
+def test_draw_index_map_small_objects_lie_over_large():
+    index_hw, labels = draw_index_map([box(2, 2, 2, 2, "b"), box(0, 0, 8, 8)], (8, 8), max_objects=9)
+    assert labels == ("a", "b")
+    assert (index_hw == 2).sum() == 4
+    assert (index_hw == 1).sum() == 60
+
+
+def test_draw_index_map_too_many_objects_keeps_largest_and_says_so(caplog):
+    segments = [box(row, 0, 1, row + 1) for row in range(5)]
+    with caplog.at_level(logging.WARNING):
+        index_hw, labels = draw_index_map(segments, (8, 8), max_objects=2, key="img")
+    assert len(labels) == 2
+    assert np.count_nonzero(index_hw) == 5 + 4
+    assert "more objects" in caplog.text
+
+
+def test_draw_index_map_stuff_parts_become_one():
+    index_hw, labels = draw_index_map(
+        [box(0, 0, 2, 2), box(5, 5, 2, 2)], (8, 8), max_objects=9, stuff_labels="a"
+    )
+    assert labels == ("a",)
+    assert np.count_nonzero(index_hw == 1) == 8
+
+
+def test_item_masks_plain_view_gives_back_the_visible_masks():
+    (example,) = make_examples(1)
+    item = make_dataset([example], augmentation=None)[0]
+    masks, class_ids = item_masks(item)
+    assert masks.dtype == torch.float32
+    assert class_ids.dtype == torch.int64
+    assert sorted(masks.sum(dim=(1, 2)).int().tolist()) == sorted(s.area for s in example.segments)
+    assert sorted(SHAPE_CLASSES[i] for i in class_ids) == sorted(s.label for s in example.segments)
+
+
+def test_example_dataset_each_epoch_holds_each_example_once():
+    examples = [
+        TrainingExample(image=np.full((32, 32, 3), 20 * value, np.uint8), segments=(), key=str(value))
+        for value in range(4)
+    ]
+    dataset = make_dataset(examples, augmentation=None)
+    order = [int(dataset[index].image_hwc[0, 0, 0]) // 20 for index in range(8)]
+    assert sorted(order[:4]) == sorted(order[4:]) == [0, 1, 2, 3]
+
+
+def test_example_dataset_same_index_is_the_same_view():
+    first, second = (make_dataset(make_examples(3)) for _ in range(2))
+    first[0], first[5]  # what was asked before must not matter
+    assert np.array_equal(first[6].image_hwc, second[6].image_hwc)
+    assert np.array_equal(first[6].index_hw, second[6].index_hw)
+
+
+def test_example_dataset_beyond_length_raises():
+    with pytest.raises(IndexError):
+        make_dataset(make_examples(1))[8]
+
+
+@pytest.mark.parametrize(
+    ("sizes_hw", "expected"),
+    [([(128, 160)], (128, 160)), ([(128, 161)] * 3, (128, 192)), ([(64, 64), (64, 64), (128, 64)], (64, 64))],
+    ids=["same", "rounded", "median"],
+)
+def test_common_canvas(sizes_hw, expected):
+    assert common_canvas(sizes_hw) == expected
+
+
+def test_collator_mixed_items_gives_forward_arguments():
+    empty = TrainingExample(image=np.zeros((64, 96, 3), np.uint8), segments=(), key="empty")
+    dataset = make_dataset([*make_examples(2), empty], augmentation=None, length=3)
+    collator = Collator(preprocessing=PLAIN, labels=SHAPE_CLASSES, task=SegmentationTask.INSTANCE)
+    batch = collator([dataset[index] for index in range(3)])
+    assert tuple(batch["pixel_values"].shape) == (3, 3, 64, 96)
+    assert sorted(len(masks) for masks in batch["mask_labels"])[0] == 0
+    assert all(masks.shape[1:] == (64, 96) for masks in batch["mask_labels"])
+
+
+def test_load_example_image_turned_by_exif_is_upright(tmp_path):
+    turned = Image.fromarray(np.zeros((10, 20, 3), np.uint8))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "a.jpg", exif=exif)
+    example = TrainingExample(image=tmp_path / "a.jpg", segments=(), key="a")
+    assert load_example_image(example).shape == (20, 10, 3)
+
+
+def test_load_example_image_damaged_raises(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    example = TrainingExample(image=tmp_path / "a.png", segments=(), key="1/2/3")
+    with pytest.raises(ImageError, match="1/2/3"):
+        load_example_image(example)
+    with pytest.raises(ImageError, match="readable"):
+        load_example_image(replace(example, image=tmp_path / "none.png"))

@@ -1,0 +1,313 @@
+"""Folders of checkpoints: whole, half, foreign, of another dtype; and class heads that grow."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import Mask2FormerImageProcessorPil, OneFormerImageProcessorPil
+
+from maskloop.errors import DependencyError, ModelLoadError
+from maskloop.segmentation.checkpoint import (
+    Checkpoint,
+    check_torchvision,
+    load_checkpoint,
+    resolve_device,
+    save_checkpoint,
+    with_labels,
+)
+from maskloop.segmentation.preprocess import images_to_batch
+from maskloop.segmentation.tiny import build_tiny_oneformer
+from maskloop.types import RgbImage, SegmentationTask
+
+
+def class_logits(checkpoint: Checkpoint, image: RgbImage) -> torch.Tensor:
+    batch = images_to_batch([image], checkpoint.preprocessing, checkpoint.device)
+    words = {}
+    if checkpoint.task_text is not None:
+        words["task_inputs"] = checkpoint.task_text.task_inputs(
+            SegmentationTask.SEMANTIC, 1, checkpoint.device
+        )
+        if checkpoint.model.config.is_training:
+            words["text_inputs"] = checkpoint.task_text.text_inputs(
+                [[]], SegmentationTask.SEMANTIC, checkpoint.device
+            )
+    with torch.inference_mode():
+        return checkpoint.model(pixel_values=batch.pixel_values_bchw, **words).class_queries_logits[0]
+
+
+@pytest.fixture
+def saved(tiny_mask2former: Checkpoint, tmp_path: Path) -> Path:
+    return save_checkpoint(tiny_mask2former, tmp_path / "model")
+
+
+def test_save_checkpoint_loaded_again_is_equal(
+    tiny: Checkpoint, tmp_path: Path, make_image: Callable[..., RgbImage]
+) -> None:
+    again = load_checkpoint(save_checkpoint(tiny, tmp_path / "a" / "b"), device="cpu")
+    assert (again.family, again.labels, again.thing_ids) == (tiny.family, tiny.labels, tiny.thing_ids)
+    assert again.preprocessing == tiny.preprocessing
+    torch.testing.assert_close(class_logits(again, make_image()), class_logits(tiny, make_image()))
+    assert not again.model.training
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_load_checkpoint_half_precision_is_float32(
+    tiny_mask2former: Checkpoint, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    folder = save_checkpoint(tiny_mask2former, tmp_path / "half", dtype=dtype)
+    stored = load_file(folder / "model.safetensors")
+    assert stored["class_predictor.weight"].dtype == dtype
+    assert {weight.dtype for weight in load_checkpoint(folder, device="cpu").model.parameters()} == {
+        torch.float32
+    }
+    assert next(tiny_mask2former.model.parameters()).dtype == torch.float32
+
+
+def test_save_checkpoint_folder_names_no_place(tiny: Checkpoint, tmp_path: Path) -> None:
+    folder = load_checkpoint(save_checkpoint(tiny, tmp_path / "first"), device="cpu")
+    for path in save_checkpoint(folder, tmp_path / "second").glob("*.json"):
+        assert str(tmp_path) not in path.read_text(encoding="utf-8")
+
+
+def test_save_checkpoint_replaces_and_leaves_nothing_else(tiny_mask2former: Checkpoint, saved: Path) -> None:
+    (saved / "stale.txt").write_text("old")
+    save_checkpoint(tiny_mask2former, saved)
+    assert not (saved / "stale.txt").exists()
+    assert [path.name for path in saved.parent.iterdir()] == ["model"]
+
+
+def test_save_checkpoint_failing_midway_keeps_what_was_there(
+    tiny_mask2former: Checkpoint, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("maskloop.segmentation.checkpoint.preprocessing_to_config", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_checkpoint(tiny_mask2former, saved)
+    assert [path.name for path in saved.parent.iterdir()] == ["model"]
+    assert load_checkpoint(saved, device="cpu").labels == tiny_mask2former.labels
+
+
+def test_save_checkpoint_is_read_by_transformers_processors(
+    tiny_mask2former: Checkpoint, tiny_oneformer: Checkpoint, tmp_path: Path
+) -> None:
+    first = Mask2FormerImageProcessorPil.from_pretrained(save_checkpoint(tiny_mask2former, tmp_path / "m"))
+    second = OneFormerImageProcessorPil.from_pretrained(save_checkpoint(tiny_oneformer, tmp_path / "o"))
+    assert first.size["shortest_edge"] == second.size["shortest_edge"] == 128
+    assert second.num_text == tiny_oneformer.task_text.text_count
+
+
+def test_load_checkpoint_oneformer_drops_text_encoder_unless_training(
+    tiny_oneformer: Checkpoint, tmp_path: Path
+) -> None:
+    folder = save_checkpoint(tiny_oneformer, tmp_path / "one")
+    assert load_checkpoint(folder, device="cpu").model.model.text_mapper is None
+    again = load_checkpoint(folder, device="cpu", training=True).model.model.text_mapper
+    torch.testing.assert_close(
+        again.prompt_ctx.weight, tiny_oneformer.model.model.text_mapper.prompt_ctx.weight
+    )
+
+
+def test_load_checkpoint_oneformer_served_only_can_be_trained_again(tmp_path: Path) -> None:
+    folder = save_checkpoint(build_tiny_oneformer(("a",), seed=0), tmp_path / "served")
+    assert load_checkpoint(folder, device="cpu", training=True).model.model.text_mapper is not None
+
+
+def test_load_checkpoint_without_thing_ids_counts_all(saved: Path) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    del config["maskloop_thing_ids"]
+    (saved / "config.json").write_text(json.dumps(config))
+    assert load_checkpoint(saved, device="cpu").thing_ids == {0, 1, 2}
+
+
+@pytest.mark.parametrize("place", ["class info", "processor"])
+def test_load_checkpoint_oneformer_thing_ids_of_foreign_folder(place: str, tmp_path: Path) -> None:
+    folder = save_checkpoint(build_tiny_oneformer(("cat", "sky"), seed=0), tmp_path / "foreign")
+    for name, change in (
+        ("config.json", {"maskloop_thing_ids": None}),
+        (
+            "preprocessor_config.json",
+            {"class_info_file": "ours.json"} if place == "class info" else {"metadata": {"thing_ids": [0]}},
+        ),
+    ):
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(content | change))
+    (folder / "ours.json").write_text(
+        json.dumps({"0": {"name": "cat", "isthing": 1}, "1": {"name": "sky", "isthing": 0}})
+    )
+    assert load_checkpoint(folder, device="cpu").thing_ids == {0}
+
+
+def test_load_checkpoint_missing_folder_raises(tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match=r"got no such folder; set MASKLOOP_MODEL"):
+        load_checkpoint(tmp_path / "nowhere", device="cpu")
+
+
+def test_load_checkpoint_hub_unreachable_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*args: object, **kwargs: object) -> str:
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    with pytest.raises(
+        ModelLoadError, match=r"got ConnectionError: Name or .*MASKLOOP_MODEL to a local folder"
+    ):
+        load_checkpoint("facebook/mask2former-swin-tiny-coco-instance", device="cpu")
+
+
+def truncate_weights(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+
+
+def scramble_weights(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"not weights at all")
+
+
+def grow_labels(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"] = {str(index): f"label {index}" for index in range(9)}
+    config["label2id"] = {f"label {index}": index for index in range(9)}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def forget_weights(folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {"class_predictor.bias": weights["class_predictor.bias"]},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+
+
+def pickle_weights(folder: Path) -> None:
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+BROKEN = {
+    "no config": (lambda folder: (folder / "config.json").unlink(), r"expected a config\.json, got none"),
+    "config not json": (lambda folder: (folder / "config.json").write_text("{"), r"a readable config\.json"),
+    "config a list": (lambda folder: (folder / "config.json").write_text("[]"), r"an object in config\.json"),
+    "foreign": (
+        lambda folder: (folder / "config.json").write_text('{"model_type": "sam"}'),
+        "got model_type 'sam'",
+    ),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "whole safetensors weights"),
+    "truncated": (truncate_weights, "whole safetensors weights"),
+    "scrambled": (scramble_weights, "whole safetensors weights"),
+    "pickle only": (pickle_weights, "whole safetensors weights"),
+    "other labels": (grow_labels, "fit config"),
+    "weights missing": (forget_weights, "weights for the whole model"),
+    "processor not json": (lambda folder: (folder / "preprocessor_config.json").write_text("?"), "readable"),
+    "processor wrong": (lambda f: (f / "preprocessor_config.json").write_text('{"size": "big"}'), "readable"),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), BROKEN.values(), ids=BROKEN.keys())
+def test_load_checkpoint_broken_folder_raises(
+    damage: Callable[[Path], object], message: str, cat_dog_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(cat_dog_folders["cat"], folder)
+    damage(folder)
+    with pytest.raises(ModelLoadError, match=message):
+        load_checkpoint(folder, device="cpu")
+
+
+def test_load_checkpoint_oneformer_without_tokenizer_raises(
+    tiny_oneformer: Checkpoint, tmp_path: Path
+) -> None:
+    folder = save_checkpoint(tiny_oneformer, tmp_path / "mute")
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(ModelLoadError, match="expected readable files beside the weights"):
+        load_checkpoint(folder, device="cpu")
+
+
+def test_with_labels_kept_rows_are_copied(tiny: Checkpoint, make_image: Callable[..., RgbImage]) -> None:
+    before = class_logits(tiny, make_image())
+    grown = with_labels(tiny, ["star", "square", "circle"], seed=3)
+    after = class_logits(grown, make_image())
+    torch.testing.assert_close(after[:, [2, 1, -1]], before[:, [0, 1, -1]])
+    assert grown.labels == ("star", "square", "circle")
+    assert grown.model.config.num_labels == 3
+    assert class_logits(tiny, make_image()).equal(before)
+
+
+def test_with_labels_new_label_is_a_thing_and_stuff_stays_stuff(tiny_mask2former: Checkpoint) -> None:
+    assert with_labels(tiny_mask2former, ["sky", "moon", "circle"], seed=0).thing_ids == {1, 2}
+
+
+def test_with_labels_same_seed_is_the_same_head(tiny_mask2former: Checkpoint) -> None:
+    first, second, third = (
+        with_labels(tiny_mask2former, ["moon"], seed=seed).model.class_predictor.weight for seed in (5, 5, 6)
+    )
+    assert first.equal(second)
+    assert not first.equal(third)
+
+
+def test_with_labels_trains_and_loads(
+    tiny: Checkpoint, tmp_path: Path, make_image: Callable[..., RgbImage]
+) -> None:
+    grown = with_labels(tiny, ["star", "square", "moon", "sun"], seed=3)
+    batch = images_to_batch([make_image()], grown.preprocessing, grown.device)
+    words = {}
+    if grown.task_text is not None:
+        words = {
+            "task_inputs": grown.task_text.task_inputs(SegmentationTask.INSTANCE, 1, grown.device),
+            "text_inputs": grown.task_text.text_inputs([["star"]], SegmentationTask.INSTANCE, grown.device),
+        }
+    masks = torch.zeros(1, *batch.pixel_values_bchw.shape[-2:])
+    masks[:, :20, :20] = 1
+    loss = grown.model(
+        pixel_values=batch.pixel_values_bchw, mask_labels=[masks], class_labels=[torch.tensor([3])], **words
+    ).loss
+    assert torch.isfinite(loss).all()
+    assert load_checkpoint(save_checkpoint(grown, tmp_path / "grown"), device="cpu").labels == grown.labels
+
+
+@pytest.mark.parametrize("labels", [[], ["a", "a"]], ids=["none", "twice"])
+def test_with_labels_unusable_labels_raise(labels: list[str], tiny_mask2former: Checkpoint) -> None:
+    with pytest.raises(ValueError, match="no two alike"):
+        with_labels(tiny_mask2former, labels, seed=0)
+
+
+@pytest.fixture
+def fake_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    package = tmp_path / "site" / "torchvision"
+    package.mkdir(parents=True)
+    monkeypatch.syspath_prepend(package.parent)
+    yield package / "__init__.py"
+    sys.modules.pop("torchvision", None)
+
+
+def test_check_torchvision_broken_wheel_raises(fake_torchvision: Path) -> None:
+    fake_torchvision.write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    with pytest.raises(
+        DependencyError, match="torchvision::nms does not exist; run `pip uninstall torchvision`"
+    ):
+        check_torchvision()
+
+
+def test_check_torchvision_working_one_passes(fake_torchvision: Path) -> None:
+    fake_torchvision.write_text("")
+    check_torchvision()
+
+
+def test_resolve_device_unknown_raises() -> None:
+    assert resolve_device("cpu") == torch.device("cpu")
+    for name in ("gpu9", "cuda:77"):
+        with pytest.raises(ModelLoadError, match="MASKLOOP_DEVICE"):
+            resolve_device(name)

@@ -1,0 +1,214 @@
+"""The engine under many threads, swaps, failures, and at its end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maskloop.errors import ImageError, ModelLoadError
+from maskloop.segmentation import engine as engine_module
+from maskloop.segmentation.engine import Engine, EngineClosedError, InferenceError
+from maskloop.segmentation.postprocess import Thresholds
+from maskloop.types import Prediction, RgbImage, SegmentationTask
+
+WAIT_S = 30.0  # far above what anything here takes; only a hang reaches it
+
+
+def make_engine(keep: int = 2, max_batch: int = 4) -> Engine:
+    return Engine(
+        task=SegmentationTask.INSTANCE,
+        thresholds=Thresholds(score=0.01),
+        max_batch=max_batch,
+        device="cpu",
+        keep=keep,
+    )
+
+
+class Gate:
+    """Holds the inference thread back until opened, and writes down each batch."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.opened, self.entered = threading.Event(), threading.Event()
+        self.batches: list[tuple[str, int]] = []
+        real = engine_module.predict_images
+
+        def predict(checkpoint, images, **options):
+            self.batches.append((checkpoint.labels[0], len(images)))
+            self.entered.set()
+            assert self.opened.wait(WAIT_S)
+            return real(checkpoint, images, **options)
+
+        monkeypatch.setattr(engine_module, "predict_images", predict)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    gate = Gate(monkeypatch)
+    yield gate
+    gate.opened.set()
+
+
+def labels_of(answers: list) -> set[str]:
+    return {segment.label for answer in answers for segment in answer.segments}
+
+
+def test_predict_constant_swaps_every_request_is_answered_by_the_model_it_named(
+    cat_dog_folders: dict[str, Path], make_image: Callable[..., RgbImage]
+) -> None:
+    images = [make_image(40, 40 + 10 * index, index) for index in range(3)]
+
+    def client(number: int) -> list[tuple[str, int, set[str]]]:
+        seen = []
+        for step in range(6):
+            name = ("cat", "dog")[(number + step) % 2]
+            wanted = images[: 1 + (number + step) % 3]
+            answers = engine.predict(wanted, source=str(cat_dog_folders[name]))
+            assert [answer.size_hw for answer in answers] == [image.shape[:2] for image in wanted]
+            seen.append((name, len(answers), labels_of(answers)))
+        return seen
+
+    with make_engine(keep=1) as engine, ThreadPoolExecutor(6) as pool:
+        for seen in [
+            future.result(WAIT_S) for future in [pool.submit(client, number) for number in range(6)]
+        ]:
+            assert len(seen) == 6
+            assert all(found == {name} for name, _, found in seen)
+        assert len(engine.held) == 1
+        assert engine.queued == 0
+
+
+def test_predict_swap_while_in_flight_request_keeps_its_model(
+    gate: Gate, cat_dog_folders: dict[str, Path], make_image: Callable[..., RgbImage]
+) -> None:
+    cat, dog = (str(cat_dog_folders[name]) for name in ("cat", "dog"))
+    with make_engine(keep=1) as engine:
+        flying = engine.submit([make_image()], source=cat)
+        assert gate.entered.wait(WAIT_S)
+        waiting = engine.submit([make_image()], source=cat)
+        engine.load(dog)
+        after = engine.submit([make_image()], source=dog)
+        assert set(engine.held) == {cat, dog}
+        gate.opened.set()
+        assert [labels_of(future.result(WAIT_S)) for future in (flying, waiting, after)] == [
+            {"cat"},
+            {"cat"},
+            {"dog"},
+        ]
+    assert engine.held == ()
+
+
+def test_submit_waiting_requests_of_one_model_share_a_batch(
+    gate: Gate, cat_dog_folders: dict[str, Path], make_image: Callable[..., RgbImage]
+) -> None:
+    with make_engine() as engine:
+        futures = [engine.submit([make_image()], source=str(cat_dog_folders["cat"]))]
+        assert gate.entered.wait(WAIT_S)
+        for name in ("cat", "dog", "cat", "cat", "cat", "cat"):
+            futures.append(engine.submit([make_image()], source=str(cat_dog_folders[name])))
+        gate.opened.set()
+        assert all(isinstance(future.result(WAIT_S)[0], Prediction) for future in futures)
+    assert gate.batches == [("cat", 1), ("cat", 4), ("dog", 1), ("cat", 1)]
+
+
+def test_predict_bad_image_fails_alone(
+    cat_dog_folders: dict[str, Path], make_image: Callable[..., RgbImage]
+) -> None:
+    with make_engine() as engine:
+        images = [make_image(), np.zeros((0, 4, 3), np.uint8), make_image(), np.zeros((4, 4), np.uint8)]
+        kinds = [type(answer) for answer in engine.predict(images, source=str(cat_dog_folders["cat"]))]
+    assert kinds == [Prediction, ImageError, Prediction, ImageError]
+
+
+def test_predict_failing_model_is_an_error_of_the_image_and_the_thread_lives(
+    cat_dog_folders: dict[str, Path], make_image: Callable[..., RgbImage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = engine_module.predict_images
+
+    def fail_on_dark(checkpoint, images, **options):
+        if any(image.max() == 0 for image in images):
+            raise RuntimeError("out of memory")
+        return real(checkpoint, images, **options)
+
+    monkeypatch.setattr(engine_module, "predict_images", fail_on_dark)
+    dark, source = np.zeros((8, 8, 3), np.uint8), str(cat_dog_folders["cat"])
+    with make_engine() as engine:
+        first, second = engine.predict([dark, make_image()], source=source)
+        assert isinstance(first, InferenceError)
+        assert "got RuntimeError: out of memory" in str(first)
+        assert isinstance(second, Prediction)
+        assert isinstance(engine.predict([make_image()], source=source)[0], Prediction)
+
+
+def test_load_missing_model_raises_and_keeps_the_others(
+    tmp_path: Path, cat_dog_folders: dict[str, Path]
+) -> None:
+    cat = str(cat_dog_folders["cat"])
+    with make_engine(keep=1) as engine:
+        engine.load(cat)
+        for _ in range(2):
+            with pytest.raises(ModelLoadError):
+                engine.load(str(tmp_path / "nowhere"))
+        assert engine.held == (cat,)
+
+
+def test_load_from_many_threads_loads_once(
+    cat_dog_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, real = [], engine_module.load_checkpoint
+
+    def counted(source, **options):
+        calls.append(source)
+        return real(source, **options)
+
+    monkeypatch.setattr(engine_module, "load_checkpoint", counted)
+    with make_engine() as engine, ThreadPoolExecutor(8) as pool:
+        loaded = list(pool.map(engine.load, [str(cat_dog_folders["cat"])] * 8))
+    assert len(calls) == 1
+    assert all(checkpoint is loaded[0] for checkpoint in loaded)
+
+
+def test_submit_cancelled_while_waiting_costs_nothing(
+    gate: Gate, cat_dog_folders: dict[str, Path], make_image: Callable[..., RgbImage]
+) -> None:
+    source = str(cat_dog_folders["cat"])
+    with make_engine() as engine:
+        engine.submit([make_image()], source=source)
+        assert gate.entered.wait(WAIT_S)
+        dropped = engine.submit([make_image()] * 3, source=source)
+        assert dropped.cancel()
+        kept = engine.submit([make_image()], source=source)
+        gate.opened.set()
+        assert labels_of(kept.result(WAIT_S)) == {"cat"}
+    assert gate.batches == [("cat", 1), ("cat", 1)]
+
+
+def test_submit_no_images_is_answered_at_once(cat_dog_folders: dict[str, Path]) -> None:
+    with make_engine() as engine:
+        assert engine.submit([], source=str(cat_dog_folders["cat"])).result(0) == []
+
+
+def test_close_answers_what_is_queued_then_refuses(
+    gate: Gate, cat_dog_folders: dict[str, Path], make_image: Callable[..., RgbImage]
+) -> None:
+    source, engine = str(cat_dog_folders["cat"]), make_engine(max_batch=2)
+    futures = [engine.submit([make_image(seed=index)], source=source) for index in range(5)]
+    closer = threading.Thread(target=engine.close)
+    closer.start()
+    gate.opened.set()
+    closer.join(WAIT_S)
+    assert all(isinstance(future.result(0)[0], Prediction) for future in futures)
+    engine.close()
+    for refused in (engine.predict, engine.submit):
+        with pytest.raises(EngineClosedError, match="expected an open engine, got a closed one"):
+            refused([make_image()], source=source)
+
+
+@pytest.mark.parametrize("option", ["keep", "max_batch"])
+def test_engine_without_room_raises(option: str) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        make_engine(**{option: 0})

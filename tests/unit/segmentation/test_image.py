@@ -1,0 +1,155 @@
+"""Files of every kind into upright RGB."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskloop.errors import ImageError
+from maskloop.segmentation.image import decode_image
+
+# 2 high, 3 wide; every pixel differs, so that any turn shows
+PIXELS = np.arange(18, dtype=np.uint8).reshape(2, 3, 3) * 14
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def decode(data: bytes, max_pixels: int = 1_000_000) -> np.ndarray:
+    return decode_image(data, max_pixels=max_pixels)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP"])
+def test_decode_image_lossless_format_keeps_pixels(kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    decoded = decode(encode(Image.fromarray(PIXELS), kind, **options))
+    assert decoded.dtype == np.uint8
+    assert np.array_equal(decoded, PIXELS)
+
+
+UPRIGHT = {  # EXIF orientation -> how the stored pixels have to be turned
+    1: lambda p: p,
+    2: lambda p: p[:, ::-1],
+    3: lambda p: p[::-1, ::-1],
+    4: lambda p: p[::-1],
+    5: lambda p: p.transpose(1, 0, 2),
+    6: lambda p: np.rot90(p, -1),
+    7: lambda p: p[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda p: np.rot90(p),
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_decode_image_exif_orientation_is_upright(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    decoded = decode(encode(Image.fromarray(PIXELS), "PNG", exif=exif))
+    assert np.array_equal(decoded, UPRIGHT[orientation](PIXELS))
+
+
+def test_decode_image_damaged_exif_is_ignored() -> None:
+    data = encode(Image.fromarray(PIXELS), "PNG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff")
+    assert np.array_equal(decode(data), PIXELS)
+
+
+def test_decode_image_grey_has_three_equal_channels() -> None:
+    decoded = decode(encode(Image.fromarray(PIXELS[:, :, 0])))
+    assert np.array_equal(decoded, np.repeat(PIXELS[:, :, :1], 3, axis=2))
+
+
+def test_decode_image_transparency_shows_white() -> None:
+    alpha = np.zeros((2, 3, 1), dtype=np.uint8)
+    alpha[0] = 255
+    decoded = decode(encode(Image.fromarray(np.concatenate([PIXELS, alpha], axis=2))))
+    assert np.array_equal(decoded[0], PIXELS[0])
+    assert (decoded[1] == 255).all()
+
+
+def test_decode_image_palette_keeps_colours_and_transparency() -> None:
+    image = Image.fromarray(np.array([[0, 1, 2]], dtype=np.uint8))
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    decoded = decode(encode(image, "PNG", transparency=2))
+    assert decoded.tolist() == [[[255, 0, 0], [0, 255, 0], [255, 255, 255]]]
+
+
+def test_decode_image_sixteen_bits_keeps_upper_byte() -> None:
+    values = np.array([[0, 255, 256, 65535]], dtype=np.uint16)
+    for kind in ("PNG", "TIFF"):
+        assert decode(encode(Image.fromarray(values), kind))[0, :, 0].tolist() == [0, 0, 1, 255]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([0.0, 0.5, 1.0], [0, 128, 255]), ([-10.0, 0.0, 10.0], [0, 128, 255]), ([7.0, 7.0, 7.0], [0, 0, 0])],
+    ids=["unit range", "stretched", "constant"],
+)
+def test_decode_image_float_tiff_is_scaled(values: list[float], expected: list[int]) -> None:
+    decoded = decode(encode(Image.fromarray(np.array([values], dtype=np.float32)), "TIFF"))
+    assert decoded[0, :, 1].tolist() == expected
+
+
+def test_decode_image_cmyk_jpeg_is_rgb() -> None:
+    image = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+    assert decode(encode(image, "JPEG", quality=95))[4, 4].tolist() == pytest.approx([255, 0, 0], abs=6)
+
+
+def test_decode_image_animated_gif_is_first_frame() -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert decode(data)[0, 0].tolist() == [255, 0, 0]
+
+
+def test_decode_image_one_pixel() -> None:
+    assert decode(encode(Image.new("L", (1, 1), 9))).tolist() == [[[9, 9, 9]]]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_decode_image_truncated_raises(kind: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    data = encode(Image.fromarray(noise), kind)
+    with pytest.raises(ImageError, match="expected a whole PNG"):
+        decode(data[: len(data) // 2])
+
+
+BAD = {
+    "empty": b"",
+    "text": b"<html>not found</html>",
+    "svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+    "magic only": b"\x89PNG\r\n\x1a\n",
+}
+
+
+@pytest.mark.parametrize("data", BAD.values(), ids=BAD.keys())
+def test_decode_image_not_an_image_raises(data: bytes) -> None:
+    with pytest.raises(ImageError, match="upload it again"):
+        decode(data)
+
+
+def test_decode_image_other_format_raises() -> None:
+    with pytest.raises(ImageError, match="expected a whole PNG, JPEG, WEBP, BMP, TIFF or GIF"):
+        decode(encode(Image.fromarray(PIXELS), "PPM"))
+
+
+def test_decode_image_too_many_pixels_raises_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(Image.new("L", (200, 100)))
+
+    def refuse(self: Image.Image) -> None:
+        raise AssertionError("pixels were decoded")
+
+    monkeypatch.setattr(Image.Image, "load", refuse)
+    with pytest.raises(ImageError, match="expected at most 19999 pixels, got 200x100"):
+        decode(data, max_pixels=19_999)
+
+
+def test_decode_image_beyond_pillows_own_guard_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    data = encode(Image.new("L", (200, 100)))
+    with pytest.raises(ImageError, match="expected at most 100 pixels"):
+        decode(data, max_pixels=100)
+    assert decode(data, max_pixels=20_000).shape == (100, 200, 3)

@@ -1,0 +1,79 @@
+"""Crops keep exactly what the full mask says."""
+
+import numpy as np
+import pytest
+
+from maskloop.masks import crop_mask, mask_to_segment, paste_segment, segment_iou, segments_to_index_map
+from maskloop.types import Segment
+
+
+def _mask(*pixels: tuple[int, int], size: tuple[int, int] = (6, 9)) -> np.ndarray:
+    mask = np.zeros(size, dtype=np.bool_)
+    for pixel in pixels:
+        mask[pixel] = True
+    return mask
+
+
+CASES = [
+    pytest.param(_mask((3, 4)), (3, 4), (1, 1), id="one pixel"),
+    pytest.param(_mask((0, 0)), (0, 0), (1, 1), id="top left corner"),
+    pytest.param(_mask((5, 8)), (5, 8), (1, 1), id="bottom right corner"),
+    pytest.param(np.ones((6, 9), dtype=np.bool_), (0, 0), (6, 9), id="full"),
+    pytest.param(_mask((1, 1), (4, 7)), (1, 1), (4, 7), id="two parts"),
+]
+
+
+@pytest.mark.parametrize(("mask", "offset", "size"), CASES)
+def test_crop_mask_any_shape_is_tight(mask, offset, size):
+    crop, found = crop_mask(mask)
+    assert (found, crop.shape) == (offset, size)
+
+
+@pytest.mark.parametrize(("mask", "offset", "size"), CASES)
+def test_paste_segment_of_mask_gives_mask_back(mask, offset, size):
+    segment = mask_to_segment(mask, label="disc")
+    assert segment is not None
+    np.testing.assert_array_equal(paste_segment(segment, mask.shape), mask)
+
+
+def test_mask_to_segment_empty_mask_is_none():
+    assert mask_to_segment(_mask(), label="disc") is None
+
+
+def test_paste_segment_beyond_image_is_cut():
+    segment = Segment(mask_hw=np.ones((4, 4), dtype=np.bool_), offset_yx=(4, 7), label="disc")
+    pasted = paste_segment(segment, (6, 9))
+    assert pasted.sum() == 4
+
+
+def test_segment_iou_random_masks_equals_full_size_count():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        first, second = (rng.random((12, 15)) < rng.uniform(0.02, 0.6) for _ in range(2))
+        a, b = mask_to_segment(first, label="a"), mask_to_segment(second, label="b")
+        if a is None or b is None:
+            continue
+        expected = (first & second).sum() / (first | second).sum()
+        assert segment_iou(a, b) == pytest.approx(expected)
+
+
+def test_segments_to_index_map_overlap_last_wins():
+    low = Segment(mask_hw=np.ones((3, 3), dtype=np.bool_), offset_yx=(0, 0), label="a")
+    high = Segment(mask_hw=np.ones((3, 3), dtype=np.bool_), offset_yx=(2, 2), label="b")
+    index = segments_to_index_map((low, high), (6, 9))
+    assert (index[0, 0], index[2, 2], index[4, 4], index[5, 8]) == (1, 2, 2, 0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param({"mask_hw": np.ones((2, 2), dtype=np.uint8)}, id="not bool"),
+        pytest.param({"mask_hw": np.ones((0, 2), dtype=np.bool_)}, id="empty"),
+        pytest.param({"offset_yx": (-1, 0)}, id="outside"),
+        pytest.param({"score": 1.5}, id="score over one"),
+    ],
+)
+def test_segment_invalid_field_raises(wrong):
+    values = {"mask_hw": np.ones((2, 2), dtype=np.bool_), "offset_yx": (0, 0), "label": "disc"}
+    with pytest.raises(ValueError, match="expected"):
+        Segment(**(values | wrong))
