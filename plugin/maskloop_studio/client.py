@@ -90,6 +90,12 @@ class StudioClient:
     def __repr__(self) -> str:
         return f"StudioClient({self.url!r})"
 
+    def close(self) -> None:
+        """Close the connections that are kept open."""
+        sdk = self.__dict__.pop("_sdk", None)
+        if sdk is not None:
+            sdk._client_wrapper.httpx_client.httpx_client.close()
+
     def whoami(self) -> StudioUser:
         """Return whose token is used."""
         raw = self._json("GET", "api/current-user/whoami")
@@ -156,8 +162,16 @@ class StudioClient:
         params = _page_params(project_id, 0, only_unlabelled) | {"page_size": 1}
         return int(self._json("GET", "api/tasks", params=params)["total"])
 
-    def task(self, task_id: int) -> StudioTask | None:
-        """Return one task, or None where there is none."""
+    def task(self, task_id: int, *, project_id: int | None = None) -> StudioTask | None:
+        """Return one task, or None where there is none.
+
+        Name its project where it is known: without it Label Studio takes the task as opened, and calls the
+        labeling backend's /predict first when the task has no prediction yet.
+        """
+        if project_id is not None:
+            params = _query_params(project_id, [_id_filter("equal", task_id)])
+            answer = self._json_or_none("api/tasks", params=params)
+            return _to_task(answer["tasks"][0]) if answer and answer["tasks"] else None
         raw = self._json_or_none(f"api/tasks/{task_id}", params={"include": TASK_FIELDS})
         return None if raw is None else _to_task(raw)
 
@@ -242,13 +256,17 @@ class StudioClient:
         }
         return int(self._json("POST", "api/ml", body, timeout_s=CONNECT_TIMEOUT_S)["id"])
 
-    def delete_backend(self, backend_id: int) -> None:
-        """Remove a labeling backend, with its webhook."""
+    def delete_backend(self, project_id: int, backend_id: int) -> None:
+        """Remove a labeling backend, and the webhook that Label Studio made for it but would leave."""
+        url = str(self._json("GET", f"api/ml/{backend_id}")["url"]).rstrip("/") + "/webhook"
         self._request("DELETE", f"api/ml/{backend_id}")
+        for webhook in self.webhooks(project_id):
+            if webhook["url"] == url:
+                self._request("DELETE", f"api/webhooks/{webhook['id']}/")
 
     def start_training(self, backend_id: int) -> None:
         """Press "Start Training"; the backend hears of it as the webhook event START_TRAINING."""
-        self._json("POST", f"api/ml/{backend_id}/train", {"use_ground_truth": False})
+        self._request("POST", f"api/ml/{backend_id}/train", body={"use_ground_truth": False})
 
     def webhooks(self, project_id: int) -> list[Json]:
         """Return a project's webhooks as Label Studio says them."""
@@ -339,14 +357,20 @@ def require_studio(settings: Settings) -> tuple[str, str]:
 
 
 def _page_params(project_id: int, after_id: int, only_unlabelled: bool) -> Json:
-    items: list[Json] = [
-        {"filter": "filter:tasks:id", "operator": "greater", "type": "Number", "value": after_id}
-    ]
+    items = [_id_filter("greater", after_id)]
     if only_unlabelled:
         items.append(
             {"filter": "filter:tasks:completed_at", "operator": "empty", "type": "Datetime", "value": True}
         )
-    query = {"filters": {"conjunction": "and", "items": items}, "ordering": ["tasks:id"]}
+    return _query_params(project_id, items)
+
+
+def _id_filter(operator: str, value: int) -> Json:
+    return {"filter": "filter:tasks:id", "operator": operator, "type": "Number", "value": value}
+
+
+def _query_params(project_id: int, items: Sequence[Json]) -> Json:
+    query = {"filters": {"conjunction": "and", "items": list(items)}, "ordering": ["tasks:id"]}
     return {
         "project": project_id,
         "fields": "task_only",

@@ -59,9 +59,8 @@ def connect_project(
         unmatched = config.all_labels
     services.store.save_project(project_id, project.label_config)
     client.connect_backend(project_id, url=backend_url, title=BACKEND_TITLE)
-    # Label Studio points model_version at a backend's title when it is added, which means a live call
-    # for every task that is opened; stored predictions are shown at once.
-    client.update_project(project_id, model_version=champion.tag, sampling="Uncertainty sampling")
+    # `model_version` follows when the first predictions are there: Label Studio takes none it has not seen.
+    client.update_project(project_id, sampling="Uncertainty sampling")
     queue_or_wait(services.queue, renewal_job(project_id))
     log_action(logger, "connected", project_id=project_id, model_version=champion.tag, backend=backend_url)
     return Connection(

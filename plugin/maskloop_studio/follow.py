@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -39,8 +40,16 @@ def progress_bar() -> Progress:
     )
 
 
-def wait_for_training(training_id: int, store: Store, *, timeout_s: float) -> Training:
+def wait_for_training(
+    training_id: int, store: Store, *, timeout_s: float, heartbeat: Callable[[], None] = lambda: None
+) -> Training:
     """Return a training when it has ended, showing its progress.
+
+    Args:
+        training_id: which.
+        store: where its row is.
+        timeout_s: how long to wait.
+        heartbeat: called about twice a second meanwhile.
 
     Raises:
         TrainingError: it failed, or did not end in time.
@@ -56,6 +65,7 @@ def wait_for_training(training_id: int, store: Store, *, timeout_s: float) -> Tr
                 error = training.error if training else "its row is gone"
                 raise _training_error(training_id, f"{error}", "see logs/train.log in MASKLOOP_HOME")
             bar.update(shown, completed=training.step, total=training.steps or None)
+            heartbeat()
             time.sleep(POLL_S)
     raise _training_error(
         training_id,

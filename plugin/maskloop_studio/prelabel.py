@@ -48,7 +48,8 @@ def renew_project(project_id: int, services: Services) -> int:
     pushed = 0
     for shard in _shards(tasks):
         pushed += _push_shard(shard, champion, config, label_map, project_id, services)
-    if project.model_version != champion.tag:
+    if (known or pushed) and project.model_version != champion.tag:
+        # Without this Label Studio would call live for every task that is opened, and order at random.
         client.update_project(project_id, model_version=champion.tag)
     log_action(
         logger,

@@ -124,10 +124,9 @@ def annotation_to_segments(
             problems.append(str(exc))
             continue
         size_hw = found_hw
+        # A brush region that was erased to nothing says just that.
         if piece.crop_hw.size:
             pieces.append(piece)
-        else:
-            problems.append(f"{where}: nothing is drawn in it")
     segments = tuple(_pieces_to_segments(pieces))
     return AnnotationContent(segments=segments, size_hw=size_hw, problems=tuple(problems))
 

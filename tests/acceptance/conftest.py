@@ -52,9 +52,11 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealStudio]:
 
 
 @pytest.fixture(scope="session")
-def client(studio: RealStudio) -> StudioClient:
+def client(studio: RealStudio) -> Iterator[StudioClient]:
     """Its API."""
-    return StudioClient(studio.url, studio.token)
+    api = StudioClient(studio.url, studio.token)
+    yield api
+    api.close()
 
 
 @pytest.fixture

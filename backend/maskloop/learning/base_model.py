@@ -23,6 +23,7 @@ __all__ = ["BASE_STEPS", "build_base_model", "made_up_examples"]
 
 BASE_STEPS: dict[Family, int] = {"mask2former": 4000, "oneformer": 1500}
 
+_PROPER_NAMES: dict[Family, str] = {"mask2former": "Mask2Former", "oneformer": "OneFormer"}
 _HOLDOUT_SEED = 10_000_000  # training seeds stay far below
 _HOLDOUT_IMAGES = 200
 
@@ -146,9 +147,9 @@ pipeline_tag: image-segmentation
 ---
 # tiny-{family}
 
-A {family} of {parameters / 1e6:.2f} million parameters that tells {_enumerate(checkpoint.labels)} apart.
-It is there so that maskloop's demo and tests run on a CPU, and as a start for fine-tuning where seconds
-matter; it has never seen a photograph.
+A {_PROPER_NAMES[family]} of {parameters / 1e6:.2f} million parameters that tells the shapes
+{_enumerate(checkpoint.labels)} apart. It is there so that maskloop's demo and
+tests run on a CPU, and as a start for fine-tuning where seconds matter; it has never seen a photograph.
 
 Trained from random weights on made-up images (`maskloop.synthetic.shapes`, domain "base") by
 

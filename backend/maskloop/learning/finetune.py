@@ -11,7 +11,7 @@ from maskloop.errors import TrainingError
 from maskloop.learning.collate import Collator
 from maskloop.learning.dataset import ExampleDataset, TrainingExample
 from maskloop.learning.training import FinetuneRecipe, TrainingProgress, TrainingStoppedError, train_model
-from maskloop.segmentation.checkpoint import Checkpoint, with_labels
+from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, with_labels
 from maskloop.segmentation.preprocess import resized_size
 from maskloop.types import SegmentationTask
 
@@ -35,7 +35,8 @@ def finetune(
     in `output_dir`.
 
     Args:
-        base: where to start; a OneFormer needs its text encoder (`load_checkpoint(..., training=True)`).
+        base: where to start; a OneFormer that was loaded without its text encoder is loaded once more from
+            its source.
         examples: at least one; those without segments teach that nothing is there.
         recipe: how.
         output_dir: where states are kept to resume from, in its folder "trainer".
@@ -46,14 +47,15 @@ def finetune(
         should_stop: asked after each step.
 
     Raises:
-        TrainingError: no example, an example of a class that is not among the labels, a OneFormer without
-            text encoder, or a loss that is not finite.
+        TrainingError: no example, an example of a class that is not among the labels, or a loss that is not
+            finite.
         TrainingStoppedError: `should_stop` said so; the state is kept.
         ImageError: an example's image cannot be read.
+        ModelLoadError: a OneFormer's source is gone.
     """
     names = merged_labels(base.labels, examples) if labels is None else tuple(labels)
     _check_examples(base, examples, names, output_dir)
-    student = with_labels(base, names, seed=recipe.seed)
+    student = with_labels(_with_text_encoder(base), names, seed=recipe.seed)
     things = {names[index] for index in student.thing_ids}
     whole = (
         names if task is SegmentationTask.SEMANTIC else tuple(name for name in names if name not in things)
@@ -68,6 +70,7 @@ def finetune(
         max_objects=_max_objects(student),
         stuff_labels=whole,
     )
+    _use_text_encoder(student, True)
     train_model(
         student.model,
         dataset,
@@ -79,6 +82,7 @@ def finetune(
         on_progress=on_progress,
         should_stop=should_stop,
     )
+    _use_text_encoder(student, False)
     return replace(student, source=str(output_dir))
 
 
@@ -107,13 +111,20 @@ def _check_examples(
                 got=", ".join(unknown),
                 remedy="add the label to the label config or correct the annotation",
             )
-    if base.family == "oneformer" and not base.model.config.is_training:
-        raise TrainingError(
-            f"model {base.source}",
-            expected="a OneFormer with its text encoder",
-            got="one loaded for prediction only",
-            remedy="load it with load_checkpoint(..., training=True)",
-        )
+
+
+def _with_text_encoder(base: Checkpoint) -> Checkpoint:
+    """Return a OneFormer as its loss needs it, which is more than what is loaded for prediction."""
+    if base.family != "oneformer" or base.model.config.is_training:
+        return base
+    return load_checkpoint(base.source, device=str(base.device), training=True)
+
+
+def _use_text_encoder(checkpoint: Checkpoint, wanted: bool) -> None:
+    # OneFormer asks for texts, and keeps its dropout, by these flags and not by train() and eval().
+    for module in checkpoint.model.modules():
+        if hasattr(module, "is_training"):
+            module.is_training = wanted
 
 
 def _max_objects(checkpoint: Checkpoint) -> int:

@@ -206,9 +206,9 @@ class MlflowRegistry:
         if database is not None:
             database.parent.mkdir(parents=True, exist_ok=True)
         self._artifacts_dir.mkdir(parents=True, exist_ok=True)
-        client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
         # Several processes may open a new database at once, and each would make the tables.
         with FileLock(self._artifacts_dir / ".first-use.lock"):
+            client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
             client.search_registered_models(max_results=1)
             experiment = client.get_experiment_by_name(_EXPERIMENT)
             location = self._artifacts_dir.as_uri() if database is not None else None
@@ -258,10 +258,11 @@ class MlflowRegistry:
             raise
         except Exception as exc:  # MLflow lets errors of SQLAlchemy, requests and the file system through
             lines = str(exc).strip().splitlines()
+            told = f"{type(exc).__name__}: {lines[0] if lines else 'no message'}"
             raise RegistryError(
                 place,
-                expected=f"an answer from MLflow at {_without_password(self._uri)}",
-                got=f"{type(exc).__name__}: {lines[0] if lines else 'no message'}",
+                expected=f"an answer from MLflow at {_without_password(self._uri, self._uri)}",
+                got=_without_password(told, self._uri),
                 remedy="check MLFLOW_TRACKING_URI and that the database or server can be reached",
             ) from exc
 
@@ -278,6 +279,6 @@ def _sqlite_path(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
-def _without_password(uri: str) -> str:
-    parsed = urlparse(uri)
-    return uri.replace(f":{parsed.password}@", ":***@") if parsed.password else uri
+def _without_password(text: str, uri: str) -> str:
+    password = urlparse(uri).password
+    return text.replace(f":{password}@", ":***@") if password else text

@@ -5,11 +5,12 @@ What is trained on is `dataset`'s business, which checkpoint comes out `finetune
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +19,7 @@ import torch
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
+from transformers.utils import logging as transformers_logging
 
 from maskloop.errors import TrainingError
 from maskloop.learning.augmentation import Augmentation
@@ -31,7 +33,7 @@ __all__ = ["FinetuneRecipe", "TrainingProgress", "TrainingStoppedError", "train_
 class FinetuneRecipe:
     """How a training is done; the defaults suit a fine-tuning of the tiny base model on a CPU."""
 
-    steps: int = 300  # optimiser steps
+    steps: int = 200  # optimiser steps
     batch: int = 4  # images in each
     learning_rate: float = 5e-4  # at its peak
     weight_decay: float = 0.05
@@ -106,7 +108,8 @@ def train_model(
     )
     trainer.remove_callback(PrinterCallback)
     model.train()
-    trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    with _no_progress_bars():
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     model.eval()
     if watcher.stopped_at is not None:
         raise TrainingStoppedError(
@@ -199,6 +202,18 @@ class _Watcher(TrainerCallback):
             )
 
 
+@contextlib.contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    # transformers draws one for each state it saves.
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
 def _training_arguments(recipe: FinetuneRecipe, state_dir: Path, device: torch.device) -> TrainingArguments:
     on_cpu = device.type == "cpu"
     return TrainingArguments(
@@ -219,6 +234,7 @@ def _training_arguments(recipe: FinetuneRecipe, state_dir: Path, device: torch.d
         logging_steps=min(10, recipe.steps),
         logging_nan_inf_filter=False,
         report_to=[],
+        log_level="warning",
         disable_tqdm=True,
         dataloader_num_workers=0,
         dataloader_pin_memory=not on_cpu,

@@ -193,18 +193,20 @@ class Engine:
             logger.info("model dropped", extra={"action": "model-dropped", "model_source": source})
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not self._waiting and not self._closed:
-                    self._changed.wait()
-                if not self._waiting:
-                    return
-                batch = self._take()
-            if batch:
-                answers = self._answer(
-                    batch[0][0].checkpoint, [request.images[index] for request, index in batch]
-                )
-                self._deliver(batch, answers)
+        while self._step():  # a call of its own: what it held of a dropped model goes with it
+            pass
+
+    def _step(self) -> bool:
+        with self._changed:
+            while not self._waiting and not self._closed:
+                self._changed.wait()
+            if not self._waiting:
+                return False
+            batch = self._take()
+        if batch:
+            images = [request.images[index] for request, index in batch]
+            self._deliver(batch, self._answer(batch[0][0].checkpoint, images))
+        return True
 
     def _take(self) -> list[tuple[_Request, int]]:
         """Take the oldest image and others of the same model, as many as fit; forget cancelled requests."""
@@ -245,9 +247,9 @@ class Engine:
         for (request, index), answer in zip(batch, answers, strict=True):
             request.answers[index] = answer
             if len(request.answers) == len(request.images):
-                request.future.set_result([request.answers[key] for key in range(len(request.images))])
                 with self._changed:
                     self._finish(request)
+                request.future.set_result([request.answers[key] for key in range(len(request.images))])
 
     def _finish(self, request: _Request) -> None:
         self._busy[request.source] -= 1

@@ -32,12 +32,13 @@ def upsample_window(values_nhw: Tensor, size_hw: tuple[int, int], window: Window
         float (N, bottom - top, right - left).
     """
     _, height, width = values_nhw.shape
-    upper, lower, weight_y = _taps(height, size_hw[0], window.top, window.bottom, values_nhw)
-    before, after, weight_x = _taps(width, size_hw[1], window.left, window.right, values_nhw)
-    first, last = int(before[0]), int(after[-1]) + 1
-    values_nhw = values_nhw[:, :, first:last]
-    rows_nhw = torch.lerp(values_nhw[:, upper], values_nhw[:, lower], weight_y[:, None])
-    return torch.lerp(rows_nhw[:, :, before - first], rows_nhw[:, :, after - first], weight_x)
+    upper, lower, weight_y = _taps(height, size_hw[0], window.top, window.bottom)
+    before, after, weight_x = _taps(width, size_hw[1], window.left, window.right)
+    # columns first, while there are few rows: the second step then copies whole rows
+    first = int(upper[0])
+    values_nhw = values_nhw[:, first : int(lower[-1]) + 1]
+    wide_nhw = _blend(values_nhw, 2, before, after, weight_x)
+    return _blend(wide_nhw, 1, upper - first, lower - first, weight_y[:, None])
 
 
 def reach_window(values_hw: Tensor, size_hw: tuple[int, int], level: float) -> Window | None:
@@ -62,12 +63,16 @@ def _reach(first: int, last: int, low_size: int, full_size: int) -> tuple[int, i
     return max(0, start), min(full_size, stop)
 
 
-def _taps(
-    low_size: int, full_size: int, start: int, stop: int, like: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return for each pixel of start..stop its two neighbours' indices and the second one's weight."""
-    pixels = torch.arange(start, stop, device=like.device, dtype=torch.float64)
+def _blend(values_nhw: Tensor, dim: int, before: Tensor, after: Tensor, weight: Tensor) -> Tensor:
+    device = values_nhw.device
+    first, second = (values_nhw.index_select(dim, index.to(device)) for index in (before, after))
+    return torch.lerp(first, second, weight.to(values_nhw.dtype).to(device))
+
+
+def _taps(low_size: int, full_size: int, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return for each pixel of start..stop its two neighbours and the second one's weight, on the CPU."""
+    pixels = torch.arange(start, stop, dtype=torch.float64)
     source = ((pixels + 0.5) * (low_size / full_size) - 0.5).clamp_(0, low_size - 1)
     before = source.floor().long()
     after = (before + 1).clamp_(max=low_size - 1)
-    return before, after, (source - before).to(like.dtype)
+    return before, after, source - before

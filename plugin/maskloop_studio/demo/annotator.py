@@ -1,4 +1,4 @@
-"""A simulated annotator: corrects tasks through Label Studio's API with the very request that its editor sends.
+"""A simulated annotator: corrects tasks through Label Studio's API with the request that its editor sends.
 
 What a browser submits was recorded: untouched regions go back with `origin: "prediction"`, edited ones keep
 their id as "prediction-changed", drawn ones are "manual", deleted ones are missing.
@@ -132,8 +132,8 @@ def correct_regions(
 ) -> list[Region]:
     """Return the `result` that an annotator submits who starts from a prediction and knows the truth.
 
-    A predicted object with an IoU of 0.9 and the right label stays, one with 0.3 is mended, every other is deleted;
-    what is missing then is drawn.
+    A predicted object with an IoU of 0.9 and the right label stays, one with 0.3 is mended, every other is
+    deleted; what is missing then is drawn.
 
     Args:
         predicted: the prediction's regions.

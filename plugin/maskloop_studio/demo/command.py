@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import shutil
 import signal
-import tempfile
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,8 +26,9 @@ from maskloop_studio.connect import connect_project
 from maskloop_studio.demo.annotator import SimulatedAnnotator
 from maskloop_studio.demo.material import DemoMaterial, coco_material, made_up_material
 from maskloop_studio.demo.report import DemoReport, RoundReport
-from maskloop_studio.demo.rounds import DemoLoop, plan_tasks
+from maskloop_studio.demo.rounds import DemoLoop, TaskPlan, plan_tasks
 from maskloop_studio.demo.studio import RealStudio
+from maskloop_studio.demo.studio_env import install_studio
 from maskloop_studio.follow import progress_bar
 from maskloop_studio.label_config import parse_label_config
 from maskloop_studio.services import Services
@@ -54,7 +56,8 @@ def run_demo(
         port: Label Studio's; a free one by default.
     """
     started = time.monotonic()
-    console = Console()
+    # Where nobody watches, lines are as long as they are.
+    console = Console(soft_wrap=True) if sys.stdout.isatty() else Console(width=120, soft_wrap=True)
     configure_logging(logging.WARNING)
     signal.signal(signal.SIGTERM, _exit)
     count = math.ceil(rounds * PER_ROUND / (1 - HOLDOUT_FRACTION)) + SPARE
@@ -62,13 +65,23 @@ def run_demo(
     with contextlib.ExitStack() as stack:
         home = stack.enter_context(_own_home(load_settings().home))
         console.print(f"home: {home}")
-        studio = stack.enter_context(RealStudio.running(home / "label-studio", port=port, console=console))
+        studio = stack.enter_context(_studio(home, port))
         console.print(f"Label Studio: {studio.url}  login {studio.username}  password {studio.password}")
         settings = _settings(home, studio)
         services = Services(settings)
         stack.callback(services.close)
-        loop, environment = _prepare(material, services, rounds=rounds)
-        supervisor = Supervisor(services.settings, host=HOST, port=settings.port, environment=environment)
+        project_id, plan = _prepare(material, services, rounds=rounds)
+        supervisor = Supervisor(
+            settings, host=HOST, port=settings.port, environment=_environment(settings, plan)
+        )
+        loop = DemoLoop(
+            project_id=project_id,
+            plan=plan,
+            services=services,
+            annotator=SimulatedAnnotator(services.client, seed=settings.seed),
+            label_config=parse_label_config(material.label_config),
+            heartbeat=supervisor.watch,
+        )
         stack.callback(supervisor.stop)
         supervisor.start()
         console.print(f"maskloop: {supervisor.url}   project: {studio.url}/projects/{loop.project_id}/data")
@@ -90,6 +103,21 @@ def _own_home(parent: Path) -> Iterator[Path]:
     shutil.rmtree(home, ignore_errors=True)
 
 
+def _studio(home: Path, port: int | None) -> RealStudio:
+    """Label Studio's environment lies beside ours, so that it is installed once for all demos."""
+    named = os.environ.get("MASKLOOP_STUDIO_ENV")
+    env_dir = Path(named) if named else Path(sys.prefix).parent / ".venv-studio"
+    bar = progress_bar()
+    shown = bar.add_task("Label Studio", total=1.0)
+
+    def note(done: float, text: str) -> None:
+        bar.update(shown, completed=done, description=text)
+
+    with bar:
+        install_studio(env_dir, progress=note)
+    return RealStudio(home / "label-studio", env_dir=env_dir, port=port)
+
+
 def _settings(home: Path, studio: RealStudio) -> Settings:
     return load_settings().model_copy(
         update={
@@ -106,27 +134,31 @@ def _settings(home: Path, studio: RealStudio) -> Settings:
     )
 
 
-def _prepare(material: DemoMaterial, services: Services, *, rounds: int) -> tuple[DemoLoop, dict[str, str]]:
-    """Make the project with its tasks; return its loop, and what maskloop's parts have to be told."""
+def _prepare(material: DemoMaterial, services: Services, *, rounds: int) -> tuple[int, TaskPlan]:
+    """Make the project with its tasks, and plan what to do with them."""
     client, settings = services.client, services.settings
     project = client.create_project("maskloop demo", material.label_config)
-    addresses = []
     with progress_bar() as bar:
-        for name, data in bar.track(material.files.items(), description="uploading images"):
-            addresses.append(client.upload_image(project.id, name, data))
+        addresses = [
+            client.upload_image(project.id, image.name, image.data)
+            for image in bar.track(material.images, description="uploading images")
+        ]
     task_ids = client.import_tasks(project.id, [{"data": {"image": address}} for address in addresses])
     plan = plan_tasks(
         project.id,
-        {task_id: material.truth[name] for task_id, name in zip(task_ids, material.files, strict=True)},
+        dict(zip(task_ids, material.images, strict=True)),
         holdout_fraction=settings.holdout_fraction,
         rounds=rounds,
         per_round=PER_ROUND,
     )
-    annotator = SimulatedAnnotator(client, parse_label_config(material.label_config), seed=settings.seed)
-    loop = DemoLoop(project_id=project.id, plan=plan, services=services, annotator=annotator)
+    return project.id, plan
+
+
+def _environment(settings: Settings, plan: TaskPlan) -> dict[str, str]:
+    """Return what maskloop's parts have to be told."""
     assert settings.label_studio_url is not None
     assert settings.label_studio_api_key is not None
-    environment = {
+    return {
         "LABEL_STUDIO_URL": settings.label_studio_url,
         "LABEL_STUDIO_API_KEY": settings.label_studio_api_key.get_secret_value(),
         "MASKLOOP_TRAIN_AFTER": str(plan.per_round),
@@ -135,14 +167,13 @@ def _prepare(material: DemoMaterial, services: Services, *, rounds: int) -> tupl
         "MASKLOOP_MODEL": settings.model,
         "MASKLOOP_TASK": settings.task.value,
     }
-    return loop, environment
 
 
 def _run_rounds(
     loop: DemoLoop, model_version: str, rounds: int, console: Console, started: float
 ) -> DemoReport:
     loop.wait_for_predictions(model_version)
-    console.print(f"{len(loop.plan.truth)} images are pre-annotated by {model_version}")
+    console.print(f"{len(loop.plan.images)} images are pre-annotated by {model_version}")
     loop.label_holdout()
     console.print(f"holdout: {len(loop.plan.holdout)} images are labelled and will only judge")
     rows: list[RoundReport] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,19 +11,28 @@ from PIL import Image
 from maskloop.errors import ImageError
 from maskloop.types import RgbImage, Segment
 
-__all__ = ["DemoMaterial", "coco_material", "made_up_material"]
+__all__ = ["DemoImage", "DemoMaterial", "coco_material", "made_up_material"]
 
 SIZE_HW = (240, 320)
 FIRST_SEED = 700_000  # far from the seeds that the base model was trained and judged on
 POLYGON_LABELS = frozenset({"square", "triangle"})
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DemoImage:
+    """An image file and the truth about it."""
+
+    name: str
+    data: bytes
+    segments: tuple[Segment, ...]
+    size_hw: tuple[int, int]
+
+
 @dataclass(frozen=True, kw_only=True)
 class DemoMaterial:
-    """Images by file name, and the truth about them."""
+    """What is imported into Label Studio."""
 
-    files: Mapping[str, bytes]
-    truth: Mapping[str, tuple[Segment, ...]]
+    images: tuple[DemoImage, ...]
     label_config: str
 
 
@@ -36,13 +44,18 @@ def made_up_material(count: int) -> DemoMaterial:
     """
     from maskloop.synthetic.shapes import SHAPE_CLASSES, make_image
 
-    files, truth = {}, {}
+    images = []
     for index in range(count):
         made = make_image(FIRST_SEED + index, size_hw=SIZE_HW, domain="shifted")
-        name = f"shapes-{index:04d}.png"
-        files[name] = _png(made.image_hwc)
-        truth[name] = made.segments
-    return DemoMaterial(files=files, truth=truth, label_config=demo_label_config(SHAPE_CLASSES))
+        images.append(
+            DemoImage(
+                name=f"shapes-{index:04d}.png",
+                data=_png(made.image_hwc),
+                segments=made.segments,
+                size_hw=SIZE_HW,
+            )
+        )
+    return DemoMaterial(images=tuple(images), label_config=demo_label_config(SHAPE_CLASSES))
 
 
 def coco_material(folder: Path, *, limit: int) -> DemoMaterial:
@@ -62,11 +75,16 @@ def coco_material(folder: Path, *, limit: int) -> DemoMaterial:
             remedy="check its instances.json",
         )
     labels = sorted({segment.label for image in found for segment in image.segments})
-    return DemoMaterial(
-        files={image.path.name: image.path.read_bytes() for image in found},
-        truth={image.path.name: image.segments for image in found},
-        label_config=demo_label_config(labels),
+    images = tuple(
+        DemoImage(
+            name=image.path.name,
+            data=image.path.read_bytes(),
+            segments=image.segments,
+            size_hw=image.size_hw,
+        )
+        for image in found
     )
+    return DemoMaterial(images=images, label_config=demo_label_config(labels))
 
 
 def demo_label_config(labels: tuple[str, ...] | list[str]) -> str:

@@ -64,8 +64,8 @@ class DemoReport:
         """Print it as a table."""
         table = Table(title="Holdout after each round", title_justify="left")
         for name in ("round", "images", "kept", "changed", "added", "removed", "AP50", "PQ", "mIoU", "s"):
-            table.add_column(name, justify="right")
-        table.add_column("champion")
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("champion", no_wrap=True)
         if self.rounds:
             start = self.rounds[0].before
             table.add_row("before", "", "", "", "", "", *_shown(start), "", "")
@@ -77,7 +77,7 @@ class DemoReport:
                 *(str(count) for count in (edits.kept, edits.changed, edits.added, edits.removed)),
                 *_shown(row.metrics),
                 f"{row.seconds:.0f}",
-                f"{row.champion} {'(promoted)' if row.promoted else '(not promoted)'}",
+                f"{row.champion}{' (promoted)' if row.promoted else ' (kept)'}",
             )
         console.print(table)
 

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 from maskloop.errors import StudioError
 from maskloop.learning.snapshot import split_of
-from maskloop.types import EditCounts, HoldoutMetrics, Segment
+from maskloop.types import EditCounts, HoldoutMetrics
 from maskloop_studio.demo.annotator import SimulatedAnnotator
+from maskloop_studio.demo.material import DemoImage
 from maskloop_studio.demo.report import RoundReport
 from maskloop_studio.follow import progress_bar, wait_for_training
+from maskloop_studio.label_config import LabelConfig
 from maskloop_studio.services import Services
 
 __all__ = ["DemoLoop", "TaskPlan", "plan_tasks"]
@@ -25,14 +27,14 @@ PATIENCE_S = 900.0  # for one training or one renewal on a slow machine
 class TaskPlan:
     """Which tasks judge, and how many are corrected in a round."""
 
-    truth: Mapping[int, tuple[Segment, ...]]  # task -> what is really on its image
+    images: Mapping[int, DemoImage]  # task -> what is really on it
     holdout: tuple[int, ...]
     per_round: int
 
 
 def plan_tasks(
     project_id: int,
-    truth: Mapping[int, tuple[Segment, ...]],
+    images: Mapping[int, DemoImage],
     *,
     holdout_fraction: float,
     rounds: int,
@@ -42,7 +44,7 @@ def plan_tasks(
 
     Args:
         project_id: Label Studio's number.
-        truth: task -> what is really on its image.
+        images: task -> what is really on it.
         holdout_fraction: share of tasks that only judge.
         rounds: how often is learnt.
         per_round: how many images to correct in each, if there are as many.
@@ -51,9 +53,9 @@ def plan_tasks(
         StudioError: too few tasks to judge by or to learn from.
     """
     holdout = tuple(
-        task_id for task_id in sorted(truth) if split_of(project_id, task_id, holdout_fraction) == "holdout"
+        task_id for task_id in sorted(images) if split_of(project_id, task_id, holdout_fraction) == "holdout"
     )
-    teachable = len(truth) - len(holdout)
+    teachable = len(images) - len(holdout)
     if not holdout or teachable < rounds:
         raise StudioError(
             f"demo project {project_id}",
@@ -61,7 +63,7 @@ def plan_tasks(
             got=f"{len(holdout)} and {teachable}",
             remedy="give more images, or fewer --rounds",
         )
-    return TaskPlan(truth=truth, holdout=holdout, per_round=min(per_round, teachable // rounds))
+    return TaskPlan(images=images, holdout=holdout, per_round=min(per_round, teachable // rounds))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +74,14 @@ class DemoLoop:
     plan: TaskPlan
     services: Services
     annotator: SimulatedAnnotator
+    label_config: LabelConfig
+    heartbeat: Callable[[], None]  # keeps the parts alive while we wait
 
     def label_holdout(self) -> None:
         """Annotate the tasks that judge, once, before anything is learnt."""
         with progress_bar() as bar:
             for task_id in bar.track(self.plan.holdout, description="labelling the holdout"):
-                self.annotator.annotate(task_id, self.plan.truth[task_id])
+                self._annotate(task_id)
         self._wait_for_corrections("holdout", len(self.plan.holdout))
 
     def run_round(self, number: int) -> RoundReport:
@@ -90,7 +94,10 @@ class DemoLoop:
         edits = self._correct(f"round {number}: correcting")
         self._wait_for_corrections("train", number * self.plan.per_round)
         training_id = self._training_of_round(number)
-        outcome = wait_for_training(training_id, self.services.store, timeout_s=PATIENCE_S).outcome or {}
+        training = wait_for_training(
+            training_id, self.services.store, timeout_s=PATIENCE_S, heartbeat=self.heartbeat
+        )
+        outcome = training.outcome or {}
         promoted = bool(outcome["promoted"])
         champion = str(outcome["version"] if promoted else outcome["base"])
         before, challenger = _metrics(outcome["champion_metrics"]), _metrics(outcome["challenger_metrics"])
@@ -128,9 +135,14 @@ class DemoLoop:
                         got="none",
                         remedy="somebody else has labelled meanwhile; run the demo again",
                     )
-                task_id = int(task["id"])
-                done.append(self.annotator.annotate(task_id, self.plan.truth[task_id]).edits)
+                done.append(self._annotate(int(task["id"])))
         return functools.reduce(operator.add, done, EditCounts())
+
+    def _annotate(self, task_id: int) -> EditCounts:
+        image = self.plan.images[task_id]
+        return self.annotator.annotate(
+            task_id, image.segments, size_hw=image.size_hw, config=self.label_config
+        ).edits
 
     def _training_of_round(self, number: int) -> int:
         self._wait(
@@ -160,6 +172,7 @@ class DemoLoop:
                     got=f"nothing of it in {PATIENCE_S:.0f} s",
                     remedy=f"read the logs in {self.services.settings.home / 'logs'}",
                 )
+            self.heartbeat()
             time.sleep(0.3)
 
 

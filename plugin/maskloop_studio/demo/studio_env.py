@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -129,8 +130,9 @@ def _install_packages(python: Path, progress: Progress) -> None:
 
     def follow(line: str) -> None:
         if line.startswith("Collecting "):
-            seen.add(line.split()[1])
-            progress(min(0.7, 0.7 * len(seen) / PACKAGE_COUNT), f"fetching {line.split()[1]}")
+            name = re.split(r"[^\w.-]", line.split()[1])[0]
+            seen.add(name)
+            progress(min(0.7, 0.7 * len(seen) / PACKAGE_COUNT), f"fetching {name}")
         elif line.startswith("Installing collected"):
             progress(0.72, f"installing {len(seen)} packages")
 

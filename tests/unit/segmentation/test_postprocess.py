@@ -92,7 +92,7 @@ def test_instance_segments_equal_transformers_binary_maps() -> None:
 
 
 @pytest.mark.parametrize("size_hw", SIZES.values(), ids=SIZES.keys())
-@pytest.mark.parametrize("tile", [1 << 22, 5000], ids=["whole", "strips"])
+@pytest.mark.parametrize("tile", [1 << 20, 5000], ids=["whole", "strips"])
 def test_semantic_segments_without_floor_equal_transformers(
     size_hw: tuple[int, int], tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,7 +122,7 @@ def test_semantic_segments_objects_of_one_class_are_one_area(make_logits: Logits
     assert segment.area == pytest.approx(16 * (9 + 16), rel=0.2)
 
 
-@pytest.mark.parametrize("tile", [1 << 22, 5000], ids=["whole", "strips"])
+@pytest.mark.parametrize("tile", [1 << 20, 5000], ids=["whole", "strips"])
 def test_panoptic_segments_fully_covered_equal_transformers(
     tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,111 @@
+"""The same predictions and the same intake as a model of the label-studio-ml host (1.0.9, and 2.x).
+
+Our own server speaks the whole protocol; this is for those who run that host already. It needs the extra
+`maskloop[label-studio-ml]`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from maskloop.errors import CodecError, DependencyError
+from maskloop_studio.backend import StudioBackend
+from maskloop_studio.intake import KNOWN_ACTIONS, receive_event
+from maskloop_studio.protocol import PredictRequest, WebhookEvent
+from maskloop_studio.services import process_services
+
+__all__ = ["MaskloopModel", "process_backend"]
+
+try:
+    LabelStudioMLBase: Any = importlib.import_module("label_studio_ml.model").LabelStudioMLBase
+except ImportError as exc:
+    raise DependencyError(
+        "label-studio-ml",
+        expected="an installed label-studio-ml",
+        got=str(exc),
+        remedy="pip install 'maskloop[label-studio-ml]'",
+    ) from exc
+
+
+@functools.lru_cache(maxsize=1)
+def process_backend() -> StudioBackend:
+    """Return this process's backend: the host builds a model per request, the checkpoint is loaded once."""
+    backend = StudioBackend(process_services())
+    backend.directory.start()
+    return backend
+
+
+class MaskloopModel(LabelStudioMLBase):  # type: ignore[misc]
+    """Pre-annotates with the project's champion and hands events to the intake; trains nothing by itself."""
+
+    # The host passes on only these; its own four miss START_TRAINING and the plural ANNOTATIONS_DELETED.
+    TRAIN_EVENTS = tuple(sorted(KNOWN_ACTIONS))
+
+    def predict(
+        self, tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> list[Any]:
+        """Return one prediction a task, in order: `result`, `score` and `model_version`.
+
+        A task that cannot be predicted gets an empty result and a logged reason.
+
+        Args:
+            tasks: as Label Studio sends them.
+            context: the prompt of an interactive call.
+            kwargs: what else the host passes on; not used.
+
+        Raises:
+            LabelConfigError: the label config has no image or nothing to draw with.
+            ModelLoadError: the model cannot be loaded.
+        """
+        request = PredictRequest.model_validate(
+            {
+                "tasks": tasks,
+                "project": next((task["project"] for task in tasks if task.get("project")), None),
+                "label_config": self.label_config or "",
+                "params": {"context": context},
+            }
+        )
+        results: list[Any] = process_backend().predict(request).model_dump()["results"]
+        return results
+
+    def fit(self, *args: Any, **kwargs: Any) -> None:
+        """Keep an event and queue its work, as the webhook does; a worker trains when it is due.
+
+        Called as `fit((), event=..., data=..., workdir=...)` by 1.0.9 and as `fit(event, data)` by 2.x.
+
+        Raises:
+            CodecError: the event is of unknown kind or names no project.
+        """
+        event = kwargs.get("event") or next((arg for arg in args if isinstance(arg, str)), None)
+        data = kwargs.get("data") or next((arg for arg in args if isinstance(arg, Mapping)), None)
+        if event is None or data is None:
+            raise CodecError(
+                "fit",
+                expected="an event and its data",
+                got=f"event {event!r}, data {type(data).__name__}",
+                remedy="start trainings by webhook, with the Start Training button or with `maskloop train`",
+            )
+        self._intake(event, data)
+        _remove_job_dir(kwargs.get("workdir"))
+
+    def _intake(self, event: str, data: Mapping[str, Any]) -> None:
+        """Hand one event to the intake."""
+        services = process_services()
+        webhook = WebhookEvent.model_validate({**data, "action": event})
+        receive_event(webhook, store=services.store, queue=services.queue)
+
+
+def _remove_job_dir(workdir: object) -> None:
+    """Remove the folder that 1.0.9 made for one event.
+
+    It would keep the events for ever, and log an error for each that is no training whenever it is set up.
+    """
+    if not isinstance(workdir, str):
+        return
+    (Path(workdir) / "event.json").unlink(missing_ok=True)
+    if Path(workdir).is_dir() and not any(Path(workdir).iterdir()):
+        Path(workdir).rmdir()

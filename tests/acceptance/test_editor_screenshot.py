@@ -1,0 +1,121 @@
+"""What annotators see: our regions in Label Studio's editor, in a real browser."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from maskloop.masks import mask_to_segment
+from maskloop.types import BoolMask, Prediction, Segment
+from maskloop_studio.client import StudioClient, StudioProject
+from maskloop_studio.demo.studio import RealStudio
+from maskloop_studio.label_config import map_labels, parse_label_config
+from maskloop_studio.regions import prediction_to_regions
+
+pytestmark = [pytest.mark.studio, pytest.mark.browser]
+
+SCREENSHOTS = Path(__file__).with_name("screenshots")
+SIZE_HW = (240, 320)
+WAIT_MS = 60_000
+
+
+def make_prediction() -> Prediction:
+    """Three objects of the picture; the disc has a hole, which must stay open."""
+    y, x = np.mgrid[: SIZE_HW[0], : SIZE_HW[1]]
+    far = np.hypot(y - 110, x - 90)
+    block = (y >= 80) & (y <= 200) & (x >= 215) & (x <= 290)
+    crown = (y >= 120) & (y <= 200) & (abs(x - 175) <= (y - 120) * 25 / 80)
+    segments = (
+        _segment((far <= 50) & (far >= 20), "Car", 0.93),
+        _segment(crown, "Tree", 0.81),
+        _segment(block, "House", 0.74),
+    )
+    return Prediction(segments=segments, size_hw=SIZE_HW, confidence=0.74)
+
+
+def _segment(mask_hw: BoolMask, label: str, score: float) -> Segment:
+    segment = mask_to_segment(mask_hw, label=label, score=score)
+    assert segment is not None
+    return segment
+
+
+def open_task(browser: Any, studio: RealStudio, project_id: int, task_id: int) -> Any:
+    """Log in like a person and open the task; return the page once it lists regions."""
+    page = browser.new_page(viewport={"width": 1400, "height": 860})
+    page.set_default_timeout(WAIT_MS)
+    page.goto(f"{studio.url}/user/login/")
+    page.fill("input[name=email]", studio.username)
+    page.fill("input[name=password]", studio.password)
+    page.click("button[type=submit]")
+    page.wait_for_url(lambda url: "/user/login" not in url)
+    page.goto(f"{studio.url}/projects/{project_id}/data?task={task_id}")
+    page.wait_for_selector(".lsf-outliner-item__title")
+    return page
+
+
+def wait_until_still(page: Any) -> bytes:
+    """Return a screenshot that did not change for half a second: brush masks appear late."""
+    last = b""
+    for _ in range(40):
+        page.wait_for_timeout(500)
+        shot = page.screenshot()
+        if shot == last:
+            return shot
+        last = shot
+    return last
+
+
+def canvas_pixels(page: Any, shot: bytes) -> NDArray[np.uint8]:
+    """Return the image's place on the screenshot, scaled to the image's own size, uint8 (H, W, 3)."""
+    box = page.locator(".konvajs-content").first.bounding_box()
+    left, top = round(box["x"]), round(box["y"])
+    area = (left, top, left + round(box["width"]), top + round(box["height"]))
+    picture = Image.open(io.BytesIO(shot)).convert("RGB").crop(area)
+    return np.asarray(picture.resize(SIZE_HW[::-1], Image.Resampling.BOX))
+
+
+def test_editor_shows_our_regions_where_the_masks_are(
+    studio: RealStudio,
+    client: StudioClient,
+    chromium: Any,
+    make_project: Callable[..., StudioProject],
+    make_task: Callable[[int], int],
+) -> None:
+    project = make_project("screenshot")
+    task_id = make_task(project.id)
+    config = parse_label_config(project.label_config)
+    prediction = make_prediction()
+    regions = prediction_to_regions(
+        prediction, map_labels(config, ["Car", "Tree", "House"]), id_seed=f"{task_id}:maskloop-v1"
+    )
+    client.create_prediction(task_id, regions, score=prediction.confidence, model_version="maskloop-v1")
+    client.update_project(project.id, model_version="maskloop-v1")
+
+    page = open_task(chromium, studio, project.id, task_id)
+    titles = [title.strip() for title in page.locator(".lsf-outliner-item__title").all_inner_texts()]
+    page.mouse.move(100, 700)  # away from everything that answers with a tooltip
+    shot = wait_until_still(page)
+    SCREENSHOTS.mkdir(exist_ok=True)
+    (SCREENSHOTS / "editor.png").write_bytes(shot)
+    pixels = canvas_pixels(page, shot)
+    page.close()
+
+    assert sorted(titles) == ["Car", "House", "Tree"]
+    assert [region["type"] for region in regions] == ["brushlabels", "brushlabels", "polygonlabels"]
+    assert mostly(pixels, prediction.segments[0], channel=2)
+    assert mostly(pixels, prediction.segments[1], channel=1)
+    assert mostly(pixels, prediction.segments[2], channel=0)
+    assert pixels[110, 90].argmin() == 2, "the hole shows the picture's own yellow"
+    assert np.ptp(pixels[20, 20].astype(int)) < 12, "nothing is drawn on the background"
+
+
+def mostly(pixels: NDArray[np.uint8], segment: Segment, *, channel: int) -> bool:
+    """Tell whether a channel is the strongest on 95 % of the segment's pixels."""
+    top, left, bottom, right = segment.box_yxyx
+    inside = pixels[top:bottom, left:right][segment.mask_hw]
+    return bool(np.mean(inside.argmax(axis=-1) == channel) > 0.95)

@@ -1,0 +1,181 @@
+"""A real Label Studio tells our server of an annotation; what it says ends up in the database."""
+
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+import uvicorn
+from pydantic import SecretStr
+
+from maskloop.masks import mask_to_segment
+from maskloop.processes import find_free_port
+from maskloop.queue.jobs import MemoryQueue
+from maskloop_studio.connect import connect_project
+from maskloop_studio.demo.annotator import SimulatedAnnotator
+from maskloop_studio.intake import process_event
+from maskloop_studio.label_config import parse_label_config
+from maskloop_studio.prelabel import renew_project
+from maskloop_studio.server import create_app
+from maskloop_studio.services import Services
+
+CONFIG = (
+    '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
+    '<Label value="Disc"/><Label value="Ring"/></BrushLabels>'
+    '<PolygonLabels name="polygon" toName="image"><Label value="Square"/></PolygonLabels></View>'
+)
+SIZE_HW = (240, 320)
+
+
+@pytest.fixture
+def services(settings, studio):
+    changes = {"label_studio_url": studio.url, "label_studio_api_key": SecretStr(studio.token)}
+    made = Services(settings.model_copy(update=changes | {"holdout_fraction": 0.0, "train_after": 2}))
+    made.queue = MemoryQueue()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def server_url(services):
+    port = find_free_port()
+    server = uvicorn.Server(uvicorn.Config(create_app(services), port=port, log_level="error", lifespan="on"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def project(services, server_url, make_project, make_task):
+    made = make_project(label_config=CONFIG)
+    for _ in range(2):
+        make_task(made.id)
+    connect_project(made.id, server_url, services)
+    return made
+
+
+def _work_off(services):
+    """Do what waits, as a worker would; Label Studio's webhooks may still be on their way."""
+    deadline = time.monotonic() + 10
+    done = 0
+    while not done and time.monotonic() < deadline:
+        for event in services.store.due_events():
+            process_event(event, services)
+            done += 1
+        time.sleep(0.1)
+    assert set(services.store.event_counts()) == {"done"}
+
+
+def _square(top=20, left=30, side=60, label="Square"):
+    mask = np.zeros(SIZE_HW, dtype=np.bool_)
+    mask[top : top + side, left : left + side] = True
+    return mask_to_segment(mask, label=label)
+
+
+def _annotate(services, project, task_id, *segments):
+    return SimulatedAnnotator(services.client).annotate(
+        task_id, segments, size_hw=SIZE_HW, config=parse_label_config(CONFIG)
+    )
+
+
+@pytest.mark.studio
+def test_annotation_made_changed_and_deleted_is_followed(services, project):
+    task_id = next(services.client.iter_tasks(project.id)).id
+    made = _annotate(services, project, task_id, _square(), _square(left=150, label="Ring"))
+    _work_off(services)
+    (correction,) = services.store.corrections(project.id)
+    assert [segment.label for segment in correction.segments] == ["Square", "Ring"]
+    assert (correction.edits.added, correction.edits.removed) == (2, 0)
+
+    annotation = services.client.annotation(made.annotation_id)
+    services.client.update_annotation(made.annotation_id, result=annotation["result"][:1])
+    _work_off(services)
+    assert [len(correction.segments) for correction in services.store.corrections(project.id)] == [1]
+
+    services.client.delete_annotation(made.annotation_id)
+    _work_off(services)
+    assert services.store.corrections(project.id) == ()
+
+
+@pytest.mark.studio
+def test_corrections_enough_ask_for_one_training(services, project):
+    services.queue.drain()
+    for task in services.client.iter_tasks(project.id):
+        _annotate(services, project, task.id, _square())
+        _work_off(services)
+    assert [training.reason for training in services.store.trainings(project.id)] == ["2 new corrections"]
+    assert [job.job_id for job in services.queue.drain() if job.queue == "train"] == ["training-1"]
+
+
+@pytest.mark.studio
+def test_skipped_task_is_no_correction(services, project):
+    task_id = next(services.client.iter_tasks(project.id)).id
+    services.client.create_annotation(task_id, {"result": [], "was_cancelled": True})
+    _work_off(services)
+    assert services.store.corrections(project.id) == ()
+
+
+@pytest.mark.studio
+def test_forged_deletion_takes_nothing_away(services, project):
+    task_id = next(services.client.iter_tasks(project.id)).id
+    made = _annotate(services, project, task_id, _square())
+    _work_off(services)
+    services.store.add_event(
+        key="forged",
+        action="ANNOTATIONS_DELETED",
+        project_id=project.id,
+        subject_ids=[made.annotation_id],
+    )
+    _work_off(services)
+    assert len(services.store.corrections(project.id)) == 1
+
+
+@pytest.mark.studio
+def test_renewed_predictions_are_shown_once_each(services, project):
+    assert renew_project(project.id, services) == 2
+    assert renew_project(project.id, services) == 0
+    shown = services.client.project(project.id).model_version
+    assert shown == f"maskloop-{project.id}-v1"
+    for task in services.client.iter_tasks(project.id):
+        (prediction,) = services.client.predictions_of(task.id)
+        assert prediction["model_version"] == shown
+        assert 0 <= prediction["score"] <= 1
+
+
+@pytest.mark.studio
+def test_renewal_killed_between_sending_and_noting_sends_no_second_one(services, project):
+    renew_project(project.id, services)
+    version = services.client.project(project.id).model_version
+    task_id = next(services.client.iter_tasks(project.id)).id
+    with services.store._write() as session:
+        from maskloop.store.tables import PushedRow
+
+        session.query(PushedRow).filter_by(task_id=task_id).update({"prediction_id": None})
+    assert renew_project(project.id, services) == 0
+    assert len(services.client.prediction_ids(task_id, version)) == 1
+
+
+@pytest.mark.studio
+def test_unreadable_regions_wait_as_an_error_instead_of_teaching_emptiness(services, project):
+    task_id = next(services.client.iter_tasks(project.id)).id
+    region = {
+        "id": "broken",
+        "type": "brushlabels",
+        "from_name": "brush",
+        "to_name": "image",
+        "original_width": SIZE_HW[1],
+        "original_height": SIZE_HW[0],
+        "value": {"format": "rle", "rle": [0, 4, 176, 0, 57], "brushlabels": ["Disc"]},
+    }
+    services.client.create_annotation(task_id, {"result": [region], "lead_time": 1})
+    time.sleep(1)
+    for event in services.store.due_events():
+        process_event(event, services)
+    assert services.store.corrections(project.id) == ()
+    assert services.store.event_counts().get("pending") == 1
+    assert json.dumps(services.client.task_annotations(task_id)[0]["result"]).count("broken") == 1

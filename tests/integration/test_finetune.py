@@ -1,0 +1,205 @@
+import multiprocessing
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from maskloop.errors import TrainingError
+from maskloop.learning.augmentation import Augmentation
+from maskloop.learning.dataset import TrainingExample
+from maskloop.learning.evaluation import evaluate_checkpoint
+from maskloop.learning.finetune import FinetuneRecipe, TrainingStoppedError, finetune
+from maskloop.segmentation.checkpoint import load_checkpoint, save_checkpoint
+from maskloop.segmentation.tiny import build_tiny_mask2former, build_tiny_oneformer
+from maskloop.synthetic.shapes import make_image
+
+RECIPE = FinetuneRecipe(steps=8, batch=2, learning_rate=1e-3, warmup=2, save_every=4, threads=1)
+SIZE_HW = (64, 64)
+
+
+def make_examples(count=4, classes=("disc", "square")):
+    made = [make_image(seed, size_hw=SIZE_HW, classes=classes) for seed in range(count)]
+    return [TrainingExample(image=m.image_hwc, segments=m.segments, key=str(i)) for i, m in enumerate(made)]
+
+
+def make_base(family="mask2former", labels=("disc", "square")):
+    build = build_tiny_mask2former if family == "mask2former" else build_tiny_oneformer
+    extra = {} if family == "mask2former" else {"training": True}
+    made = build(labels, seed=0, **extra)
+    return replace(made, preprocessing=replace(made.preprocessing, shortest_edge=64))
+
+
+def weights(checkpoint):
+    return torch.cat([parameter.detach().flatten() for parameter in checkpoint.model.parameters()])
+
+
+@pytest.mark.parametrize("family", ["mask2former", "oneformer"])
+def test_finetune_short_training_lowers_the_loss(tmp_path, family):
+    base = make_base(family)
+    before = weights(base).clone()
+    losses = []
+    recipe = replace(RECIPE, steps=30, augmentation=Augmentation(flips=False, quarter_turns=False))
+    trained = finetune(
+        base,
+        make_examples(2),
+        recipe=recipe,
+        output_dir=tmp_path,
+        on_progress=lambda progress: losses.append((progress.step, progress.loss, progress.eta_s)),
+    )
+    assert [step for step, _, _ in losses] == [10, 20, 30]
+    assert losses[-1][1] < 0.9 * losses[0][1]
+    assert losses[-1][2] == 0.0
+    assert torch.equal(weights(base), before)
+    assert not trained.model.training
+
+
+def test_finetune_result_saves_and_loads(tmp_path):
+    trained = finetune(make_base(), make_examples(), recipe=RECIPE, output_dir=tmp_path)
+    loaded = load_checkpoint(save_checkpoint(trained, tmp_path / "saved"), device="cpu")
+    assert torch.equal(weights(loaded), weights(trained))
+
+
+def test_finetune_oneformer_loaded_for_prediction_trains_and_predicts(tmp_path):
+    folder = save_checkpoint(make_base("oneformer"), tmp_path / "base")
+    examples = make_examples(2)
+    trained = finetune(load_checkpoint(folder, device="cpu"), examples, recipe=RECIPE, output_dir=tmp_path)
+    assert evaluate_checkpoint(trained, examples).images == 2
+    saved = save_checkpoint(trained, tmp_path / "saved")
+    assert "text_mapper" in " ".join(load_file(saved / "model.safetensors"))
+
+
+def test_finetune_same_seed_is_reproducible(tmp_path):
+    first, second = (
+        finetune(make_base(), make_examples(), recipe=RECIPE, output_dir=tmp_path / name) for name in "ab"
+    )
+    assert torch.equal(weights(first), weights(second))
+
+
+def test_finetune_new_class_keeps_the_old_ones_first(tmp_path):
+    examples = make_examples(classes=("star", "disc"))
+    trained = finetune(make_base(), examples, recipe=RECIPE, output_dir=tmp_path)
+    assert trained.labels == ("disc", "square", "star")
+    assert trained.model.config.id2label == {0: "disc", 1: "square", 2: "star"}
+
+
+def test_finetune_stopped_then_resumed_equals_one_go(tmp_path):
+    whole = finetune(make_base(), make_examples(), recipe=RECIPE, output_dir=tmp_path / "whole")
+    calls = iter(range(100))
+    with pytest.raises(TrainingStoppedError, match="after step 6"):
+        finetune(
+            make_base(),
+            make_examples(),
+            recipe=RECIPE,
+            output_dir=tmp_path / "parts",
+            should_stop=lambda: next(calls) == 5,
+        )
+    resumed = finetune(make_base(), make_examples(), recipe=RECIPE, output_dir=tmp_path / "parts")
+    assert torch.allclose(weights(resumed), weights(whole), atol=1e-6)
+
+
+def test_finetune_killed_process_resumes_from_its_state(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    victim = context.Process(target=_train_until_killed, args=(tmp_path / "killed",))
+    victim.start()
+    victim.join(120)
+    assert victim.exitcode == -signal.SIGKILL
+    assert (tmp_path / "killed" / "trainer" / "checkpoint-4").is_dir()
+    steps = []
+    recipe = replace(RECIPE, steps=20, save_every=4)
+    finetune(
+        make_base(),
+        make_examples(),
+        recipe=recipe,
+        output_dir=tmp_path / "killed",
+        should_stop=lambda: steps.append(1) is not None,
+    )
+    assert len(steps) == 20 - 4
+
+
+def _train_until_killed(output_dir):
+    calls = iter(range(100))
+    finetune(
+        make_base(),
+        make_examples(),
+        recipe=replace(RECIPE, steps=20, save_every=4),
+        output_dir=output_dir,
+        should_stop=lambda: os.kill(os.getpid(), signal.SIGKILL) if next(calls) == 6 else False,
+    )
+
+
+def test_finetune_half_written_state_is_not_resumed(tmp_path):
+    broken = tmp_path / "trainer" / "checkpoint-6"
+    calls = iter(range(100))
+    with pytest.raises(TrainingStoppedError):
+        finetune(
+            make_base(),
+            make_examples(),
+            recipe=RECIPE,
+            output_dir=tmp_path,
+            should_stop=lambda: next(calls) == 5,
+        )
+    (broken / "trainer_state.json").unlink()
+    steps = []
+    finetune(
+        make_base(),
+        make_examples(),
+        recipe=RECIPE,
+        output_dir=tmp_path,
+        should_stop=lambda: steps.append(1) is not None,
+    )
+    assert len(steps) == 8 - 4
+
+
+def test_finetune_other_examples_start_anew(tmp_path):
+    finetune(make_base(), make_examples(2), recipe=RECIPE, output_dir=tmp_path)
+    steps = []
+    finetune(
+        make_base(),
+        make_examples(3),
+        recipe=RECIPE,
+        output_dir=tmp_path,
+        should_stop=lambda: steps.append(1) is not None,
+    )
+    assert len(steps) == 8
+
+
+@pytest.mark.parametrize("family", ["mask2former", "oneformer"])
+def test_finetune_images_without_objects_train(tmp_path, family):
+    empty = TrainingExample(image=np.zeros((*SIZE_HW, 3), np.uint8), segments=(), key="empty")
+    losses = []
+    finetune(
+        make_base(family),
+        [empty],
+        recipe=replace(RECIPE, steps=4),
+        output_dir=tmp_path,
+        on_progress=lambda progress: losses.append(progress.loss),
+    )
+    assert np.isfinite(losses).all()
+
+
+def test_finetune_no_examples_raises(tmp_path):
+    with pytest.raises(TrainingError, match="at least one corrected image"):
+        finetune(make_base(), [], recipe=RECIPE, output_dir=tmp_path)
+
+
+def test_finetune_label_left_out_raises(tmp_path):
+    with pytest.raises(TrainingError, match="labels among disc"):
+        finetune(
+            make_base(),
+            make_examples(classes=("star",)),
+            labels=("disc",),
+            recipe=RECIPE,
+            output_dir=tmp_path,
+        )
+
+
+def test_finetune_diverging_raises(tmp_path):
+    base = make_base()
+    with torch.no_grad():
+        base.model.class_predictor.weight.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="finite loss"):
+        finetune(base, make_examples(), recipe=RECIPE, output_dir=tmp_path)
