@@ -55,7 +55,9 @@ $(VENV)/.runtime: $(VENV)/bin/python pyproject.toml constraints.txt
 	@$(PIP) -e .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.runtime
+$(VENV)/.dev: $(VENV)/.runtime constraints-label-studio-ml.txt
 	@echo "installing the tools for tests"
-	@$(PIP) -e '.[dev,label-studio-ml]'
+	@$(PIP) -e '.[dev]'
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet \
+		-c constraints-label-studio-ml.txt -e '.[label-studio-ml]'
 	@touch $@

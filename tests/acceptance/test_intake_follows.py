@@ -9,6 +9,7 @@ import pytest
 import uvicorn
 from pydantic import SecretStr
 
+import maskloop.learning.cycle  # noqa: F401 - imported here once: the server thread imports transformers too
 from maskloop.masks import mask_to_segment
 from maskloop.processes import find_free_port
 from maskloop.queue.jobs import MemoryQueue

@@ -25,7 +25,6 @@ BASE_STEPS: dict[Family, int] = {"mask2former": 4000, "oneformer": 1500}
 
 _PROPER_NAMES: dict[Family, str] = {"mask2former": "Mask2Former", "oneformer": "OneFormer"}
 _HOLDOUT_SEED = 10_000_000  # training seeds stay far below
-_HOLDOUT_IMAGES = 200
 
 
 class _ShapeStream(Dataset[TrainingItem]):
@@ -55,6 +54,7 @@ def build_base_model(
     seed: int = 0,
     steps: int | None = None,
     on_progress: Callable[[TrainingProgress], None] | None = None,
+    holdout_images: int = 200,
 ) -> dict[Domain, HoldoutMetrics]:
     """Train a tiny model on made-up images of the base domain and save it in float16 with its card.
 
@@ -66,9 +66,10 @@ def build_base_model(
         seed: of weights, images and order.
         steps: of four images each; None for BASE_STEPS.
         on_progress: called every few steps.
+        holdout_images: of each domain, to judge by.
 
     Returns:
-        How good the saved model is on 200 images it never saw, of each domain.
+        How good the saved model is on images it never saw, of each domain.
     """
     count = BASE_STEPS[family] if steps is None else steps
     recipe = FinetuneRecipe(
@@ -89,7 +90,7 @@ def build_base_model(
     metrics = {
         domain: evaluate_checkpoint(
             saved,
-            made_up_examples(_HOLDOUT_SEED, _HOLDOUT_IMAGES, domain=domain),
+            made_up_examples(_HOLDOUT_SEED, holdout_images, domain=domain),
             task=SegmentationTask.INSTANCE,
         )
         for domain in domains
@@ -159,7 +160,7 @@ with AdamW, peak learning rate {recipe.learning_rate:g}, weight decay {recipe.we
 clipped to {recipe.clip:g}, {recipe.warmup} steps of warm-up, then a cosine; {recipe.steps} steps of
 {recipe.batch} images of {TINY.shortest_edge} pixels, each image seen once. Stored in float16.
 
-Measured on {_HOLDOUT_IMAGES} images of each domain that it never saw (instance task):
+Measured on {metrics["base"].images} images of each domain that it never saw (instance task):
 
 | domain | AP50 | PQ | mean IoU |
 |---|---|---|---|
