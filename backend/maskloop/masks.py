@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from maskloop.types import BoolMask, Segment
 
-__all__ = ["crop_mask", "mask_to_segment", "paste_segment", "segment_iou", "segments_to_index_map"]
+__all__ = [
+    "crop_mask",
+    "drop_specks",
+    "mask_to_segment",
+    "paste_segment",
+    "segment_iou",
+    "segments_to_index_map",
+]
 
 
 def crop_mask(mask_hw: BoolMask) -> tuple[BoolMask, tuple[int, int]]:
@@ -52,6 +62,23 @@ def paste_segment(segment: Segment, size_hw: tuple[int, int]) -> BoolMask:
     target = full_hw[top : top + segment.mask_hw.shape[0], left : left + segment.mask_hw.shape[1]]
     target[...] = segment.mask_hw[: target.shape[0], : target.shape[1]]
     return full_hw
+
+
+def drop_specks(segment: Segment, least_share: float) -> Segment:
+    """Return the segment without the separate parts that are too small; its largest part always stays.
+
+    Args:
+        segment: any.
+        least_share: of the segment's area, 0..1; parts are 8-connected.
+    """
+    _, labels_hw, stats, _ = cv2.connectedComponentsWithStats(segment.mask_hw.view(np.uint8), connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]  # row 0 is the background
+    wanted = np.flatnonzero((areas >= least_share * areas.sum()) | (areas == areas.max())) + 1
+    if len(wanted) == len(areas):
+        return segment
+    kept_hw, (top, left) = crop_mask(np.isin(labels_hw, wanted))
+    offset_yx = (segment.offset_yx[0] + top, segment.offset_yx[1] + left)
+    return dataclasses.replace(segment, mask_hw=kept_hw, offset_yx=offset_yx)
 
 
 def segment_iou(first: Segment, second: Segment) -> float:

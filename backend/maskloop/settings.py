@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     score_threshold: Fraction = 0.5
     mask_threshold: Fraction = 0.5
     overlap_threshold: Fraction = 0.8
+    part_threshold: Fraction = Field(
+        0.02, description="the least share of a segment's area that a separate part of it may have"
+    )
     max_batch: int = Field(8, ge=1, le=256, description="images in one forward pass")
     torch_threads: int = Field(0, ge=0, description="0 leaves the choice to torch")
 
@@ -82,7 +85,7 @@ class Settings(BaseSettings):
     holdout_fraction: Fraction = 0.2
     train_steps: int = Field(200, ge=1)
     train_batch: int = Field(4, ge=1)
-    learning_rate: float = Field(3e-4, gt=0)
+    learning_rate: float = Field(4e-4, gt=0)
     promotion_margin: float = Field(0.0, ge=0, description="how much better the challenger has to be")
     seed: int = 0
 

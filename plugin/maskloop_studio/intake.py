@@ -168,11 +168,18 @@ def _dispatch(event: Event, services: Services) -> None:
     elif event.action == "TASKS_CREATED":
         services.queue.enqueue(renewal_job(event.project_id))
     elif event.action == "TASKS_DELETED":
-        gone = [task_id for task_id in event.subject_ids if services.client.task(task_id) is None]
-        services.store.delete_corrections(task_ids=gone, project_id=event.project_id)
+        _drop_tasks(event, services)
     elif event.action == "PROJECT_UPDATED":
         project = services.client.project(event.project_id)
         services.store.save_project(event.project_id, project.label_config)
+
+
+def _drop_tasks(event: Event, services: Services) -> None:
+    client, store, project_id = services.client, services.store, event.project_id
+    gone = [task_id for task_id in event.subject_ids if client.task(task_id, project_id=project_id) is None]
+    store.delete_corrections(task_ids=gone, project_id=project_id)
+    # On SQLite Label Studio gives a deleted task's number to the next one, which has no prediction yet.
+    store.forget_pushes(project_id, gone)
 
 
 def take_annotation(annotation_id: int, event: Event, services: Services) -> None:
@@ -207,7 +214,8 @@ def _read_annotation(annotation: Mapping[str, Any], services: Services) -> Corre
     settings, client = services.settings, services.client
     annotation_id, task_id = int(annotation["id"]), int(annotation["task"])
     place = f"task {task_id}, annotation {annotation_id}"
-    task = client.task(task_id)
+    # With the project named, Label Studio does not call us for a live prediction of the task.
+    task = client.task(task_id, project_id=int(annotation["project"]))
     if task is None:
         raise CodecError(
             place, expected="its task", got="none", remedy="it was deleted meanwhile: nothing to do"

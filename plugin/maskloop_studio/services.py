@@ -81,6 +81,7 @@ class Services:
                 score=settings.score_threshold,
                 mask=settings.mask_threshold,
                 overlap=settings.overlap_threshold,
+                part=settings.part_threshold,
             ),
             max_batch=settings.max_batch,
             device=settings.device,

@@ -9,7 +9,7 @@ from maskloop.learning.registry import MemoryRegistry, MlflowRegistry
 from maskloop.types import HoldoutMetrics
 
 # MLflow's own tables and entities warn of what SQLAlchemy and pydantic will change one day
-pytestmark = pytest.mark.filterwarnings("default:::mlflow", "default:::sqlalchemy", "default:::pydantic")
+pytestmark = pytest.mark.filterwarnings("ignore:::mlflow", "ignore:::sqlalchemy", "ignore:::pydantic")
 
 METRICS = HoldoutMetrics(ap50=0.5, pq=0.4, miou=0.6, images=24)
 

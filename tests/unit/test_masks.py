@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from maskloop.masks import crop_mask, mask_to_segment, paste_segment, segment_iou, segments_to_index_map
+from maskloop.masks import (
+    crop_mask,
+    drop_specks,
+    mask_to_segment,
+    paste_segment,
+    segment_iou,
+    segments_to_index_map,
+)
 from maskloop.types import Segment
 
 
@@ -44,6 +51,20 @@ def test_paste_segment_beyond_image_is_cut():
     segment = Segment(mask_hw=np.ones((4, 4), dtype=np.bool_), offset_yx=(4, 7), label="disc")
     pasted = paste_segment(segment, (6, 9))
     assert pasted.sum() == 4
+
+
+def test_drop_specks_small_part_goes_and_crop_follows():
+    mask = _mask((0, 0), size=(9, 12))
+    mask[4:8, 5:11] = True
+    segment = mask_to_segment(mask, label="disc")
+    kept = drop_specks(segment, 0.1)
+    assert (kept.area, kept.offset_yx, kept.mask_hw.shape) == (24, (4, 5), (4, 6))
+    assert drop_specks(segment, 0.01) is segment
+
+
+def test_drop_specks_equal_parts_all_stay():
+    segment = mask_to_segment(_mask((0, 0), (3, 4), (5, 8)), label="disc")
+    assert drop_specks(segment, 0.9) is segment
 
 
 def test_segment_iou_random_masks_equals_full_size_count():

@@ -79,7 +79,7 @@ def register_base(name: str, *, settings: Settings, registry: ModelRegistry) -> 
     Raises:
         ModelLoadError: it cannot be loaded.
     """
-    checkpoint = load_checkpoint(settings.model, device="cpu")
+    checkpoint = load_checkpoint(settings.model, device="cpu", training=True)
     with tempfile.TemporaryDirectory() as scratch:
         folder = save_checkpoint(checkpoint, Path(scratch) / "checkpoint")
         version = registry.register(
@@ -134,13 +134,21 @@ def train_and_judge(
             remedy="correct more tasks, or lower MASKLOOP_HOLDOUT_FRACTION",
         )
     base = load_checkpoint(champion.path, device=settings.device)
+    loss_curve: list[tuple[int, float]] = []
+
+    def follow(progress: TrainingProgress) -> None:
+        loss_curve.append((progress.step, progress.loss))
+        if on_progress is not None:
+            on_progress(progress)
+
     challenger = finetune(
         base,
         examples,
         labels=plan.classes,
+        task=settings.task,
         recipe=recipe_from(settings),
         output_dir=work_dir,
-        on_progress=on_progress,
+        on_progress=follow,
     )
     before = _judge(base, judged, plan, settings)
     after = _judge(challenger, judged, plan, settings)
@@ -151,6 +159,7 @@ def train_and_judge(
         labels=challenger.labels,
         metrics=after,
         parent=champion.number,
+        loss_curve=loss_curve,
         metadata={
             "decision": decision.reason,
             "train_images": str(len(examples)),

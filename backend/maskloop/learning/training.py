@@ -35,7 +35,7 @@ class FinetuneRecipe:
 
     steps: int = 200  # optimiser steps
     batch: int = 4  # images in each
-    learning_rate: float = 5e-4  # at its peak
+    learning_rate: float = 4e-4  # at its peak
     weight_decay: float = 0.05
     warmup: int = 20  # steps until the peak; a cosine to zero follows
     clip: float = 1.0  # largest norm of the gradient

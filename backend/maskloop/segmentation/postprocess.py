@@ -37,9 +37,10 @@ class Thresholds:
     score: float = 0.5  # the least score of a segment
     mask: float = 0.5  # the least probability of a pixel
     overlap: float = 0.8  # panoptic: the least share of a mask that others leave to it
+    part: float = 0.0  # the least share of a segment's area that a separate part of it may have
 
     def __post_init__(self) -> None:
-        for name in ("score", "mask", "overlap"):
+        for name in ("score", "mask", "overlap", "part"):
             value = getattr(self, name)
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f"Thresholds.{name}: expected 0..1, got {value}")

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskloop.masks import drop_specks
 from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.postprocess import Thresholds, segments_of
 from maskloop.segmentation.preprocess import images_to_batch, resized_size
@@ -92,6 +93,8 @@ def _predict_batch(
             thresholds=thresholds,
             size_hw=size_hw,
         )
+        if thresholds.part > 0:
+            segments = tuple(drop_specks(segment, thresholds.part) for segment in segments)
         class_probs_qk = class_logits_qk.float().softmax(dim=-1).cpu().numpy().astype(np.float64)
         confidence = image_confidence(class_probs_qk, [segment.score for segment in segments])
         yield Prediction(segments=segments, size_hw=size_hw, confidence=confidence)

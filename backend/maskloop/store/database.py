@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import Engine as SqlEngine
-from sqlalchemy import create_engine, event, func, select, update
+from sqlalchemy import create_engine, delete, event, func, select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
@@ -344,6 +344,13 @@ class Store:
                 )
             )
             return {task_id: prediction_id for task_id, prediction_id in rows}
+
+    def forget_pushes(self, project_id: int, task_ids: Sequence[int]) -> None:
+        """Forget what was sent for tasks that are gone."""
+        with self._write() as session:
+            session.execute(
+                delete(PushedRow).where(PushedRow.project_id == project_id, PushedRow.task_id.in_(task_ids))
+            )
 
     # -- inside
 

@@ -38,9 +38,8 @@ __all__ = ["run_demo"]
 
 HOST = "127.0.0.1"
 PER_ROUND = 16  # images corrected in a round
-HOLDOUT_FRACTION = 0.4  # larger than in earnest: a handful of images would judge by chance
+HOLDOUT_FRACTION = 0.35  # larger than in earnest: a handful of images would judge by chance
 SPARE = 12  # images left over to look at
-TRAIN_STEPS = 200
 
 
 def run_demo(
@@ -128,7 +127,6 @@ def _settings(home: Path, studio: RealStudio) -> Settings:
             "redis_url": None,
             "mlflow_tracking_uri": None,
             "holdout_fraction": HOLDOUT_FRACTION,
-            "train_steps": TRAIN_STEPS,
             "port": find_free_port(),
         }
     )

@@ -63,7 +63,9 @@ def plan_tasks(
             got=f"{len(holdout)} and {teachable}",
             remedy="give more images, or fewer --rounds",
         )
-    return TaskPlan(images=images, holdout=holdout, per_round=min(per_round, teachable // rounds))
+    # Some stay unlabelled where there are enough, so that there is something to look at in the end.
+    spare = min(teachable // 4, teachable - rounds)
+    return TaskPlan(images=images, holdout=holdout, per_round=min(per_round, (teachable - spare) // rounds))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +103,11 @@ class DemoLoop:
         promoted = bool(outcome["promoted"])
         champion = str(outcome["version"] if promoted else outcome["base"])
         before, challenger = _metrics(outcome["champion_metrics"]), _metrics(outcome["challenger_metrics"])
-        self._wait(
-            lambda: self.services.client.project(self.project_id).model_version == champion,
-            f"predictions of {champion} in Label Studio",
-        )
+        if self.services.client.count_tasks(self.project_id, only_unlabelled=True):
+            self._wait(
+                lambda: self.services.client.project(self.project_id).model_version == champion,
+                f"predictions of {champion} in Label Studio",
+            )
         return RoundReport(
             number=number,
             corrected=self.plan.per_round,

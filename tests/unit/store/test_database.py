@@ -105,6 +105,14 @@ def test_pushed_tasks_unfinished_push_stays_in_doubt(store):
     assert store.pushed_tasks(1, "v2") == {}
 
 
+def test_forget_pushes_task_number_can_be_used_again(store):
+    for task_id in (7, 8):
+        store.begin_push(1, task_id, "v1")
+        store.finish_push(1, task_id, "v1", 10 * task_id)
+    store.forget_pushes(1, [7])
+    assert store.pushed_tasks(1, "v1") == {8: 80}
+
+
 def test_store_many_writers_lose_nothing(settings):
     stores = [Store(settings.resolved_database_url) for _ in range(4)]
 
