@@ -6,15 +6,12 @@ import contextlib
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from maskloop.errors import ResourceError
-
-__all__ = ["check_free_port", "end", "find_free_port", "spawn"]
+__all__ = ["end", "spawn"]
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -61,32 +58,6 @@ def end(process: subprocess.Popen[bytes], *, patience_s: float = 10.0) -> None:
     # Grandchildren that outlived their parent are still in its group.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-
-
-def find_free_port(host: str = "127.0.0.1") -> int:
-    """Return a TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
-
-
-def check_free_port(host: str, port: int) -> None:
-    """Raise where a port cannot be listened on.
-
-    Raises:
-        ResourceError: it is taken, or not ours to take.
-    """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as exc:
-            raise ResourceError(
-                f"port {port} on {host}",
-                expected="a free port",
-                got=exc.strerror or str(exc),
-                remedy="end the program that holds it, or choose another with --port or MASKLOOP_PORT",
-            ) from exc
 
 
 def _die_with_parent() -> Callable[[], None] | None:

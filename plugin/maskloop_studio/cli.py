@@ -102,7 +102,7 @@ def serve(host: HostOption = None, port: PortOption = None) -> None:
     import uvicorn
 
     from maskloop.log import configure_logging
-    from maskloop.processes import check_free_port
+    from maskloop.resources import check_free_port
     from maskloop.settings import load_settings
     from maskloop_studio.server import create_app
     from maskloop_studio.services import Services

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from maskloop.errors import ResourceError
 from maskloop.log import log_action
-from maskloop.processes import check_free_port, end, spawn
+from maskloop.processes import end, spawn
 from maskloop.queue.broker import EmbeddedBroker, queue_url
+from maskloop.resources import check_free_disk, check_free_port
 from maskloop.settings import Settings
 
 __all__ = ["Supervisor"]
@@ -72,9 +73,15 @@ class Supervisor:
 
         Raises:
             QueueError: the embedded queue does not come up.
-            ResourceError: the port is taken, or the server does not answer.
+            ResourceError: the port is taken, the disk is full, or the server does not answer.
         """
         check_free_port(self.host, self.port)
+        self.settings.home.mkdir(parents=True, exist_ok=True)
+        check_free_disk(
+            self.settings.home,
+            self.settings.min_free_disk_bytes,
+            remedy="free or enlarge the disk, or point MASKLOOP_HOME elsewhere",
+        )
         if self._broker is not None:
             self._broker.start()
         for role in ROLES:

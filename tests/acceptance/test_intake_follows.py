@@ -11,8 +11,8 @@ from pydantic import SecretStr
 
 import maskloop.learning.cycle  # noqa: F401 - imported here once: the server thread imports transformers too
 from maskloop.masks import mask_to_segment
-from maskloop.processes import find_free_port
 from maskloop.queue.jobs import MemoryQueue
+from maskloop.resources import find_free_port
 from maskloop_studio.connect import connect_project
 from maskloop_studio.demo.annotator import SimulatedAnnotator
 from maskloop_studio.intake import process_event

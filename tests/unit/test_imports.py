@@ -26,7 +26,7 @@ def test_imports_inside_backend_follow_the_layers(graph):
         "queue",
         "learning",
         "segmentation | store | selection | synthetic",
-        "processes | settings | masks | log",
+        "processes | resources | settings | masks | log",
         "types",
         "errors",
     )

@@ -158,8 +158,8 @@ Trained from random weights on made-up images (`maskloop.synthetic.shapes`, doma
 
 with AdamW, peak learning rate {recipe.learning_rate:g}, weight decay {recipe.weight_decay:g}, gradient norm
 clipped to {recipe.clip:g}, {recipe.warmup} steps of warm-up, then a cosine; {recipe.steps} steps of
-{recipe.batch} images of {TINY.shortest_edge} pixels, each image seen once. Most objects there have their class's usual
-hue, so colour helps to tell them apart. Stored in float16.
+{recipe.batch} images of {TINY.shortest_edge} pixels, each image seen once. Most objects
+there have their class's usual hue, so colour helps to tell them apart. Stored in float16.
 
 Measured on {metrics["base"].images} images of each domain that it never saw (instance task):
 

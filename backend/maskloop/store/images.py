@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import tempfile
 from pathlib import Path
 
 from maskloop.errors import ImageError, ResourceError
+from maskloop.resources import check_free_disk
 
 __all__ = ["ImageCache"]
 
@@ -35,7 +35,11 @@ class ImageCache:
             return key
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            self._require_space(len(data))
+            check_free_disk(
+                self.folder,
+                self.min_free_bytes + len(data),
+                remedy="free or enlarge the disk, or lower MASKLOOP_MIN_FREE_DISK_BYTES",
+            )
             _write_whole(target, data)
         except OSError as exc:
             raise ResourceError(
@@ -76,16 +80,6 @@ class ImageCache:
                 got=exc.strerror or type(exc).__name__,
                 remedy="run `maskloop sync` to fetch it again",
             ) from exc
-
-    def _require_space(self, needed: int) -> None:
-        free = shutil.disk_usage(self.folder).free
-        if free - needed < self.min_free_bytes:
-            raise ResourceError(
-                f"image cache {self.folder}",
-                expected=f"{self.min_free_bytes + needed} bytes free on its disk",
-                got=f"{free}",
-                remedy="free or enlarge the disk, or lower MASKLOOP_MIN_FREE_DISK_BYTES",
-            )
 
 
 def _write_whole(target: Path, data: bytes) -> None:

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from maskloop.log import configure_logging
-from maskloop.processes import find_free_port
+from maskloop.resources import find_free_port
 from maskloop.settings import Settings, load_settings
 from maskloop_studio.connect import connect_project
 from maskloop_studio.demo.annotator import SimulatedAnnotator

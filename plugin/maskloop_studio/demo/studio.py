@@ -8,7 +8,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from dataclasses import asdict, dataclass
@@ -17,7 +16,8 @@ from types import TracebackType
 
 import httpx
 
-from maskloop.errors import ResourceError, StudioError
+from maskloop.errors import StudioError
+from maskloop.resources import check_free_port, find_free_port
 from maskloop_studio.demo.studio_env import (
     STUDIO_VERSION,
     Progress,
@@ -243,15 +243,7 @@ def _load_or_make_login(path: Path) -> StudioLogin:
 
 
 def _claim_port(port: int | None) -> int:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port or 0))
-        except OSError as exc:
-            raise ResourceError(
-                f"port {port}",
-                expected="a free port",
-                got=exc.strerror or str(exc),
-                remedy="choose another port",
-            ) from exc
-        return int(probe.getsockname()[1])
+    if port is None:
+        return find_free_port(HOST)
+    check_free_port(HOST, port)
+    return port

@@ -7,7 +7,6 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from maskloop.errors import ResourceError, StudioError
+from maskloop.errors import StudioError
+from maskloop.resources import check_free_disk
 
 __all__ = ["STUDIO_VERSION", "Progress", "clean_environment", "install_studio", "quiet", "template_path"]
 
@@ -55,7 +55,7 @@ def install_studio(folder: Path, *, progress: Progress = quiet) -> Path:
     with _locked(folder / ".maskloop.lock"):
         if _is_complete(folder):
             return python
-        _require_space(folder)
+        check_free_disk(folder, NEEDED_BYTES, remedy="free some disk, or choose another folder")
         progress(0.0, "creating an environment for Label Studio")
         if _run_pip(python, ["--version"]) is not None:
             _run([sys.executable, "-m", "venv", str(folder)], folder)
@@ -104,17 +104,6 @@ def _write_marker(folder: Path) -> None:
     new = folder / f"{MARKER}.new"
     new.write_text(json.dumps({"version": STUDIO_VERSION}))
     new.replace(folder / MARKER)
-
-
-def _require_space(folder: Path) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < NEEDED_BYTES:
-        raise ResourceError(
-            f"folder {folder}",
-            expected=f"{NEEDED_BYTES // 2**20} MiB free for Label Studio",
-            got=f"{free // 2**20} MiB",
-            remedy="free some disk, or choose another folder",
-        )
 
 
 def _install_packages(python: Path, progress: Progress) -> None:

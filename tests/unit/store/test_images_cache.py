@@ -19,7 +19,7 @@ def test_put_same_image_twice_keeps_one_file(tmp_path: Path) -> None:
 
 def test_put_disk_nearly_full_raises(tmp_path: Path) -> None:
     cache = ImageCache(tmp_path, min_free_bytes=2**62)
-    with pytest.raises(ResourceError, match="bytes free"):
+    with pytest.raises(ResourceError, match="MiB free"):
         cache.put(b"image")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 

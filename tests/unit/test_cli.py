@@ -1,0 +1,85 @@
+"""The command line teaches, says what is wrong in one line, and ends with the right code."""
+
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from maskloop_studio.cli import app
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def _commands(group, prefix="maskloop"):
+    for name, command in sorted(group.commands.items()):
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{prefix} {name}")
+        else:
+            yield f"{prefix} {name}", command
+
+
+COMMANDS = dict(_commands(get_command(app)))
+
+
+def _run(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "maskloop_studio", *arguments],
+        capture_output=True,
+        text=True,
+        env={"PATH": "/usr/bin:/bin", **environment},
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_command_help_says_what_it_does(name):
+    shown = CliRunner().invoke(app, [*name.split()[1:], "--help"])
+    assert shown.exit_code == 0
+    first = (COMMANDS[name].help or "").splitlines()[0]
+    assert first[:30] in shown.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_command_stands_in_the_readme(name):
+    last = name.split()[-1]
+    assert name in README or f"`{last}`" in README
+
+
+def test_settings_of_the_readme_exist():
+    from maskloop.settings import Settings
+
+    named = re.findall(r"`MASKLOOP_([A-Z_]+)`", README)
+    assert [name for name in named if name.lower() not in Settings.model_fields] == []
+
+
+def test_serve_taken_port_ends_with_one_line(tmp_path):
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        done = _run("serve", "--port", str(holder.getsockname()[1]), MASKLOOP_HOME=str(tmp_path))
+    assert done.returncode == 1
+    assert "expected a free port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_connect_without_label_studio_names_the_setting(tmp_path):
+    done = _run("connect", "1", MASKLOOP_HOME=str(tmp_path))
+    assert (done.returncode, "LABEL_STUDIO_URL" in done.stderr) == (1, True)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["worker", "--queue", "sleep"], id="unknown queue"),
+        pytest.param(["demo", "--rounds", "0"], id="no round"),
+        pytest.param(["dance"], id="unknown command"),
+    ],
+)
+def test_wrong_usage_ends_with_two(arguments, tmp_path):
+    assert _run(*arguments, MASKLOOP_HOME=str(tmp_path)).returncode == 2
