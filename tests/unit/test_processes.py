@@ -44,10 +44,10 @@ def test_spawn_parent_killed_takes_the_child_along(tmp_path):
 
 
 def test_end_program_that_ignores_sigterm_is_killed(tmp_path):
-    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
+    code = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
     log = tmp_path / "log"
     process = spawn([sys.executable, "-c", code], log_path=log)
-    while "ready" not in log.read_text():
+    while "1" not in log.read_text():
         time.sleep(0.02)
     end(process, patience_s=0.2)
     assert process.returncode == -signal.SIGKILL
