@@ -81,7 +81,7 @@ def up(host: HostOption = None, port: PortOption = None) -> None:
     """
     from maskloop.log import configure_logging
     from maskloop.settings import load_settings
-    from maskloop_studio.supervisor import Supervisor
+    from maskloop_studio.operations.supervisor import Supervisor
 
     configure_logging()
     settings = load_settings()
@@ -143,7 +143,7 @@ def worker(
 def scheduler() -> None:
     """Queue again what waits in the database without a job, every few seconds."""
     from maskloop.log import configure_logging
-    from maskloop_studio.scheduler import run_scheduler
+    from maskloop_studio.operations.scheduler import run_scheduler
 
     configure_logging()
     run_scheduler(_stop_on_signals())
@@ -198,8 +198,8 @@ def train(
     wait: Annotated[bool, typer.Option(help="Wait for it and show how far it is.")] = True,
 ) -> None:
     """Train on a project's corrections in the background, and promote the new model if it is better."""
-    from maskloop_studio.follow import follow_training
-    from maskloop_studio.intake import request_training
+    from maskloop_studio.job_specs import request_training
+    from maskloop_studio.operations.follow import follow_training
     from maskloop_studio.services import process_services
 
     services = process_services()
@@ -212,7 +212,7 @@ def train(
 @models_app.command("list")
 def models_list(project: ProjectArgument, as_json: JsonOption = False) -> None:
     """List a project's model versions; the champion is what serves."""
-    from maskloop_studio.follow import print_versions
+    from maskloop_studio.operations.follow import print_versions
     from maskloop_studio.services import process_services
 
     print_versions(project, process_services().registry, as_json=as_json)
@@ -226,7 +226,7 @@ def base_model_build(
     steps: Annotated[int | None, typer.Option(help="Training steps [default: as the shipped one].")] = None,
 ) -> None:
     """Train a small model on made-up images from nothing, as the shipped one was."""
-    from maskloop_studio.follow import build_base
+    from maskloop_studio.operations.follow import build_base
 
     build_base(folder, family=family, seed=seed, steps=steps)
 

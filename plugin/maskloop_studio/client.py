@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import httpx
 
 from maskloop.errors import ConfigurationError, StudioError
-from maskloop_studio.client_errors import refused_error, unreachable_error
+from maskloop_studio.access.client_errors import refused_error, unreachable_error
 
 if TYPE_CHECKING:
     from label_studio_sdk.base_client import LabelStudioBase

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from maskloop.errors import LabelConfigError
 from maskloop.log import log_action
-from maskloop_studio.intake import queue_or_wait, renewal_job
+from maskloop_studio.job_specs import queue_or_wait, renewal_job
 from maskloop_studio.label_config import map_labels, parse_label_config
 from maskloop_studio.training import ensure_champion
 
@@ -57,7 +57,7 @@ def connect_project(
         if not new_labels:
             raise
         unmatched = config.all_labels
-    services.store.save_project(project_id, project.label_config)
+    services.store.projects.save(project_id, project.label_config)
     client.connect_backend(project_id, url=backend_url, title=BACKEND_TITLE)
     # `model_version` follows when the first predictions are there: Label Studio takes none it has not seen.
     client.update_project(project_id, sampling="Uncertainty sampling")

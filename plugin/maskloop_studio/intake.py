@@ -14,25 +14,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from maskloop.errors import CodecError, LabelConfigError, MaskloopError, QueueError
+from maskloop.errors import CodecError, LabelConfigError, MaskloopError
 from maskloop.learning.snapshot import split_of
 from maskloop.log import log_action
-from maskloop.queue.jobs import JobQueue, JobSpec, QueueName
+from maskloop.queue.jobs import JobQueue
 from maskloop.types import Correction
+from maskloop_studio.job_specs import event_job, queue_or_wait, renewal_job, request_training
 from maskloop_studio.protocol import WebhookEvent
 
 if TYPE_CHECKING:
-    from maskloop.store.database import Event, Store
+    from maskloop.store.database import Store
+    from maskloop.store.events import Event
     from maskloop_studio.services import Services
 
-__all__ = [
-    "EventReceipt",
-    "process_event",
-    "queue_training",
-    "receive_event",
-    "renewal_job",
-    "request_training",
-]
+__all__ = ["EventReceipt", "process_event", "receive_event"]
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +62,7 @@ def receive_event(event: WebhookEvent, *, store: Store, queue: JobQueue) -> Even
         training_id = request_training(project_id, "Start Training button", store=store, queue=queue)
         return EventReceipt(status="accepted", training_id=training_id)
     subjects = _subjects(event)
-    event_id = store.add_event(
+    event_id = store.events.add(
         key=_event_key(event, project_id),
         action=event.action,
         project_id=project_id,
@@ -79,60 +74,6 @@ def receive_event(event: WebhookEvent, *, store: Store, queue: JobQueue) -> Even
     return EventReceipt(status="accepted")
 
 
-def queue_or_wait(queue: JobQueue, job: JobSpec) -> None:
-    """Queue a job whose row is in the database already; without a queue it waits there for the scheduler."""
-    try:
-        queue.enqueue(job)
-    except QueueError as exc:
-        log_action(logger, "queue unreachable", level=logging.WARNING, job_id=job.job_id, error=exc)
-
-
-def event_job(event_id: int) -> JobSpec:
-    """Return the job that works on an event."""
-    return JobSpec(
-        queue=QueueName.INTAKE,
-        function="maskloop_studio.jobs.process_event",
-        job_id=f"event-{event_id}",
-        arguments={"event_id": event_id},
-        timeout_s=300,
-    )
-
-
-def training_job(training_id: int) -> JobSpec:
-    """Return the job that trains."""
-    return JobSpec(
-        queue=QueueName.TRAIN,
-        function="maskloop_studio.jobs.train",
-        job_id=f"training-{training_id}",
-        arguments={"training_id": training_id},
-        timeout_s=24 * 3600,
-    )
-
-
-def renewal_job(project_id: int) -> JobSpec:
-    """Return the job that predicts a project's unlabelled tasks and pushes what it says."""
-    return JobSpec(
-        queue=QueueName.PREDICT,
-        function="maskloop_studio.jobs.renew_predictions",
-        job_id=f"renewal-{project_id}",
-        arguments={"project_id": project_id},
-        timeout_s=24 * 3600,
-    )
-
-
-def request_training(project_id: int, reason: str, *, store: Store, queue: JobQueue) -> int:
-    """Ask for a training of a project; one that waits already serves the new wish too."""
-    training_id = store.request_training(project_id, reason)
-    log_action(logger, "training requested", project_id=project_id, training_id=training_id, reason=reason)
-    queue_training(training_id, queue=queue)
-    return training_id
-
-
-def queue_training(training_id: int, *, queue: JobQueue) -> None:
-    """Queue a training that was asked for."""
-    queue_or_wait(queue, training_job(training_id))
-
-
 def process_event(event: Event, services: Services) -> None:
     """Do what an event asks for, and mark it done; a failure is noted and tried again later."""
     store = services.store
@@ -140,7 +81,7 @@ def process_event(event: Event, services: Services) -> None:
         _dispatch(event, services)
     except Exception as exc:
         # Whatever it is, the event must stay: it is tried again, and in the end shown as dead.
-        status = store.fail_event(event.event_id, str(exc))
+        status = store.events.fail(event.event_id, str(exc))
         log_action(
             logger,
             "event failed",
@@ -153,7 +94,7 @@ def process_event(event: Event, services: Services) -> None:
         if not isinstance(exc, MaskloopError):
             logger.exception("event %d", event.event_id)
         return
-    store.finish_event(event.event_id)
+    store.events.finish(event.event_id)
 
 
 def _dispatch(event: Event, services: Services) -> None:
@@ -171,15 +112,15 @@ def _dispatch(event: Event, services: Services) -> None:
         _drop_tasks(event, services)
     elif event.action == "PROJECT_UPDATED":
         project = services.client.project(event.project_id)
-        services.store.save_project(event.project_id, project.label_config)
+        services.store.projects.save(event.project_id, project.label_config)
 
 
 def _drop_tasks(event: Event, services: Services) -> None:
     client, store, project_id = services.client, services.store, event.project_id
     gone = [task_id for task_id in event.subject_ids if client.task(task_id, project_id=project_id) is None]
-    store.delete_corrections(task_ids=gone, project_id=project_id)
+    store.corrections.delete(task_ids=gone, project_id=project_id)
     # On SQLite Label Studio gives a deleted task's number to the next one, which has no prediction yet.
-    store.forget_pushes(project_id, gone)
+    store.pushes.forget(project_id, gone)
 
 
 def take_annotation(annotation_id: int, event: Event, services: Services) -> None:
@@ -187,11 +128,11 @@ def take_annotation(annotation_id: int, event: Event, services: Services) -> Non
     store, client = services.store, services.client
     annotation = client.annotation(annotation_id)
     if annotation is None or annotation.get("was_cancelled"):
-        store.delete_corrections(annotation_ids=[annotation_id], project_id=event.project_id)
+        store.corrections.delete(annotation_ids=[annotation_id], project_id=event.project_id)
         log_action(logger, "correction dropped", annotation_id=annotation_id, event_id=event.event_id)
         return
     correction = _read_annotation(annotation, services)
-    kept = store.save_correction(
+    kept = store.corrections.save(
         correction,
         split=split_of(correction.project_id, correction.task_id, services.settings.holdout_fraction),
         sequence=event.event_id,
@@ -263,7 +204,9 @@ def _read_annotation(annotation: Mapping[str, Any], services: Services) -> Corre
 
 def _train_when_due(project_id: int, services: Services) -> None:
     store, settings = services.store, services.settings
-    new = store.count_corrections(project_id, split="train", after_sequence=store.trained_through(project_id))
+    new = store.corrections.count(
+        project_id, split="train", after_sequence=store.trainings.trained_through(project_id)
+    )
     if new >= settings.train_after:
         request_training(project_id, f"{new} new corrections", store=store, queue=services.queue)
 

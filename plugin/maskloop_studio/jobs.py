@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 
 from maskloop.log import configure_logging, log_action
-from maskloop_studio import intake
+from maskloop_studio.intake import process_event as work_on_event
+from maskloop_studio.job_specs import event_job, training_job
 from maskloop_studio.services import process_services
 
 __all__ = ["process_event", "renew_predictions", "sweep", "train"]
@@ -16,9 +17,9 @@ logger = logging.getLogger(__name__)
 def process_event(event_id: int) -> None:
     """Work on one event (queue: intake)."""
     services = process_services()
-    event = services.store.event(event_id)
+    event = services.store.events.get(event_id)
     if event is not None:
-        intake.process_event(event, services)
+        work_on_event(event, services)
 
 
 def train(training_id: int) -> None:
@@ -43,11 +44,11 @@ def sweep() -> int:
     """
     services = process_services()
     made = 0
-    for event in services.store.due_events():
-        made += services.queue.enqueue(intake.event_job(event.event_id))
+    for event in services.store.events.due():
+        made += services.queue.enqueue(event_job(event.event_id))
     for status in ("queued", "running"):
-        for training in services.store.trainings(status=status):
-            made += services.queue.enqueue(intake.training_job(training.training_id))
+        for training in services.store.trainings.of(status=status):
+            made += services.queue.enqueue(training_job(training.training_id))
     if made:
         log_action(logger, "swept", jobs=made)
     return made

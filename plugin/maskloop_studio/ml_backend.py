@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from maskloop.errors import CodecError, DependencyError
-from maskloop_studio.backend import StudioBackend
 from maskloop_studio.intake import KNOWN_ACTIONS, receive_event
 from maskloop_studio.protocol import PredictRequest, WebhookEvent
 from maskloop_studio.services import process_services
+from maskloop_studio.serving.backend import StudioBackend
 
 __all__ = ["MaskloopModel", "process_backend"]
 

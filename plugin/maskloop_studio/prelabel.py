@@ -12,8 +12,8 @@ from maskloop.errors import MaskloopError
 from maskloop.log import log_action
 from maskloop.types import Prediction
 from maskloop_studio.label_config import LabelConfig, LabelMap, map_labels, parse_label_config
-from maskloop_studio.predicting import predict_uris
 from maskloop_studio.regions import prediction_to_regions
+from maskloop_studio.serving.predicting import predict_uris
 from maskloop_studio.training import ensure_champion
 
 if TYPE_CHECKING:
@@ -73,12 +73,12 @@ def _label_map(config: LabelConfig, champion: ModelVersion) -> LabelMap | None:
 
 def _settle_pushed(project_id: int, champion: ModelVersion, services: Services) -> set[int]:
     """Return the tasks that have the champion's prediction, asking about those where a kill left doubt."""
-    known = services.store.pushed_tasks(project_id, champion.tag)
+    known = services.store.pushes.of(project_id, champion.tag)
     for task_id, prediction_id in known.items():
         if prediction_id is None:
             arrived = services.client.prediction_ids(task_id, champion.tag)
             if arrived:
-                services.store.finish_push(project_id, task_id, champion.tag, arrived[0])
+                services.store.pushes.finish(project_id, task_id, champion.tag, arrived[0])
                 known[task_id] = arrived[0]
     return {task_id for task_id, prediction_id in known.items() if prediction_id is not None}
 
@@ -102,14 +102,14 @@ def _push_shard(
         if prediction is None or isinstance(prediction, MaskloopError):
             log_action(logger, "task not predicted", level=logging.WARNING, task_id=task.id, error=prediction)
             continue
-        services.store.begin_push(project_id, task.id, champion.tag)
+        services.store.pushes.begin(project_id, task.id, champion.tag)
         prediction_id = services.client.create_prediction(
             task.id,
             result=_regions(prediction, label_map, task.id, champion),
             score=prediction.confidence,
             model_version=champion.tag,
         )
-        services.store.finish_push(project_id, task.id, champion.tag, prediction_id)
+        services.store.pushes.finish(project_id, task.id, champion.tag, prediction_id)
         pushed += 1
     return pushed
 

@@ -33,9 +33,9 @@ from maskloop.errors import (
 )
 from maskloop.log import log_action
 from maskloop_studio import protocol as wire
-from maskloop_studio.backend import StudioBackend
+from maskloop_studio.operations.status_page import render_status
 from maskloop_studio.services import Services
-from maskloop_studio.status_page import render_status
+from maskloop_studio.serving.backend import StudioBackend
 
 __all__ = ["create_app"]
 
@@ -132,7 +132,7 @@ def _add_operator_routes(app: FastAPI, backend: StudioBackend) -> None:
         return response
 
     def collect() -> bytes:
-        for status, count in backend.services.store.event_counts().items():
+        for status, count in backend.services.store.events.counts().items():
             events.labels(status).set(count)
         for queue, count in _queue_lengths(backend.services).items():
             waiting.labels(queue).set(count)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from maskloop.segmentation.engine import Engine
     from maskloop.store.database import Store
     from maskloop.store.images import ImageCache
+    from maskloop_studio.access.images import ImageFetcher
     from maskloop_studio.client import StudioClient
-    from maskloop_studio.images import ImageFetcher
 
 __all__ = ["Services", "process_services"]
 
@@ -57,7 +57,7 @@ class Services:
     @functools.cached_property
     def fetcher(self) -> ImageFetcher:
         """Where images come from."""
-        from maskloop_studio.images import ImageFetcher
+        from maskloop_studio.access.images import ImageFetcher
 
         return ImageFetcher(self.settings)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from maskloop.errors import LabelConfigError
 from maskloop.log import log_action
-from maskloop_studio.intake import queue_or_wait, renewal_job
+from maskloop_studio.job_specs import queue_or_wait, renewal_job
 from maskloop_studio.label_config import LabelConfig, map_labels, parse_label_config
 
 if TYPE_CHECKING:
@@ -41,17 +41,17 @@ def run_training_job(training_id: int, services: Services) -> None:
         MaskloopError: the training failed; it is noted in its row as well.
     """
     store = services.store
-    training = store.training(training_id)
+    training = store.trainings.get(training_id)
     if training is None or training.status in ("finished", "failed"):
         return
     try:
         outcome = _train(training_id, training.project_id, services)
     except Exception as exc:
         # Also what nobody foresaw has to end in the row, or the project would wait for ever.
-        store.fail_training(training_id, str(exc))
+        store.trainings.fail(training_id, str(exc))
         log_action(logger, "training failed", level=logging.ERROR, training_id=training_id, error=exc)
         raise
-    store.finish_training(training_id, outcome)
+    store.trainings.finish(training_id, outcome)
     log_action(
         logger,
         "training finished",
@@ -69,15 +69,15 @@ def _train(training_id: int, project_id: int, services: Services) -> dict[str, o
     store, settings = services.store, services.settings
     champion = ensure_champion(project_id, services)
     config = parse_label_config(services.client.project(project_id).label_config)
-    store.start_training(training_id, through_sequence=store.last_sequence(project_id))
+    store.trainings.start(training_id, through_sequence=store.corrections.last_sequence(project_id))
 
     def note(progress: TrainingProgress) -> None:
-        store.note_progress(training_id, step=progress.step, steps=progress.steps)
+        store.trainings.note_progress(training_id, step=progress.step, steps=progress.steps)
 
     verdict = train_and_judge(
         champion,
-        train=store.corrections(project_id, split="train"),
-        holdout=store.corrections(project_id, split="holdout"),
+        train=store.corrections.of(project_id, split="train"),
+        holdout=store.corrections.of(project_id, split="holdout"),
         plan=LabelPlan(labels=config.all_labels, class_of_label=_class_of_label(config, champion.labels)),
         image_cache=services.image_cache,
         registry=services.registry,

@@ -65,11 +65,11 @@ def _work_off(services):
     deadline = time.monotonic() + 10
     done = 0
     while not done and time.monotonic() < deadline:
-        for event in services.store.due_events():
+        for event in services.store.events.due():
             process_event(event, services)
             done += 1
         time.sleep(0.1)
-    assert set(services.store.event_counts()) == {"done"}
+    assert set(services.store.events.counts()) == {"done"}
 
 
 def _square(top=20, left=30, side=60, label="Square"):
@@ -89,18 +89,18 @@ def test_annotation_made_changed_and_deleted_is_followed(services, project):
     task_id = next(services.client.iter_tasks(project.id)).id
     made = _annotate(services, project, task_id, _square(), _square(left=150, label="Ring"))
     _work_off(services)
-    (correction,) = services.store.corrections(project.id)
+    (correction,) = services.store.corrections.of(project.id)
     assert [segment.label for segment in correction.segments] == ["Square", "Ring"]
     assert (correction.edits.added, correction.edits.removed) == (2, 0)
 
     annotation = services.client.annotation(made.annotation_id)
     services.client.update_annotation(made.annotation_id, result=annotation["result"][:1])
     _work_off(services)
-    assert [len(correction.segments) for correction in services.store.corrections(project.id)] == [1]
+    assert [len(correction.segments) for correction in services.store.corrections.of(project.id)] == [1]
 
     services.client.delete_annotation(made.annotation_id)
     _work_off(services)
-    assert services.store.corrections(project.id) == ()
+    assert services.store.corrections.of(project.id) == ()
 
 
 @pytest.mark.studio
@@ -109,7 +109,7 @@ def test_corrections_enough_ask_for_one_training(services, project):
     for task in services.client.iter_tasks(project.id):
         _annotate(services, project, task.id, _square())
         _work_off(services)
-    assert [training.reason for training in services.store.trainings(project.id)] == ["2 new corrections"]
+    assert [training.reason for training in services.store.trainings.of(project.id)] == ["2 new corrections"]
     assert [job.job_id for job in services.queue.drain() if job.queue == "train"] == ["training-1"]
 
 
@@ -118,7 +118,7 @@ def test_skipped_task_is_no_correction(services, project):
     task_id = next(services.client.iter_tasks(project.id)).id
     services.client.create_annotation(task_id, {"result": [], "was_cancelled": True})
     _work_off(services)
-    assert services.store.corrections(project.id) == ()
+    assert services.store.corrections.of(project.id) == ()
 
 
 @pytest.mark.studio
@@ -126,14 +126,14 @@ def test_forged_deletion_takes_nothing_away(services, project):
     task_id = next(services.client.iter_tasks(project.id)).id
     made = _annotate(services, project, task_id, _square())
     _work_off(services)
-    services.store.add_event(
+    services.store.events.add(
         key="forged",
         action="ANNOTATIONS_DELETED",
         project_id=project.id,
         subject_ids=[made.annotation_id],
     )
     _work_off(services)
-    assert len(services.store.corrections(project.id)) == 1
+    assert len(services.store.corrections.of(project.id)) == 1
 
 
 @pytest.mark.studio
@@ -153,7 +153,7 @@ def test_renewal_killed_between_sending_and_noting_sends_no_second_one(services,
     renew_project(project.id, services)
     version = services.client.project(project.id).model_version
     task_id = next(services.client.iter_tasks(project.id)).id
-    with services.store._write() as session:
+    with services.store._sessions.write() as session:
         from maskloop.store.tables import PushedRow
 
         session.query(PushedRow).filter_by(task_id=task_id).update({"prediction_id": None})
@@ -175,8 +175,8 @@ def test_unreadable_regions_wait_as_an_error_instead_of_teaching_emptiness(servi
     }
     services.client.create_annotation(task_id, {"result": [region], "lead_time": 1})
     time.sleep(1)
-    for event in services.store.due_events():
+    for event in services.store.events.due():
         process_event(event, services)
-    assert services.store.corrections(project.id) == ()
-    assert services.store.event_counts().get("pending") == 1
+    assert services.store.corrections.of(project.id) == ()
+    assert services.store.events.counts().get("pending") == 1
     assert json.dumps(services.client.task_annotations(task_id)[0]["result"]).count("broken") == 1

@@ -15,10 +15,10 @@ from maskloop.errors import StudioError
 from maskloop.masks import mask_to_segment, segment_iou
 from maskloop.settings import Settings
 from maskloop.types import EditCounts, Prediction, Segment
+from maskloop_studio.access.images import ImageFetcher
 from maskloop_studio.client import StudioClient, StudioProject
 from maskloop_studio.demo.annotator import SimulatedAnnotator
 from maskloop_studio.demo.studio import RealStudio
-from maskloop_studio.images import ImageFetcher
 from maskloop_studio.label_config import map_labels, parse_label_config
 from maskloop_studio.regions import annotation_to_segments, prediction_to_regions
 

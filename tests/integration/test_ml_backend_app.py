@@ -113,7 +113,7 @@ def test_fit_event_reaches_the_intake(services, tmp_path, call):
 def test_fit_start_training_is_passed_on(services):
     model = ml_backend.MaskloopModel(label_config=CONFIG, train_output=None)
     model.process_event("START_TRAINING", {"project": {"id": 1}}, "18", {})
-    assert services.store.training(1).status == "queued"
+    assert services.store.trainings.get(1).status == "queued"
 
 
 def test_fit_without_event_raises(services):

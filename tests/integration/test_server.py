@@ -154,7 +154,7 @@ def test_predict_prompt_keeps_only_what_was_clicked(client):
 def test_webhook_is_kept_and_queued_once(client, services):
     assert client.post("/webhook", json=_event()).json()["status"] == "accepted"
     assert client.post("/webhook", json=_event()).json()["status"] == "known"
-    assert services.store.event_counts() == {"pending": 1}
+    assert services.store.events.counts() == {"pending": 1}
     assert [job.job_id for job in services.queue.drain()] == ["event-1"]
 
 
@@ -176,7 +176,7 @@ def test_webhook_bad_event_is_refused_and_not_kept(client, services, event):
     answer = client.post("/webhook", json=event)
     assert answer.status_code == 422
     assert "expected" in answer.json()["error"]
-    assert services.store.event_counts() == {}
+    assert services.store.events.counts() == {}
 
 
 def test_webhook_not_json_is_refused(client):
@@ -213,7 +213,7 @@ def test_swap_of_the_champion_drops_no_request(client, services, tiny_model):
     _wait_for_model(client)
     from maskloop_studio.training import model_name
 
-    services.store.save_project(1, CONFIG)
+    services.store.projects.save(1, CONFIG)
     version = services.registry.register(
         model_name(1), tiny_model, labels=("Airplane", "Car"), metrics=None, parent=None, metadata={}
     )
@@ -243,5 +243,5 @@ def test_recorded_traffic_is_answered_in_time(client, services):
         assert answer.status_code == 200, (path.name, answer.text)
         if recorded["path"] == "/predict":
             assert len(answer.json()["results"]) == len(recorded["body"]["tasks"])
-    assert services.store.event_counts() == {"pending": 4}
+    assert services.store.events.counts() == {"pending": 4}
     assert [job.job_id for job in services.queue.drain()][-1] == "training-1"

@@ -29,10 +29,10 @@ from maskloop_studio.demo.report import DemoReport, RoundReport
 from maskloop_studio.demo.rounds import DemoLoop, TaskPlan, plan_tasks
 from maskloop_studio.demo.studio import RealStudio
 from maskloop_studio.demo.studio_env import install_studio
-from maskloop_studio.follow import progress_bar
 from maskloop_studio.label_config import parse_label_config
+from maskloop_studio.operations.follow import progress_bar
+from maskloop_studio.operations.supervisor import Supervisor
 from maskloop_studio.services import Services
-from maskloop_studio.supervisor import Supervisor
 
 __all__ = ["run_demo"]
 

@@ -14,8 +14,8 @@ from maskloop.types import EditCounts, HoldoutMetrics
 from maskloop_studio.demo.annotator import SimulatedAnnotator
 from maskloop_studio.demo.material import DemoImage
 from maskloop_studio.demo.report import RoundReport
-from maskloop_studio.follow import progress_bar, wait_for_training
 from maskloop_studio.label_config import LabelConfig
+from maskloop_studio.operations.follow import progress_bar, wait_for_training
 from maskloop_studio.services import Services
 
 __all__ = ["DemoLoop", "TaskPlan", "plan_tasks"]
@@ -149,19 +149,19 @@ class DemoLoop:
 
     def _training_of_round(self, number: int) -> int:
         self._wait(
-            lambda: len(self.services.store.trainings(self.project_id)) >= number,
+            lambda: len(self.services.store.trainings.of(self.project_id)) >= number,
             f"training {number} to begin",
         )
-        return self.services.store.trainings(self.project_id)[number - 1].training_id
+        return self.services.store.trainings.of(self.project_id)[number - 1].training_id
 
     def _settled(self, model_version: str) -> set[int]:
-        pushed = self.services.store.pushed_tasks(self.project_id, model_version)
+        pushed = self.services.store.pushes.of(self.project_id, model_version)
         return {task_id for task_id, prediction_id in pushed.items() if prediction_id is not None}
 
     def _wait_for_corrections(self, split: str, count: int) -> None:
         store = self.services.store
         self._wait(
-            lambda: store.count_corrections(self.project_id, split=split) >= count,
+            lambda: store.corrections.count(self.project_id, split=split) >= count,
             f"{count} stored corrections ({split})",
         )
 

@@ -8,40 +8,41 @@ import numpy as np
 import pytest
 
 from maskloop.errors import StoreError
-from maskloop.store.database import MAX_ATTEMPTS, Store
+from maskloop.store.database import Store
+from maskloop.store.events import MAX_ATTEMPTS
 
 
 def _event(store, key="a", **changes):
     values = {"key": key, "action": "ANNOTATION_CREATED", "project_id": 1, "subject_ids": [70]} | changes
-    return store.add_event(**values)
+    return store.events.add(**values)
 
 
 def test_add_event_told_twice_is_kept_once(store):
     first = _event(store)
     assert first is not None
     assert _event(store) is None
-    assert [event.event_id for event in store.due_events()] == [first]
+    assert [event.event_id for event in store.events.due()] == [first]
 
 
 def test_event_finished_is_no_longer_due(store):
     number = _event(store)
-    store.finish_event(number)
-    assert store.due_events() == ()
-    assert store.event(number) is None
-    assert store.event_counts() == {"done": 1}
+    store.events.finish(number)
+    assert store.events.due() == ()
+    assert store.events.get(number) is None
+    assert store.events.counts() == {"done": 1}
 
 
 def test_fail_event_waits_longer_then_dies(store):
     number = _event(store)
-    statuses = [store.fail_event(number, "Label Studio is away") for _ in range(MAX_ATTEMPTS)]
+    statuses = [store.events.fail(number, "Label Studio is away") for _ in range(MAX_ATTEMPTS)]
     assert statuses == ["pending"] * (MAX_ATTEMPTS - 1) + ["dead"]
-    assert store.due_events() == ()
+    assert store.events.due() == ()
 
 
 def test_save_correction_comes_back_equal(store, make_correction):
     correction = make_correction()
-    assert store.save_correction(correction, split="train", sequence=1, result="[]")
-    (again,) = store.corrections(1)
+    assert store.corrections.save(correction, split="train", sequence=1, result="[]")
+    (again,) = store.corrections.of(1)
     for field in dataclasses.fields(correction):
         if field.name != "segments":
             assert getattr(again, field.name) == getattr(correction, field.name)
@@ -59,58 +60,58 @@ def test_save_correction_comes_back_equal(store, make_correction):
 )
 def test_save_correction_newest_wins(store, make_correction, later, kept):
     first = make_correction()
-    store.save_correction(first, split="train", sequence=1, result="[]")
+    store.corrections.save(first, split="train", sequence=1, result="[]")
     second = make_correction(updated_at=first.updated_at + timedelta(seconds=later), segments=())
-    assert store.save_correction(second, split="train", sequence=2, result="[]") is kept
-    (now,) = store.corrections(1)
+    assert store.corrections.save(second, split="train", sequence=2, result="[]") is kept
+    (now,) = store.corrections.of(1)
     assert (now.segments == ()) is kept
 
 
 def test_delete_corrections_hides_until_saved_again(store, make_correction):
     correction = make_correction()
-    store.save_correction(correction, split="train", sequence=1, result="[]")
-    assert store.delete_corrections(annotation_ids=[70], project_id=2) == 0
-    assert store.delete_corrections(annotation_ids=[70], project_id=1) == 1
-    assert store.corrections(1) == ()
-    assert store.save_correction(correction, split="train", sequence=2, result="[]")
-    assert len(store.corrections(1)) == 1
+    store.corrections.save(correction, split="train", sequence=1, result="[]")
+    assert store.corrections.delete(annotation_ids=[70], project_id=2) == 0
+    assert store.corrections.delete(annotation_ids=[70], project_id=1) == 1
+    assert store.corrections.of(1) == ()
+    assert store.corrections.save(correction, split="train", sequence=2, result="[]")
+    assert len(store.corrections.of(1)) == 1
 
 
 def test_request_training_waiting_one_serves_the_next_wish(store):
-    first = store.request_training(1, "button")
-    assert store.request_training(1, "20 new corrections") == first
-    store.start_training(first, through_sequence=9)
-    second = store.request_training(1, "button")
+    first = store.trainings.request(1, "button")
+    assert store.trainings.request(1, "20 new corrections") == first
+    store.trainings.start(first, through_sequence=9)
+    second = store.trainings.request(1, "button")
     assert second != first
-    assert store.trained_through(1) == 9
-    assert store.request_training(2, "button") not in (first, second)
+    assert store.trainings.trained_through(1) == 9
+    assert store.trainings.request(2, "button") not in (first, second)
 
 
 def test_training_progress_and_outcome_come_back(store):
-    number = store.request_training(1, "button")
-    store.start_training(number, through_sequence=1)
-    store.note_progress(number, step=3, steps=10)
-    store.finish_training(number, {"promoted": True})
-    training = store.training(number)
+    number = store.trainings.request(1, "button")
+    store.trainings.start(number, through_sequence=1)
+    store.trainings.note_progress(number, step=3, steps=10)
+    store.trainings.finish(number, {"promoted": True})
+    training = store.trainings.get(number)
     assert training is not None
     assert (training.status, training.step, training.outcome) == ("finished", 3, {"promoted": True})
 
 
 def test_pushed_tasks_unfinished_push_stays_in_doubt(store):
-    store.begin_push(1, 7, "v1")
-    store.begin_push(1, 7, "v1")
-    store.begin_push(1, 8, "v1")
-    store.finish_push(1, 8, "v1", 800)
-    assert store.pushed_tasks(1, "v1") == {7: None, 8: 800}
-    assert store.pushed_tasks(1, "v2") == {}
+    store.pushes.begin(1, 7, "v1")
+    store.pushes.begin(1, 7, "v1")
+    store.pushes.begin(1, 8, "v1")
+    store.pushes.finish(1, 8, "v1", 800)
+    assert store.pushes.of(1, "v1") == {7: None, 8: 800}
+    assert store.pushes.of(1, "v2") == {}
 
 
 def test_forget_pushes_task_number_can_be_used_again(store):
     for task_id in (7, 8):
-        store.begin_push(1, task_id, "v1")
-        store.finish_push(1, task_id, "v1", 10 * task_id)
-    store.forget_pushes(1, [7])
-    assert store.pushed_tasks(1, "v1") == {8: 80}
+        store.pushes.begin(1, task_id, "v1")
+        store.pushes.finish(1, task_id, "v1", 10 * task_id)
+    store.pushes.forget(1, [7])
+    assert store.pushes.of(1, "v1") == {8: 80}
 
 
 def test_store_many_writers_lose_nothing(settings):
@@ -125,7 +126,7 @@ def test_store_many_writers_lose_nothing(settings):
         thread.start()
     for thread in threads:
         thread.join()
-    assert stores[0].event_counts() == {"pending": 100}
+    assert stores[0].events.counts() == {"pending": 100}
     for opened in stores:
         opened.close()
 

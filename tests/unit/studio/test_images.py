@@ -10,8 +10,8 @@ import pytest
 
 from maskloop.errors import ImageError
 from maskloop.settings import Settings
-from maskloop_studio.images import ImageFetcher
-from maskloop_studio.origin import origin_of
+from maskloop_studio.access.images import ImageFetcher
+from maskloop_studio.access.origin import origin_of
 
 TOKEN = "0123456789abcdef" * 2 + "01234567"
 PERSONAL = "eyJhbGciOiJub25lIn0.eyJleHAiOjk5OTk5OTk5OTl9.c2ln"

@@ -19,7 +19,8 @@ from maskloop_studio.training import model_name
 if TYPE_CHECKING:
     from maskloop.learning.registry import ModelRegistry
     from maskloop.learning.training import TrainingProgress
-    from maskloop.store.database import Store, Training
+    from maskloop.store.database import Store
+    from maskloop.store.trainings import Training
 
 __all__ = ["build_base", "follow_training", "print_versions", "progress_bar", "wait_for_training"]
 
@@ -58,7 +59,7 @@ def wait_for_training(
     with progress_bar() as bar:
         shown = bar.add_task(f"training {training_id}", total=None)
         while time.monotonic() < deadline:
-            training = store.training(training_id)
+            training = store.trainings.get(training_id)
             if training is not None and training.status == "finished":
                 return training
             if training is None or training.status == "failed":

@@ -19,7 +19,7 @@ import httpx
 
 from maskloop.errors import ImageError
 from maskloop.settings import Settings
-from maskloop_studio.origin import StudioAuth, origin_of, pin_public
+from maskloop_studio.access.origin import StudioAuth, origin_of, pin_public
 
 __all__ = ["ImageFetcher"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 
-from maskloop.store.database import Store, Training
+from maskloop.store.database import Store
+from maskloop.store.trainings import Training
 
 __all__ = ["render_status"]
 
@@ -23,8 +24,8 @@ LAST = 20
 def render_status(store: Store, queue_lengths: Mapping[str, int]) -> str:
     """Return the page as HTML."""
     waiting = [(name, str(count)) for name, count in queue_lengths.items()] or [("queue", "unreachable")]
-    events = [(status, str(count)) for status, count in sorted(store.event_counts().items())]
-    trainings = [_training_row(training) for training in reversed(store.trainings()[-LAST:])]
+    events = [(status, str(count)) for status, count in sorted(store.events.counts().items())]
+    trainings = [_training_row(training) for training in reversed(store.trainings.of()[-LAST:])]
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>maskloop</title><style>{STYLE}</style>"
         "<h1>maskloop</h1>"

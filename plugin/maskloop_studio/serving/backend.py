@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 from maskloop.errors import CodecError, LabelConfigError, MaskloopError, QueueError
 from maskloop.log import log_action
 from maskloop.types import Prediction
-from maskloop_studio.intake import receive_event, renewal_job
+from maskloop_studio.intake import receive_event
+from maskloop_studio.job_specs import renewal_job
 from maskloop_studio.label_config import LabelMap, map_labels, parse_label_config
-from maskloop_studio.predicting import predict_uris
-from maskloop_studio.prompts import keep_prompted
 from maskloop_studio.protocol import (
     JobStatusRequest,
     JobStatusResponse,
@@ -29,7 +28,9 @@ from maskloop_studio.protocol import (
     project_number,
 )
 from maskloop_studio.regions import prediction_to_regions
-from maskloop_studio.served import ModelDirectory, ServedModel
+from maskloop_studio.serving.predicting import predict_uris
+from maskloop_studio.serving.prompts import keep_prompted
+from maskloop_studio.serving.served import ModelDirectory, ServedModel
 
 if TYPE_CHECKING:
     from maskloop_studio.services import Services
@@ -130,7 +131,9 @@ class StudioBackend:
         """
         head, _, number = request.job.rpartition("-")
         training = (
-            self.services.store.training(int(number)) if head == "training" and number.isdecimal() else None
+            self.services.store.trainings.get(int(number))
+            if head == "training" and number.isdecimal()
+            else None
         )
         if training is None:
             raise CodecError(

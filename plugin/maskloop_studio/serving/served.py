@@ -97,7 +97,7 @@ class ModelDirectory:
     def refresh(self) -> None:
         """Look once for new champions, and load them."""
         with self._changed:
-            wanted = sorted(self._wanted | set(self._services.store.project_ids()))
+            wanted = sorted(self._wanted | set(self._services.store.projects.ids()))
         for project_id in wanted:
             champion = self._services.registry.champion(model_name(project_id))
             known = self._served.get(project_id)

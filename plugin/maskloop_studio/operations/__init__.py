@@ -1,0 +1,1 @@
+"""Running the parts and looking at them: supervisor, scheduler, progress, status page."""

@@ -1,0 +1,1 @@
+"""What the server answers with: which model for which project, images to predictions to regions."""
