@@ -98,11 +98,8 @@ def process_event(event: Event, services: Services) -> None:
 
 
 def _dispatch(event: Event, services: Services) -> None:
-    if event.action == "ANNOTATIONS_DELETED":
-        # Asked back rather than believed: a forged event must not take an annotator's work away.
-        for annotation_id in event.subject_ids:
-            take_annotation(annotation_id, event, services)
-    elif event.action in ANNOTATION_ACTIONS:
+    if event.action in ANNOTATION_ACTIONS:
+        # A deletion too is asked back, not believed: a forged one must not take anybody's work away.
         for annotation_id in event.subject_ids:
             take_annotation(annotation_id, event, services)
         _train_when_due(event.project_id, services)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import Engine as SqlEngine
-from sqlalchemy import create_engine, event
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
@@ -43,6 +43,9 @@ class Sessions:
     def write(self) -> Iterator[Session]:
         """Give a session that is committed at the end, or rolled back by an error."""
         with _translated("write"), self._make.begin() as session:
+            if self._engine.dialect.name == "sqlite":
+                # A transaction that reads before it writes would fail where another one wrote in between.
+                session.execute(text("BEGIN IMMEDIATE"))
             yield session
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import JSON, DateTime, Dialect, Index, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy import JSON, DateTime, Dialect, Index, Text, TypeDecorator, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 __all__ = ["Base", "CorrectionRow", "EventRow", "ProjectRow", "PushedRow", "TrainingRow"]
@@ -89,7 +89,17 @@ class TrainingRow(Base):
     """One training of one project, from the wish to the verdict."""
 
     __tablename__ = "trainings"
-    __table_args__ = (Index("ix_trainings_project_status", "project_id", "status"),)
+    __table_args__ = (
+        Index("ix_trainings_project_status", "project_id", "status"),
+        # Of each project at most one waits, whoever asks at the same moment.
+        Index(
+            "ux_trainings_waiting",
+            "project_id",
+            unique=True,
+            sqlite_where=text("status = 'queued'"),
+            postgresql_where=text("status = 'queued'"),
+        ),
+    )
 
     training_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     project_id: Mapped[int]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import func, select, update
+from sqlalchemy.exc import IntegrityError
 
 from maskloop.store.sessions import Sessions, now
 from maskloop.store.tables import TrainingRow
@@ -37,17 +39,23 @@ class TrainingBook:
 
     def request(self, project_id: int, reason: str) -> int:
         """Ask for a training; return the number of the one that waits already, or of a new one."""
-        with self._sessions.write() as session:
-            waiting = session.scalar(
+        row = TrainingRow(project_id=project_id, reason=reason, requested_at=now())
+        while True:
+            waiting = self._waiting(project_id)
+            if waiting is not None:
+                return waiting
+            with contextlib.suppress(IntegrityError):  # somebody else asked between the two
+                with self._sessions.write() as session:
+                    session.add(row)
+                return row.training_id
+
+    def _waiting(self, project_id: int) -> int | None:
+        with self._sessions.read() as session:
+            return session.scalar(
                 select(TrainingRow.training_id).where(
                     TrainingRow.project_id == project_id, TrainingRow.status == "queued"
                 )
             )
-            if waiting is not None:
-                return waiting
-            row = TrainingRow(project_id=project_id, reason=reason, requested_at=now())
-            session.add(row)
-        return row.training_id
 
     def start(self, training_id: int, *, through_sequence: int) -> None:
         """Mark a training as running on the corrections up to an event."""

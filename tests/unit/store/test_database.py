@@ -87,6 +87,23 @@ def test_request_training_waiting_one_serves_the_next_wish(store):
     assert store.trainings.request(2, "button") not in (first, second)
 
 
+def test_request_training_many_at_once_make_one(settings):
+    stores = [Store(settings.resolved_database_url) for _ in range(4)]
+    numbers = []
+    threads = [
+        threading.Thread(target=lambda opened=opened: numbers.append(opened.trainings.request(1, "button")))
+        for opened in stores
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(numbers) == 4
+    assert len(set(numbers)) == 1
+    for opened in stores:
+        opened.close()
+
+
 def test_training_progress_and_outcome_come_back(store):
     number = store.trainings.request(1, "button")
     store.trainings.start(number, through_sequence=1)
