@@ -12,6 +12,7 @@ from maskloop.types import BoolMask, Segment
 
 __all__ = [
     "crop_mask",
+    "drop_duplicates",
     "drop_specks",
     "mask_to_segment",
     "paste_segment",
@@ -79,6 +80,20 @@ def drop_specks(segment: Segment, least_share: float) -> Segment:
     kept_hw, (top, left) = crop_mask(np.isin(labels_hw, wanted))
     offset_yx = (segment.offset_yx[0] + top, segment.offset_yx[1] + left)
     return dataclasses.replace(segment, mask_hw=kept_hw, offset_yx=offset_yx)
+
+
+def drop_duplicates(segments: tuple[Segment, ...], most_iou: float) -> tuple[Segment, ...]:
+    """Return the segments without those that say again what a better one said, whatever their labels.
+
+    Args:
+        segments: best first.
+        most_iou: 0..1; a segment with more IoU with an earlier one that stays is dropped.
+    """
+    kept: list[Segment] = []
+    for segment in segments:
+        if all(segment_iou(segment, better) <= most_iou for better in kept):
+            kept.append(segment)
+    return tuple(kept)
 
 
 def segment_iou(first: Segment, second: Segment) -> float:

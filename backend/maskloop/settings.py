@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     part_threshold: Fraction = Field(
         0.02, description="the least share of a segment's area that a separate part of it may have"
     )
+    duplicate_threshold: Fraction = Field(
+        0.7, description="instance: a segment with more IoU than this with a better one is dropped"
+    )
     max_batch: int = Field(8, ge=1, le=256, description="images in one forward pass")
     torch_threads: int = Field(0, ge=0, description="0 leaves the choice to torch")
 

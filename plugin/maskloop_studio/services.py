@@ -77,12 +77,7 @@ class Services:
         settings = self.settings
         return Engine(
             task=settings.task,
-            thresholds=Thresholds(
-                score=settings.score_threshold,
-                mask=settings.mask_threshold,
-                overlap=settings.overlap_threshold,
-                part=settings.part_threshold,
-            ),
+            thresholds=Thresholds.from_settings(settings),
             max_batch=settings.max_batch,
             device=settings.device,
         )

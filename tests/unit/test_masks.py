@@ -5,6 +5,7 @@ import pytest
 
 from maskloop.masks import (
     crop_mask,
+    drop_duplicates,
     drop_specks,
     mask_to_segment,
     paste_segment,
@@ -60,6 +61,16 @@ def test_drop_specks_small_part_goes_and_crop_follows():
     kept = drop_specks(segment, 0.1)
     assert (kept.area, kept.offset_yx, kept.mask_hw.shape) == (24, (4, 5), (4, 6))
     assert drop_specks(segment, 0.01) is segment
+
+
+def test_drop_duplicates_better_one_stays_and_neighbour_too():
+    def square(left, score, label="disc"):
+        mask = np.ones((10, 10), dtype=np.bool_)
+        return Segment(mask_hw=mask, offset_yx=(0, left), label=label, score=score)
+
+    best, again, beside = square(0, 0.9), square(1, 0.8, label="ring"), square(6, 0.7)
+    assert drop_duplicates((best, again, beside), 0.7) == (best, beside)
+    assert drop_duplicates((best, again, beside), 0.9) == (best, again, beside)
 
 
 def test_drop_specks_equal_parts_all_stay():

@@ -20,6 +20,7 @@ from maskloop.learning.registry import ModelRegistry
 from maskloop.learning.training import FinetuneRecipe, TrainingProgress
 from maskloop.log import log_action
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from maskloop.segmentation.postprocess import Thresholds
 from maskloop.settings import Settings
 from maskloop.store.images import ImageCache
 from maskloop.types import Correction, HoldoutMetrics, ModelVersion, Segment
@@ -194,7 +195,13 @@ def recipe_from(settings: Settings) -> FinetuneRecipe:
 def _judge(
     checkpoint: Checkpoint, examples: list[TrainingExample], plan: LabelPlan, settings: Settings
 ) -> HoldoutMetrics:
-    return evaluate_checkpoint(checkpoint, examples, labels=plan.classes, task=settings.task)
+    return evaluate_checkpoint(
+        checkpoint,
+        examples,
+        labels=plan.classes,
+        task=settings.task,
+        thresholds=Thresholds.from_settings(settings),
+    )
 
 
 def _examples(

@@ -21,6 +21,7 @@ from maskloop.types import HoldoutMetrics, Prediction, Segment, SegmentationTask
 if TYPE_CHECKING:
     from maskloop.learning.dataset import TrainingExample
     from maskloop.segmentation.checkpoint import Checkpoint
+    from maskloop.segmentation.postprocess import Thresholds
 
 __all__ = ["evaluate", "evaluate_checkpoint"]
 
@@ -77,6 +78,7 @@ def evaluate_checkpoint(
     *,
     labels: Sequence[str] | None = None,
     task: SegmentationTask = SegmentationTask.INSTANCE,
+    thresholds: Thresholds | None = None,
     batch: int = 8,
 ) -> HoldoutMetrics:
     """Return how good a model is on examples.
@@ -87,12 +89,14 @@ def evaluate_checkpoint(
         labels: classes that count; what the model says of others is left out. None for those the model can
             name and those that occur.
         task: how the model is asked; for "semantic" each class of an image is judged as one area.
+        thresholds: as the model is served with; the defaults of Thresholds where none are given.
         batch: images in one forward pass.
 
     Raises:
         ImageError: an example's image cannot be read.
     """
     from maskloop.learning.dataset import load_example_image
+    from maskloop.segmentation.postprocess import Thresholds
     from maskloop.segmentation.predict import predict_images
 
     truths = [example.segments for example in examples]
@@ -102,7 +106,9 @@ def evaluate_checkpoint(
     predictions: list[Prediction] = []
     for start in range(0, len(examples), batch):
         images = [load_example_image(example) for example in examples[start : start + batch]]
-        predictions.extend(predict_images(checkpoint, images, task=task))
+        predictions.extend(
+            predict_images(checkpoint, images, task=task, thresholds=thresholds or Thresholds())
+        )
     counted = [_only_labels(prediction, frozenset(labels)) for prediction in predictions]
     return evaluate(counted, truths, labels, stuff_labels=_stuff_labels(checkpoint, labels, task))
 

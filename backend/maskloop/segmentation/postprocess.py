@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from maskloop.masks import crop_mask
 from maskloop.segmentation.upsample import Window, reach_window, upsample_window
+from maskloop.settings import Settings
 from maskloop.types import BoolMask, Segment, SegmentationTask
 
 __all__ = [
@@ -38,12 +40,24 @@ class Thresholds:
     mask: float = 0.5  # the least probability of a pixel
     overlap: float = 0.8  # panoptic: the least share of a mask that others leave to it
     part: float = 0.0  # the least share of a segment's area that a separate part of it may have
+    duplicate: float = 1.0  # instance: a segment with more IoU than this with a better one is the same object
 
     def __post_init__(self) -> None:
-        for name in ("score", "mask", "overlap", "part"):
+        for name in ("score", "mask", "overlap", "part", "duplicate"):
             value = getattr(self, name)
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f"Thresholds.{name}: expected 0..1, got {value}")
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Return what the settings say, for serving and judging alike."""
+        return cls(
+            score=settings.score_threshold,
+            mask=settings.mask_threshold,
+            overlap=settings.overlap_threshold,
+            part=settings.part_threshold,
+            duplicate=settings.duplicate_threshold,
+        )
 
 
 def instance_segments(

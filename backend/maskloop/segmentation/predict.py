@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskloop.masks import drop_specks
+from maskloop.masks import drop_duplicates, drop_specks
 from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.postprocess import Thresholds, segments_of
 from maskloop.segmentation.preprocess import images_to_batch, resized_size
@@ -95,6 +95,8 @@ def _predict_batch(
         )
         if thresholds.part > 0:
             segments = tuple(drop_specks(segment, thresholds.part) for segment in segments)
+        if task is SegmentationTask.INSTANCE and thresholds.duplicate < 1:
+            segments = drop_duplicates(segments, thresholds.duplicate)
         class_probs_qk = class_logits_qk.float().softmax(dim=-1).cpu().numpy().astype(np.float64)
         confidence = image_confidence(class_probs_qk, [segment.score for segment in segments])
         yield Prediction(segments=segments, size_hw=size_hw, confidence=confidence)
