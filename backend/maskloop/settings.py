@@ -81,6 +81,11 @@ class Settings(BaseSettings):
     max_image_bytes: int = Field(64 * 2**20, ge=1)
     max_image_pixels: int = Field(100_000_000, ge=1)
     image_timeout_s: float = Field(20.0, gt=0)
+    image_retries: int = Field(2, ge=0, le=10, description="after the first try, within the timeout")
+    image_cache_bytes: int = Field(10 * 2**30, ge=0, description="of fetched images that no correction needs")
+    allow_private_images: bool = Field(
+        False, description="fetch images from private addresses other than Label Studio's own"
+    )
     min_free_disk_bytes: int = Field(256 * 2**20, ge=0)
 
     # learning
