@@ -15,7 +15,7 @@ from pydantic_settings import (
 )
 
 from maskloop.errors import ConfigurationError
-from maskloop.types import SegmentationTask
+from maskloop.types import AnnotationRule, SegmentationTask
 
 __all__ = ["BASE_MODEL", "BASE_ONEFORMER", "Settings", "load_settings"]
 
@@ -89,6 +89,9 @@ class Settings(BaseSettings):
     min_free_disk_bytes: int = Field(256 * 2**20, ge=0)
 
     # learning
+    annotation_rule: AnnotationRule = Field(
+        AnnotationRule.NEWEST, description="which of several annotations of one task counts"
+    )
     train_after: int = Field(20, ge=1, description="corrections that start a training")
     holdout_fraction: Fraction = 0.2
     train_steps: int = Field(200, ge=1)

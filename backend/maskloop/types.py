@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "AnnotationRule",
     "BoolMask",
     "Correction",
     "EditCounts",
@@ -33,6 +34,14 @@ class SegmentationTask(StrEnum):
     INSTANCE = "instance"
     SEMANTIC = "semantic"
     PANOPTIC = "panoptic"
+
+
+class AnnotationRule(StrEnum):
+    """Which of several annotators' annotations of one task counts."""
+
+    NEWEST = "newest"  # saved last
+    FIRST = "first"  # made first
+    GROUND_TRUTH = "ground-truth"  # marked as ground truth, else the newest
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,6 +122,7 @@ class Correction:
     edits: EditCounts = field(default_factory=EditCounts)
     lead_time_s: float | None = None  # seconds the annotator spent
     model_version: str | None = None  # whose prediction was corrected
+    ground_truth: bool = False  # somebody marked it as the truth
 
     def __post_init__(self) -> None:
         if self.updated_at.tzinfo is None:

@@ -195,6 +195,7 @@ def _read_annotation(annotation: Mapping[str, Any], services: Services) -> Corre
         segments=content.segments,
         edits=count_edits(annotation["result"], predicted_ids),
         lead_time_s=annotation.get("lead_time"),
+        ground_truth=bool(annotation.get("ground_truth")),
         model_version=prediction.get("model_version") if prediction else None,
     )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskloop.errors import TrainingError
+from maskloop.learning.choice import choose_corrections
 from maskloop.learning.dataset import TrainingExample
 from maskloop.learning.evaluation import evaluate_checkpoint
 from maskloop.learning.finetune import finetune
@@ -23,7 +24,7 @@ from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, save_c
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.settings import Settings
 from maskloop.store.images import ImageCache
-from maskloop.types import Correction, HoldoutMetrics, ModelVersion, Segment
+from maskloop.types import AnnotationRule, Correction, HoldoutMetrics, ModelVersion, Segment
 
 __all__ = ["LabelPlan", "Verdict", "register_base", "train_and_judge"]
 
@@ -112,7 +113,7 @@ def train_and_judge(
 
     Args:
         champion: what serves now.
-        train: corrections to learn from; of several for one task the newest counts.
+        train: corrections to learn from; of several for one task one counts, by the rule of the settings.
         holdout: corrections to judge on; never learnt from.
         plan: the next model's classes.
         image_cache: holds the corrections' images.
@@ -125,8 +126,8 @@ def train_and_judge(
         TrainingError: there is nothing to learn from, or training diverged.
     """
     started = time.monotonic()
-    examples = _examples(train, plan, image_cache)
-    judged = _examples(holdout, plan, image_cache)
+    examples = _examples(train, plan, image_cache, settings.annotation_rule)
+    judged = _examples(holdout, plan, image_cache, settings.annotation_rule)
     if not examples:
         raise TrainingError(
             f"training of {champion.name}",
@@ -205,20 +206,15 @@ def _judge(
 
 
 def _examples(
-    corrections: Iterable[Correction], plan: LabelPlan, image_cache: ImageCache
+    corrections: Iterable[Correction], plan: LabelPlan, image_cache: ImageCache, rule: AnnotationRule
 ) -> list[TrainingExample]:
-    newest: dict[int, Correction] = {}
-    for correction in corrections:
-        known = newest.get(correction.task_id)
-        if known is None or known.updated_at < correction.updated_at:
-            newest[correction.task_id] = correction
     return [
         TrainingExample(
             image=image_cache.path(correction.image_key),
             segments=tuple(_as_class(segment, plan) for segment in correction.segments),
             key=f"{correction.project_id}/{correction.task_id}/{correction.annotation_id}",
         )
-        for _, correction in sorted(newest.items())
+        for correction in choose_corrections(corrections, rule)
     ]
 
 

@@ -56,6 +56,7 @@ class CorrectionBook:
                     removed=correction.edits.removed,
                     lead_time_s=correction.lead_time_s,
                     model_version=correction.model_version,
+                    ground_truth=correction.ground_truth,
                     deleted=False,
                 )
             )
@@ -129,4 +130,5 @@ def _correction(row: CorrectionRow) -> Correction:
         edits=EditCounts(kept=row.kept, changed=row.changed, added=row.added, removed=row.removed),
         lead_time_s=row.lead_time_s,
         model_version=row.model_version,
+        ground_truth=row.ground_truth,
     )

@@ -38,6 +38,7 @@ class ProjectRow(Base):
 
     project_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     label_config: Mapped[str] = mapped_column(Text)
+    options: Mapped[dict[str, object]] = mapped_column(JSON, default=dict)  # from the backend's extra_params
     connected_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
@@ -82,6 +83,7 @@ class CorrectionRow(Base):
     removed: Mapped[int]
     lead_time_s: Mapped[float | None]
     model_version: Mapped[str | None]
+    ground_truth: Mapped[bool] = mapped_column(default=False)
     deleted: Mapped[bool] = mapped_column(default=False)
 
 
