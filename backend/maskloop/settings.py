@@ -61,6 +61,16 @@ class Settings(BaseSettings):
     max_batch: int = Field(8, ge=1, le=256, description="images in one forward pass")
     torch_threads: int = Field(0, ge=0, description="0 leaves the choice to torch")
 
+    # drawing
+    prefer_control: str = Field(
+        "first",
+        description="where several controls have a label: first, both, a kind such as polygon, or a name",
+    )
+    polygon_tolerance_px: float = Field(
+        1.0, ge=0, le=1000, description="how far a polygon's outline may move"
+    )
+    polygon_max_vertices: int = Field(200, ge=4, description="of one polygon, where its IoU stays at 0.98")
+
     # places
     home: Path = Field(Path(".maskloop"), description="database, image cache, models, queue")
     database_url: str | None = Field(None, description="default: SQLite in the home")

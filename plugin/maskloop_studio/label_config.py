@@ -1,19 +1,21 @@
-"""What a label config says about segmentation: which control, which label, which class of the model.
+"""What a label config says about segmentation: its image, its drawing tools, their labels, its task.
 
 Parsed by label-studio-sdk's `LabelInterface`; a config is foreign input, so its size and form are checked
-first.
+first. Which class of the model goes where is `label_map.py`'s.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from maskloop.errors import LabelConfigError
+from maskloop.types import SegmentationTask
+from maskloop_studio.controls import Control, ControlKind, LabelConfig
+from maskloop_studio.label_map import ControlPreference, LabelMap, LabelTarget, map_labels
 
 __all__ = [
     "Control",
@@ -26,129 +28,39 @@ __all__ = [
     "parse_label_config",
 ]
 
-ControlKind: TypeAlias = Literal["brush", "polygon"]
-ControlPreference: TypeAlias = Literal["first", "brush", "polygon", "both"]
-
 MAX_CONFIG_CHARS = 2**20
+TASK_ATTRIBUTE, THRESHOLD_ATTRIBUTE = "maskloop_task", "model_score_threshold"
 FIELD_PATTERN = re.compile(r"\$(\w+)\Z")
-KIND_OF_TAG: Mapping[str, ControlKind] = {"brushlabels": "brush", "polygonlabels": "polygon"}
+KINDS: tuple[ControlKind, ...] = ("brush", "polygon", "rectangle", "ellipse", "keypoint")
+KIND_OF_TAG: Mapping[str, ControlKind] = {f"{kind}labels": kind for kind in KINDS}
+KIND_OF_BARE_TAG: Mapping[str, ControlKind] = {kind: kind for kind in KINDS}
 EXAMPLE = (
     '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
     '<Label value="Car"/></BrushLabels></View>'
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Control:
-    """One `<BrushLabels>` or `<PolygonLabels>`."""
-
-    name: str  # a region's `from_name`
-    kind: ControlKind
-    to_name: str  # the `<Image>` it draws on
-    labels: tuple[str, ...]  # as regions carry them, in the config's order
-    aliases: Mapping[str, str] = field(
-        default_factory=dict
-    )  # `predicted_values` (and a shown value) -> label
-
-    @property
-    def region_type(self) -> str:
-        """A region's `type`, which is also the key of its labels."""
-        return f"{self.kind}labels"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelConfig:
-    """The segmentation part of a label config."""
-
-    image_name: str  # the `<Image>`'s name, a region's `to_name`
-    image_field: str  # the key of a task's `data` that holds the image
-    controls: tuple[Control, ...]  # in the config's order, at least one
-
-    @property
-    def all_labels(self) -> tuple[str, ...]:
-        """Every label once, in the config's order."""
-        return tuple(dict.fromkeys(label for control in self.controls for label in control.labels))
-
-    def control(self, name: str) -> Control | None:
-        """Return the control of this name, if there is one."""
-        return next((control for control in self.controls if control.name == name), None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelTarget:
-    """Where one class of the model is drawn."""
-
-    control: Control
-    label: str  # as the control spells it
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelMap:
-    """Classes of a model -> where Label Studio shows them."""
-
-    config: LabelConfig
-    targets: Mapping[str, tuple[LabelTarget, ...]]  # class -> one target, or one per control
-    unmatched_classes: tuple[str, ...] = ()  # of the model, shown nowhere
-    unmatched_labels: tuple[str, ...] = ()  # of the config, which the model does not know yet
-
-    def targets_of(self, model_label: str) -> tuple[LabelTarget, ...]:
-        """Return where a class is drawn; nothing for a class that the config does not have."""
-        return self.targets.get(model_label, ())
-
-
 def parse_label_config(xml: str) -> LabelConfig:
     """Return what a label config says about segmentation.
+
+    Read are `<BrushLabels>`, `<PolygonLabels>`, `<RectangleLabels>`, `<EllipseLabels>` and
+    `<KeyPointLabels>`, and `<Brush>`, `<Polygon>`, `<Rectangle>`, `<Ellipse>` and `<KeyPoint>` together with
+    each `<Labels>` of the same image. `model_score_threshold="0.5"` on one of them (or on its `<Labels>`) is
+    its least score; `maskloop_task="panoptic"` on a `<View>` or a control is the task, the first one counts.
 
     Args:
         xml: the project's labeling interface, at most 1 MiB.
 
     Raises:
-        LabelConfigError: not XML, or without an `<Image>` and a `<BrushLabels>` or `<PolygonLabels>` on it.
+        LabelConfigError: not XML, or without an `<Image>` and a drawing tool with labels on it, or with a
+            threshold or a task that is none.
 
     Source:
-        https://labelstud.io/tags/brushlabels, https://labelstud.io/tags/polygonlabels
+        https://labelstud.io/tags/brushlabels, https://labelstud.io/tags/polygonlabels,
+        https://labelstud.io/tags/rectangle, https://labelstud.io/tags/labels
     """
     _refuse_hostile(xml)
     return _parse_known_size(xml)
-
-
-def map_labels(
-    config: LabelConfig, model_labels: Sequence[str], *, prefer: ControlPreference = "first"
-) -> LabelMap:
-    """Return where each class of a model is drawn.
-
-    A class finds its label by the same name, else by the same name in another case, else by the label's
-    `predicted_values`. Where several controls have it, `prefer` decides.
-
-    Args:
-        config: the parsed label config.
-        model_labels: the model's class names.
-        prefer: "first" takes the first control in the config, "brush" or "polygon" the first of that kind
-            where there is one, "both" draws the class in every control that has it.
-
-    Raises:
-        LabelConfigError: no class of the model has a label.
-    """
-    targets: dict[str, tuple[LabelTarget, ...]] = {}
-    for model_label in model_labels:
-        found = _choose(_find_targets(config, model_label), prefer)
-        if found:
-            targets[model_label] = found
-    if not targets:
-        raise LabelConfigError(
-            "label config",
-            expected=f"a label that the model knows ({_shorten(model_labels)})",
-            got=_shorten(config.all_labels),
-            remedy='rename a label, or add predicted_values="<class of the model>" to a <Label>, '
-            "or correct some images by hand so that training teaches the model these labels",
-        )
-    used = {target.label for found in targets.values() for target in found}
-    return LabelMap(
-        config=config,
-        targets=MappingProxyType(targets),
-        unmatched_classes=tuple(label for label in model_labels if label not in targets),
-        unmatched_labels=tuple(label for label in config.all_labels if label not in used),
-    )
 
 
 def _refuse_hostile(xml: str) -> None:
@@ -174,9 +86,13 @@ def _parse_known_size(xml: str) -> LabelConfig:
     images = {name: tag for name, tag in interface._objects.items() if tag.tag.lower() == "image"}
     if not images:
         raise _bad("an <Image>", "none")
-    controls = tuple(_to_controls(interface._controls.values(), images))
+    controls = tuple(_to_controls(list(interface._controls.values()), images))
     if not controls:
-        raise _bad("<BrushLabels> or <PolygonLabels> with labels, drawing on the <Image>", "none")
+        raise _bad(
+            "<BrushLabels> or <PolygonLabels> (or the rectangle, ellipse or key point ones) with labels, "
+            "drawing on the <Image>",
+            "none",
+        )
     image_name = controls[0].to_name
     value = images[image_name].attr.get("value") or ""
     match = FIELD_PATTERN.match(value)
@@ -186,22 +102,78 @@ def _parse_known_size(xml: str) -> LabelConfig:
         image_name=image_name,
         image_field=match[1],
         controls=tuple(control for control in controls if control.to_name == image_name),
+        task=_read_task(interface._tree),
     )
 
 
-def _to_controls(tags: Any, images: Mapping[str, Any]) -> Iterator[Control]:
+def _to_controls(tags: list[Any], images: Mapping[str, Any]) -> Iterator[Control]:
+    namings = [tag for tag in tags if tag.tag.lower() == "labels" and tag.labels]
     for tag in tags:
-        kind = KIND_OF_TAG.get(tag.tag.lower())
-        to_name = next((name.strip() for name in tag.to_name if name.strip() in images), None)
-        if kind is None or to_name is None or not tag.labels:
+        to_name = _image_of(tag, images)
+        if to_name is None:
             continue
-        yield Control(
-            name=tag.name,
-            kind=kind,
-            to_name=to_name,
-            labels=tuple(tag.labels),
-            aliases=MappingProxyType(_aliases(tag.labels_attrs)),
+        kind = KIND_OF_TAG.get(tag.tag.lower())
+        if kind is not None and tag.labels:
+            yield _to_control(tag, kind, to_name, tag, None)
+        kind = KIND_OF_BARE_TAG.get(tag.tag.lower())
+        if kind is not None:
+            for naming in namings:
+                if _image_of(naming, images) == to_name:
+                    yield _to_control(tag, kind, to_name, naming, naming.name)
+
+
+def _image_of(tag: Any, images: Mapping[str, Any]) -> str | None:
+    return next((name.strip() for name in tag.to_name if name.strip() in images), None)
+
+
+def _to_control(tag: Any, kind: ControlKind, to_name: str, naming: Any, labels_name: str | None) -> Control:
+    return Control(
+        name=tag.name,
+        kind=kind,
+        to_name=to_name,
+        labels=tuple(naming.labels),
+        aliases=MappingProxyType(_aliases(naming.labels_attrs)),
+        labels_name=labels_name,
+        score_threshold=_read_threshold(tag, naming),
+        is_prompt=any(
+            str(value).lower() == "true"
+            for name, value in tag.attr.items()
+            if name.lower() in ("smart", "smartonly")
+        ),
+    )
+
+
+def _read_threshold(*tags: Any) -> float | None:
+    text = next((tag.attr[THRESHOLD_ATTRIBUTE] for tag in tags if THRESHOLD_ATTRIBUTE in tag.attr), None)
+    if text is None:
+        return None
+    try:
+        threshold = float(text)
+    except ValueError:
+        threshold = -1.0
+    if not 0.0 <= threshold <= 1.0:
+        raise LabelConfigError(
+            "label config",
+            expected="model_score_threshold as a number 0..1",
+            got=repr(text)[:40],
+            remedy='write for example model_score_threshold="0.5"',
         )
+    return threshold
+
+
+def _read_task(tree: Any) -> SegmentationTask | None:
+    text = next((tag.attrib[TASK_ATTRIBUTE] for tag in tree.iter() if TASK_ATTRIBUTE in tag.attrib), None)
+    if text is None:
+        return None
+    try:
+        return SegmentationTask(text.strip().lower())
+    except ValueError as exc:
+        raise LabelConfigError(
+            "label config",
+            expected=f"{TASK_ATTRIBUTE} out of {', '.join(SegmentationTask)}",
+            got=repr(text)[:40],
+            remedy=f'write for example {TASK_ATTRIBUTE}="instance"',
+        ) from exc
 
 
 def _aliases(labels: Mapping[str, Any]) -> dict[str, str]:
@@ -213,33 +185,6 @@ def _aliases(labels: Mapping[str, Any]) -> dict[str, str]:
             if alias.strip() and alias.strip() != label:
                 aliases.setdefault(alias.strip(), label)
     return aliases
-
-
-def _find_targets(config: LabelConfig, model_label: str) -> list[LabelTarget]:
-    wanted = model_label.strip().casefold()
-    exact, folded, aliased = [], [], []
-    for control in config.controls:
-        by_case = {label.casefold(): label for label in reversed(control.labels)}
-        by_alias = {alias.casefold(): label for alias, label in reversed(list(control.aliases.items()))}
-        if model_label in control.labels:
-            exact.append(LabelTarget(control=control, label=model_label))
-        if wanted in by_case:
-            folded.append(LabelTarget(control=control, label=by_case[wanted]))
-        if wanted in by_alias:
-            aliased.append(LabelTarget(control=control, label=by_alias[wanted]))
-    return exact or folded or aliased
-
-
-def _choose(found: list[LabelTarget], prefer: ControlPreference) -> tuple[LabelTarget, ...]:
-    if prefer == "both":
-        return tuple(found)
-    preferred = [target for target in found if target.control.kind == prefer]
-    return tuple((preferred or found)[:1])
-
-
-def _shorten(labels: Sequence[str], limit: int = 12) -> str:
-    shown = ", ".join(labels[:limit])
-    return f"{shown} and {len(labels) - limit} more" if len(labels) > limit else shown
 
 
 def _bad(expected: str, got: str) -> LabelConfigError:

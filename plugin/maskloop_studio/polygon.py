@@ -21,21 +21,28 @@ from maskloop.types import BoolMask, Segment
 
 __all__ = [
     "Ring",
+    "join_holes",
     "percent_to_ring",
     "ring_to_crop",
     "ring_to_percent",
     "rings_to_mask",
     "segment_to_rings",
+    "turn_ring",
 ]
 
 Ring: TypeAlias = NDArray[np.float64]  # (N, 2): x, y in pixels
 
 MIN_IOU = 0.98  # between a part and its simplified ring
 TOLERANCE_PX = 1.0
-MIN_TOLERANCE_PX, MAX_TOLERANCE_PX = 0.25, 16.0
+SMOOTHING_PX = 0.5  # how far an outline through the middles of its edges is away
+SHRINK, GROW, LADDER_STEPS = 0.8, 1.5, 8  # of the tolerances that are tried
+MAX_TOLERANCE_PX = 16.0
+GRID, CROSSING_GRID = 2**12, 2**20  # steps a pixel, of vertices from outside and of crossings
+NUDGE_PX = np.array([1e-3, 0.618e-3])  # along no edge
 MAX_VERTICES = 200
 MAX_READ_VERTICES = 1_000_000  # of a ring from outside
-MAX_CROSSINGS = 2**26  # edges times the rows they cross, of a ring from outside
+MAX_READ_PERCENT = 1e6  # what lies further away is no drawing
+MAX_CROSSINGS = 2**24  # edges times the rows they cross, of a ring from outside
 
 
 def segment_to_rings(
@@ -43,9 +50,10 @@ def segment_to_rings(
 ) -> list[Ring]:
     """Return one closed ring per part of the segment, the largest part first, holes cut in by keyholes.
 
-    Each part is simplified by Douglas-Peucker within `tolerance_px`, less where its IoU with the mask would
-    fall below 0.98, and more where it has too many vertices and the IoU allows it. The IoU wins over the
-    vertices.
+    Each part is simplified by Douglas and Peucker, from the corners of its pixels and from the middles of
+    their edges; of what stays within `tolerance_px` and has an IoU of at least 0.98 with the mask, the
+    outline with the fewest vertices is taken. Where it has too many, the tolerance grows as far as the IoU
+    allows: the IoU wins over the vertices.
 
     Args:
         segment: one object; parts are what is connected by edges, not by corners.
@@ -131,8 +139,11 @@ def percent_to_ring(points: object, size_hw: tuple[int, int], *, place: str = "p
         raise _broken(place, "pairs of numbers", str(exc)) from exc
     if percent.shape != (len(points), 2) or not np.isfinite(percent).all():
         raise _broken(place, "pairs of finite numbers", f"shape {percent.shape}")
+    if np.abs(percent).max() > MAX_READ_PERCENT:
+        raise _broken(place, f"points within {MAX_READ_PERCENT:.0f} %", f"{np.abs(percent).max():g}")
     height, width = size_hw
-    ring: Ring = percent * (width / 100.0, height / 100.0)
+    # Back to the very place before it was rounded: neighbours then share their border to the last bit.
+    ring: Ring = np.round(percent * (width / 100.0, height / 100.0) * GRID) / GRID
     return ring
 
 
@@ -140,25 +151,46 @@ def _part_to_ring(part_hw: BoolMask, tolerance_px: float, max_vertices: int) -> 
     outer, holes = _trace(part_hw)
     exact = [outer, *holes]
     if tolerance_px <= 0:
-        return _join_holes(outer, holes)
+        return join_holes(outer, holes)
     may_cross = not _is_simple(exact)
+
+    def is_good(rings: Sequence[Ring]) -> bool:
+        return _is_close(rings, part_hw) and (may_cross or _is_simple(rings))
+
+    smooth = [_smooth_steps(ring) for ring in exact]
+    steps = tolerance_px * SHRINK ** np.arange(LADDER_STEPS)
+    candidates = [exact, *([_simplify(ring, step) for ring in exact] for step in steps)]
+    if tolerance_px > SMOOTHING_PX:
+        steps = (tolerance_px - SMOOTHING_PX) * SHRINK ** np.arange(LADDER_STEPS)
+        candidates += [[_simplify(ring, step) for ring in smooth] for step in steps]
+    candidates.sort(key=_count)
+    chosen = next((rings for rings in candidates if is_good(rings)), exact)
     tolerance = tolerance_px
-    chosen = exact
-    while tolerance >= MIN_TOLERANCE_PX:
-        simplified = [_simplify(ring, tolerance) for ring in exact]
-        if _is_close(simplified, part_hw) and (may_cross or _is_simple(simplified)):
-            chosen = simplified
+    while _count(chosen) > max_vertices and tolerance < MAX_TOLERANCE_PX:
+        tolerance *= GROW
+        coarser = [[_simplify(ring, tolerance) for ring in source] for source in (exact, smooth)]
+        good = [rings for rings in coarser if is_good(rings)]
+        if not good:
             break
-        tolerance /= 2
-    tolerance = max(tolerance, MIN_TOLERANCE_PX)
-    while sum(map(len, chosen)) > max_vertices and tolerance < MAX_TOLERANCE_PX:
-        tolerance *= 1.5
-        simplified = [_simplify(ring, tolerance) for ring in exact]
-        if not _is_close(simplified, part_hw):
-            break
-        if may_cross or _is_simple(simplified):
-            chosen = simplified
-    return _join_holes(chosen[0], chosen[1:])
+        chosen = min([chosen, *good], key=_count)
+    return join_holes(chosen[0], chosen[1:])
+
+
+def _count(rings: Sequence[Ring]) -> int:
+    return sum(map(len, rings))
+
+
+def _smooth_steps(ring: Ring) -> Ring:
+    """Return the outline through the middles of its edges, with the corners between edges of 2 and longer.
+
+    So a slanted edge drawn in steps becomes the line between them, half a pixel or less away.
+    """
+    after = np.roll(ring, -1, axis=0)
+    long_after = np.abs(after - ring).sum(axis=1) >= 2
+    corners = np.roll(long_after, 1) & long_after
+    points = np.stack([ring, (ring + after) / 2], axis=1)
+    kept = np.stack([corners, np.ones_like(corners)], axis=1)
+    return _drop_straight(points[kept])
 
 
 def _trace(part_hw: BoolMask) -> tuple[Ring, list[Ring]]:
@@ -170,10 +202,10 @@ def _trace(part_hw: BoolMask) -> tuple[Ring, list[Ring]]:
     rings = [((contour[:, 0, :] - 1 + 1) // 2).astype(np.float64) for contour in contours]
     outer = [ring for ring, links in zip(rings, hierarchy[0], strict=True) if links[3] < 0]
     holes = [ring for ring, links in zip(rings, hierarchy[0], strict=True) if links[3] >= 0]
-    return _turn(_drop_straight(outer[0]), 1), [_turn(_drop_straight(hole), -1) for hole in holes]
+    return turn_ring(_drop_straight(outer[0]), 1), [turn_ring(_drop_straight(hole), -1) for hole in holes]
 
 
-def _turn(ring: Ring, sign: int) -> Ring:
+def turn_ring(ring: Ring, sign: int) -> Ring:
     """Return the ring walked in the direction in which its signed area has this sign."""
     after = np.roll(ring, -1, axis=0)
     area = float(np.sum(ring[:, 0] * after[:, 1] - after[:, 0] * ring[:, 1]))
@@ -197,16 +229,18 @@ def _simplify(ring: Ring, tolerance_px: float) -> Ring:
 
 
 def _is_close(rings: Sequence[Ring], part_hw: BoolMask) -> bool:
-    drawn = _fill(rings, part_hw.shape, "polygon")
-    union = np.count_nonzero(drawn | part_hw)
-    return bool(np.count_nonzero(drawn & part_hw) >= MIN_IOU * union)
+    # A line through pixel centres falls on either side once it is rounded to percent: count it as wrong.
+    first = _fill([ring - NUDGE_PX for ring in rings], part_hw.shape, "polygon")
+    second = _fill([ring + NUDGE_PX for ring in rings], part_hw.shape, "polygon")
+    union = np.count_nonzero(first | second | part_hw)
+    return bool(np.count_nonzero(first & second & part_hw) >= MIN_IOU * union)
 
 
 def _is_simple(rings: Sequence[Ring]) -> bool:
     return bool(shapely.is_valid(shapely.Polygon(rings[0], rings[1:])))
 
 
-def _join_holes(outer: Ring, holes: Sequence[Ring]) -> Ring:
+def join_holes(outer: Ring, holes: Sequence[Ring]) -> Ring:
     """Return one ring: at the outer vertex nearest to each hole, walk to the hole, around it, and back."""
     if not holes:
         return outer
@@ -243,6 +277,8 @@ def _fill(rings: Sequence[Ring], shape_hw: tuple[int, ...], place: str) -> BoolM
     rows = np.arange(total) - np.repeat(np.cumsum(spans) - spans - first, spans)
     slope = (lower[:, 0] - upper[:, 0]) / np.where(spans > 0, lower[:, 1] - upper[:, 1], 1.0)
     crossing = upper[edge, 0] + (rows + 0.5 - upper[edge, 1]) * slope[edge]
+    # So that the same edge crosses at the same place in every crop.
+    crossing = np.round(crossing * CROSSING_GRID) / CROSSING_GRID
     columns = np.clip(np.ceil(crossing - 0.5), 0, width).astype(np.int64)
     kind = np.int16 if len(start) <= np.iinfo(np.int16).max else np.int32
     winding_hw = np.zeros((height, width + 1), dtype=kind)

@@ -13,6 +13,7 @@ from maskloop.log import log_action
 from maskloop.types import Prediction
 from maskloop_studio.label_config import LabelConfig, LabelMap, map_labels, parse_label_config
 from maskloop_studio.regions import prediction_to_regions
+from maskloop_studio.serving.options import PredictionPlan, parse_options, plan_prediction
 from maskloop_studio.serving.predicting import predict_uris
 from maskloop_studio.training import ensure_champion
 
@@ -42,12 +43,14 @@ def renew_project(project_id: int, services: Services) -> int:
     champion = ensure_champion(project_id, services)
     project = client.project(project_id)
     config = parse_label_config(project.label_config)
-    label_map = _label_map(config, champion)
+    label_map = _label_map(config, champion, prefer=services.settings.prefer_control)
+    options = parse_options(services.store.projects.options(project_id))
+    plan = plan_prediction(services.settings, options, config, label_map)
     known = _settle_pushed(project_id, champion, services)
     tasks = (task for task in client.iter_tasks(project_id, only_unlabelled=True) if task.id not in known)
     pushed = 0
     for shard in _shards(tasks):
-        pushed += _push_shard(shard, champion, config, label_map, project_id, services)
+        pushed += _push_shard(shard, champion, config, label_map, plan, project_id, services)
     if (known or pushed) and project.model_version != champion.tag:
         # Without this Label Studio would call live for every task that is opened, and order at random.
         client.update_project(project_id, model_version=champion.tag)
@@ -62,9 +65,9 @@ def renew_project(project_id: int, services: Services) -> int:
     return pushed
 
 
-def _label_map(config: LabelConfig, champion: ModelVersion) -> LabelMap | None:
+def _label_map(config: LabelConfig, champion: ModelVersion, *, prefer: str) -> LabelMap | None:
     try:
-        return map_labels(config, champion.labels)
+        return map_labels(config, champion.labels, prefer=prefer)
     except MaskloopError as exc:
         # A new label set: nothing can be shown until the first corrections have taught it.
         log_action(logger, "no label matches", level=logging.WARNING, model_version=champion.tag, error=exc)
@@ -88,6 +91,7 @@ def _push_shard(
     champion: ModelVersion,
     config: LabelConfig,
     label_map: LabelMap | None,
+    plan: PredictionPlan,
     project_id: int,
     services: Services,
 ) -> int:
@@ -96,6 +100,7 @@ def _push_shard(
         [task.data.get(config.image_field) for task in shard],
         task_ids=[task.id for task in shard],
         source=str(champion.path),
+        plan=plan,
         services=services,
     )
     for task, prediction in zip(shard, predictions, strict=True):
@@ -105,7 +110,7 @@ def _push_shard(
         services.store.pushes.begin(project_id, task.id, champion.tag)
         prediction_id = services.client.create_prediction(
             task.id,
-            result=_regions(prediction, label_map, task.id, champion),
+            result=_regions(prediction, label_map, task.id, champion, plan),
             score=prediction.confidence,
             model_version=champion.tag,
         )
@@ -115,11 +120,16 @@ def _push_shard(
 
 
 def _regions(
-    prediction: Prediction, label_map: LabelMap | None, task_id: int, champion: ModelVersion
+    prediction: Prediction,
+    label_map: LabelMap | None,
+    task_id: int,
+    champion: ModelVersion,
+    plan: PredictionPlan,
 ) -> list[dict[str, object]]:
     if label_map is None:
         return []
-    return prediction_to_regions(prediction, label_map, id_seed=f"{champion.tag}/{task_id}")
+    seed = f"{champion.tag}/{task_id}"
+    return prediction_to_regions(prediction, label_map, id_seed=seed, drawing=plan.drawing)
 
 
 def _shards(tasks: Iterator[StudioTask]) -> Iterator[list[StudioTask]]:

@@ -79,7 +79,7 @@ def _add_studio_routes(app: FastAPI, backend: StudioBackend) -> None:
         return {"status": "UP", "model_class": "maskloop"}
 
     @app.post("/setup")
-    async def setup(request: wire.SetupRequest) -> wire.SetupResponse:
+    def setup(request: wire.SetupRequest) -> wire.SetupResponse:
         return backend.setup(request)
 
     @app.get("/versions")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from maskloop.errors import LabelConfigError
 from maskloop.log import log_action
 from maskloop_studio.job_specs import queue_or_wait, renewal_job
-from maskloop_studio.label_config import LabelConfig, map_labels, parse_label_config
+from maskloop_studio.label_config import LabelConfig, LabelMap, map_labels, parse_label_config
 
 if TYPE_CHECKING:
     from maskloop.learning.training import TrainingProgress
@@ -65,10 +65,13 @@ def run_training_job(training_id: int, services: Services) -> None:
 
 def _train(training_id: int, project_id: int, services: Services) -> dict[str, object]:
     from maskloop.learning.cycle import LabelPlan, train_and_judge
+    from maskloop_studio.serving.options import parse_options, plan_prediction
 
     store, settings = services.store, services.settings
     champion = ensure_champion(project_id, services)
     config = parse_label_config(services.client.project(project_id).label_config)
+    label_map = _label_map(config, champion.labels)
+    asked = plan_prediction(settings, parse_options(store.projects.options(project_id)), config, label_map)
     store.trainings.start(training_id, through_sequence=store.corrections.last_sequence(project_id))
 
     def note(progress: TrainingProgress) -> None:
@@ -78,23 +81,28 @@ def _train(training_id: int, project_id: int, services: Services) -> dict[str, o
         champion,
         train=store.corrections.of(project_id, split="train"),
         holdout=store.corrections.of(project_id, split="holdout"),
-        plan=LabelPlan(labels=config.all_labels, class_of_label=_class_of_label(config, champion.labels)),
+        plan=LabelPlan(labels=config.all_labels, class_of_label=_class_of_label(label_map)),
         image_cache=services.image_cache,
         registry=services.registry,
         settings=settings,
+        task=asked.task,
+        thresholds=asked.thresholds,
         work_dir=settings.runs_dir / f"training-{training_id}",
         on_progress=note,
     )
     return verdict.as_json()
 
 
-def _class_of_label(config: LabelConfig, model_labels: tuple[str, ...]) -> dict[str, str]:
+def _label_map(config: LabelConfig, model_labels: tuple[str, ...]) -> LabelMap | None:
     try:
-        label_map = map_labels(config, model_labels)
+        return map_labels(config, model_labels)
     except LabelConfigError:
-        return {}  # the model knows none of the labels yet: all of them become new classes
-    pairs = ((target.label, name) for name, targets in label_map.targets.items() for target in targets)
+        return None  # the model knows none of the labels yet: all of them become new classes
+
+
+def _class_of_label(label_map: LabelMap | None) -> dict[str, str]:
     classes: dict[str, str] = {}
-    for label, name in pairs:
-        classes.setdefault(label, name)
+    for name, targets in label_map.targets.items() if label_map is not None else ():
+        for target in targets:
+            classes.setdefault(target.label, name)
     return classes

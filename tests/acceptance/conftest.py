@@ -1,6 +1,7 @@
 """A real Label Studio for the session, a headless Chromium, and small pictures to label."""
 
 import io
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -31,6 +32,8 @@ LABEL_CONFIG = """<View><Image name="img" value="$image"/>
 <PolygonLabels name="poly" toName="img"><Label value="House" background="#ff0000"/>
 <Label value="Car" background="#0000ff"/></PolygonLabels></View>"""
 SIZE_HW = (240, 320)
+FORM_TABLE = pytest.StashKey[list[tuple[Any, ...]]]()
+FORM_HEADER = ("family", "task", "form", "segments", "mean IoU", "min IoU", "with the mask")
 
 
 def find_chromium() -> str | None:
@@ -42,6 +45,25 @@ def find_chromium() -> str | None:
 def studio_env_dir() -> Path:
     """Return where Label Studio is installed, or will be."""
     return Path(os.environ.get("MASKLOOP_STUDIO_ENV") or REPOSITORY / ".venv-studio")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print how well masks came back from Label Studio in each form."""
+    rows = config.stash.get(FORM_TABLE, [])
+    if not rows:
+        return
+    terminalreporter.section("through Label Studio and back: IoU with what the form can say")
+    line = "{:<12} {:<9} {:<17} {:>8} {:>9} {:>8} {:>14}"
+    terminalreporter.write_line(line.format(*FORM_HEADER))
+    for *names, count, mean, least, with_mask in rows:
+        figures = ("-" if math.isnan(figure) else f"{figure:.4f}" for figure in (mean, least, with_mask))
+        terminalreporter.write_line(line.format(*names, count, *figures))
+
+
+@pytest.fixture(scope="session")
+def form_table(pytestconfig: pytest.Config) -> list[tuple[Any, ...]]:
+    """Rows for the table at the end: FORM_HEADER, IoUs from 0 to 1, NaN for none."""
+    return pytestconfig.stash.setdefault(FORM_TABLE, [])
 
 
 @pytest.fixture(scope="session")

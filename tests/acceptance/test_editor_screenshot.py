@@ -21,6 +21,10 @@ pytestmark = [pytest.mark.studio, pytest.mark.browser]
 
 SCREENSHOTS = Path(__file__).with_name("screenshots")
 SIZE_HW = (240, 320)
+SHAPES_CONFIG = """<View><Image name="img" value="$image"/>
+<EllipseLabels name="e" toName="img"><Label value="Car" background="#0000ff"/></EllipseLabels>
+<KeyPointLabels name="k" toName="img"><Label value="Tree" background="#00ff00"/></KeyPointLabels>
+<RectangleLabels name="r" toName="img"><Label value="House" background="#ff0000"/></RectangleLabels></View>"""
 WAIT_MS = 60_000
 
 
@@ -112,6 +116,52 @@ def test_editor_shows_our_regions_where_the_masks_are(
     assert mostly(pixels, prediction.segments[2], channel=0)
     assert pixels[110, 90].argmin() == 2, "the hole shows the picture's own yellow"
     assert np.ptp(pixels[20, 20].astype(int)) < 12, "nothing is drawn on the background"
+
+
+def test_editor_shows_rectangle_ellipse_and_point_where_they_are(
+    studio: RealStudio,
+    client: StudioClient,
+    chromium: Any,
+    make_project: Callable[..., StudioProject],
+    make_task: Callable[[int], int],
+) -> None:
+    project = make_project("shapes", SHAPES_CONFIG)
+    task_id = make_task(project.id)
+    config = parse_label_config(project.label_config)
+    regions = prediction_to_regions(
+        make_prediction(), map_labels(config, ["Car", "Tree", "House"]), id_seed=f"{task_id}:maskloop-v1"
+    )
+    client.create_prediction(task_id, regions, model_version="maskloop-v1")
+    client.update_project(project.id, model_version="maskloop-v1")
+
+    page = open_task(chromium, studio, project.id, task_id)
+    page.mouse.move(100, 700)
+    shot = wait_until_still(page)
+    (SCREENSHOTS / "shapes.png").write_bytes(shot)
+    pixels = canvas_pixels(page, shot).astype(int)
+    page.close()
+
+    # The editor may zoom a little: shapes are compared with the picture under them.
+    disc, tinted_disc = is_like(pixels, (206, 186, 92)), is_like(pixels, (164, 148, 121))
+    block, tinted_block = is_like(pixels, (150, 130, 180)), is_like(pixels, (167, 104, 144))
+    point, crown = pixels[..., 1] - pixels[..., 0] > 80, is_like(pixels, (120, 150, 110))
+    ellipse = next(region["value"] for region in regions if region["type"] == "ellipselabels")
+    share = (ellipse["radiusX"] / 100 * SIZE_HW[1] / 50) ** 2  # the disc's radius is 50 pixels
+    assert tinted_disc.sum() / (disc | tinted_disc).sum() == pytest.approx(share, abs=0.04)
+    np.testing.assert_allclose(middle(tinted_disc), middle(disc | tinted_disc), atol=1)
+    assert block.sum() < 0.02 * tinted_block.sum()
+    assert tinted_block.sum() == pytest.approx(75 * 120, rel=0.15)
+    assert point.sum() > 4
+    around = tuple(slice(int(at) - 6, int(at) + 7) for at in middle(point))
+    assert (point | crown)[around].mean() > 0.8  # the rest is the point's soft edge
+
+
+def is_like(pixels: NDArray[np.int_], colour: tuple[int, int, int]) -> BoolMask:
+    return np.asarray(np.abs(pixels - colour).max(axis=-1) <= 8)
+
+
+def middle(mask_hw: BoolMask) -> NDArray[np.float64]:
+    return np.argwhere(mask_hw).mean(axis=0)
 
 
 def mostly(pixels: NDArray[np.uint8], segment: Segment, *, channel: int) -> bool:

@@ -151,6 +151,24 @@ def test_predict_prompt_keeps_only_what_was_clicked(client):
     assert len(prompted) <= 1 < len(everything)
 
 
+def test_setup_extra_params_choose_the_task(make_services):
+    services = make_services(score_threshold=0.0, duplicate_threshold=1.0)
+    services.store.projects.save(1, CONFIG)
+    image = _data_uri()
+    body = {"project": "1.17", "schema": CONFIG, "extra_params": {"task": "semantic"}}
+    with TestClient(create_app(services)) as client:
+        instances = _predict(client, image).json()["results"][0]["result"]
+        assert client.post("/setup", json=body).status_code == 200
+        areas = _predict(client, image).json()["results"][0]["result"]
+    assert len(areas) <= 2 < len(instances), "a semantic answer has one area a class"
+    assert services.store.projects.options(1) == {"task": "semantic"}
+
+
+def test_setup_extra_params_wrong_value_is_refused(client):
+    answer = client.post("/setup", json={"project": "1.17", "extra_params": {"task": "boxes"}})
+    assert (answer.status_code, "extra_params" in answer.json()["error"]) == (422, True)
+
+
 def test_webhook_is_kept_and_queued_once(client, services):
     assert client.post("/webhook", json=_event()).json()["status"] == "accepted"
     assert client.post("/webhook", json=_event()).json()["status"] == "known"

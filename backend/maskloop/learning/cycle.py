@@ -24,7 +24,7 @@ from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, save_c
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.settings import Settings
 from maskloop.store.images import ImageCache
-from maskloop.types import AnnotationRule, Correction, HoldoutMetrics, ModelVersion, Segment
+from maskloop.types import AnnotationRule, Correction, HoldoutMetrics, ModelVersion, Segment, SegmentationTask
 
 __all__ = ["LabelPlan", "Verdict", "register_base", "train_and_judge"]
 
@@ -106,6 +106,8 @@ def train_and_judge(
     image_cache: ImageCache,
     registry: ModelRegistry,
     settings: Settings,
+    task: SegmentationTask,
+    thresholds: Thresholds,
     work_dir: Path,
     on_progress: Callable[[TrainingProgress], None] | None = None,
 ) -> Verdict:
@@ -119,6 +121,8 @@ def train_and_judge(
         image_cache: holds the corrections' images.
         registry: takes the new version.
         settings: batch, steps, rate, seed, margin.
+        task: what the project asks its model for.
+        thresholds: as the model is served with.
         work_dir: where a killed training finds its last checkpoint again.
         on_progress: told now and then how far it is.
 
@@ -147,13 +151,13 @@ def train_and_judge(
         base,
         examples,
         labels=plan.classes,
-        task=settings.task,
+        task=task,
         recipe=recipe_from(settings),
         output_dir=work_dir,
         on_progress=follow,
     )
-    before = _judge(base, judged, plan, settings)
-    after = _judge(challenger, judged, plan, settings)
+    before = _judge(base, judged, plan, task, thresholds)
+    after = _judge(challenger, judged, plan, task, thresholds)
     decision = decide(before, after, margin=settings.promotion_margin)
     version = registry.register(
         champion.name,
@@ -194,14 +198,14 @@ def recipe_from(settings: Settings) -> FinetuneRecipe:
 
 
 def _judge(
-    checkpoint: Checkpoint, examples: list[TrainingExample], plan: LabelPlan, settings: Settings
+    checkpoint: Checkpoint,
+    examples: list[TrainingExample],
+    plan: LabelPlan,
+    task: SegmentationTask,
+    thresholds: Thresholds,
 ) -> HoldoutMetrics:
     return evaluate_checkpoint(
-        checkpoint,
-        examples,
-        labels=plan.classes,
-        task=settings.task,
-        thresholds=Thresholds.from_settings(settings),
+        checkpoint, examples, labels=plan.classes, task=task, thresholds=thresholds
     )
 
 

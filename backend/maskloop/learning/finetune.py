@@ -47,12 +47,13 @@ def finetune(
         should_stop: asked after each step.
 
     Raises:
-        TrainingError: no example, an example of a class that is not among the labels, or a loss that is not
+        TrainingError: an EoMT, no example, an example of a class that is not among the labels, or a loss that is not
             finite.
         TrainingStoppedError: `should_stop` said so; the state is kept.
         ImageError: an example's image cannot be read.
         ModelLoadError: a OneFormer's source is gone.
     """
+    _check_family(base)
     names = merged_labels(base.labels, examples) if labels is None else tuple(labels)
     _check_examples(base, examples, names, output_dir)
     student = with_labels(_with_text_encoder(base), names, seed=recipe.seed)
@@ -92,6 +93,17 @@ def merged_labels(known: Sequence[str], examples: Sequence[TrainingExample]) -> 
     return (*known, *sorted(named - set(known)))
 
 
+def _check_family(base: Checkpoint) -> None:
+    # Its loss compares masks and logits by relative place: on a padded square they would not lie together.
+    if base.family == "eomt":
+        raise TrainingError(
+            f"fine-tuning of {base.source}",
+            expected="a Mask2Former, OneFormer or MaskFormer",
+            got="an EoMT, which can be served only",
+            remedy="choose another MASKLOOP_MODEL for projects that learn",
+        )
+
+
 def _check_examples(
     base: Checkpoint, examples: Sequence[TrainingExample], names: tuple[str, ...], output_dir: Path
 ) -> None:
@@ -128,7 +140,9 @@ def _use_text_encoder(checkpoint: Checkpoint, wanted: bool) -> None:
 
 
 def _max_objects(checkpoint: Checkpoint) -> int:
-    queries = int(checkpoint.model.config.num_queries)
+    config = checkpoint.model.config
+    # MaskFormer keeps the number with its transformer decoder.
+    queries = int(getattr(config, "decoder_config", config).num_queries)
     # OneFormer holds each object against one text, and has fewer of those.
     return queries if checkpoint.task_text is None else min(queries, checkpoint.task_text.text_count)
 

@@ -1,4 +1,4 @@
-"""Checkpoints: plain `from_pretrained` folders of Mask2Former and OneFormer, loaded, saved and relabelled.
+"""Checkpoints: plain `from_pretrained` folders, loaded, saved and relabelled; families.py knows the models.
 
 Sizes, class kinds and OneFormer's tokenizer travel in the folder, beside the weights.
 """
@@ -7,19 +7,26 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
-import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from maskloop.errors import ModelLoadError
+from maskloop.segmentation.families import (
+    Family,
+    family_of,
+    fit_preprocessing,
+    model_class,
+    processor_name,
+    regrow_classes,
+    settle_model,
+)
 from maskloop.segmentation.folder import publish_folder
 from maskloop.segmentation.preprocess import Preprocessing, config_to_preprocessing, preprocessing_to_config
 from maskloop.segmentation.sources import check_torchvision, find_folder, first_line, load_error, read_json
@@ -35,27 +42,23 @@ __all__ = [
     "with_labels",
 ]
 
-Family: TypeAlias = Literal["mask2former", "oneformer"]
 THINGS_KEY = "maskloop_thing_ids"  # in config.json
 CLASS_INFO_FILE = "class_info.json"  # OneFormer's own form: {"0": {"name": "circle", "isthing": 1}}
 PROCESSOR_FILE = "preprocessor_config.json"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 _LOADING = threading.Lock()  # from_pretrained changes torch.nn.init and the log level of the whole process
 
-# Says at every start that a ResNet "may not be compatible" with Mask2Former, which it is
-logging.getLogger("transformers.models.mask2former.configuration_mask2former").setLevel(logging.ERROR)
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Checkpoint:
     """A model with all that is needed to use it."""
 
-    model: Any  # Mask2FormerForUniversalSegmentation or OneFormerForUniversalSegmentation, float32, eval mode
+    model: Any  # as families.model_class gives it, float32, eval mode
     family: Family
     labels: tuple[str, ...]  # class names in the order of their ids
     thing_ids: frozenset[int]  # classes whose objects are counted; all where the checkpoint does not say
     preprocessing: Preprocessing
-    task_text: TaskText | None  # OneFormer's words; None for Mask2Former
+    task_text: TaskText | None  # OneFormer's words; None for the others
     source: str  # as given to load_checkpoint
     device: torch.device
 
@@ -75,19 +78,19 @@ def load_checkpoint(source: str | Path, *, device: str = "auto", training: bool 
         safetensors files, which cannot run code.
 
     Raises:
-        ModelLoadError: no such folder or name, not one of the two families, or damaged files.
+        ModelLoadError: no such folder or name, not one of the families, or damaged files.
         DependencyError: a torchvision that is installed but does not import.
     """
     check_torchvision()
     folder = find_folder(str(source))
     config = read_json(folder / "config.json", source)
-    family = _family(config, source)
+    family = family_of(config, source)
     target = resolve_device(device)
     model = _load_model(family, folder, source, training=training)
     try:
         labels = tuple(str(model.config.id2label[index]) for index in range(model.config.num_labels))
         processor = read_json(folder / PROCESSOR_FILE, source) if (folder / PROCESSOR_FILE).exists() else {}
-        preprocessing = config_to_preprocessing(processor)
+        preprocessing = fit_preprocessing(config_to_preprocessing(processor), family, model.config)
         thing_ids = _thing_ids(config, processor, folder, len(labels))
         task_text = _load_task_text(folder, model.config) if family == "oneformer" else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as exc:
@@ -151,9 +154,7 @@ def with_labels(checkpoint: Checkpoint, labels: Sequence[str], *, seed: int) -> 
     model = copy.deepcopy(checkpoint.model)
     old_ids = {label: index for index, label in enumerate(checkpoint.labels)}
     kept_ids = [old_ids.get(name) for name in names]
-    owner, attribute = _class_head(model, checkpoint.family)
-    setattr(owner, attribute, _regrown_head(getattr(owner, attribute), kept_ids, seed))
-    _resize_criterion(model, checkpoint.family, len(names))
+    regrow_classes(model, checkpoint.family, kept_ids, seed)
     model.config.id2label = dict(enumerate(names))
     model.config.label2id = {name: index for index, name in enumerate(names)}
     thing_ids = frozenset(
@@ -181,30 +182,11 @@ def resolve_device(device: str) -> torch.device:
         ) from exc
 
 
-def _family(config: Mapping[str, Any], source: str | Path) -> Family:
-    kind = config.get("model_type")
-    if kind == "mask2former":
-        return "mask2former"
-    if kind == "oneformer":
-        return "oneformer"
-    raise ModelLoadError(
-        f"model {source}",
-        expected="a Mask2Former or OneFormer checkpoint",
-        got=f"model_type {kind!r}",
-        remedy="set MASKLOOP_MODEL to a checkpoint of one of the two",
-    )
-
-
 def _load_model(family: Family, folder: Path, source: str | Path, *, training: bool) -> Any:
-    import transformers
-
-    kind: Any = transformers.Mask2FormerForUniversalSegmentation
-    extra: dict[str, Any] = {}
-    if family == "oneformer":
-        kind, extra = transformers.OneFormerForUniversalSegmentation, {"is_training": training}
+    extra: dict[str, Any] = {"is_training": training} if family == "oneformer" else {}
     try:
         with _LOADING, _quiet():
-            model, report = kind.from_pretrained(
+            model, report = model_class(family).from_pretrained(
                 folder,
                 dtype=torch.float32,
                 use_safetensors=True,
@@ -214,6 +196,7 @@ def _load_model(family: Family, folder: Path, source: str | Path, *, training: b
             )
     except Exception as exc:  # safetensors, torch, huggingface_hub and the config each raise their own
         raise load_error(source, "whole safetensors weights that fit config.json", exc) from exc
+    settle_model(model, family)
     missing = {name for name in report["missing_keys"] if name in dict(model.named_parameters())}
     missing = {name for name in missing if "text_mapper" not in name}
     if missing:
@@ -272,9 +255,12 @@ def _load_task_text(folder: Path, config: Any) -> TaskText:
 
 def _write_processor(checkpoint: Checkpoint, folder: Path) -> None:
     processor = preprocessing_to_config(checkpoint.preprocessing)
-    processor["image_processor_type"] = "Mask2FormerImageProcessor"
+    processor["image_processor_type"] = processor_name(checkpoint.family)
+    if checkpoint.family == "eomt":  # as its own processor says the same; the model's config has the square
+        edge = max(checkpoint.preprocessing.pad_hw or (checkpoint.model.config.image_size,))
+        size = {"shortest_edge": edge, "longest_edge": edge}
+        processor |= {"size": size, "do_pad": True, "do_split_image": False}
     if checkpoint.task_text is not None:
-        processor["image_processor_type"] = "OneFormerImageProcessor"
         processor["num_text"] = checkpoint.task_text.text_count
         checkpoint.task_text.tokenizer.save_pretrained(folder)
         classes = {
@@ -288,32 +274,3 @@ def _write_processor(checkpoint: Checkpoint, folder: Path) -> None:
 def _to_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     kept = tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype)
     return kept.contiguous()
-
-
-def _class_head(model: Any, family: Family) -> tuple[nn.Module, str]:
-    if family == "mask2former":
-        return model, "class_predictor"
-    return model.model.transformer_module.decoder, "class_embed"
-
-
-def _regrown_head(head: nn.Linear, kept_ids: Sequence[int | None], seed: int) -> nn.Linear:
-    grown = nn.Linear(head.in_features, len(kept_ids) + 1, device=head.weight.device, dtype=head.weight.dtype)
-    generator = torch.Generator().manual_seed(seed)
-    bound = 1 / math.sqrt(head.in_features)
-    with torch.no_grad():
-        fresh = torch.empty(grown.weight.shape).uniform_(-bound, bound, generator=generator)
-        grown.weight.copy_(fresh)
-        grown.bias.zero_()
-        for new, old in enumerate([*kept_ids, head.out_features - 1]):
-            if old is not None:
-                grown.weight[new] = head.weight[old]
-                grown.bias[new] = head.bias[old]
-    return grown
-
-
-def _resize_criterion(model: Any, family: Family, count: int) -> None:
-    criterion = model.criterion
-    weight = torch.ones(count + 1, device=criterion.empty_weight.device)
-    weight[-1] = criterion.eos_coef
-    criterion.empty_weight = weight
-    setattr(criterion, "num_labels" if family == "mask2former" else "num_classes", count)

@@ -37,10 +37,17 @@ class _Request:
     source: str
     checkpoint: Checkpoint
     images: Sequence[RgbImage]
+    task: SegmentationTask
+    thresholds: Thresholds
     future: Future[list[Answer]] = field(default_factory=Future)
     answers: dict[int, Answer] = field(default_factory=dict)
     started: bool = False  # its first image was taken: it can no longer be cancelled
     dropped: bool = False  # it was cancelled before
+
+    def fits(self, other: _Request) -> bool:
+        """Whether both may share a batch."""
+        mine = (self.task, self.thresholds)
+        return self.checkpoint is other.checkpoint and mine == (other.task, other.thresholds)
 
 
 class Engine:
@@ -62,8 +69,8 @@ class Engine:
         """Start the thread.
 
         Args:
-            task: which post-processing, for all requests.
-            thresholds: what counts, for all requests.
+            task: which post-processing, for requests that name none.
+            thresholds: what counts, for requests that name none.
             max_batch: images in one forward pass, of one request or several.
             device: as for load_checkpoint.
             keep: checkpoints held; more while requests for them wait.
@@ -101,12 +108,21 @@ class Engine:
             self._load_now(source, pending)
         return pending.result()
 
-    def submit(self, images: Sequence[RgbImage], *, source: str) -> Future[list[Answer]]:
+    def submit(
+        self,
+        images: Sequence[RgbImage],
+        *,
+        source: str,
+        task: SegmentationTask | None = None,
+        thresholds: Thresholds | None = None,
+    ) -> Future[list[Answer]]:
         """Queue images for a model, loading it first where it is not held.
 
         Args:
             images: uint8 (H, W, 3), upright RGB, any sizes; may be none.
             source: as for load_checkpoint.
+            task: which post-processing; the engine's by default.
+            thresholds: what counts; the engine's by default.
 
         Returns:
             A future of one answer per image, in order: the prediction, or the error of that image. A
@@ -117,7 +133,13 @@ class Engine:
             EngineClosedError: after close().
         """
         checkpoint = self.load(source)
-        request = _Request(source=source, checkpoint=checkpoint, images=tuple(images))
+        request = _Request(
+            source=source,
+            checkpoint=checkpoint,
+            images=tuple(images),
+            task=self._task if task is None else task,
+            thresholds=self._thresholds if thresholds is None else thresholds,
+        )
         if not request.images:
             request.future.set_result([])
             return request.future
@@ -130,9 +152,16 @@ class Engine:
             self._changed.notify_all()
         return request.future
 
-    def predict(self, images: Sequence[RgbImage], *, source: str) -> list[Answer]:
+    def predict(
+        self,
+        images: Sequence[RgbImage],
+        *,
+        source: str,
+        task: SegmentationTask | None = None,
+        thresholds: Thresholds | None = None,
+    ) -> list[Answer]:
         """Return one answer per image; the same as submit, but waits. Safe from any thread."""
-        return self.submit(images, source=source).result()
+        return self.submit(images, source=source, task=task, thresholds=thresholds).result()
 
     @property
     def held(self) -> tuple[str, ...]:
@@ -205,19 +234,17 @@ class Engine:
             batch = self._take()
         if batch:
             images = [request.images[index] for request, index in batch]
-            self._deliver(batch, self._answer(batch[0][0].checkpoint, images))
+            self._deliver(batch, self._answer(batch[0][0], images))
         return True
 
     def _take(self) -> list[tuple[_Request, int]]:
-        """Take the oldest image and others of the same model, as many as fit; forget cancelled requests."""
+        """Take the oldest image and others asked for alike, as many as fit; forget cancelled requests."""
         batch: list[tuple[_Request, int]] = []
         left: deque[tuple[_Request, int]] = deque()
-        checkpoint: Checkpoint | None = None
         for request, index in self._waiting:
-            if checkpoint not in (None, request.checkpoint) or len(batch) == self._max_batch:
+            if len(batch) == self._max_batch or (batch and not request.fits(batch[0][0])):
                 left.append((request, index))
             elif self._start(request):
-                checkpoint = request.checkpoint
                 batch.append((request, index))
         self._waiting = left
         return batch
@@ -230,17 +257,23 @@ class Engine:
                 self._finish(request)
         return not request.dropped
 
-    def _answer(self, checkpoint: Checkpoint, images: list[RgbImage]) -> list[Answer]:
+    def _answer(self, request: _Request, images: list[RgbImage]) -> list[Answer]:
         try:
-            return list(self._predict(checkpoint, images))
+            return list(self._predict(request, images))
         except Exception as exc:
             if len(images) > 1:  # find the one at fault: the others get their prediction
-                return [answer for image in images for answer in self._answer(checkpoint, [image])]
-            return [exc if isinstance(exc, MaskloopError) else _inference_error(checkpoint, images[0], exc)]
+                return [answer for image in images for answer in self._answer(request, [image])]
+            if isinstance(exc, MaskloopError):
+                return [exc]
+            return [_inference_error(request.checkpoint, images[0], exc)]
 
-    def _predict(self, checkpoint: Checkpoint, images: list[RgbImage]) -> list[Prediction]:
+    def _predict(self, request: _Request, images: list[RgbImage]) -> list[Prediction]:
         return predict_images(
-            checkpoint, images, task=self._task, thresholds=self._thresholds, max_batch=self._max_batch
+            request.checkpoint,
+            images,
+            task=request.task,
+            thresholds=request.thresholds,
+            max_batch=self._max_batch,
         )
 
     def _deliver(self, batch: list[tuple[_Request, int]], answers: list[Answer]) -> None:

@@ -7,8 +7,8 @@ background, collapses overlaps and passes every mask through 384x384.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -34,19 +34,25 @@ TILE_VALUES = 1 << 20  # floats of one strip of rows: 4 MB, whatever the image's
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """What counts; each 0..1."""
+    """What counts; each 0..1. Equal thresholds may share a batch."""
 
     score: float = 0.5  # the least score of a segment
     mask: float = 0.5  # the least probability of a pixel
     overlap: float = 0.8  # panoptic: the least share of a mask that others leave to it
     part: float = 0.0  # the least share of a segment's area that a separate part of it may have
     duplicate: float = 1.0  # instance: a segment with more IoU than this with a better one is the same object
+    # the least score of a segment with this label, in place of `score`; for semantic segments the only one
+    score_of_label: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         for name in ("score", "mask", "overlap", "part", "duplicate"):
             value = getattr(self, name)
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f"Thresholds.{name}: expected 0..1, got {value}")
+        object.__setattr__(self, "score_of_label", dict(self.score_of_label))  # nobody else's to change
+        for label, value in self.score_of_label.items():
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"Thresholds.score_of_label[{label!r}]: expected 0..1, got {value}")
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -58,6 +64,10 @@ class Thresholds:
             part=settings.part_threshold,
             duplicate=settings.duplicate_threshold,
         )
+
+    def score_for(self, label: str) -> float:
+        """Return the least score of a segment with this label."""
+        return self.score_of_label.get(label, self.score)
 
 
 def instance_segments(
@@ -79,14 +89,14 @@ def instance_segments(
         mask_logits_qhw: float (Q, h, w), cropped to the part of the input that is not padding.
         labels: K class names in the order of their ids.
         thing_ids: ids of the classes whose objects are counted.
-        thresholds: `score` and `mask`.
+        thresholds: `score`, `score_of_label` and `mask`.
         size_hw: of the image the segments are wanted for.
 
     Returns:
         Best first; empty where nothing was found. Pixels without an object belong to no segment.
     """
     scores_q, classes_q = _class_scores(class_logits_qk)
-    keep_q = scores_q >= thresholds.score
+    keep_q = scores_q >= _floors(labels, thresholds, class_logits_qk.device)[classes_q]
     if thing_ids:
         keep_q &= torch.isin(classes_q, torch.tensor(sorted(thing_ids), device=classes_q.device))
     # few queries are left: one transfer from the device, then crops on the CPU
@@ -97,9 +107,10 @@ def instance_segments(
         kept_nhw, scores_q[keep_q].tolist(), classes_q[keep_q].tolist(), strict=True
     ):
         found = _instance(logits_hw, size_hw, level)
-        if found is not None and score * found[2] >= thresholds.score:
+        label = labels[class_id]
+        if found is not None and score * found[2] >= thresholds.score_for(label):
             mask_hw, offset_yx, mask_score = found
-            segments.append(_segment(mask_hw, offset_yx, labels[class_id], score * mask_score))
+            segments.append(_segment(mask_hw, offset_yx, label, score * mask_score))
     return _best_first(segments)
 
 
@@ -123,7 +134,7 @@ def semantic_segments(
         mask_logits_qhw: float (Q, h, w), cropped to the part of the input that is not padding.
         labels: K class names in the order of their ids.
         thing_ids: not used: a class's objects are one area.
-        thresholds: `mask`.
+        thresholds: `mask`, and `score_of_label` of the labels it names.
         size_hw: of the image the segments are wanted for.
 
     Returns:
@@ -153,8 +164,10 @@ def semantic_segments(
 
     segments = []
     for class_id in np.flatnonzero(counts):
-        mask_hw, offset_yx = crop_mask(class_hw == class_id)
         score = float(totals[class_id] / counts[class_id])
+        if score < thresholds.score_of_label.get(labels[class_id], 0.0):
+            continue
+        mask_hw, offset_yx = crop_mask(class_hw == class_id)
         segments.append(_segment(mask_hw, offset_yx, labels[class_id], score))
     return _best_first(segments)
 
@@ -179,7 +192,7 @@ def panoptic_segments(
         mask_logits_qhw: float (Q, h, w), cropped to the part of the input that is not padding.
         labels: K class names in the order of their ids.
         thing_ids: classes kept apart; segments of any other class are merged.
-        thresholds: all three.
+        thresholds: `score`, `score_of_label`, `mask` and `overlap`.
         size_hw: of the image the segments are wanted for.
 
     Returns:
@@ -192,14 +205,18 @@ def panoptic_segments(
     """
     probs_qk = class_logits_qk.float().softmax(dim=-1)
     scores_q, classes_q = probs_qk.max(dim=-1)
-    keep_q = (classes_q != len(labels)) & (scores_q > thresholds.score)
+    floors_k = _floors(labels, thresholds, class_logits_qk.device)
+    # "no object" has no floor: the last one only keeps the index inside
+    keep_q = (classes_q != len(labels)) & (scores_q > floors_k[classes_q.clamp(max=len(labels) - 1)])
     if not bool(keep_q.any()):
         return ()
     scores_n, classes_n = scores_q[keep_q], classes_q[keep_q].tolist()
-    owner_hw, won_n, own_n = _assign_pixels(mask_logits_qhw[keep_q].float(), scores_n, thresholds, size_hw)
+    owner_hw, won_n, own_n, given_n = _assign_pixels(
+        mask_logits_qhw[keep_q].float(), scores_n, thresholds, size_hw
+    )
     groups: dict[tuple[str, int], list[int]] = {}
     for index, class_id in enumerate(classes_n):
-        if own_n[index] == 0 or won_n[index] / own_n[index] < thresholds.overlap:
+        if given_n[index] == 0 or won_n[index] / own_n[index] < thresholds.overlap:
             continue
         key = ("thing", index) if class_id in thing_ids else ("stuff", class_id)
         groups.setdefault(key, []).append(index)
@@ -230,6 +247,10 @@ def _class_scores(class_logits_qk: Tensor) -> tuple[Tensor, Tensor]:
     return scores_q, classes_q
 
 
+def _floors(labels: Sequence[str], thresholds: Thresholds, device: torch.device) -> Tensor:
+    return torch.tensor([thresholds.score_for(label) for label in labels], device=device)
+
+
 def _instance(
     logits_hw: Tensor, size_hw: tuple[int, int], level: float
 ) -> tuple[BoolMask, tuple[int, int], float] | None:
@@ -247,11 +268,11 @@ def _instance(
 
 def _assign_pixels(
     mask_logits_nhw: Tensor, scores_n: Tensor, thresholds: Thresholds, size_hw: tuple[int, int]
-) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
-    """Return each pixel's query (-1 for none), and per query the pixels it won and those its mask covers."""
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return each pixel's query (-1 for none), and per query its pixels: won, covered by its mask, both."""
     count = mask_logits_nhw.shape[0]
     owner_hw = np.empty(size_hw, dtype=np.int32)
-    won_n, own_n = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
+    won_n, own_n, given_n = np.zeros((3, count), dtype=np.int64)
     for window in _strips(count, size_hw):
         probs_nhw = upsample_window(mask_logits_nhw, size_hw, window).sigmoid_()
         covered_nhw = probs_nhw >= thresholds.mask
@@ -260,9 +281,10 @@ def _assign_pixels(
         )  # argmax takes five times as long
         inside_hw = covered_nhw.gather(0, winner_hw[None])[0]
         won_n += torch.bincount(winner_hw.flatten(), minlength=count).cpu().numpy()
+        given_n += torch.bincount(winner_hw[inside_hw], minlength=count).cpu().numpy()
         own_n += covered_nhw.flatten(1).sum(dim=1, dtype=torch.int64).cpu().numpy()
         owner_hw[window.top : window.bottom] = torch.where(inside_hw, winner_hw, -1).cpu().numpy()
-    return owner_hw, won_n, own_n
+    return owner_hw, won_n, own_n, given_n
 
 
 def _strips(maps: int, size_hw: tuple[int, int]) -> list[Window]:

@@ -28,9 +28,10 @@ def predict_images(
 ) -> list[Prediction]:
     """Return what the model says of each image.
 
-    Both families ignore the pixel mask (transformers #37909), so what stands in the padding of an image
-    would change its result. Only images that are resized to equal sizes share a forward pass: none is
-    padded beyond the size divisor, and an image's result does not depend on its company.
+    The models ignore the pixel mask (transformers #37909), so what stands in the padding of an image
+    would change its result. Only images that are resized to equal sizes share a forward pass, unless all
+    are padded to one size anyway: none is padded more for another, and an image's result does not depend
+    on its company.
 
     Args:
         checkpoint: the model.
@@ -60,9 +61,11 @@ def _groups(checkpoint: Checkpoint, images: Sequence[RgbImage], max_batch: int) 
     groups: dict[tuple[int, int], list[int]] = {}
     for index, image in enumerate(images):
         usable = image.ndim == 3 and min(image.shape) > 0
-        size_hw = (
-            resized_size((image.shape[0], image.shape[1]), checkpoint.preprocessing) if usable else (0, 0)
-        )
+        size_hw = (0, 0)
+        if usable:
+            size_hw = checkpoint.preprocessing.pad_hw or resized_size(
+                (image.shape[0], image.shape[1]), checkpoint.preprocessing
+            )
         groups.setdefault(size_hw, []).append(index)
     for indices in groups.values():
         for start in range(0, len(indices), max_batch):

@@ -27,7 +27,7 @@ __all__ = [
     "resized_size",
 ]
 
-MASK_STRIDE = 4  # pixels: mask logits of both families come at a quarter of the input's size
+MASK_STRIDE = 4  # pixels: mask logits mostly come at a quarter of the input's size
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -39,21 +39,27 @@ class Preprocessing:
     shortest_edge: int | None = 800  # pixels; None with `box_hw` or where images keep their size
     longest_edge: int | None = 1333  # pixels, the cap; None for no cap
     box_hw: tuple[int, int] | None = None  # images are fitted into this, their aspect kept
+    pad_hw: tuple[int, int] | None = (
+        None  # every batch is padded to this at least, with black instead of zero
+    )
     size_divisor: int = 32  # padded sides are multiples of it
+    mask_stride: int = MASK_STRIDE  # pixels of the input for one of the mask logits
     mean: tuple[float, float, float] = IMAGENET_MEAN  # of RGB after rescaling
     std: tuple[float, float, float] = IMAGENET_STD
     rescale: float = 1 / 255  # factor on 0..255
 
     def __post_init__(self) -> None:
-        if self.size_divisor % MASK_STRIDE:
-            raise ValueError(f"size_divisor: expected a multiple of {MASK_STRIDE}, got {self.size_divisor}")
+        if self.size_divisor % self.mask_stride:
+            raise ValueError(
+                f"size_divisor: expected a multiple of {self.mask_stride}, got {self.size_divisor}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
     """Images as the model takes them."""
 
-    pixel_values_bchw: Tensor  # float32, normalised, zero where padded
+    pixel_values_bchw: Tensor  # float32, normalised, where padded zero (black with pad_hw)
     pixel_mask_bhw: Tensor  # int64, 1 on the image, 0 on padding
     valid_sizes_hw: tuple[tuple[int, int], ...]  # each image's size inside the padded batch
     image_sizes_hw: tuple[tuple[int, int], ...]  # each image's size before resizing
@@ -75,8 +81,13 @@ def images_to_batch(images: Sequence[RgbImage], preprocessing: Preprocessing, de
     sizes_hw = [(int(image.shape[0]), int(image.shape[1])) for image in images]
     valid_hw = [resized_size(size, preprocessing) for size in sizes_hw]
     divisor = preprocessing.size_divisor
-    padded_h, padded_w = (-(-max(size[axis] for size in valid_hw) // divisor) * divisor for axis in (0, 1))
+    least_hw = preprocessing.pad_hw or (0, 0)
+    padded_h, padded_w = (
+        max(least_hw[axis], -(-max(size[axis] for size in valid_hw) // divisor) * divisor) for axis in (0, 1)
+    )
     pixels = torch.zeros((len(images), 3, padded_h, padded_w), dtype=torch.float32)
+    if preprocessing.pad_hw is not None:
+        pixels += _normalise(torch.zeros(3, 1, 1), preprocessing)
     mask = torch.zeros((len(images), padded_h, padded_w), dtype=torch.int64)
     for index, (image, (height, width)) in enumerate(zip(images, valid_hw, strict=True)):
         pixels[index, :, :height, :width] = _normalise(_resize(image, (height, width)), preprocessing)
@@ -94,7 +105,7 @@ def resized_size(size_hw: tuple[int, int], preprocessing: Preprocessing) -> tupl
 
     The shorter side becomes `shortest_edge` unless the longer one would pass `longest_edge`. Where the
     checkpoint names a fixed height and width, which transformers stretches every image to, the image is
-    fitted into that box instead. Both sides are rounded to a multiple of MASK_STRIDE, so that padding
+    fitted into that box instead. Both sides are rounded to a multiple of `mask_stride`, so that padding
     begins on a border of the mask logits and can be cut off exactly.
     """
     height, width = size_hw
@@ -106,7 +117,8 @@ def resized_size(size_hw: tuple[int, int], preprocessing: Preprocessing) -> tupl
             scale = min(scale, preprocessing.longest_edge / max(size_hw))
     else:
         scale = 1.0
-    return _to_stride(height * scale), _to_stride(width * scale)
+    stride = preprocessing.mask_stride
+    return _to_stride(height * scale, stride), _to_stride(width * scale, stride)
 
 
 def config_to_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
@@ -175,8 +187,8 @@ def _check_image(image: RgbImage, index: int) -> None:
         )
 
 
-def _to_stride(side: float) -> int:
-    return max(MASK_STRIDE, round(side / MASK_STRIDE) * MASK_STRIDE)
+def _to_stride(side: float, stride: int) -> int:
+    return max(stride, round(side / stride) * stride)
 
 
 def _triple(values: Sequence[float]) -> tuple[float, float, float]:

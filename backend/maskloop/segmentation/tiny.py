@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import nn
 
-from maskloop.segmentation.checkpoint import Checkpoint
+from maskloop.segmentation.checkpoint import Checkpoint, Family
+from maskloop.segmentation.families import fit_preprocessing, settle_model
 from maskloop.segmentation.preprocess import Preprocessing
 from maskloop.segmentation.task_text import TaskText
 
-__all__ = ["TINY", "Tiny", "build_tiny_mask2former", "build_tiny_oneformer"]
+__all__ = [
+    "TINY",
+    "Backbone",
+    "Tiny",
+    "build_tiny_eomt",
+    "build_tiny_mask2former",
+    "build_tiny_maskformer",
+    "build_tiny_oneformer",
+]
 
+Backbone: TypeAlias = Literal["resnet", "swin", "convnext"]
 STAGES = ("stage1", "stage2", "stage3", "stage4")  # strides 4, 8, 16, 32
 # Frequent words become single tokens; all others are spelled letter by letter
 TOKEN_WORDS = ("the", "task", "is", "instance", "semantic", "panoptic", "photo", "with", "a", "an")
@@ -44,6 +54,11 @@ class Tiny:
     swin_depths: tuple[int, ...] = (1, 1, 2, 1)
     swin_heads: tuple[int, ...] = (1, 2, 4, 8)
     swin_window: int = 4
+    convnext_sizes: tuple[int, ...] = (24, 48, 96, 96)
+    convnext_depths: tuple[int, ...] = (1, 1, 2, 1)
+    vit_layers: int = 4
+    vit_query_layers: int = 2  # the last ones, which see the queries
+    vit_patch: int = 16  # pixels
     task_tokens: int = 16
     text_tokens: int = 32
     text_width: int = 64
@@ -59,7 +74,7 @@ def build_tiny_mask2former(
     *,
     seed: int,
     thing_ids: Iterable[int] | None = None,
-    backbone: Literal["resnet", "swin"] = "resnet",
+    backbone: Backbone = "resnet",
     tiny: Tiny = TINY,
 ) -> Checkpoint:
     """Return a Mask2Former with random weights on the CPU.
@@ -68,7 +83,7 @@ def build_tiny_mask2former(
         labels: class names in the order of their ids.
         seed: of the weights; torch's own generator is left as it was.
         thing_ids: classes whose objects are counted; all by default.
-        backbone: "resnet" learns fast on few images, "swin" has the form of the published checkpoints.
+        backbone: "resnet" learns fast on few images, "swin" has the form of most published checkpoints.
         tiny: other sizes.
     """
     from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
@@ -93,6 +108,7 @@ def build_tiny_oneformer(
     seed: int,
     thing_ids: Iterable[int] | None = None,
     training: bool = False,
+    backbone: Backbone = "resnet",
     tiny: Tiny = TINY,
 ) -> Checkpoint:
     """Return a OneFormer with random weights on the CPU, with a tokenizer that spells.
@@ -102,13 +118,14 @@ def build_tiny_oneformer(
         seed: of the weights; torch's own generator is left as it was.
         thing_ids: classes whose objects are counted; all by default.
         training: with the text encoder that its loss needs.
+        backbone: as for Mask2Former.
         tiny: other sizes.
     """
     from transformers import OneFormerConfig, OneFormerForUniversalSegmentation
 
     tokenizer = _spelling_tokenizer()
     config = OneFormerConfig(
-        backbone_config=_backbone("resnet", tiny),
+        backbone_config=_backbone(backbone, tiny),
         conv_dim=tiny.hidden,
         mask_dim=tiny.hidden,
         encoder_layers=tiny.encoder_layers,
@@ -135,20 +152,86 @@ def build_tiny_oneformer(
     return _to_checkpoint(model, "oneformer", labels, thing_ids, text, tiny)
 
 
+def build_tiny_maskformer(
+    labels: Sequence[str],
+    *,
+    seed: int,
+    thing_ids: Iterable[int] | None = None,
+    backbone: Backbone = "resnet",
+    tiny: Tiny = TINY,
+) -> Checkpoint:
+    """Return a MaskFormer with random weights on the CPU; arguments as for Mask2Former."""
+    from transformers import MaskFormerConfig, MaskFormerForInstanceSegmentation
+
+    decoder = {
+        "model_type": "detr",
+        "d_model": tiny.hidden,
+        "num_queries": tiny.queries,
+        "dropout": 0.0,
+        "encoder_layers": 0,
+        "decoder_layers": tiny.decoder_layers,
+        "encoder_attention_heads": tiny.heads,
+        "decoder_attention_heads": tiny.heads,
+        "encoder_ffn_dim": tiny.feedforward,
+        "decoder_ffn_dim": tiny.feedforward,
+    }
+    config = MaskFormerConfig(
+        backbone_config=_backbone(backbone, tiny),
+        decoder_config=decoder,
+        fpn_feature_size=tiny.hidden,
+        mask_feature_size=tiny.hidden,
+        use_auxiliary_loss=True,
+        no_object_weight=tiny.no_object_weight,
+        **_names(labels),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = MaskFormerForInstanceSegmentation(config)
+        _initialise(model)
+    return _to_checkpoint(model, "maskformer", labels, thing_ids, None, tiny)
+
+
+def build_tiny_eomt(
+    labels: Sequence[str], *, seed: int, thing_ids: Iterable[int] | None = None, tiny: Tiny = TINY
+) -> Checkpoint:
+    """Return an EoMT with random weights on the CPU; arguments as for Mask2Former, its input is a square."""
+    from transformers import EomtConfig, EomtForUniversalSegmentation
+
+    config = EomtConfig(
+        hidden_size=tiny.hidden,
+        num_hidden_layers=tiny.vit_layers,
+        num_blocks=tiny.vit_query_layers,
+        num_attention_heads=tiny.heads,
+        mlp_ratio=tiny.feedforward // tiny.hidden,
+        image_size=tiny.shortest_edge,
+        patch_size=tiny.vit_patch,
+        num_register_tokens=1,
+        **_loss_sizes(tiny),
+        **_names(labels),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = EomtForUniversalSegmentation(config)
+        _initialise(model)
+    return _to_checkpoint(model, "eomt", labels, thing_ids, None, tiny)
+
+
 def _to_checkpoint(
     model: Any,
-    family: Literal["mask2former", "oneformer"],
+    family: Family,
     labels: Sequence[str],
     thing_ids: Iterable[int] | None,
     task_text: TaskText | None,
     tiny: Tiny,
 ) -> Checkpoint:
+    settle_model(model, family)
+    edges = Preprocessing(shortest_edge=tiny.shortest_edge, longest_edge=tiny.longest_edge)
     return Checkpoint(
         model=model.eval(),
         family=family,
         labels=tuple(labels),
         thing_ids=frozenset(range(len(labels)) if thing_ids is None else thing_ids),
-        preprocessing=Preprocessing(shortest_edge=tiny.shortest_edge, longest_edge=tiny.longest_edge),
+        preprocessing=fit_preprocessing(edges, family, model.config),
         task_text=task_text,
         source=f"tiny-{family}",
         device=torch.device("cpu"),
@@ -162,19 +245,31 @@ def _shared_sizes(labels: Sequence[str], tiny: Tiny) -> dict[str, Any]:
         "dim_feedforward": tiny.feedforward,
         "decoder_layers": tiny.decoder_layers,
         "num_attention_heads": tiny.heads,
+        **_loss_sizes(tiny),
+        **_names(labels),
+    }
+
+
+def _loss_sizes(tiny: Tiny) -> dict[str, Any]:
+    return {
         "num_queries": tiny.queries,
         "train_num_points": tiny.loss_points,
         "no_object_weight": tiny.no_object_weight,
         "class_weight": tiny.class_weight,
         "mask_weight": tiny.mask_weight,
         "dice_weight": tiny.dice_weight,
+    }
+
+
+def _names(labels: Sequence[str]) -> dict[str, Any]:
+    return {
         "id2label": dict(enumerate(labels)),
         "label2id": {label: index for index, label in enumerate(labels)},
     }
 
 
-def _backbone(kind: Literal["resnet", "swin"], tiny: Tiny) -> Any:
-    from transformers import ResNetConfig, SwinConfig
+def _backbone(kind: Backbone, tiny: Tiny) -> Any:
+    from transformers import ConvNextConfig, ResNetConfig, SwinConfig
 
     stages: dict[str, Any] = {"out_features": list(STAGES)}
     if kind == "resnet":
@@ -184,6 +279,10 @@ def _backbone(kind: Literal["resnet", "swin"], tiny: Tiny) -> Any:
             depths=list(tiny.resnet_depths),
             layer_type="basic",
             **stages,
+        )
+    if kind == "convnext":
+        return ConvNextConfig(
+            hidden_sizes=list(tiny.convnext_sizes), depths=list(tiny.convnext_depths), **stages
         )
     return SwinConfig(
         image_size=tiny.shortest_edge,

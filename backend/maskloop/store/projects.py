@@ -25,6 +25,19 @@ class ProjectBook:
             else:
                 row.label_config = label_config
 
+    def set_options(self, project_id: int, options: dict[str, object]) -> None:
+        """Remember how a project wants to be predicted; nothing happens where it is not connected."""
+        with self._sessions.write() as session:
+            row = session.get(ProjectRow, project_id)
+            if row is not None and row.options != options:
+                row.options = options
+
+    def options(self, project_id: int) -> dict[str, object]:
+        """Return how a project wants to be predicted; empty where nothing was said."""
+        with self._sessions.read() as session:
+            row = session.get(ProjectRow, project_id)
+            return dict(row.options) if row is not None else {}
+
     def ids(self) -> tuple[int, ...]:
         """Return the connected projects."""
         with self._sessions.read() as session:

@@ -95,8 +95,13 @@ def origin_of(url: str) -> str:
     return f"{parsed.scheme}://{host}:{parsed.port or DEFAULT_PORTS[parsed.scheme]}"
 
 
-def pin_public(url: str, *, allow_private: bool) -> PinnedUrl:
+def pin_public(url: str, *, allow_private: bool, turn: int = 0) -> PinnedUrl:
     """Return a URL that goes to an address which was checked, so that a second look-up cannot change it.
+
+    Args:
+        url: http(s).
+        allow_private: take loopback and private networks too.
+        turn: which try this is; where a host has several addresses, each try takes the next.
 
     Raises:
         ImageError: the host is unknown, or one of its addresses is not public.
@@ -116,7 +121,7 @@ def pin_public(url: str, *, allow_private: bool) -> PinnedUrl:
         raise _refused(
             parsed.host, "a host that is known here", "an unknown host", "correct the task"
         ) from exc
-    addresses = [str(entry[4][0]) for entry in found]
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     if not allow_private:
         for address in addresses:
             if not _is_public(address):
@@ -127,7 +132,7 @@ def pin_public(url: str, *, allow_private: bool) -> PinnedUrl:
                     "serve the image through Label Studio; if it is LABEL_STUDIO_URL's host, spell it so",
                 )
     return PinnedUrl(
-        url=str(parsed.copy_with(host=addresses[0])),
+        url=str(parsed.copy_with(host=addresses[turn % len(addresses)])),
         options={
             "headers": {"Host": parsed.netloc.decode("ascii")},
             "extensions": {"sni_hostname": parsed.host},

@@ -28,6 +28,7 @@ from maskloop_studio.protocol import (
     project_number,
 )
 from maskloop_studio.regions import prediction_to_regions
+from maskloop_studio.serving.options import PredictionPlan, ProjectOptions, parse_options, plan_prediction
 from maskloop_studio.serving.predicting import predict_uris
 from maskloop_studio.serving.prompts import keep_prompted
 from maskloop_studio.serving.served import ModelDirectory, ServedModel
@@ -46,16 +47,21 @@ class StudioBackend:
     def __init__(self, services: Services) -> None:
         self.services = services
         self.directory = ModelDirectory(services)
+        self._options: dict[int, ProjectOptions] = {}  # as the last /setup said
 
     def setup(self, request: SetupRequest) -> SetupResponse:
         """Tell the version that answers; Label Studio waits 3 s for it, so nothing is loaded here.
 
         The host and token that Label Studio sends along are left alone: whoever calls this could name any
         host. Only LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY are used.
+
+        Raises:
+            LabelConfigError: the backend's extra_params hold a value that cannot work.
         """
         project_id = project_number(request.project)
         if project_id is not None:
             self.directory.follow(project_id)
+            self._remember_options(project_id, parse_options(request.extra_params))
         return SetupResponse(model_version=self.directory.tag(project_id))
 
     def versions(self) -> VersionsResponse:
@@ -88,15 +94,17 @@ class StudioBackend:
         model = self.directory.current(project_id, timeout_s=settings.predict_deadline_s / 2)
         config = parse_label_config(request.label_config)
         label_map = self._label_map(request, model)
+        plan = plan_prediction(settings, self._options_of(project_id), config, label_map)
         predictions = predict_uris(
             [task.data.get(config.image_field) for task in request.tasks],
             task_ids=[task.id for task in request.tasks],
             source=model.source,
+            plan=plan,
             services=self.services,
             deadline=deadline,
         )
         results = [
-            self._entry(task, prediction, request, label_map, model)
+            self._entry(task, prediction, request, label_map, plan, model)
             for task, prediction in zip(request.tasks, predictions, strict=True)
         ]
         late = sum(prediction is None for prediction in predictions)
@@ -146,9 +154,28 @@ class StudioBackend:
         created = training.started_at.isoformat() if training.started_at else None
         return JobStatusResponse(job_status=status, created_at=created, error=training.error)
 
+    def _remember_options(self, project_id: int, options: ProjectOptions) -> None:
+        if self._options.get(project_id) != options:
+            # The worker that renews predictions is another process: it reads them from the database.
+            self.services.store.projects.set_options(
+                project_id, options.model_dump(mode="json", exclude_defaults=True)
+            )
+            self._options[project_id] = options
+
+    def _options_of(self, project_id: int | None) -> ProjectOptions:
+        if project_id is None:
+            return ProjectOptions()
+        if project_id not in self._options:
+            self._options[project_id] = parse_options(self.services.store.projects.options(project_id))
+        return self._options[project_id]
+
     def _label_map(self, request: PredictRequest, model: ServedModel) -> LabelMap | None:
         try:
-            return map_labels(parse_label_config(request.label_config), model.labels)
+            return map_labels(
+                parse_label_config(request.label_config),
+                model.labels,
+                prefer=self.services.settings.prefer_control,
+            )
         except LabelConfigError as exc:
             # Legitimate for a new label set: annotators draw by hand until the first training knows it.
             log_action(logger, "no label matches", level=logging.WARNING, model_version=model.tag, error=exc)
@@ -160,6 +187,7 @@ class StudioBackend:
         prediction: Prediction | MaskloopError | None,
         request: PredictRequest,
         label_map: LabelMap | None,
+        plan: PredictionPlan,
         model: ServedModel,
     ) -> TaskPrediction | list[TaskPrediction]:
         if prediction is None:
@@ -169,11 +197,10 @@ class StudioBackend:
             return TaskPrediction(result=[], score=0.0, model_version=model.tag)
         if request.params.context is not None:
             prediction = keep_prompted(prediction, request.params.context)
-        regions = (
-            prediction_to_regions(prediction, label_map, id_seed=f"{model.tag}/{task.id}")
-            if label_map
-            else []
-        )
+        regions = []
+        if label_map is not None:
+            seed = f"{model.tag}/{task.id}"
+            regions = prediction_to_regions(prediction, label_map, id_seed=seed, drawing=plan.drawing)
         return TaskPrediction(result=regions, score=prediction.confidence, model_version=model.tag)
 
     def _predict_later(self, project_id: int, late: int) -> None:

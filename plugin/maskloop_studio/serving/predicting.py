@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from maskloop.errors import ImageError, MaskloopError
 from maskloop.segmentation.image import decode_image
 from maskloop.types import Prediction, RgbImage
+from maskloop_studio.serving.options import PredictionPlan
 
 if TYPE_CHECKING:
     from maskloop_studio.services import Services
@@ -23,6 +24,7 @@ def predict_uris(
     *,
     task_ids: Sequence[int | None],
     source: str,
+    plan: PredictionPlan,
     services: Services,
     deadline: float | None = None,
 ) -> list[Prediction | MaskloopError | None]:
@@ -32,6 +34,7 @@ def predict_uris(
         uris: what the tasks say of their images; anything but a text is an error of its task.
         task_ids: the tasks' numbers, for messages and for storage addresses.
         source: the checkpoint that answers.
+        plan: what is asked of it.
         services: fetcher, engine, bounds.
         deadline: `time.monotonic()` after which no further chunk is begun.
 
@@ -48,7 +51,7 @@ def predict_uris(
             _decoded(data, services.settings.max_image_pixels)
             for data in _fetched(uris[chunk], task_ids[chunk], services)
         ]
-        answers.extend(_predicted(images, source, services))
+        answers.extend(_predicted(images, source, plan, services))
     return answers
 
 
@@ -82,8 +85,8 @@ def _decoded(data: bytes | MaskloopError, max_pixels: int) -> RgbImage | Maskloo
 
 
 def _predicted(
-    images: Sequence[RgbImage | MaskloopError], source: str, services: Services
+    images: Sequence[RgbImage | MaskloopError], source: str, plan: PredictionPlan, services: Services
 ) -> list[Prediction | MaskloopError]:
     good = [image for image in images if not isinstance(image, MaskloopError)]
-    answers = iter(services.engine.predict(good, source=source) if good else [])
+    answers = iter(services.engine.predict(good, source=source, task=plan.task, thresholds=plan.thresholds))
     return [image if isinstance(image, MaskloopError) else next(answers) for image in images]

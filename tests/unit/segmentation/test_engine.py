@@ -35,10 +35,12 @@ class Gate:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.opened, self.entered = threading.Event(), threading.Event()
         self.batches: list[tuple[str, int]] = []
+        self.options: list[tuple[SegmentationTask, Thresholds]] = []
         real = engine_module.predict_images
 
         def predict(checkpoint, images, **options):
             self.batches.append((checkpoint.labels[0], len(images)))
+            self.options.append((options["task"], options["thresholds"]))
             self.entered.set()
             assert self.opened.wait(WAIT_S)
             return real(checkpoint, images, **options)
@@ -113,6 +115,46 @@ def test_submit_waiting_requests_of_one_model_share_a_batch(
         gate.opened.set()
         assert all(isinstance(future.result(WAIT_S)[0], Prediction) for future in futures)
     assert gate.batches == [("cat", 1), ("cat", 4), ("dog", 1), ("cat", 1)]
+
+
+def test_submit_only_equal_tasks_and_thresholds_share_a_batch(
+    gate: Gate, cat_dog_folders: dict[str, Path], make_image: Callable[..., RgbImage]
+) -> None:
+    instance, panoptic = SegmentationTask.INSTANCE, SegmentationTask.PANOPTIC
+    strict, same = (Thresholds(score=0.9, score_of_label={"cat": 0.2}) for _ in range(2))
+    asked = [(None, None), (panoptic, None), (None, strict), (instance, None), (None, same), (panoptic, same)]
+    with make_engine() as engine:
+        futures = [engine.submit([make_image()], source=str(cat_dog_folders["cat"]))]
+        assert gate.entered.wait(WAIT_S)
+        for task, thresholds in asked:
+            futures.append(
+                engine.submit(
+                    [make_image()], source=str(cat_dog_folders["cat"]), task=task, thresholds=thresholds
+                )
+            )
+        gate.opened.set()
+        assert all(isinstance(future.result(WAIT_S)[0], Prediction) for future in futures)
+    assert [count for _, count in gate.batches] == [1, 2, 1, 2, 1]
+    default = Thresholds(score=0.01)
+    assert gate.options[1:] == [
+        (instance, default),
+        (panoptic, default),
+        (instance, strict),
+        (panoptic, strict),
+    ]
+
+
+def test_predict_thresholds_of_a_request_are_its_own(
+    cat_dog_folders: dict[str, Path], make_image: Callable[..., RgbImage]
+) -> None:
+    source = str(cat_dog_folders["cat"])
+    with make_engine() as engine:
+        (usual,) = engine.predict([make_image()], source=source)
+        (never,) = engine.predict(
+            [make_image()], source=source, thresholds=Thresholds(score_of_label={"cat": 1.0})
+        )
+        (again,) = engine.predict([make_image()], source=source)
+    assert len(usual.segments) == len(again.segments) > len(never.segments) == 0
 
 
 def test_predict_bad_image_fails_alone(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -153,3 +155,102 @@ def test_decode_image_beyond_pillows_own_guard_is_a_clear_error(monkeypatch: pyt
     with pytest.raises(ImageError, match="expected at most 100 pixels"):
         decode(data, max_pixels=100)
     assert decode(data, max_pixels=20_000).shape == (100, 200, 3)
+
+
+MODES = {  # every mode that files come in, and the colour that a lone pixel of it shows
+    "1": (1, [255, 255, 255]),
+    "L": (9, [9, 9, 9]),
+    "LA": ((9, 0), [255, 255, 255]),
+    "P": (0, [10, 20, 30]),
+    "RGB": ((1, 2, 3), [1, 2, 3]),
+    "RGBA": ((100, 100, 100, 255), [100, 100, 100]),
+    "I;16": (0x1234, [0x12, 0x12, 0x12]),
+}
+
+
+def one_pixel(mode: str) -> Image.Image:
+    image = Image.new(mode, (1, 1), MODES[mode][0])
+    if mode == "P":
+        image.putpalette([10, 20, 30])
+    return image
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_decode_image_one_pixel_of_any_mode_is_its_colour(mode: str) -> None:
+    assert decode(encode(one_pixel(mode))).tolist() == [[MODES[mode][1]]]
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
+def test_decode_image_exif_orientation_of_other_modes_is_upright(mode: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(PIXELS).convert(mode)
+    plain = decode(encode(stored))
+    assert np.array_equal(decode(encode(stored, exif=exif)), UPRIGHT[orientation](plain))
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "TIFF"])
+def test_decode_image_exif_orientation_of_other_formats_is_upright(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    blocks = np.kron(PIXELS, np.ones((16, 16, 1), dtype=np.uint8))  # large enough to survive JPEG
+    decoded = decode(encode(Image.fromarray(blocks), kind, quality=95, exif=exif))
+    expected = UPRIGHT[orientation](blocks)
+    assert decoded.shape == expected.shape
+    assert np.abs(decoded.astype(int) - expected).mean() < 4
+
+
+@pytest.mark.parametrize("value", [0, 9, 65535])
+def test_decode_image_unknown_orientation_stays_as_stored(value: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    assert np.array_equal(decode(encode(Image.fromarray(PIXELS), exif=exif)), PIXELS)
+
+
+def test_decode_image_cmyk_tiff_is_rgb() -> None:
+    image = Image.new("CMYK", (3, 2), (255, 0, 255, 0))
+    assert decode(encode(image, "TIFF"))[1, 2].tolist() == pytest.approx([0, 255, 0], abs=2)
+
+
+def test_decode_image_half_transparent_is_blended_with_white() -> None:
+    assert decode(encode(Image.new("RGBA", (1, 1), (0, 0, 0, 128))))[0, 0].tolist() == [127, 127, 127]
+
+
+def test_decode_image_sixteen_bit_colour_keeps_upper_byte() -> None:
+    rows = b"\x00" + b"".join(value.to_bytes(2, "big") for value in (0x1234, 0x00FF, 0xFFFF))
+    decoded = decode(png(1, 1, zlib.compress(rows), depth=16, colour=2))
+    assert decoded.tolist() == [[[0x12, 0x00, 0xFF]]]
+
+
+def png(width: int, height: int, pixels: bytes, *, depth: int = 8, colour: int = 0) -> bytes:
+    """Return a PNG written by hand: its header may claim anything."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in parts
+    )
+
+
+@pytest.mark.parametrize(("width", "height"), [(60_000, 60_000), (2**31 - 1, 1), (1, 2**31 - 1)], ids=str)
+def test_decode_image_bomb_is_refused_by_its_header(width: int, height: int) -> None:
+    with pytest.raises(ImageError, match=r"expected at most 1000000 pixels, got .*\d"):
+        decode(png(width, height, zlib.compress(b"")))
+
+
+def test_decode_image_more_data_than_its_header_says_is_cut_off() -> None:
+    pixels = zlib.compress(bytes(5_000_000))
+    assert decode(png(2, 2, pixels)).tolist() == [[[0] * 3] * 2] * 2
+
+
+def test_decode_image_text_bomb_beside_the_pixels_is_an_error() -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_text("comment", "x" * 80_000_000, zip=True)
+    data = encode(Image.fromarray(PIXELS), pnginfo=info)
+    assert len(data) < 200_000
+    with pytest.raises(ImageError, match="upload it again"):
+        decode(data)

@@ -228,3 +228,46 @@ def test_segments_are_sorted_best_first(task: SegmentationTask) -> None:
 def test_thresholds_outside_range_raise(name: str) -> None:
     with pytest.raises(ValueError, match=rf"Thresholds\.{name}: expected 0\.\.1, got 1\.5"):
         Thresholds(**{name: 1.5})
+
+
+def test_thresholds_of_a_label_outside_range_raise() -> None:
+    with pytest.raises(ValueError, match=r"score_of_label\['cat'\]: expected 0\.\.1, got -0\.5"):
+        Thresholds(score_of_label={"cat": -0.5})
+
+
+def test_thresholds_keep_their_own_copy_and_stay_hashable() -> None:
+    given = {"cat": 0.2}
+    thresholds = Thresholds(score_of_label=given)
+    given["cat"] = 0.9
+    assert (thresholds.score_for("cat"), thresholds.score_for("dog")) == (0.2, 0.5)
+    assert thresholds == Thresholds(score_of_label={"cat": 0.2}) != Thresholds()
+    assert hash(thresholds) == hash(Thresholds(score_of_label={"cat": 0.2}))
+
+
+@pytest.mark.parametrize("task", SegmentationTask)
+def test_segments_score_of_a_label_is_in_place_of_score(task: SegmentationTask, make_logits: Logits) -> None:
+    class_logits_qk, mask_logits_qhw = make_logits([(0, (0, 0, 6, 6)), (1, (9, 9, 15, 15))])
+    class_logits_qk[:] = torch.tensor([[1.9, 0.0, -9.0], [0.0, 1.9, -9.0]])  # 0.87 each
+    logits = (class_logits_qk, mask_logits_qhw)
+    labels_of = {
+        name: sorted(segment.label for segment in segments_of(task)(**everything(logits, **thresholds)))
+        for name, thresholds in {
+            "none": {},
+            "stricter": {"score_of_label": {"class0": 0.95}},
+            "laxer": {"score": 0.95, "score_of_label": {"class1": 0.5}},
+            "other": {"score_of_label": {"class9": 1.0}},
+        }.items()
+    }
+    assert labels_of["none"] == labels_of["other"] == ["class0", "class1"]
+    assert labels_of["stricter"] == ["class1"]
+    both = task is SegmentationTask.SEMANTIC  # only a label's own floor counts there
+    assert labels_of["laxer"] == (["class0", "class1"] if both else ["class1"])
+
+
+def test_panoptic_segments_hidden_stuff_lends_no_score(make_logits: Logits) -> None:
+    boxes = [(0, 0, 16, 8), (0, 8, 16, 16), (4, 10, 8, 12)]  # the last lies under the second
+    class_logits_qk, mask_logits_qhw = make_logits([(1, boxes[0]), (0, boxes[1]), (1, boxes[2])])
+    class_logits_qk[0] = torch.tensor([0.0, 1.0, -9.0])  # 0.73
+    class_logits_qk[2] = torch.tensor([0.0, 3.0, -9.0])  # 0.95
+    found = panoptic_segments(**everything((class_logits_qk, mask_logits_qhw), thing_ids=(0,), overlap=0.0))
+    assert [(s.label, round(s.score, 2)) for s in found] == [("class0", 1.0), ("class1", 0.73)]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from transformers import Mask2FormerImageProcessorPil
+from transformers import EomtImageProcessorPil, Mask2FormerImageProcessorPil
 
 from maskloop.errors import ImageError
 from maskloop.segmentation.preprocess import (
@@ -34,6 +34,32 @@ def test_images_to_batch_equals_transformers_pixels(make_image: Callable[..., Rg
         batch.pixel_values_bchw, theirs["pixel_values"], atol=0.02, rtol=0
     )  # 1/255/std
     assert batch.pixel_values_bchw.dtype == torch.float32
+
+
+@pytest.mark.parametrize("size_hw", [(100, 200), (200, 100), (64, 64)], ids=["wide", "tall", "square"])
+def test_images_to_batch_of_a_square_equals_eomts_pixels(
+    size_hw: tuple[int, int], make_image: Callable[..., RgbImage]
+) -> None:
+    image = make_image(*size_hw)
+    square = Preprocessing(shortest_edge=None, longest_edge=None, box_hw=(64, 64), pad_hw=(64, 64))
+    batch = images_to_batch([image], square, CPU)
+    theirs = EomtImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 64}, do_pad=True)(
+        images=[image], return_tensors="pt"
+    )
+    torch.testing.assert_close(batch.pixel_values_bchw, theirs["pixel_values"], atol=0.02, rtol=0)
+    assert batch.pixel_mask_bhw.sum() == batch.valid_sizes_hw[0][0] * batch.valid_sizes_hw[0][1]
+
+
+def test_preprocessing_padding_off_the_grid_of_masks_raises() -> None:
+    with pytest.raises(ValueError, match="expected a multiple of 8, got 12"):
+        Preprocessing(size_divisor=12, mask_stride=8)
+
+
+def test_resized_size_other_mask_stride_ends_on_its_grid() -> None:
+    assert resized_size((50, 100), Preprocessing(shortest_edge=None, box_hw=(128, 128), mask_stride=16)) == (
+        64,
+        128,
+    )
 
 
 RESIZED = {

@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from maskloop.segmentation.checkpoint import Checkpoint
-from maskloop.segmentation.tiny import TINY, build_tiny_mask2former, build_tiny_oneformer
+from maskloop.segmentation.tiny import (
+    TINY,
+    build_tiny_eomt,
+    build_tiny_mask2former,
+    build_tiny_maskformer,
+    build_tiny_oneformer,
+)
 from maskloop.types import SegmentationTask
 
 CPU = torch.device("cpu")
@@ -22,7 +28,9 @@ def test_build_tiny_mask2former_size_is_as_documented() -> None:
 
 
 @pytest.mark.parametrize(
-    "build", [build_tiny_mask2former, build_tiny_oneformer], ids=["mask2former", "oneformer"]
+    "build",
+    [build_tiny_mask2former, build_tiny_oneformer, build_tiny_maskformer, build_tiny_eomt],
+    ids=["mask2former", "oneformer", "maskformer", "eomt"],
 )
 def test_build_tiny_seed_decides_the_weights_and_leaves_torch_alone(build) -> None:
     torch.manual_seed(0)
@@ -37,6 +45,15 @@ def test_build_tiny_seed_decides_the_weights_and_leaves_torch_alone(build) -> No
 @pytest.mark.parametrize("backbone", ["resnet", "swin"])
 def test_build_tiny_mask2former_a_few_steps_lower_the_loss(backbone: str) -> None:
     checkpoint = build_tiny_mask2former(("a",), seed=0, backbone=backbone, tiny=replace(TINY, queries=8))
+    assert_learns(checkpoint)
+
+
+@pytest.mark.parametrize("build", [build_tiny_maskformer, build_tiny_eomt], ids=["maskformer", "eomt"])
+def test_build_tiny_further_family_a_few_steps_lower_the_loss(build) -> None:
+    assert_learns(build(("a",), seed=0, tiny=replace(TINY, queries=8, shortest_edge=64)))
+
+
+def assert_learns(checkpoint: Checkpoint) -> None:
     generator = torch.Generator().manual_seed(0)
     masks = torch.zeros(1, 64, 64)
     masks[:, 16:40, 20:50] = 1

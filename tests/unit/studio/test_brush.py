@@ -90,6 +90,16 @@ def test_brush_round_trip_keeps_every_pixel(mask_hw):
 
 
 @settings(deadline=None)
+@given(mask_hw=hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=20)))
+def test_brush_any_mask_agrees_with_the_sdk_both_ways(mask_hw):
+    sdk = pytest.importorskip("label_studio_sdk.converter.brush")
+    theirs = sdk.mask2rle(mask_hw.astype(np.uint8) * 255)
+    assert np.array_equal(decode_brush(theirs, mask_hw.shape), mask_hw)
+    alpha_hw = sdk.decode_rle(encode_brush(mask_hw)).reshape(*mask_hw.shape, 4)[..., 3]
+    assert np.array_equal(alpha_hw >= 128, mask_hw)
+
+
+@settings(deadline=None)
 @given(mask_hw=hnp.arrays(bool, (23, 29), fill=st.booleans()))
 def test_brush_round_trip_sparse_keeps_every_pixel(mask_hw):
     assert np.array_equal(decode_brush(bytes(encode_brush(mask_hw)), mask_hw.shape), mask_hw)

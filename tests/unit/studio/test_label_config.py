@@ -3,6 +3,7 @@
 import pytest
 
 from maskloop.errors import LabelConfigError
+from maskloop.types import SegmentationTask
 from maskloop_studio.label_config import map_labels, parse_label_config
 
 BOTH = """<View><!-- two ways to draw --><Image name="img" value="$photo"/>
@@ -100,3 +101,84 @@ def test_map_labels_unmatched_are_listed():
 def test_map_labels_nothing_in_common_raises_with_both_sides():
     with pytest.raises(LabelConfigError, match=r"zebra, lynx.*Car, Tree, dog, kept.*predicted_values"):
         map_labels(parse_label_config(BOTH), ["zebra", "lynx"])
+
+
+PAIRS = """<View maskloop_task="panoptic"><Image name="image" value="$image"/>
+<Brush name="brush" toName="image"/><Rectangle name="box" toName="image" smart="true"/>
+<Labels name="things" toName="image" model_score_threshold="0.7"><Label value="Car"/></Labels>
+<EllipseLabels name="round" toName="image" model_score_threshold="0.25"><Label value="Wheel"/></EllipseLabels>
+<KeyPointLabels name="point" toName="image"><Label value="Car"/><Label value="Tree"/></KeyPointLabels>
+<RectangleLabels name="area" toName="image"><Label value="Tree"/></RectangleLabels></View>"""
+
+
+def test_parse_label_config_every_form_and_pair_is_read():
+    config = parse_label_config(PAIRS)
+    assert [(c.name, c.kind, c.labels_name, c.region_type, c.labels_key) for c in config.controls] == [
+        ("brush", "brush", "things", "brush", "labels"),
+        ("box", "rectangle", "things", "rectangle", "labels"),
+        ("round", "ellipse", None, "ellipselabels", "ellipselabels"),
+        ("point", "keypoint", None, "keypointlabels", "keypointlabels"),
+        ("area", "rectangle", None, "rectanglelabels", "rectanglelabels"),
+    ]
+    assert config.task is SegmentationTask.PANOPTIC
+    assert config.all_labels == ("Car", "Wheel", "Tree")
+
+
+@pytest.mark.parametrize(
+    ("prefer", "car", "tree"),
+    [
+        pytest.param("first", ["brush"], ["point"], id="first"),
+        pytest.param("rectangle", ["box"], ["area"], id="kind"),
+        pytest.param("area", ["brush"], ["area"], id="name of a control"),
+        pytest.param("things", ["brush"], ["point"], id="name of the labels"),
+        pytest.param("nothing", ["brush"], ["point"], id="unknown falls back"),
+        pytest.param("both", ["brush", "point"], ["point", "area"], id="all but prompts"),
+    ],
+)
+def test_map_labels_sends_each_class_where_its_label_is(prefer, car, tree):
+    label_map = map_labels(parse_label_config(PAIRS), ["car", "Tree"], prefer=prefer)
+    assert [target.control.name for target in label_map.targets_of("car")] == car
+    assert [target.control.name for target in label_map.targets_of("Tree")] == tree
+
+
+def test_map_labels_first_takes_a_mask_before_an_earlier_box():
+    box = '<RectangleLabels name="box" toName="image"><Label value="Car"/></RectangleLabels>'
+    label_map = map_labels(parse_label_config(_view(IMAGE + box + BRUSH)), ["Car"])
+    assert [target.control.name for target in label_map.targets_of("Car")] == ["b"]
+
+
+def test_score_thresholds_are_those_of_the_controls():
+    label_map = map_labels(parse_label_config(PAIRS), ["car", "wheel", "Tree"])
+    assert label_map.score_thresholds() == {"car": 0.7, "wheel": 0.25}
+
+
+@pytest.mark.parametrize("text", ["50", "-0.1", "nan", "half"])
+def test_parse_label_config_threshold_that_is_none_raises(text):
+    xml = _view(IMAGE + BRUSH.replace('name="b"', f'name="b" model_score_threshold="{text}"'))
+    with pytest.raises(LabelConfigError, match=r"number 0\.\.1"):
+        parse_label_config(xml)
+
+
+@pytest.mark.parametrize(
+    ("xml", "task"),
+    [
+        pytest.param(_view(IMAGE + BRUSH), None, id="none"),
+        pytest.param(
+            _view(IMAGE + BRUSH.replace('name="b"', 'name="b" maskloop_task="Semantic"')),
+            SegmentationTask.SEMANTIC,
+            id="on the control",
+        ),
+        pytest.param(
+            f'<View><View maskloop_task="instance">{IMAGE}{BRUSH}</View></View>',
+            SegmentationTask.INSTANCE,
+            id="on an inner view",
+        ),
+    ],
+)
+def test_parse_label_config_task_hint_is_read(xml, task):
+    assert parse_label_config(xml).task == task
+
+
+def test_parse_label_config_unknown_task_raises():
+    with pytest.raises(LabelConfigError, match=r"instance, semantic, panoptic.*boxes"):
+        parse_label_config(f'<View maskloop_task="boxes">{IMAGE}{BRUSH}</View>')

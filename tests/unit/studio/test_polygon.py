@@ -6,6 +6,7 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
+from scipy.ndimage import binary_fill_holes
 
 from maskloop.errors import CodecError
 from maskloop.masks import mask_to_segment
@@ -117,6 +118,28 @@ def test_segment_to_rings_small_parts_and_holes_stay():
     drawn = rings_to_mask(segment_to_rings(mask_to_segment(mask_hw, label="disc")), SIZE)
     assert drawn[2, 2]
     assert not drawn[60, 80]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_segment_to_rings_without_holes_are_valid(seed):
+    segment = mask_to_segment(binary_fill_holes(_blobs(seed)), label="disc")
+    assert all(shapely.Polygon(ring).is_valid for ring in segment_to_rings(segment))
+
+
+def test_segment_to_rings_slanted_edges_take_few_points_and_stay_near():
+    rows, columns = np.indices(SIZE)
+    mask_hw = (rows > 0.3 * columns + 10) & (rows < 110 - 0.2 * columns)
+    (ring,) = segment_to_rings(mask_to_segment(mask_hw, label="disc"))
+    (exact,) = segment_to_rings(mask_to_segment(mask_hw, label="disc"), tolerance_px=0)
+    assert len(ring) <= 6 < 50 < len(exact)
+    assert shapely.hausdorff_distance(shapely.LinearRing(ring), shapely.LinearRing(exact)) <= 1.01
+
+
+@pytest.mark.parametrize("size_hw", [(97, 133), (1080, 1920), (3001, 4003)])
+def test_percent_to_ring_gives_the_very_points_back(size_hw):
+    points = np.random.default_rng(0).integers(0, 2 * min(size_hw), (50, 2)) / 2
+    ring = percent_to_ring(ring_to_percent(points, size_hw), size_hw)
+    assert np.array_equal(ring, np.minimum(points, size_hw[::-1]))
 
 
 def test_segment_to_rings_corner_touch_is_two_parts():

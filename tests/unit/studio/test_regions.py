@@ -132,7 +132,7 @@ def test_annotation_to_segments_empty_has_no_size():
 
 
 def test_annotation_to_segments_other_tags_are_passed_over():
-    others = [{"type": "relation"}, {"type": "choices", "value": {}}, "text", {"type": "rectanglelabels"}]
+    others = [{"type": "relation"}, {"type": "choices", "value": {}}, "text", {"type": "textarea"}]
     assert annotation_to_segments(others, CONFIG).problems == ()
 
 
@@ -147,11 +147,12 @@ BROKEN = [
     pytest.param({"item_index": 1}, "upright single image", id="second image"),
     pytest.param({"from_name": "gone"}, "control of the label config", id="unknown control"),
     pytest.param({"from_name": ["brush"]}, "control of the label config", id="control is a list"),
+    pytest.param({"type": "rectanglelabels"}, "control of the label config", id="type without control"),
     pytest.param({"from_name": "poly"}, "control of the label config", id="control of another type"),
     pytest.param({"value": None}, "a value", id="no value"),
     pytest.param({"value": {"brushlabels": ["Car"]}}, "header", id="no rle"),
     pytest.param({"value": {"rle": RLE, "brushlabels": ["Zebra"]}}, "one label out of Car, Disc", id="label"),
-    pytest.param({"value": {"rle": RLE, "brushlabels": ["Car", "Disc"]}}, "one label", id="two labels"),
+    pytest.param({"value": {"rle": RLE, "brushlabels": []}}, "one label", id="empty labels"),
     pytest.param({"value": {"rle": RLE, "brushlabels": [{}]}}, "one label", id="label is a dict"),
     pytest.param({"value": {"rle": RLE}}, "one label", id="no label"),
     pytest.param({"value": {"rle": RLE[:-4], "brushlabels": ["Car"]}}, "end before", id="truncated"),

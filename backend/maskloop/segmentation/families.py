@@ -1,0 +1,153 @@
+"""What differs between the families of models whose heads have one form: classes and masks per query."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast, get_args
+
+import torch
+from torch import nn
+
+from maskloop.errors import ModelLoadError
+from maskloop.segmentation.preprocess import Preprocessing
+
+__all__ = [
+    "FAMILY_NAMES",
+    "Family",
+    "family_of",
+    "fit_preprocessing",
+    "model_class",
+    "processor_name",
+    "regrow_classes",
+    "settle_model",
+]
+
+Family: TypeAlias = Literal["mask2former", "oneformer", "maskformer", "eomt"]
+FAMILY_NAMES: dict[Family, str] = {
+    "mask2former": "Mask2Former",
+    "oneformer": "OneFormer",
+    "maskformer": "MaskFormer",
+    "eomt": "EoMT",
+}
+
+# Both say at every start that a ResNet or ConvNeXt "may not be compatible", which they are
+for _name in ("mask2former", "maskformer"):
+    logging.getLogger(f"transformers.models.{_name}.configuration_{_name}").setLevel(logging.ERROR)
+
+
+def family_of(config: Mapping[str, Any], source: str | Path) -> Family:
+    """Return the family that a `config.json` names.
+
+    Raises:
+        ModelLoadError: none of the four.
+    """
+    kind = config.get("model_type")
+    if kind in get_args(Family):
+        return cast(Family, kind)
+    raise ModelLoadError(
+        f"model {source}",
+        expected="a Mask2Former, OneFormer, MaskFormer or EoMT checkpoint",
+        got=f"model_type {kind!r}",
+        remedy="set MASKLOOP_MODEL to a checkpoint of one of these families",
+    )
+
+
+def model_class(family: Family) -> Any:
+    """Return transformers' class of a family."""
+    import transformers
+
+    kinds: dict[Family, Any] = {
+        "mask2former": transformers.Mask2FormerForUniversalSegmentation,
+        "oneformer": transformers.OneFormerForUniversalSegmentation,
+        "maskformer": transformers.MaskFormerForInstanceSegmentation,
+        "eomt": transformers.EomtForUniversalSegmentation,
+    }
+    return kinds[family]
+
+
+def processor_name(family: Family) -> str:
+    """Return what `image_processor_type` says in a folder of this family."""
+    return f"{'Eomt' if family == 'eomt' else FAMILY_NAMES[family]}ImageProcessor"
+
+
+def fit_preprocessing(preprocessing: Preprocessing, family: Family, config: Any) -> Preprocessing:
+    """Return the preprocessing with what the model itself demands.
+
+    EoMT has a position for each patch of one square, so every image is fitted into that square, its aspect
+    kept, and padded to it with black: before normalisation, as its own processor does. Where that processor
+    would cut an image into overlapping squares (`do_split_image`), the whole image is shown at once instead:
+    an object keeps one query, at less resolution.
+
+    Args:
+        preprocessing: as read from `preprocessor_config.json`.
+        family: of the model.
+        config: the model's.
+
+    Source:
+        `resize_and_pad_imgs_instance_panoptic` of tue-mps/eomt, training/lightning_module.py (Kerssies
+        et al., "Your ViT is Secretly an Image Segmentation Model", CVPR 2025).
+    """
+    if family != "eomt":
+        return preprocessing
+    square_hw = (int(config.image_size), int(config.image_size))
+    return replace(
+        preprocessing,
+        shortest_edge=None,
+        longest_edge=None,
+        box_hw=square_hw,
+        pad_hw=square_hw,
+        size_divisor=int(config.patch_size),
+        mask_stride=max(1, int(config.patch_size) >> int(config.num_upscale_blocks)),
+    )
+
+
+def settle_model(model: Any, family: Family) -> None:
+    """Change in place what keeps a loaded model from running, or from giving the same twice."""
+    if family == "maskformer" and model.config.use_auxiliary_loss:
+        model.config.output_hidden_states = True  # its forward pass takes them for granted and fails without
+    if family == "eomt":
+        # of a mask annealing broken off midway it would draw queries at random, in eval mode too
+        model.attn_mask_probs.round_()
+
+
+def regrow_classes(model: Any, family: Family, kept_ids: Sequence[int | None], seed: int) -> None:
+    """Change the model's classes in place.
+
+    Args:
+        model: its class head and its loss are changed; not its config.
+        family: of the model.
+        kept_ids: for each new class the id of the old one whose row is copied, None for a row drawn afresh.
+        seed: for the rows drawn afresh.
+    """
+    owner, attribute = _class_head(model, family)
+    setattr(owner, attribute, _regrown_head(getattr(owner, attribute), kept_ids, seed))
+    criterion = model.criterion
+    weight = torch.ones(len(kept_ids) + 1, device=criterion.empty_weight.device)
+    weight[-1] = criterion.eos_coef
+    criterion.empty_weight = weight
+    setattr(criterion, "num_classes" if family == "oneformer" else "num_labels", len(kept_ids))
+
+
+def _class_head(model: Any, family: Family) -> tuple[nn.Module, str]:
+    if family == "oneformer":
+        return model.model.transformer_module.decoder, "class_embed"
+    return model, "class_predictor"
+
+
+def _regrown_head(head: nn.Linear, kept_ids: Sequence[int | None], seed: int) -> nn.Linear:
+    grown = nn.Linear(head.in_features, len(kept_ids) + 1, device=head.weight.device, dtype=head.weight.dtype)
+    generator = torch.Generator().manual_seed(seed)
+    bound = 1 / math.sqrt(head.in_features)
+    with torch.no_grad():
+        fresh = torch.empty(grown.weight.shape).uniform_(-bound, bound, generator=generator)
+        grown.weight.copy_(fresh)
+        grown.bias.zero_()
+        for new, old in enumerate([*kept_ids, head.out_features - 1]):
+            if old is not None:
+                grown.weight[new] = head.weight[old]
+                grown.bias[new] = head.bias[old]
+    return grown

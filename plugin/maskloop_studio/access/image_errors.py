@@ -1,0 +1,63 @@
+"""Why an image cannot be fetched, in words that tell what to do; no message holds a secret."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+
+from maskloop.errors import ImageError
+
+__all__ = ["image_error", "status_error", "too_large_error", "transfer_error"]
+
+SHOWN_CHARS = 120
+
+
+def image_error(uri: str, *, expected: str, got: str, remedy: str) -> ImageError:
+    """Return the error that names an image's address without its query and without a password."""
+    # Signed addresses carry their secret in the query.
+    shown = uri.partition("?")[0] + ("?..." if "?" in uri else "")
+    shown = re.sub(r"//[^/@]*@", "//", shown, count=1)
+    return ImageError(f"image {shown[:SHOWN_CHARS]}", expected=expected, got=got, remedy=remedy)
+
+
+def transfer_error(url: str, exc: httpx.HTTPError, timeout_s: float) -> ImageError:
+    """Return the error for a request that got no whole answer."""
+    if isinstance(exc, httpx.TimeoutException):
+        return image_error(
+            url,
+            expected=f"the image within {timeout_s:g} s",
+            got="a timeout",
+            remedy="check the host, or raise MASKLOOP_IMAGE_TIMEOUT_S",
+        )
+    return image_error(
+        url,
+        expected="an answer",
+        got=type(exc).__name__,
+        remedy="check that the host is up and reachable from here",
+    )
+
+
+def status_error(url: str, status: int, *, own: bool) -> ImageError:
+    """Return the error for a refusal; `own` says whether Label Studio itself refused."""
+    remedy = "check the address in the task"
+    if own and status in (401, 403):
+        remedy = "set LABEL_STUDIO_API_KEY to a valid token of an account that may see the project"
+    elif own and "/data/local-files" in url:
+        remedy = (
+            "start Label Studio with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and add the folder as a "
+            "local storage of the project"
+        )
+    elif status >= 500:
+        remedy = "the host has trouble: look at its log, and ask again later"
+    return image_error(url, expected="the image", got=f"status {status}", remedy=remedy)
+
+
+def too_large_error(url: str, got: str, limit: int) -> ImageError:
+    """Return the error for a file that is longer than allowed."""
+    return image_error(
+        url,
+        expected=f"at most {limit} bytes",
+        got=got,
+        remedy="use a smaller file, or raise MASKLOOP_MAX_IMAGE_BYTES",
+    )

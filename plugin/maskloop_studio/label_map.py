@@ -1,0 +1,126 @@
+"""Which class of the model is drawn by which control, under which label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TypeAlias
+
+from maskloop.errors import LabelConfigError
+from maskloop_studio.controls import GEOMETRY_KINDS, MASK_KINDS, Control, LabelConfig
+
+__all__ = ["ControlPreference", "LabelMap", "LabelTarget", "map_labels"]
+
+ControlPreference: TypeAlias = str  # "first", "both", a kind such as "brush", or a control's name
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelTarget:
+    """Where one class of the model is drawn."""
+
+    control: Control
+    label: str  # as the control spells it
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelMap:
+    """Classes of a model -> where Label Studio shows them."""
+
+    config: LabelConfig
+    targets: Mapping[str, tuple[LabelTarget, ...]]  # class -> one target, or one per control
+    unmatched_classes: tuple[str, ...] = ()  # of the model, shown nowhere
+    unmatched_labels: tuple[str, ...] = ()  # of the config, which the model does not know yet
+
+    def targets_of(self, model_label: str) -> tuple[LabelTarget, ...]:
+        """Return where a class is drawn; nothing for a class that the config does not have."""
+        return self.targets.get(model_label, ())
+
+    def score_thresholds(self) -> dict[str, float]:
+        """Return class of the model -> the `model_score_threshold` of the control that draws it, 0..1.
+
+        Without the classes whose controls name none; of several controls the lowest one counts.
+        """
+        named = {
+            label: [t.control.score_threshold for t in found if t.control.score_threshold is not None]
+            for label, found in self.targets.items()
+        }
+        return {label: min(thresholds) for label, thresholds in named.items() if thresholds}
+
+
+def map_labels(
+    config: LabelConfig, model_labels: Sequence[str], *, prefer: ControlPreference = "first"
+) -> LabelMap:
+    """Return where each class of a model is drawn.
+
+    A class finds its label by the same name, else by the same name in another case, else by the label's
+    `predicted_values`. So things may go to one control and stuff to another: each class goes to the control
+    that has its label. Where several controls have it, `prefer` decides.
+
+    Args:
+        config: the parsed label config.
+        model_labels: the model's class names.
+        prefer: "first" takes the first brush or polygon in the config, else the first control of all;
+            "brush", "polygon", "rectangle", "ellipse" or "keypoint" the first of that kind; the name of a
+            control (or of its `<Labels>`) that one; "both" draws the class in every control that has it,
+            without those that are `smart` prompts. Where no such control has the class, it is drawn as with
+            "first".
+
+    Raises:
+        LabelConfigError: no class of the model has a label.
+    """
+    targets: dict[str, tuple[LabelTarget, ...]] = {}
+    for model_label in model_labels:
+        found = _choose(_find_targets(config, model_label), prefer)
+        if found:
+            targets[model_label] = found
+    if not targets:
+        raise LabelConfigError(
+            "label config",
+            expected=f"a label that the model knows ({_shorten(model_labels)})",
+            got=_shorten(config.all_labels),
+            remedy='rename a label, or add predicted_values="<class of the model>" to a <Label>, '
+            "or correct some images by hand so that training teaches the model these labels",
+        )
+    used = {target.label for found in targets.values() for target in found}
+    return LabelMap(
+        config=config,
+        targets=MappingProxyType(targets),
+        unmatched_classes=tuple(label for label in model_labels if label not in targets),
+        unmatched_labels=tuple(label for label in config.all_labels if label not in used),
+    )
+
+
+def _find_targets(config: LabelConfig, model_label: str) -> list[LabelTarget]:
+    wanted = model_label.strip().casefold()
+    exact, folded, aliased = [], [], []
+    for control in config.controls:
+        by_case = {label.casefold(): label for label in reversed(control.labels)}
+        by_alias = {alias.casefold(): label for alias, label in reversed(list(control.aliases.items()))}
+        if model_label in control.labels:
+            exact.append(LabelTarget(control=control, label=model_label))
+        if wanted in by_case:
+            folded.append(LabelTarget(control=control, label=by_case[wanted]))
+        if wanted in by_alias:
+            aliased.append(LabelTarget(control=control, label=by_alias[wanted]))
+    return exact or folded or aliased
+
+
+def _choose(found: list[LabelTarget], prefer: ControlPreference) -> tuple[LabelTarget, ...]:
+    # A box or a point that only prompts the model is no place to draw its answer.
+    drawing = [
+        target for target in found if target.control.kind in MASK_KINDS or not target.control.is_prompt
+    ]
+    if prefer == "both":
+        return tuple(drawing or found[:1])
+    if prefer in GEOMETRY_KINDS:
+        preferred = [target for target in found if target.control.kind == prefer]
+    else:
+        preferred = [t for t in found if prefer in (t.control.name, t.control.labels_name)]
+    masks = [target for target in found if target.control.kind in MASK_KINDS]
+    return tuple((preferred or masks or drawing or found)[:1])
+
+
+def _shorten(labels: Sequence[str], limit: int = 12) -> str:
+    shown = ", ".join(labels[:limit])
+    return f"{shown} and {len(labels) - limit} more" if len(labels) > limit else shown

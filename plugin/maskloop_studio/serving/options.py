@@ -1,0 +1,97 @@
+"""How one project is predicted: settings, then the backend's extra_params, then its label config."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from maskloop.errors import LabelConfigError
+from maskloop.segmentation.postprocess import Thresholds
+from maskloop.types import SegmentationTask
+from maskloop_studio.regions import DrawingOptions
+
+if TYPE_CHECKING:
+    from maskloop.settings import Settings
+    from maskloop_studio.label_config import LabelConfig, LabelMap
+
+__all__ = ["PredictionPlan", "ProjectOptions", "parse_options", "plan_prediction"]
+
+
+class ProjectOptions(BaseModel):
+    """What `extra_params` of the backend may say; other keys in it are left alone."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    task: SegmentationTask | None = None
+    score_threshold: float | None = Field(None, ge=0, le=1)
+    mask_threshold: float | None = Field(None, ge=0, le=1)
+    overlap_threshold: float | None = Field(None, ge=0, le=1)
+    label_thresholds: dict[str, float] = Field(default_factory=dict, max_length=1000)  # class -> least score
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictionPlan:
+    """What is asked of the engine for one project."""
+
+    task: SegmentationTask
+    thresholds: Thresholds
+    drawing: DrawingOptions
+
+
+def parse_options(extra_params: Any) -> ProjectOptions:
+    """Return the options of a backend's `extra_params`; none where there are none.
+
+    Raises:
+        LabelConfigError: a value that cannot work.
+    """
+    try:
+        return ProjectOptions.model_validate(extra_params or {})
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part) for part in first["loc"]) or "its value"
+        raise LabelConfigError(
+            f"extra_params of the backend, {name}",
+            expected=f"an object with some of {', '.join(ProjectOptions.model_fields)}",
+            got=first["msg"],
+            remedy="edit the backend in Label Studio's settings",
+        ) from exc
+
+
+def plan_prediction(
+    settings: Settings, options: ProjectOptions, config: LabelConfig, label_map: LabelMap | None
+) -> PredictionPlan:
+    """Return the task, the thresholds and the way of drawing of a project.
+
+    Args:
+        settings: of the process.
+        options: of the backend; they win over the settings.
+        config: of the project; its task wins over both.
+        label_map: its controls' `model_score_threshold` win over the general score, an option for a label
+            over these.
+    """
+    said = {
+        name: value
+        for name, value in (
+            ("score", options.score_threshold),
+            ("mask", options.mask_threshold),
+            ("overlap", options.overlap_threshold),
+        )
+        if value is not None
+    }
+    of_controls = label_map.score_thresholds() if label_map is not None else {}
+    thresholds = dataclasses.replace(
+        Thresholds.from_settings(settings),
+        score_of_label={**of_controls, **options.label_thresholds},
+        **said,
+    )
+    task = config.task or options.task or settings.task
+    drawing = DrawingOptions(
+        tolerance_px=settings.polygon_tolerance_px,
+        max_vertices=settings.polygon_max_vertices,
+        prefer=settings.prefer_control,
+        # Where every pixel belongs to somebody, a gap between neighbours would be nobody's.
+        shared_borders=task is not SegmentationTask.INSTANCE,
+    )
+    return PredictionPlan(task=task, thresholds=thresholds, drawing=drawing)
