@@ -50,6 +50,9 @@ class Settings(BaseSettings):
     task: SegmentationTask = SegmentationTask.INSTANCE
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 ...")
     score_threshold: Fraction = 0.5
+    label_thresholds: dict[str, Fraction] = Field(
+        default_factory=dict, description="class -> least score, where it is not the general one (JSON)"
+    )
     mask_threshold: Fraction = 0.5
     overlap_threshold: Fraction = 0.8
     part_threshold: Fraction = Field(
@@ -101,6 +104,9 @@ class Settings(BaseSettings):
     # learning
     annotation_rule: AnnotationRule = Field(
         AnnotationRule.NEWEST, description="which of several annotations of one task counts"
+    )
+    learn_from_boxes: bool = Field(
+        False, description="also learn from images with rectangles, as if they were masks"
     )
     train_after: int = Field(20, ge=1, description="corrections that start a training")
     holdout_fraction: Fraction = 0.2

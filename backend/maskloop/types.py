@@ -123,6 +123,7 @@ class Correction:
     lead_time_s: float | None = None  # seconds the annotator spent
     model_version: str | None = None  # whose prediction was corrected
     ground_truth: bool = False  # somebody marked it as the truth
+    approximate: bool = False  # some of it was given as boxes: what is inside them is not all object
 
     def __post_init__(self) -> None:
         if self.updated_at.tzinfo is None:

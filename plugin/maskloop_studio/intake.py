@@ -147,7 +147,7 @@ def take_annotation(annotation_id: int, event: Event, services: Services) -> Non
 def _read_annotation(annotation: Mapping[str, Any], services: Services) -> Correction:
     from maskloop.segmentation.image import decode_image
     from maskloop_studio.label_config import parse_label_config
-    from maskloop_studio.regions import annotation_to_segments, count_edits
+    from maskloop_studio.regions import annotation_to_segments, count_edits, is_approximate
 
     settings, client = services.settings, services.client
     annotation_id, task_id = int(annotation["id"]), int(annotation["task"])
@@ -172,14 +172,14 @@ def _read_annotation(annotation: Mapping[str, Any], services: Services) -> Corre
     height, width = decode_image(data, max_pixels=settings.max_image_pixels).shape[:2]
     size_hw = (height, width)
     content = annotation_to_segments(annotation["result"], config, size_hw=size_hw, place=place)
-    for problem in content.problems:
-        log_action(logger, "region unreadable", level=logging.WARNING, task_id=task_id, problem=problem)
-    if content.problems and not content.segments:
+    for problem in (*content.problems, *content.notes):
+        log_action(logger, "region noted", level=logging.WARNING, task_id=task_id, problem=problem)
+    if (content.problems or content.notes) and not content.segments:
         # Kept as it is, it would teach that nothing is to be seen on this image.
         raise CodecError(
             place,
             expected="at least one region that can be read",
-            got=content.problems[0],
+            got=(*content.problems, *content.notes)[0],
             remedy="correct the regions in Label Studio and save again",
         )
     prediction_id = annotation.get("parent_prediction")
@@ -196,6 +196,7 @@ def _read_annotation(annotation: Mapping[str, Any], services: Services) -> Corre
         edits=count_edits(annotation["result"], predicted_ids),
         lead_time_s=annotation.get("lead_time"),
         ground_truth=bool(annotation.get("ground_truth")),
+        approximate=is_approximate(annotation["result"]),
         model_version=prediction.get("model_version") if prediction else None,
     )
 

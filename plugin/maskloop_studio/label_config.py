@@ -14,8 +14,8 @@ from typing import Any
 
 from maskloop.errors import LabelConfigError
 from maskloop.types import SegmentationTask
-from maskloop_studio.controls import Control, ControlKind, LabelConfig
-from maskloop_studio.label_map import ControlPreference, LabelMap, LabelTarget, map_labels
+from maskloop_studio.formats.controls import Control, ControlKind, LabelConfig
+from maskloop_studio.formats.label_map import ControlPreference, LabelMap, LabelTarget, map_labels
 
 __all__ = [
     "Control",

@@ -59,14 +59,18 @@ class Services:
         """Where images come from."""
         from maskloop_studio.access.images import ImageFetcher
 
-        return ImageFetcher(self.settings)
+        return ImageFetcher(self.settings, cache=self.image_cache)
 
     @functools.cached_property
     def image_cache(self) -> ImageCache:
         """Where images are kept."""
         from maskloop.store.images import ImageCache
 
-        return ImageCache(self.settings.images_dir, min_free_bytes=self.settings.min_free_disk_bytes)
+        return ImageCache(
+            self.settings.images_dir,
+            min_free_bytes=self.settings.min_free_disk_bytes,
+            max_bytes=self.settings.image_cache_bytes,
+        )
 
     @functools.cached_property
     def engine(self) -> Engine:

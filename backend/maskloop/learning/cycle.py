@@ -24,7 +24,7 @@ from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, save_c
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.settings import Settings
 from maskloop.store.images import ImageCache
-from maskloop.types import AnnotationRule, Correction, HoldoutMetrics, ModelVersion, Segment, SegmentationTask
+from maskloop.types import Correction, HoldoutMetrics, ModelVersion, Segment, SegmentationTask
 
 __all__ = ["LabelPlan", "Verdict", "register_base", "train_and_judge"]
 
@@ -130,14 +130,14 @@ def train_and_judge(
         TrainingError: there is nothing to learn from, or training diverged.
     """
     started = time.monotonic()
-    examples = _examples(train, plan, image_cache, settings.annotation_rule)
-    judged = _examples(holdout, plan, image_cache, settings.annotation_rule)
+    examples = _examples(train, plan, image_cache, settings)
+    judged = _examples(holdout, plan, image_cache, settings)
     if not examples:
         raise TrainingError(
             f"training of {champion.name}",
             expected="at least one correction outside the holdout",
             got=f"none (and {len(judged)} in the holdout)",
-            remedy="correct more tasks, or lower MASKLOOP_HOLDOUT_FRACTION",
+            remedy="correct more tasks, draw masks instead of boxes, or lower MASKLOOP_HOLDOUT_FRACTION",
         )
     base = load_checkpoint(champion.path, device=settings.device)
     loss_curve: list[tuple[int, float]] = []
@@ -204,13 +204,11 @@ def _judge(
     task: SegmentationTask,
     thresholds: Thresholds,
 ) -> HoldoutMetrics:
-    return evaluate_checkpoint(
-        checkpoint, examples, labels=plan.classes, task=task, thresholds=thresholds
-    )
+    return evaluate_checkpoint(checkpoint, examples, labels=plan.classes, task=task, thresholds=thresholds)
 
 
 def _examples(
-    corrections: Iterable[Correction], plan: LabelPlan, image_cache: ImageCache, rule: AnnotationRule
+    corrections: Iterable[Correction], plan: LabelPlan, image_cache: ImageCache, settings: Settings
 ) -> list[TrainingExample]:
     return [
         TrainingExample(
@@ -218,7 +216,9 @@ def _examples(
             segments=tuple(_as_class(segment, plan) for segment in correction.segments),
             key=f"{correction.project_id}/{correction.task_id}/{correction.annotation_id}",
         )
-        for correction in choose_corrections(corrections, rule)
+        for correction in choose_corrections(corrections, settings.annotation_rule)
+        # A box taken for a mask would teach, and judge, that objects are boxes.
+        if settings.learn_from_boxes or not correction.approximate
     ]
 
 

@@ -47,8 +47,8 @@ def finetune(
         should_stop: asked after each step.
 
     Raises:
-        TrainingError: an EoMT, no example, an example of a class that is not among the labels, or a loss that is not
-            finite.
+        TrainingError: an EoMT, no example, an example of a class that is not among the labels, or a loss
+            that is not finite.
         TrainingStoppedError: `should_stop` said so; the state is kept.
         ImageError: an example's image cannot be read.
         ModelLoadError: a OneFormer's source is gone.

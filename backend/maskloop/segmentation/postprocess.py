@@ -63,6 +63,7 @@ class Thresholds:
             overlap=settings.overlap_threshold,
             part=settings.part_threshold,
             duplicate=settings.duplicate_threshold,
+            score_of_label=settings.label_thresholds,
         )
 
     def score_for(self, label: str) -> float:

@@ -57,6 +57,7 @@ class CorrectionBook:
                     lead_time_s=correction.lead_time_s,
                     model_version=correction.model_version,
                     ground_truth=correction.ground_truth,
+                    approximate=correction.approximate,
                     deleted=False,
                 )
             )
@@ -131,4 +132,5 @@ def _correction(row: CorrectionRow) -> Correction:
         lead_time_s=row.lead_time_s,
         model_version=row.model_version,
         ground_truth=row.ground_truth,
+        approximate=row.approximate,
     )

@@ -84,6 +84,7 @@ class CorrectionRow(Base):
     lead_time_s: Mapped[float | None]
     model_version: Mapped[str | None]
     ground_truth: Mapped[bool] = mapped_column(default=False)
+    approximate: Mapped[bool] = mapped_column(default=False)
     deleted: Mapped[bool] = mapped_column(default=False)
 
 

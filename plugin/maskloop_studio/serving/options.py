@@ -81,9 +81,10 @@ def plan_prediction(
         if value is not None
     }
     of_controls = label_map.score_thresholds() if label_map is not None else {}
+    general = Thresholds.from_settings(settings)
     thresholds = dataclasses.replace(
-        Thresholds.from_settings(settings),
-        score_of_label={**of_controls, **options.label_thresholds},
+        general,
+        score_of_label={**general.score_of_label, **of_controls, **options.label_thresholds},
         **said,
     )
     task = config.task or options.task or settings.task

@@ -37,7 +37,9 @@ def test_plan_prediction_label_config_names_the_task(settings):
 def test_plan_prediction_control_threshold_counts_for_its_classes(settings):
     plan = _plan(settings, brush=' model_score_threshold="0.3"')
     assert dict(plan.thresholds.score_of_label) == {"Car": 0.3}
-    again = _plan(settings, parse_options({"label_thresholds": {"Car": 0.7}}), brush=' model_score_threshold="0.3"')
+    again = _plan(
+        settings, parse_options({"label_thresholds": {"Car": 0.7}}), brush=' model_score_threshold="0.3"'
+    )
     assert dict(again.thresholds.score_of_label) == {"Car": 0.7}
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from maskloop.masks import paste_segment
-from maskloop.types import AnnotationRule, EditCounts
+from maskloop.types import EditCounts
 from maskloop_studio.brush import encode_brush
 from maskloop_studio.label_config import parse_label_config
-from maskloop_studio.regions import annotation_to_segments, choose_annotations, count_edits
+from maskloop_studio.regions import annotation_to_segments, count_edits, is_approximate
 
 XML = """<View><Image name="image" value="$image"/>
 <BrushLabels name="brush" toName="image"><Label value="Car"/><Label value="Disc"/></BrushLabels>
@@ -212,37 +212,16 @@ def test_count_edits_counts_a_shape_with_its_labels_once():
     assert count_edits(result, ["a", "c"]) == EditCounts(kept=1, added=1, removed=1)
 
 
-ANNOTATIONS = [
-    {"id": 7, "updated_at": "2026-01-02T00:00:00Z", "result": []},
-    {"id": 5, "updated_at": "2026-01-03T00:00:00Z", "ground_truth": True},
-    {"id": 6, "updated_at": "2026-01-03T01:00:00+01:00"},
-    {"id": 4, "updated_at": "2026-01-01T00:00:00", "ground_truth": True},
-    {"id": 9, "updated_at": "2026-02-01T00:00:00Z", "was_cancelled": True, "ground_truth": True},
-    {"id": 8, "updated_at": "yesterday"},
-    {"updated_at": "2027-01-01T00:00:00Z"},
-]
-
-
 @pytest.mark.parametrize(
-    ("rule", "expected"),
+    ("region", "expected"),
     [
-        pytest.param(AnnotationRule.NEWEST, 6, id="newest, the higher id among equals"),
-        pytest.param(AnnotationRule.FIRST, 4, id="first"),
-        pytest.param(AnnotationRule.GROUND_TRUTH, 5, id="ground truth, the newest of them"),
+        pytest.param({"type": "brushlabels", "origin": "prediction"}, False, id="brush"),
+        pytest.param({"type": "rectanglelabels", "origin": "manual"}, True, id="rectangle"),
+        pytest.param({"type": "rectangle"}, True, id="rectangle of a pair"),
+        pytest.param({"type": "ellipselabels", "origin": "prediction"}, True, id="ellipse as predicted"),
+        pytest.param({"type": "ellipselabels", "origin": "prediction-changed"}, False, id="ellipse changed"),
+        pytest.param({"type": 7}, False, id="no type"),
     ],
 )
-def test_choose_annotations_follows_the_rule(rule, expected):
-    for annotations in (ANNOTATIONS, ANNOTATIONS[::-1]):
-        chosen = choose_annotations(annotations, rule=rule)
-        assert chosen is not None
-        assert chosen["id"] == expected
-
-
-def test_choose_annotations_without_ground_truth_takes_the_newest():
-    chosen = choose_annotations([{"id": 1}, {"id": 2}], rule=AnnotationRule.GROUND_TRUTH)
-    assert chosen == {"id": 2}
-
-
-@pytest.mark.parametrize("annotations", [[], [ANNOTATIONS[4]]], ids=["none", "all cancelled"])
-def test_choose_annotations_nothing_counts(annotations):
-    assert choose_annotations(annotations) is None
+def test_is_approximate_boxes_only(region, expected):
+    assert is_approximate([{"type": "polygonlabels"}, region]) is expected

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from maskloop.errors import CodecError
 from maskloop.masks import mask_to_segment
-from maskloop_studio.polygon import rings_to_mask
-from maskloop_studio.shapes import (
+from maskloop_studio.formats.shapes import (
     ellipse_to_ring,
     rectangle_to_ring,
     segment_to_ellipse,
     segment_to_key_point,
     segment_to_rectangle,
 )
+from maskloop_studio.polygon import rings_to_mask
 
 SIZE = (120, 160)
 

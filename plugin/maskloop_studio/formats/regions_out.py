@@ -18,11 +18,11 @@ import numpy as np
 from maskloop.masks import drop_specks, paste_segment
 from maskloop.types import Prediction, Segment
 from maskloop_studio.brush import encode_brush
-from maskloop_studio.controls import ControlKind
-from maskloop_studio.coverage import segments_to_shared_rings
-from maskloop_studio.label_map import ControlPreference, LabelMap, LabelTarget
+from maskloop_studio.formats.controls import ControlKind
+from maskloop_studio.formats.coverage import segments_to_shared_rings
+from maskloop_studio.formats.label_map import ControlPreference, LabelMap, LabelTarget
+from maskloop_studio.formats.shapes import segment_to_ellipse, segment_to_key_point, segment_to_rectangle
 from maskloop_studio.polygon import Ring, ring_to_percent, segment_to_rings
-from maskloop_studio.shapes import segment_to_ellipse, segment_to_key_point, segment_to_rectangle
 
 __all__ = ["DEFAULT_DRAWING", "DrawingOptions", "Region", "prediction_to_regions", "segment_to_regions"]
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from maskloop.errors import LabelConfigError
-from maskloop_studio.controls import GEOMETRY_KINDS, MASK_KINDS, Control, LabelConfig
+from maskloop_studio.formats.controls import GEOMETRY_KINDS, MASK_KINDS, Control, LabelConfig
 
 __all__ = ["ControlPreference", "LabelMap", "LabelTarget", "map_labels"]
 
