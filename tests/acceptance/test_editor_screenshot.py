@@ -10,12 +10,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from maskloop.masks import mask_to_segment
+from maskloop.masks import mask_to_segment, paste_segment
 from maskloop.types import BoolMask, Prediction, Segment
 from maskloop_studio.client import StudioClient, StudioProject
 from maskloop_studio.demo.studio import RealStudio
 from maskloop_studio.label_config import map_labels, parse_label_config
-from maskloop_studio.regions import prediction_to_regions
+from maskloop_studio.regions import annotation_to_segments, prediction_to_regions
 
 pytestmark = [pytest.mark.studio, pytest.mark.browser]
 
@@ -137,6 +137,7 @@ def test_editor_shows_rectangle_ellipse_and_point_where_they_are(
     page = open_task(chromium, studio, project.id, task_id)
     page.mouse.move(100, 700)
     shot = wait_until_still(page)
+    SCREENSHOTS.mkdir(exist_ok=True)
     (SCREENSHOTS / "shapes.png").write_bytes(shot)
     pixels = canvas_pixels(page, shot).astype(int)
     page.close()
@@ -154,6 +155,68 @@ def test_editor_shows_rectangle_ellipse_and_point_where_they_are(
     assert point.sum() > 4
     around = tuple(slice(int(at) - 6, int(at) + 7) for at in middle(point))
     assert (point | crown)[around].mean() > 0.8  # the rest is the point's soft edge
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        pytest.param(
+            "rectanglelabels",
+            {"x": 45.0, "y": 20.0, "width": 40.0, "height": 25.0, "rotation": 35.0},
+            id="rectangle",
+        ),
+        pytest.param(
+            "ellipselabels",
+            {"x": 50.0, "y": 50.0, "radiusX": 35.0, "radiusY": 15.0, "rotation": 35.0},
+            id="ellipse",
+        ),
+    ],
+)
+def test_editor_turns_shapes_as_we_read_them(
+    kind: str,
+    value: dict[str, Any],
+    studio: RealStudio,
+    client: StudioClient,
+    chromium: Any,
+    make_project: Callable[..., StudioProject],
+) -> None:
+    project = make_project("turned", SHAPES_CONFIG)
+    config = parse_label_config(project.label_config)
+    control = next(control for control in config.controls if control.region_type == kind)
+    grey = io.BytesIO()
+    Image.new("RGB", SIZE_HW[::-1], (200, 200, 200)).save(grey, "PNG")
+    uri = client.upload_image(project.id, "grey.png", grey.getvalue())
+    (task_id,) = client.import_tasks(project.id, [{"data": {"image": uri}}])
+    region = {
+        "id": "turned",
+        "type": kind,
+        "from_name": control.name,
+        "to_name": control.to_name,
+        "original_width": SIZE_HW[1],
+        "original_height": SIZE_HW[0],
+        "image_rotation": 0,
+        "value": {**value, kind: [control.labels[0]]},
+    }
+    (segment,) = annotation_to_segments([region], config, size_hw=SIZE_HW).segments
+    client.create_prediction(task_id, [region], model_version="maskloop-v1")
+    client.update_project(project.id, model_version="maskloop-v1")
+
+    page = open_task(chromium, studio, project.id, task_id)
+    page.mouse.move(100, 700)
+    pixels = canvas_pixels(page, wait_until_still(page)).astype(int)
+    page.close()
+    drawn_hw = np.ptp(pixels, axis=-1) > 12  # tinted: no longer grey
+    expected_hw = paste_segment(segment, SIZE_HW)
+    # The editor may zoom a little, and draws an outline: place and direction are compared, not every pixel.
+    np.testing.assert_allclose(middle(drawn_hw), middle(expected_hw), atol=4)
+    assert abs(direction(drawn_hw) - direction(expected_hw)) < 3
+
+
+def direction(mask_hw: BoolMask) -> float:
+    """Return the angle of the longer axis, clockwise from the x axis, in degrees."""
+    y, x = np.nonzero(mask_hw)
+    _, axes = np.linalg.eigh(np.cov(x, y))
+    return float(np.degrees(np.arctan2(axes[1, -1], axes[0, -1])) % 180)
 
 
 def is_like(pixels: NDArray[np.int_], colour: tuple[int, int, int]) -> BoolMask:
