@@ -53,6 +53,10 @@ class Settings(BaseSettings):
     label_thresholds: dict[str, Fraction] = Field(
         default_factory=dict, description="class -> least score, where it is not the general one (JSON)"
     )
+    label_mask_thresholds: dict[str, Fraction] = Field(default_factory=dict, description="of mask_threshold")
+    label_overlap_thresholds: dict[str, Fraction] = Field(
+        default_factory=dict, description="of overlap_threshold"
+    )
     mask_threshold: Fraction = 0.5
     overlap_threshold: Fraction = 0.8
     part_threshold: Fraction = Field(

@@ -43,16 +43,20 @@ class Thresholds:
     duplicate: float = 1.0  # instance: a segment with more IoU than this with a better one is the same object
     # the least score of a segment with this label, in place of `score`; for semantic segments the only one
     score_of_label: Mapping[str, float] = field(default_factory=dict, hash=False)
+    mask_of_label: Mapping[str, float] = field(default_factory=dict, hash=False)  # in place of `mask`
+    overlap_of_label: Mapping[str, float] = field(default_factory=dict, hash=False)  # in place of `overlap`
 
     def __post_init__(self) -> None:
         for name in ("score", "mask", "overlap", "part", "duplicate"):
             value = getattr(self, name)
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f"Thresholds.{name}: expected 0..1, got {value}")
-        object.__setattr__(self, "score_of_label", dict(self.score_of_label))  # nobody else's to change
-        for label, value in self.score_of_label.items():
-            if not 0.0 <= value <= 1.0:
-                raise ValueError(f"Thresholds.score_of_label[{label!r}]: expected 0..1, got {value}")
+        for name in ("score_of_label", "mask_of_label", "overlap_of_label"):
+            of_label = dict(getattr(self, name))  # nobody else's to change
+            object.__setattr__(self, name, of_label)
+            for label, value in of_label.items():
+                if not 0.0 <= value <= 1.0:
+                    raise ValueError(f"Thresholds.{name}[{label!r}]: expected 0..1, got {value}")
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -64,11 +68,21 @@ class Thresholds:
             part=settings.part_threshold,
             duplicate=settings.duplicate_threshold,
             score_of_label=settings.label_thresholds,
+            mask_of_label=settings.label_mask_thresholds,
+            overlap_of_label=settings.label_overlap_thresholds,
         )
 
     def score_for(self, label: str) -> float:
         """Return the least score of a segment with this label."""
         return self.score_of_label.get(label, self.score)
+
+    def mask_for(self, label: str) -> float:
+        """Return the least probability of a pixel of a segment with this label."""
+        return self.mask_of_label.get(label, self.mask)
+
+    def overlap_for(self, label: str) -> float:
+        """Return the least share of its mask that others leave to a segment with this label."""
+        return self.overlap_of_label.get(label, self.overlap)
 
 
 def instance_segments(
@@ -102,13 +116,12 @@ def instance_segments(
         keep_q &= torch.isin(classes_q, torch.tensor(sorted(thing_ids), device=classes_q.device))
     # few queries are left: one transfer from the device, then crops on the CPU
     kept_nhw = mask_logits_qhw[keep_q].float().cpu()
-    level = _logit(thresholds.mask)
     segments = []
     for logits_hw, score, class_id in zip(
         kept_nhw, scores_q[keep_q].tolist(), classes_q[keep_q].tolist(), strict=True
     ):
-        found = _instance(logits_hw, size_hw, level)
         label = labels[class_id]
+        found = _instance(logits_hw, size_hw, _logit(thresholds.mask_for(label)))
         if found is not None and score * found[2] >= thresholds.score_for(label):
             mask_hw, offset_yx, mask_score = found
             segments.append(_segment(mask_hw, offset_yx, label, score * mask_score))
@@ -127,7 +140,7 @@ def semantic_segments(
     """Return one segment per class: where it is the likeliest.
 
     A pixel's class has the largest sum over queries of class probability times mask probability. The sum
-    over all classes is the expected number of segments at that pixel; where it is below `thresholds.mask`
+    over all classes is the expected number of segments there; where it is below the class's mask threshold
     the model sees nothing, and the pixel is left without a label (with 0 every pixel gets one).
 
     Args:
@@ -135,7 +148,7 @@ def semantic_segments(
         mask_logits_qhw: float (Q, h, w), cropped to the part of the input that is not padding.
         labels: K class names in the order of their ids.
         thing_ids: not used: a class's objects are one area.
-        thresholds: `mask`, and `score_of_label` of the labels it names.
+        thresholds: `mask`, `mask_of_label`, and `score_of_label` of the labels it names.
         size_hw: of the image the segments are wanted for.
 
     Returns:
@@ -147,7 +160,8 @@ def semantic_segments(
     sums_khw = torch.einsum("qk,qhw->khw", probs_qk, mask_logits_qhw.float().sigmoid())
     coverage_hw = sums_khw.sum(dim=0)
     # the winner of a covered pixel has at least its share of the floor there: no other class is enlarged
-    rivals = torch.nonzero(sums_khw.amax(dim=(1, 2)) >= thresholds.mask / len(labels)).flatten()
+    floors_k = torch.tensor([thresholds.mask_for(label) for label in labels], device=sums_khw.device)
+    rivals = torch.nonzero(sums_khw.amax(dim=(1, 2)) >= floors_k.min() / len(labels)).flatten()
     maps_nhw = torch.cat([sums_khw[rivals], coverage_hw[None]])
     class_hw = np.full(size_hw, -1, dtype=np.int32)
     totals = np.zeros(len(labels))
@@ -156,7 +170,9 @@ def semantic_segments(
     for window in _strips(maps_nhw.shape[0], size_hw) if len(rivals) else ():
         tile_nhw = upsample_window(maps_nhw, size_hw, window)
         best_hw, winner_hw = tile_nhw[:-1].max(dim=0)
-        tile_hw = torch.where(tile_nhw[-1] >= thresholds.mask, rivals[winner_hw], -1).cpu().numpy()
+        class_of_winner_hw = rivals[winner_hw]
+        seen_hw = tile_nhw[-1] >= floors_k[class_of_winner_hw]
+        tile_hw = torch.where(seen_hw, class_of_winner_hw, -1).cpu().numpy()
         share_hw = (best_hw / tile_nhw[-1].clamp(min=1.0)).cpu().numpy()
         class_hw[window.top : window.bottom] = tile_hw
         seen = tile_hw >= 0
@@ -185,15 +201,15 @@ def panoptic_segments(
     """Return segments that share no pixel: one per thing, one per class of stuff.
 
     Each pixel goes to the query with the largest class probability times mask probability, if that query's
-    mask reaches `thresholds.mask` there; a query that keeps less than `thresholds.overlap` of its own mask
-    is dropped whole.
+    mask reaches the mask threshold of its class there; a query that keeps less of its own mask than the
+    overlap threshold of its class is dropped whole.
 
     Args:
         class_logits_qk: float (Q, K + 1), the last column is "no object".
         mask_logits_qhw: float (Q, h, w), cropped to the part of the input that is not padding.
         labels: K class names in the order of their ids.
         thing_ids: classes kept apart; segments of any other class are merged.
-        thresholds: `score`, `score_of_label`, `mask` and `overlap`.
+        thresholds: `score`, `mask`, `overlap`, and the same of single labels.
         size_hw: of the image the segments are wanted for.
 
     Returns:
@@ -213,11 +229,14 @@ def panoptic_segments(
         return ()
     scores_n, classes_n = scores_q[keep_q], classes_q[keep_q].tolist()
     owner_hw, won_n, own_n, given_n = _assign_pixels(
-        mask_logits_qhw[keep_q].float(), scores_n, thresholds, size_hw
+        mask_logits_qhw[keep_q].float(),
+        scores_n,
+        torch.tensor([thresholds.mask_for(labels[k]) for k in classes_n], device=scores_n.device),
+        size_hw,
     )
     groups: dict[tuple[str, int], list[int]] = {}
     for index, class_id in enumerate(classes_n):
-        if given_n[index] == 0 or won_n[index] / own_n[index] < thresholds.overlap:
+        if given_n[index] == 0 or won_n[index] / own_n[index] < thresholds.overlap_for(labels[class_id]):
             continue
         key = ("thing", index) if class_id in thing_ids else ("stuff", class_id)
         groups.setdefault(key, []).append(index)
@@ -268,7 +287,7 @@ def _instance(
 
 
 def _assign_pixels(
-    mask_logits_nhw: Tensor, scores_n: Tensor, thresholds: Thresholds, size_hw: tuple[int, int]
+    mask_logits_nhw: Tensor, scores_n: Tensor, floors_n: Tensor, size_hw: tuple[int, int]
 ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return each pixel's query (-1 for none), and per query its pixels: won, covered by its mask, both."""
     count = mask_logits_nhw.shape[0]
@@ -276,7 +295,7 @@ def _assign_pixels(
     won_n, own_n, given_n = np.zeros((3, count), dtype=np.int64)
     for window in _strips(count, size_hw):
         probs_nhw = upsample_window(mask_logits_nhw, size_hw, window).sigmoid_()
-        covered_nhw = probs_nhw >= thresholds.mask
+        covered_nhw = probs_nhw >= floors_n[:, None, None]
         winner_hw = (
             (probs_nhw * scores_n[:, None, None]).max(dim=0).indices
         )  # argmax takes five times as long

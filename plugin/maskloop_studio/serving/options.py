@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["PredictionPlan", "ProjectOptions", "parse_options", "plan_prediction"]
 
 
+OfLabel: TypeAlias = dict[str, Annotated[float, Field(ge=0, le=1)]]
+
+
 class ProjectOptions(BaseModel):
     """What `extra_params` of the backend may say; other keys in it are left alone."""
 
@@ -28,7 +31,9 @@ class ProjectOptions(BaseModel):
     score_threshold: float | None = Field(None, ge=0, le=1)
     mask_threshold: float | None = Field(None, ge=0, le=1)
     overlap_threshold: float | None = Field(None, ge=0, le=1)
-    label_thresholds: dict[str, float] = Field(default_factory=dict, max_length=1000)  # class -> least score
+    label_thresholds: OfLabel = Field(default_factory=dict, max_length=1000)  # class -> least score
+    label_mask_thresholds: OfLabel = Field(default_factory=dict, max_length=1000)
+    label_overlap_thresholds: OfLabel = Field(default_factory=dict, max_length=1000)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,6 +90,8 @@ def plan_prediction(
     thresholds = dataclasses.replace(
         general,
         score_of_label={**general.score_of_label, **of_controls, **options.label_thresholds},
+        mask_of_label={**general.mask_of_label, **options.label_mask_thresholds},
+        overlap_of_label={**general.overlap_of_label, **options.label_overlap_thresholds},
         **said,
     )
     task = config.task or options.task or settings.task

@@ -79,7 +79,7 @@ def slow_instance(
         probs = softmax(row)[:-1]
         best = int(probs.argmax())
         probs_hw = sigmoid(upsample(logits_hw, size_hw))
-        mask_hw = probs_hw > limits.mask
+        mask_hw = probs_hw > limits.mask_for(LABELS[best])
         if best in THINGS and mask_hw.any():
             score = probs[best] * probs_hw[mask_hw].mean()
             if score >= limits.score_for(LABELS[best]):
@@ -96,7 +96,9 @@ def slow_semantic(
             sums_khw[class_id] += prob * sigmoid(logits_hw)
     maps_khw = np.stack([upsample(sum_hw, size_hw) for sum_hw in sums_khw])
     coverage_hw = maps_khw.sum(axis=0)
-    winner_hw = np.where(coverage_hw >= limits.mask, maps_khw.argmax(axis=0), -1)
+    best_hw = maps_khw.argmax(axis=0)
+    floors_k = np.array([limits.mask_for(label) for label in LABELS])
+    winner_hw = np.where(coverage_hw >= floors_k[best_hw], best_hw, -1)
     found = []
     for class_id, label in enumerate(LABELS):
         mask_hw = winner_hw == class_id
@@ -121,10 +123,12 @@ def slow_panoptic(
     owner_hw = np.stack([score * probs_hw for _, score, probs_hw in kept]).argmax(axis=0)
     found: list[Found] = []
     for index, (class_id, score, probs_hw) in enumerate(kept):
-        own_hw = probs_hw >= limits.mask
+        own_hw = probs_hw >= limits.mask_for(LABELS[class_id])
         won_hw = owner_hw == index
         mask_hw = own_hw & won_hw
-        if not own_hw.any() or won_hw.sum() / own_hw.sum() < limits.overlap or not mask_hw.any():
+        if not own_hw.any() or not mask_hw.any():
+            continue
+        if won_hw.sum() / own_hw.sum() < limits.overlap_for(LABELS[class_id]):
             continue
         same = [entry for entry in found if entry.label == LABELS[class_id] and class_id not in THINGS]
         if same:
@@ -145,6 +149,11 @@ LIMITS = {
     "default": Thresholds(),
     "strict mask": Thresholds(score=0.1, mask=0.7, overlap=0.5),
     "by label": Thresholds(score=0.1, overlap=0.0, score_of_label={"circle": 0.7, "sky": 0.6}),
+    "masks by label": Thresholds(
+        score=0.1,
+        mask_of_label={"circle": 0.75, "sky": 0.3},
+        overlap_of_label={"circle": 0.2, "sky": 0.9},
+    ),
 }
 
 
