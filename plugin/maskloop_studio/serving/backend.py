@@ -155,12 +155,11 @@ class StudioBackend:
         return JobStatusResponse(job_status=status, created_at=created, error=training.error)
 
     def _remember_options(self, project_id: int, options: ProjectOptions) -> None:
-        if self._options.get(project_id) != options:
-            # The worker that renews predictions is another process: it reads them from the database.
-            self.services.store.projects.set_options(
-                project_id, options.model_dump(mode="json", exclude_defaults=True)
-            )
-            self._options[project_id] = options
+        self._options[project_id] = options
+        # The worker that renews predictions is another process: it reads them from the database.
+        projects, said = self.services.store.projects, options.model_dump(mode="json", exclude_defaults=True)
+        if projects.options(project_id) != said:
+            projects.set_options(project_id, said)
 
     def _options_of(self, project_id: int | None) -> ProjectOptions:
         if project_id is None:
