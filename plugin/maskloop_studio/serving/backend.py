@@ -11,7 +11,7 @@ from maskloop.log import log_action
 from maskloop.types import Prediction
 from maskloop_studio.intake import receive_event
 from maskloop_studio.job_specs import renewal_job
-from maskloop_studio.label_config import LabelMap, map_labels, parse_label_config
+from maskloop_studio.label_config import LabelConfig, LabelMap, map_labels, parse_label_config
 from maskloop_studio.protocol import (
     JobStatusRequest,
     JobStatusResponse,
@@ -93,7 +93,7 @@ class StudioBackend:
         project_id = project_number(request.project)
         model = self.directory.current(project_id, timeout_s=settings.predict_deadline_s / 2)
         config = parse_label_config(request.label_config)
-        label_map = self._label_map(request, model)
+        label_map = self._label_map(config, model)
         plan = plan_prediction(settings, self._options_of(project_id), config, label_map)
         predictions = predict_uris(
             [task.data.get(config.image_field) for task in request.tasks],
@@ -168,13 +168,9 @@ class StudioBackend:
             self._options[project_id] = parse_options(self.services.store.projects.options(project_id))
         return self._options[project_id]
 
-    def _label_map(self, request: PredictRequest, model: ServedModel) -> LabelMap | None:
+    def _label_map(self, config: LabelConfig, model: ServedModel) -> LabelMap | None:
         try:
-            return map_labels(
-                parse_label_config(request.label_config),
-                model.labels,
-                prefer=self.services.settings.prefer_control,
-            )
+            return map_labels(config, model.labels, prefer=self.services.settings.prefer_control)
         except LabelConfigError as exc:
             # Legitimate for a new label set: annotators draw by hand until the first training knows it.
             log_action(logger, "no label matches", level=logging.WARNING, model_version=model.tag, error=exc)
