@@ -66,7 +66,6 @@ class Settings(BaseSettings):
         0.7, description="instance: a segment with more IoU than this with a better one is dropped"
     )
     max_batch: int = Field(8, ge=1, le=256, description="images in one forward pass")
-    torch_threads: int = Field(0, ge=0, description="0 leaves the choice to torch")
 
     # drawing
     prefer_control: str = Field(

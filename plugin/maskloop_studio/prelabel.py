@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 
 from maskloop.errors import MaskloopError
 from maskloop.log import log_action
-from maskloop.types import Prediction
-from maskloop_studio.label_config import LabelConfig, LabelMap, map_labels, parse_label_config
-from maskloop_studio.regions import prediction_to_regions
+from maskloop_studio.label_config import LabelConfig, parse_label_config
 from maskloop_studio.serving.options import PredictionPlan, parse_options, plan_prediction
 from maskloop_studio.serving.predicting import predict_uris
 from maskloop_studio.training import ensure_champion
@@ -43,14 +41,13 @@ def renew_project(project_id: int, services: Services) -> int:
     champion = ensure_champion(project_id, services)
     project = client.project(project_id)
     config = parse_label_config(project.label_config)
-    label_map = _label_map(config, champion, prefer=services.settings.prefer_control)
     options = parse_options(services.store.projects.options(project_id))
-    plan = plan_prediction(services.settings, options, config, label_map)
+    plan = plan_prediction(services.settings, options, config, champion.labels, model_version=champion.tag)
     known = _settle_pushed(project_id, champion, services)
     tasks = (task for task in client.iter_tasks(project_id, only_unlabelled=True) if task.id not in known)
     pushed = 0
     for shard in _shards(tasks):
-        pushed += _push_shard(shard, champion, config, label_map, plan, project_id, services)
+        pushed += _push_shard(shard, champion, config, plan, project_id, services)
     if (known or pushed) and project.model_version != champion.tag:
         # Without this Label Studio would call live for every task that is opened, and order at random.
         client.update_project(project_id, model_version=champion.tag)
@@ -63,15 +60,6 @@ def renew_project(project_id: int, services: Services) -> int:
         duration_s=time.monotonic() - started,
     )
     return pushed
-
-
-def _label_map(config: LabelConfig, champion: ModelVersion, *, prefer: str) -> LabelMap | None:
-    try:
-        return map_labels(config, champion.labels, prefer=prefer)
-    except MaskloopError as exc:
-        # A new label set: nothing can be shown until the first corrections have taught it.
-        log_action(logger, "no label matches", level=logging.WARNING, model_version=champion.tag, error=exc)
-        return None
 
 
 def _settle_pushed(project_id: int, champion: ModelVersion, services: Services) -> set[int]:
@@ -90,7 +78,6 @@ def _push_shard(
     shard: list[StudioTask],
     champion: ModelVersion,
     config: LabelConfig,
-    label_map: LabelMap | None,
     plan: PredictionPlan,
     project_id: int,
     services: Services,
@@ -110,26 +97,13 @@ def _push_shard(
         services.store.pushes.begin(project_id, task.id, champion.tag)
         prediction_id = services.client.create_prediction(
             task.id,
-            result=_regions(prediction, label_map, task.id, champion, plan),
+            result=plan.regions(prediction, model_version=champion.tag, task_id=task.id),
             score=prediction.confidence,
             model_version=champion.tag,
         )
         services.store.pushes.finish(project_id, task.id, champion.tag, prediction_id)
         pushed += 1
     return pushed
-
-
-def _regions(
-    prediction: Prediction,
-    label_map: LabelMap | None,
-    task_id: int,
-    champion: ModelVersion,
-    plan: PredictionPlan,
-) -> list[dict[str, object]]:
-    if label_map is None:
-        return []
-    seed = f"{champion.tag}/{task_id}"
-    return prediction_to_regions(prediction, label_map, id_seed=seed, drawing=plan.drawing)
 
 
 def _shards(tasks: Iterator[StudioTask]) -> Iterator[list[StudioTask]]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from maskloop.errors import LabelConfigError
 from maskloop.log import log_action
 from maskloop_studio.job_specs import queue_or_wait, renewal_job
-from maskloop_studio.label_config import LabelConfig, LabelMap, map_labels, parse_label_config
+from maskloop_studio.label_config import LabelMap, parse_label_config
 
 if TYPE_CHECKING:
     from maskloop.learning.training import TrainingProgress
@@ -70,8 +69,13 @@ def _train(training_id: int, project_id: int, services: Services) -> dict[str, o
     store, settings = services.store, services.settings
     champion = ensure_champion(project_id, services)
     config = parse_label_config(services.client.project(project_id).label_config)
-    label_map = _label_map(config, champion.labels)
-    asked = plan_prediction(settings, parse_options(store.projects.options(project_id)), config, label_map)
+    asked = plan_prediction(
+        settings,
+        parse_options(store.projects.options(project_id)),
+        config,
+        champion.labels,
+        model_version=champion.tag,
+    )
     store.trainings.start(training_id, through_sequence=store.corrections.last_sequence(project_id))
 
     def note(progress: TrainingProgress) -> None:
@@ -81,7 +85,7 @@ def _train(training_id: int, project_id: int, services: Services) -> dict[str, o
         champion,
         train=store.corrections.of(project_id, split="train"),
         holdout=store.corrections.of(project_id, split="holdout"),
-        plan=LabelPlan(labels=config.all_labels, class_of_label=_class_of_label(label_map)),
+        plan=LabelPlan(labels=config.all_labels, class_of_label=_class_of_label(asked.label_map)),
         image_cache=services.image_cache,
         registry=services.registry,
         settings=settings,
@@ -93,14 +97,8 @@ def _train(training_id: int, project_id: int, services: Services) -> dict[str, o
     return verdict.as_json()
 
 
-def _label_map(config: LabelConfig, model_labels: tuple[str, ...]) -> LabelMap | None:
-    try:
-        return map_labels(config, model_labels)
-    except LabelConfigError:
-        return None  # the model knows none of the labels yet: all of them become new classes
-
-
 def _class_of_label(label_map: LabelMap | None) -> dict[str, str]:
+    """Return label -> class; empty where all labels become new classes."""
     classes: dict[str, str] = {}
     for name, targets in label_map.targets.items() if label_map is not None else ():
         for target in targets:

@@ -41,7 +41,6 @@ class _Child:
     process: subprocess.Popen[bytes]
     started: float
     backoff_s: float = 0.5
-    restarts: int = 0
     due: float | None = None  # when to start it again
 
 
@@ -98,7 +97,6 @@ class Supervisor:
             if child.due is not None:
                 if now >= child.due:
                     child.process, child.started, child.due = self._spawn(child.role), now, None
-                    child.restarts += 1
             elif child.process.poll() is not None:
                 if now - child.started > CALM_S:
                     child.backoff_s = 0.5

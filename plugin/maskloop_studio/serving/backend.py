@@ -6,12 +6,12 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from maskloop.errors import CodecError, LabelConfigError, MaskloopError, QueueError
+from maskloop.errors import CodecError, MaskloopError, QueueError
 from maskloop.log import log_action
 from maskloop.types import Prediction
 from maskloop_studio.intake import receive_event
 from maskloop_studio.job_specs import renewal_job
-from maskloop_studio.label_config import LabelConfig, LabelMap, map_labels, parse_label_config
+from maskloop_studio.label_config import map_labels, parse_label_config
 from maskloop_studio.protocol import (
     JobStatusRequest,
     JobStatusResponse,
@@ -27,7 +27,6 @@ from maskloop_studio.protocol import (
     WebhookResponse,
     project_number,
 )
-from maskloop_studio.regions import prediction_to_regions
 from maskloop_studio.serving.options import PredictionPlan, ProjectOptions, parse_options, plan_prediction
 from maskloop_studio.serving.predicting import predict_uris
 from maskloop_studio.serving.prompts import keep_prompted
@@ -93,8 +92,9 @@ class StudioBackend:
         project_id = project_number(request.project)
         model = self.directory.current(project_id, timeout_s=settings.predict_deadline_s / 2)
         config = parse_label_config(request.label_config)
-        label_map = self._label_map(config, model)
-        plan = plan_prediction(settings, self._options_of(project_id), config, label_map)
+        plan = plan_prediction(
+            settings, self._options_of(project_id), config, model.labels, model_version=model.tag
+        )
         predictions = predict_uris(
             [task.data.get(config.image_field) for task in request.tasks],
             task_ids=[task.id for task in request.tasks],
@@ -104,7 +104,7 @@ class StudioBackend:
             deadline=deadline,
         )
         results = [
-            self._entry(task, prediction, request, label_map, plan, model)
+            self._entry(task, prediction, request, plan, model)
             for task, prediction in zip(request.tasks, predictions, strict=True)
         ]
         late = sum(prediction is None for prediction in predictions)
@@ -168,20 +168,11 @@ class StudioBackend:
             self._options[project_id] = parse_options(self.services.store.projects.options(project_id))
         return self._options[project_id]
 
-    def _label_map(self, config: LabelConfig, model: ServedModel) -> LabelMap | None:
-        try:
-            return map_labels(config, model.labels, prefer=self.services.settings.prefer_control)
-        except LabelConfigError as exc:
-            # Legitimate for a new label set: annotators draw by hand until the first training knows it.
-            log_action(logger, "no label matches", level=logging.WARNING, model_version=model.tag, error=exc)
-            return None
-
     def _entry(
         self,
         task: PredictTask,
         prediction: Prediction | MaskloopError | None,
         request: PredictRequest,
-        label_map: LabelMap | None,
         plan: PredictionPlan,
         model: ServedModel,
     ) -> TaskPrediction | list[TaskPrediction]:
@@ -192,10 +183,7 @@ class StudioBackend:
             return TaskPrediction(result=[], score=0.0, model_version=model.tag)
         if request.params.context is not None:
             prediction = keep_prompted(prediction, request.params.context)
-        regions = []
-        if label_map is not None:
-            seed = f"{model.tag}/{task.id}"
-            regions = prediction_to_regions(prediction, label_map, id_seed=seed, drawing=plan.drawing)
+        regions = plan.regions(prediction, model_version=model.tag, task_id=task.id)
         return TaskPrediction(result=regions, score=prediction.confidence, model_version=model.tag)
 
     def _predict_later(self, project_id: int, late: int) -> None:

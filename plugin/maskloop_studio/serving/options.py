@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from maskloop.errors import LabelConfigError
+from maskloop.log import log_action
 from maskloop.segmentation.postprocess import Thresholds
-from maskloop.types import SegmentationTask
-from maskloop_studio.regions import DrawingOptions
+from maskloop.types import Prediction, SegmentationTask
+from maskloop_studio.label_config import LabelConfig, LabelMap, map_labels
+from maskloop_studio.regions import DrawingOptions, Region, prediction_to_regions
 
 if TYPE_CHECKING:
     from maskloop.settings import Settings
-    from maskloop_studio.label_config import LabelConfig, LabelMap
 
 __all__ = ["PredictionPlan", "ProjectOptions", "parse_options", "plan_prediction"]
 
 
+logger = logging.getLogger(__name__)
 OfLabel: TypeAlias = dict[str, Annotated[float, Field(ge=0, le=1)]]
 
 
@@ -38,11 +41,19 @@ class ProjectOptions(BaseModel):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PredictionPlan:
-    """What is asked of the engine for one project."""
+    """What is asked of the engine for one project, and how the answer is drawn."""
 
+    label_map: LabelMap | None  # None: the model knows none of the labels yet, so nothing can be drawn
     task: SegmentationTask
     thresholds: Thresholds
     drawing: DrawingOptions
+
+    def regions(self, prediction: Prediction, *, model_version: str, task_id: int | None) -> list[Region]:
+        """Return the `result` of a task's prediction; its ids stay the same for task, version and segment."""
+        if self.label_map is None:
+            return []
+        seed = f"{model_version}/{task_id}"
+        return prediction_to_regions(prediction, self.label_map, id_seed=seed, drawing=self.drawing)
 
 
 def parse_options(extra_params: Any) -> ProjectOptions:
@@ -65,17 +76,24 @@ def parse_options(extra_params: Any) -> ProjectOptions:
 
 
 def plan_prediction(
-    settings: Settings, options: ProjectOptions, config: LabelConfig, label_map: LabelMap | None
+    settings: Settings,
+    options: ProjectOptions,
+    config: LabelConfig,
+    model_labels: tuple[str, ...],
+    *,
+    model_version: str,
 ) -> PredictionPlan:
-    """Return the task, the thresholds and the way of drawing of a project.
+    """Return how a project is predicted, judged and drawn.
 
     Args:
         settings: of the process.
         options: of the backend; they win over the settings.
-        config: of the project; its task wins over both.
-        label_map: its controls' `model_score_threshold` win over the general score, an option for a label
-            over these.
+        config: of the project; its task wins over both, its controls' `model_score_threshold` over the
+            general score, and an option for a label over these.
+        model_labels: the classes of the model that answers.
+        model_version: its name, for the log.
     """
+    label_map = _match_labels(settings, config, model_labels, model_version)
     said = {
         name: value
         for name, value in (
@@ -102,4 +120,15 @@ def plan_prediction(
         # Where every pixel belongs to somebody, a gap between neighbours would be nobody's.
         shared_borders=task is not SegmentationTask.INSTANCE,
     )
-    return PredictionPlan(task=task, thresholds=thresholds, drawing=drawing)
+    return PredictionPlan(label_map=label_map, task=task, thresholds=thresholds, drawing=drawing)
+
+
+def _match_labels(
+    settings: Settings, config: LabelConfig, model_labels: tuple[str, ...], model_version: str
+) -> LabelMap | None:
+    try:
+        return map_labels(config, model_labels, prefer=settings.prefer_control)
+    except LabelConfigError as exc:
+        # Legitimate for a new label set: annotators draw by hand until the first training knows it.
+        log_action(logger, "no label matches", level=logging.WARNING, model_version=model_version, error=exc)
+        return None

@@ -73,8 +73,7 @@ class ModelDirectory:
             MaskloopError: it is not loaded yet.
         """
         if project_id is not None and project_id not in self._served:
-            with self._changed:
-                self._wanted.add(project_id)
+            self.follow(project_id)
         with self._changed:
             self._changed.wait_for(
                 lambda: self._served.get(project_id or 0) or self._base or self._base_error, timeout_s

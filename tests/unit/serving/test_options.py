@@ -4,7 +4,7 @@ import pytest
 
 from maskloop.errors import LabelConfigError
 from maskloop.types import SegmentationTask
-from maskloop_studio.label_config import map_labels, parse_label_config
+from maskloop_studio.label_config import parse_label_config
 from maskloop_studio.serving.options import ProjectOptions, parse_options, plan_prediction
 
 CONFIG = (
@@ -15,7 +15,7 @@ CONFIG = (
 
 def _plan(settings, options=None, *, view="", brush=""):
     config = parse_label_config(CONFIG.format(view=view, brush=brush))
-    return plan_prediction(settings, options or ProjectOptions(), config, map_labels(config, ("Car", "Tree")))
+    return plan_prediction(settings, options or ProjectOptions(), config, ("Car", "Tree"), model_version="v1")
 
 
 def test_plan_prediction_nothing_said_is_the_settings(settings):
