@@ -14,13 +14,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from maskloop.errors import StudioError
-from maskloop.masks import paste_segment, segment_iou
+from maskloop.masks import segment_iou
 from maskloop.types import EditCounts, Segment
-from maskloop_studio.brush import encode_brush
 from maskloop_studio.client import StudioClient
-from maskloop_studio.label_config import Control, LabelConfig, parse_label_config
-from maskloop_studio.polygon import ring_to_percent, segment_to_rings
-from maskloop_studio.regions import Region, annotation_to_segments, count_edits
+from maskloop_studio.label_config import Control, LabelConfig, LabelTarget, parse_label_config
+from maskloop_studio.regions import Region, annotation_to_segments, count_edits, segment_to_regions
 
 __all__ = ["AnnotatedTask", "SimulatedAnnotator", "correct_regions"]
 
@@ -217,21 +215,17 @@ def _draw(
     if not controls:
         return []
     control = next((control for control in controls if control.kind == wanted), controls[0])
-    values = list(_values(target, control, size_hw))
+    values = _values(target, control, size_hw)
     brush = next((control for control in controls if control.kind == "brush"), None)
     if len(values) > 1 and brush is not None:
         # Two drawn polygons are two objects: a person takes the brush for an object in parts.
-        control, values = brush, list(_values(target, brush, size_hw))
+        control, values = brush, _values(target, brush, size_hw)
     return [_new_region(value, control, size_hw, rng) for value in values]
 
 
-def _values(target: Segment, control: Control, size_hw: tuple[int, int]) -> Iterator[dict[str, Any]]:
-    labels = {control.region_type: [target.label]}
-    if control.kind == "brush":
-        yield {"format": "rle", "rle": encode_brush(paste_segment(target, size_hw)), **labels}
-        return
-    for ring in segment_to_rings(target):
-        yield {"points": ring_to_percent(ring, size_hw), "closed": True, **labels}
+def _values(target: Segment, control: Control, size_hw: tuple[int, int]) -> list[dict[str, Any]]:
+    drawn = LabelTarget(control=control, label=target.label)
+    return [region["value"] for region in segment_to_regions(target, drawn, size_hw, object_id="drawn")]
 
 
 def _new_region(
