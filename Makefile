@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: demo test check format base-models chromium clean help
+.PHONY: demo test check format base-models chromium servers clean help
 
 help:
 	@echo "make demo [ARGS='--rounds 2 --exit --json demo.json']   the whole loop on this machine"
@@ -17,7 +17,7 @@ help:
 demo: $(VENV)/.runtime
 	$(BIN)/maskloop demo $(ARGS)
 
-test: check chromium
+test: check chromium servers
 	$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.dev
@@ -34,13 +34,24 @@ base-models: $(VENV)/.runtime
 	$(BIN)/maskloop base-model build backend/maskloop/models/tiny-mask2former --family mask2former --seed 0
 	$(BIN)/maskloop base-model build backend/maskloop/models/tiny-oneformer --family oneformer --seed 0
 
-# The browser of the acceptance tests; where it cannot be installed they say that they were skipped.
+# What tests need beside Python; where it cannot be installed, those that need it say that they were skipped.
+APT_INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
+HAS_APT = [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null
+
 chromium:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
-	|| if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		echo "installing chromium"; apt-get update -qq >/dev/null && DEBIAN_FRONTEND=noninteractive \
-		apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	|| if $(HAS_APT); then \
+		echo "installing chromium"; apt-get update -qq >/dev/null && $(APT_INSTALL) chromium >/dev/null; \
 	else echo "no chromium: the browser tests will be skipped"; fi
+
+# A real PostgreSQL and Redis. The tests start them; Debian's own services are told not to.
+servers:
+	@wanted=""; \
+	ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null || wanted="postgresql"; \
+	command -v redis-server >/dev/null || command -v valkey-server >/dev/null || wanted="$$wanted redis-server"; \
+	if [ -z "$$wanted" ]; then :; elif $(HAS_APT); then \
+		echo "installing $$wanted"; apt-get update -qq >/dev/null && RUNLEVEL=1 $(APT_INSTALL) $$wanted >/dev/null; \
+	else echo "missing: $$wanted; their tests will be skipped"; fi
 
 clean:
 	rm -rf $(VENV) .venv-studio .maskloop build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 # Before torch is imported anywhere: two cores that spin for each other are slower than one.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -15,6 +16,8 @@ import pytest
 from maskloop.settings import Settings
 from maskloop.store.database import Store
 from maskloop.types import BoolMask, Correction, EditCounts, Segment
+
+from .services import TEMPLATE, PostgresServer, RedisServer, find_postgres, find_redis
 
 REPOSITORY = Path(__file__).parents[1]
 SHARED = REPOSITORY.parent / "shared"  # real images and recorded traffic, where they are at hand
@@ -68,8 +71,44 @@ def settings(home: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return Settings(home=home)
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One real PostgreSQL for the session; skipped where there is none, except in CI."""
+    if find_postgres() is None:
+        _missing("PostgreSQL", "postgresql")
+    with PostgresServer() as server:
+        Store(server.url(server.create(TEMPLATE))).close()
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """One real Redis for the session, to be emptied by those who use it; skipped where there is none."""
+    if find_redis() is None:
+        _missing("Redis", "redis-server")
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, settings: Settings) -> Iterator[str]:
+    """The address of a new database, of each kind that maskloop runs on."""
+    if request.param == "sqlite":
+        yield settings.resolved_database_url
+    else:
+        with request.getfixturevalue("postgres").database() as url:
+            yield url
+
+
 @pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    opened = Store(settings.resolved_database_url)
+def store(database_url: str) -> Iterator[Store]:
+    opened = Store(database_url)
     yield opened
     opened.close()
+
+
+def _missing(what: str, package: str) -> NoReturn:
+    reason = f"no {what} on this machine (install {package})"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)

@@ -92,6 +92,14 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(9090, ge=0, le=65535)
     predict_deadline_s: float = Field(80.0, gt=0, description="Label Studio gives up on /predict after 100 s")
+    webhook_secret: SecretStr | None = Field(
+        None, description="in the header of every webhook; default: one made once and kept in the database"
+    )
+    basic_auth_user: str | None = Field(None, description="asked of every request where it is set")
+    basic_auth_password: SecretStr | None = None
+
+    # reconciling
+    sync_minutes: int = Field(10, ge=1, description="how often what Label Studio says is compared")
 
     # images
     max_image_bytes: int = Field(64 * 2**20, ge=1)

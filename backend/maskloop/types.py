@@ -122,6 +122,8 @@ class Correction:
     edits: EditCounts = field(default_factory=EditCounts)
     lead_time_s: float | None = None  # seconds the annotator spent
     model_version: str | None = None  # whose prediction was corrected
+    version_id: int = 0  # the row that keeps what was said, for good
+    image_uri: str = ""  # where the image can be had again
     ground_truth: bool = False  # somebody marked it as the truth
     approximate: bool = False  # some of it was given as boxes: what is inside them is not all object
 

@@ -1,136 +1,174 @@
-"""What annotators said: the newest version of each annotation."""
+"""What annotators said as masks: one row for a version of an annotation, derived from it and its image."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Select, func, select
+from sqlalchemy.exc import IntegrityError
 
 from maskloop.store.segments import segments_from_text, segments_to_text
 from maskloop.store.sessions import Sessions
-from maskloop.store.tables import CorrectionRow
-from maskloop.types import Correction, EditCounts
+from maskloop.store.tables import AnnotationRow, MasksRow, VersionRow
+from maskloop.types import Correction, EditCounts, Segment
 
-__all__ = ["CorrectionBook"]
+__all__ = ["CorrectionBook", "DerivedMasks"]
+
+STREAM = 64  # rows in memory at once: masks are large
+VERSIONS_AT_ONCE = 500
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DerivedMasks:
+    """What a version comes to."""
+
+    image_key: str  # SHA-256 of the image file, the key of the image cache
+    image_uri: str  # where it can be had again
+    size_hw: tuple[int, int]  # of the upright image
+    segments: tuple[Segment, ...]
+    edits: EditCounts
+    approximate: bool  # some of it was given as boxes
+    model_version: str | None  # whose prediction was corrected
 
 
 class CorrectionBook:
-    """Corrections by annotation; a deleted one is hidden, not forgotten."""
+    """Submitted annotations with their masks."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
-    def save(self, correction: Correction, *, split: str, sequence: int, result: str) -> bool:
-        """Keep a correction unless a newer version of the annotation is kept already.
+    def save(self, version_id: int, masks: DerivedMasks) -> None:
+        """Keep what a version comes to; deriving it again replaces it."""
+        row = {
+            "image_key": masks.image_key,
+            "image_uri": masks.image_uri,
+            "height": masks.size_hw[0],
+            "width": masks.size_hw[1],
+            "segments": segments_to_text(masks.segments),
+            "kept": masks.edits.kept,
+            "changed": masks.edits.changed,
+            "added": masks.edits.added,
+            "removed": masks.edits.removed,
+            "approximate": masks.approximate,
+            "model_version": masks.model_version,
+        }
+        try:
+            self._merge(version_id, row)
+        except IntegrityError:  # another worker derived it in the same moment
+            self._merge(version_id, row)
 
-        Args:
-            correction: what the annotator says.
-            split: train or holdout.
-            sequence: the number of the event that brought it.
-            result: the regions as the annotator left them, JSON.
+    def has(self, version_id: int) -> bool:
+        """Return whether a version's masks are there."""
+        with self._sessions.read() as session:
+            return session.get(MasksRow, version_id) is not None
 
-        Returns:
-            Whether it was kept.
-        """
-        height, width = correction.size_hw
-        with self._sessions.write() as session:
-            row = session.get(CorrectionRow, correction.annotation_id, with_for_update=True)
-            if row is not None and row.updated_at >= correction.updated_at and not row.deleted:
-                return False
-            session.merge(
-                CorrectionRow(
-                    annotation_id=correction.annotation_id,
-                    project_id=correction.project_id,
-                    task_id=correction.task_id,
-                    split=split,
-                    sequence=sequence,
-                    updated_at=correction.updated_at,
-                    image_key=correction.image_key,
-                    height=height,
-                    width=width,
-                    segments=segments_to_text(correction.segments),
-                    result=result,
-                    kept=correction.edits.kept,
-                    changed=correction.edits.changed,
-                    added=correction.edits.added,
-                    removed=correction.edits.removed,
-                    lead_time_s=correction.lead_time_s,
-                    model_version=correction.model_version,
-                    ground_truth=correction.ground_truth,
-                    approximate=correction.approximate,
-                    deleted=False,
-                )
-            )
-        return True
-
-    def delete(
-        self, *, annotation_ids: Sequence[int] = (), task_ids: Sequence[int] = (), project_id: int
-    ) -> int:
-        """Mark the corrections of deleted annotations or tasks as deleted; return how many there were."""
-        with self._sessions.write() as session:
-            result = session.execute(
-                update(CorrectionRow)
-                .where(
-                    CorrectionRow.project_id == project_id,
-                    CorrectionRow.annotation_id.in_(annotation_ids) | CorrectionRow.task_id.in_(task_ids),
-                    CorrectionRow.deleted.is_(False),
-                )
-                .values(deleted=True)
-            )
-            return int(getattr(result, "rowcount", 0))
+    def stream(self, project_id: int, *, split: str | None = None) -> Iterator[Correction]:
+        """Yield a project's corrections, of one split or of both, by annotation number, few at a time."""
+        query = _joined().where(AnnotationRow.project_id == project_id, AnnotationRow.state == "submitted")
+        if split is not None:
+            query = query.where(AnnotationRow.split == split)
+        last = -1
+        while True:
+            page = query.where(AnnotationRow.annotation_id > last).order_by(AnnotationRow.annotation_id)
+            with self._sessions.read() as session:
+                rows = session.execute(page.limit(STREAM)).all()
+            # No transaction is open while the caller works: it may take hours.
+            for row in rows:
+                yield _correction(*row)
+            if len(rows) < STREAM:
+                return
+            last = rows[-1][0].annotation_id
 
     def of(self, project_id: int, *, split: str | None = None) -> tuple[Correction, ...]:
         """Return a project's corrections, of one split or of both, by annotation number."""
-        query = select(CorrectionRow).where(
-            CorrectionRow.project_id == project_id, CorrectionRow.deleted.is_(False)
-        )
-        if split is not None:
-            query = query.where(CorrectionRow.split == split)
-        with self._sessions.read() as session:
-            return tuple(
-                _correction(row) for row in session.scalars(query.order_by(CorrectionRow.annotation_id))
-            )
+        return tuple(self.stream(project_id, split=split))
 
-    def count(self, project_id: int, *, split: str, after_sequence: int = 0) -> int:
-        """Return how many corrections of a split came after an event."""
+    def at(self, version_ids: Sequence[int]) -> tuple[Correction, ...]:
+        """Return these versions' corrections, by version number: what a snapshot was made of, years later."""
+        found: list[Correction] = []
+        for start in range(0, len(version_ids), VERSIONS_AT_ONCE):
+            some = version_ids[start : start + VERSIONS_AT_ONCE]
+            query = select(VersionRow, MasksRow).join(MasksRow, MasksRow.version_id == VersionRow.version_id)
+            with self._sessions.read() as session:
+                rows = session.execute(query.where(VersionRow.version_id.in_(some))).all()
+            found += [_correction(*row) for row in rows]
+        return tuple(sorted(found, key=lambda correction: correction.version_id))
+
+    def count(self, project_id: int, *, split: str, after_version: int = 0) -> int:
+        """Return how many corrections of a split are newer than a version."""
         with self._sessions.read() as session:
             return (
                 session.scalar(
                     select(func.count())
-                    .select_from(CorrectionRow)
+                    .select_from(AnnotationRow)
+                    .join(MasksRow, MasksRow.version_id == AnnotationRow.version_id)
                     .where(
-                        CorrectionRow.project_id == project_id,
-                        CorrectionRow.split == split,
-                        CorrectionRow.deleted.is_(False),
-                        CorrectionRow.sequence > after_sequence,
+                        AnnotationRow.project_id == project_id,
+                        AnnotationRow.state == "submitted",
+                        AnnotationRow.split == split,
+                        AnnotationRow.version_id > after_version,
                     )
                 )
                 or 0
             )
 
-    def last_sequence(self, project_id: int) -> int:
-        """Return the number of the newest event that brought a correction, 0 where none did."""
+    def underived(self, project_id: int) -> tuple[int, ...]:
+        """Return the versions that stand but whose masks are not there, by annotation number."""
+        with self._sessions.read() as session:
+            return tuple(
+                session.scalars(
+                    select(AnnotationRow.version_id)
+                    .outerjoin(MasksRow, MasksRow.version_id == AnnotationRow.version_id)
+                    .where(
+                        AnnotationRow.project_id == project_id,
+                        AnnotationRow.state == "submitted",
+                        MasksRow.version_id.is_(None),
+                    )
+                    .order_by(AnnotationRow.annotation_id)
+                )
+            )
+
+    def last_version(self, project_id: int) -> int:
+        """Return the number of the newest version that a correction stands on, 0 where there is none."""
         with self._sessions.read() as session:
             return (
                 session.scalar(
-                    select(func.max(CorrectionRow.sequence)).where(CorrectionRow.project_id == project_id)
+                    select(func.max(AnnotationRow.version_id)).where(
+                        AnnotationRow.project_id == project_id, AnnotationRow.state == "submitted"
+                    )
                 )
                 or 0
             )
 
+    def _merge(self, version_id: int, row: dict[str, object]) -> None:
+        with self._sessions.write() as session:
+            session.merge(MasksRow(version_id=version_id, **row))
 
-def _correction(row: CorrectionRow) -> Correction:
+
+def _joined() -> Select[VersionRow, MasksRow]:
+    return (
+        select(VersionRow, MasksRow)
+        .select_from(AnnotationRow)
+        .join(VersionRow, VersionRow.version_id == AnnotationRow.version_id)
+        .join(MasksRow, MasksRow.version_id == AnnotationRow.version_id)
+    )
+
+
+def _correction(version: VersionRow, masks: MasksRow) -> Correction:
     return Correction(
-        project_id=row.project_id,
-        task_id=row.task_id,
-        annotation_id=row.annotation_id,
-        updated_at=row.updated_at,
-        image_key=row.image_key,
-        size_hw=(row.height, row.width),
-        segments=segments_from_text(row.segments, place=f"correction {row.annotation_id}"),
-        edits=EditCounts(kept=row.kept, changed=row.changed, added=row.added, removed=row.removed),
-        lead_time_s=row.lead_time_s,
-        model_version=row.model_version,
-        ground_truth=row.ground_truth,
-        approximate=row.approximate,
+        project_id=version.project_id,
+        task_id=version.task_id,
+        annotation_id=version.annotation_id,
+        version_id=version.version_id,
+        updated_at=version.updated_at,
+        image_key=masks.image_key,
+        image_uri=masks.image_uri,
+        size_hw=(masks.height, masks.width),
+        segments=segments_from_text(masks.segments, place=f"annotation version {version.version_id}"),
+        edits=EditCounts(kept=masks.kept, changed=masks.changed, added=masks.added, removed=masks.removed),
+        lead_time_s=version.lead_time_s,
+        model_version=masks.model_version,
+        ground_truth=version.ground_truth,
+        approximate=masks.approximate,
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from maskloop.store.annotations import AnnotationBook
 from maskloop.store.corrections import CorrectionBook
-from maskloop.store.events import EventLog
+from maskloop.store.jobs import JobBook
 from maskloop.store.projects import ProjectBook
 from maskloop.store.pushes import PushLog
 from maskloop.store.sessions import Sessions
@@ -25,9 +26,10 @@ class Store:
     def __init__(self, url: str) -> None:
         self._sessions = Sessions(url)
         self.projects = ProjectBook(self._sessions)
-        self.events = EventLog(self._sessions)
+        self.jobs = JobBook(self._sessions)
+        self.annotations = AnnotationBook(self._sessions)
         self.corrections = CorrectionBook(self._sessions)
-        self.trainings = TrainingBook(self._sessions)
+        self.trainings = TrainingBook(self._sessions, self.jobs)
         self.pushes = PushLog(self._sessions)
 
     def close(self) -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+import contextlib
+import secrets
+from datetime import datetime
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.exc import IntegrityError
 
 from maskloop.store.sessions import Sessions, now
-from maskloop.store.tables import ProjectRow
+from maskloop.store.tables import ProjectRow, SecretRow
 
 __all__ = ["ProjectBook"]
+
+WEBHOOK_SECRET = "webhook"  # noqa: S105 - its name, not the secret
 
 
 class ProjectBook:
@@ -24,6 +31,11 @@ class ProjectBook:
                 session.add(ProjectRow(project_id=project_id, label_config=label_config, connected_at=now()))
             else:
                 row.label_config = label_config
+
+    def remove(self, project_id: int) -> None:
+        """Forget that a project is connected; what its annotators said stays."""
+        with self._sessions.write() as session:
+            session.execute(delete(ProjectRow).where(ProjectRow.project_id == project_id))
 
     def set_options(self, project_id: int, options: dict[str, object]) -> None:
         """Remember how a project wants to be predicted; nothing happens where it is not connected."""
@@ -42,3 +54,28 @@ class ProjectBook:
         """Return the connected projects."""
         with self._sessions.read() as session:
             return tuple(session.scalars(select(ProjectRow.project_id).order_by(ProjectRow.project_id)))
+
+    def watermark(self, project_id: int) -> datetime | None:
+        """Return up to which of Label Studio's times a project is reconciled, None where it never was."""
+        with self._sessions.read() as session:
+            row = session.get(ProjectRow, project_id)
+            return row.watermark if row is not None else None
+
+    def set_watermark(self, project_id: int, at: datetime | None) -> None:
+        """Note up to which of Label Studio's times a project is reconciled."""
+        with self._sessions.write() as session:
+            session.execute(
+                update(ProjectRow).where(ProjectRow.project_id == project_id).values(watermark=at)
+            )
+
+    def webhook_secret(self) -> str:
+        """Return the secret that webhooks carry; made at the first call, the same for all processes."""
+        with self._sessions.read() as session:
+            row = session.get(SecretRow, WEBHOOK_SECRET)
+        if row is None:
+            # Two processes may try at once: the first one's secret stands.
+            with contextlib.suppress(IntegrityError), self._sessions.write() as session:
+                session.add(SecretRow(name=WEBHOOK_SECRET, value=secrets.token_urlsafe(32)))
+            with self._sessions.read() as session:
+                row = session.get_one(SecretRow, WEBHOOK_SECRET)
+        return row.value

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import Engine as SqlEngine
 from sqlalchemy import create_engine, event, text
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from maskloop.errors import StoreError
-from maskloop.store.tables import Base
+from maskloop.store.migrations import HEAD, bring_up_to_date, revision_of
 
 __all__ = ["Sessions", "now"]
+
+MIGRATION_LOCK = 0x6D61736B  # any number, the same in all processes
+WAIT_S = 30  # for another writer
+PLAIN_POSTGRES = ("postgres", "postgresql")
 
 
 class Sessions:
@@ -48,6 +53,13 @@ class Sessions:
                 session.execute(text("BEGIN IMMEDIATE"))
             yield session
 
+    def clock(self, session: Session) -> datetime:
+        """Return the time that all processes agree on: the database server's, where there is one."""
+        if self._engine.dialect.name == "postgresql":
+            at: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
+            return at
+        return now()
+
     def close(self) -> None:
         """Give all connections back."""
         self._engine.dispose()
@@ -60,26 +72,58 @@ def now() -> datetime:
 
 def _open(url: str) -> SqlEngine:
     with _translated("open"):
-        address = make_url(url)
+        address = _with_driver(make_url(url))
         if address.get_backend_name() == "sqlite":
             if address.database:
                 Path(address.database).parent.mkdir(parents=True, exist_ok=True)
-            engine = create_engine(address, connect_args={"timeout": 30})
+            engine = create_engine(address, connect_args={"timeout": WAIT_S})
             event.listen(engine, "connect", _tune_sqlite)
         else:
             engine = create_engine(address, pool_pre_ping=True)
         try:
-            Base.metadata.create_all(engine)
-        except SQLAlchemyError:
-            # Two processes opening a new database at once: the second finds the tables made meanwhile.
-            Base.metadata.create_all(engine)
+            with engine.connect() as connection:
+                current = revision_of(connection)
+            if current != HEAD:
+                _migrate(engine, current)
+        except BaseException:
+            engine.dispose()
+            raise
         return engine
+
+
+def _migrate(engine: SqlEngine, current: str | None) -> None:
+    """Bring the database to today's form; of several processes that try at once the first does it."""
+    sqlite = engine.dialect.name == "sqlite"
+    if sqlite and current is not None and engine.url.database:
+        _back_up(Path(engine.url.database), current)
+    with engine.connect() as connection, connection.begin():
+        if sqlite:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        bring_up_to_date(connection)
+
+
+def _back_up(path: Path, current: str) -> None:
+    target = path.with_name(f"{path.name}.before-{HEAD}-was-{current}")
+    if not target.exists():
+        with (
+            contextlib.closing(sqlite3.connect(path)) as source,
+            contextlib.closing(sqlite3.connect(target)) as copy,
+        ):
+            source.backup(copy)
+
+
+def _with_driver(address: URL) -> URL:
+    """Take our driver where the address names none: SQLAlchemy would look for an older one."""
+    return address.set(drivername="postgresql+psycopg") if address.drivername in PLAIN_POSTGRES else address
 
 
 def _tune_sqlite(connection: object, _record: object) -> None:
     cursor = connection.cursor()  # type: ignore[attr-defined]
     # FULL: an event that was acknowledged survives a power cut.
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
+    pragmas = ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={WAIT_S * 1000}", "foreign_keys=ON")
+    for pragma in pragmas:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

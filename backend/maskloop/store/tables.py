@@ -1,13 +1,31 @@
-"""The database's tables (SQLAlchemy 2, declarative); `database.py` holds everything done with them."""
+"""The database's tables (SQLAlchemy 2, declarative); what is done with them is in the books beside this.
+
+A change here needs a step in `migrations/`; a test compares what the steps build with what stands here.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import JSON, DateTime, Dialect, Index, Text, TypeDecorator, UniqueConstraint, text
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Float, Index, Integer, Text, TypeDecorator, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-__all__ = ["Base", "CorrectionRow", "EventRow", "ProjectRow", "PushedRow", "TrainingRow"]
+__all__ = [
+    "AnnotationRow",
+    "Base",
+    "JobRow",
+    "LabelConfigRow",
+    "MasksRow",
+    "ProjectRow",
+    "PushedRow",
+    "SecretRow",
+    "TrainingRow",
+    "UtcDateTime",
+    "VersionRow",
+]
+
+# SQLite numbers rows by itself only where the column is called INTEGER.
+RowNumber = BigInteger().with_variant(Integer, "sqlite")
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -36,96 +54,158 @@ class ProjectRow(Base):
 
     __tablename__ = "projects"
 
-    project_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    project_id: Mapped[int] = mapped_column(RowNumber, primary_key=True, autoincrement=False)
     label_config: Mapped[str] = mapped_column(Text)
     options: Mapped[dict[str, object]] = mapped_column(JSON, default=dict)  # from the backend's extra_params
     connected_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    watermark: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)  # reconciled up to here
 
 
-class EventRow(Base):
-    """Something Label Studio told us, until it is done; the queue only carries its number."""
+class JobRow(Base):
+    """Something to be done: inbox, outbox and dead-letter list at once; the queue only carries its number."""
 
-    __tablename__ = "events"
-    __table_args__ = (Index("ix_events_status_due", "status", "due_at"),)
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("ix_jobs_status_due", "status", "due_at"),
+        Index("ix_jobs_project_kind", "project_id", "kind", "status"),
+        # Of each project and kind at most one waits and at most one runs, whoever asks at the same moment.
+        *(
+            Index(
+                f"ux_jobs_{status}",
+                "kind",
+                "project_id",
+                unique=True,
+                sqlite_where=text(f"status = '{status}' AND kind <> 'event'"),
+                postgresql_where=text(f"status = '{status}' AND kind <> 'event'"),
+            )
+            for status in ("waiting", "running")
+        ),
+        {"sqlite_autoincrement": True},  # a number is never given twice: folders are named after it
+    )
 
-    event_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    key: Mapped[str] = mapped_column(unique=True)  # the same event told twice has the same key
-    action: Mapped[str]
-    project_id: Mapped[int]
-    subject_ids: Mapped[list[int]] = mapped_column(JSON)  # annotation or task numbers
-    received_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    status: Mapped[str] = mapped_column(default="pending")  # pending, done, dead
-    due_at: Mapped[datetime] = mapped_column(UtcDateTime)  # not tried again before
-    attempts: Mapped[int] = mapped_column(default=0)
+    job_id: Mapped[int] = mapped_column(RowNumber, primary_key=True, autoincrement=True)
+    kind: Mapped[str]  # event, renewal, training, sync
+    project_id: Mapped[int] = mapped_column(BigInteger)
+    action: Mapped[str]  # what Label Studio calls the event, or why somebody wanted the job
+    subject_ids: Mapped[list[int]] = mapped_column(JSON)  # annotations or tasks of an event
+    key: Mapped[str | None] = mapped_column(unique=True)  # the same event told twice has the same key
+    status: Mapped[str] = mapped_column(default="waiting")
+    attempts: Mapped[int] = mapped_column(default=0)  # that ended in an error
+    lapses: Mapped[int] = mapped_column(default=0)  # that ended with their worker
     error: Mapped[str | None] = mapped_column(Text, default=None)
+    due_at: Mapped[datetime] = mapped_column(UtcDateTime)  # not begun before
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+    owner: Mapped[str | None] = mapped_column(default=None)  # who works on it
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)  # then others may
+    done: Mapped[int] = mapped_column(default=0)
+    total: Mapped[int] = mapped_column(default=0)
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    outcome: Mapped[dict[str, object] | None] = mapped_column(JSON, default=None)
 
 
-class CorrectionRow(Base):
-    """The newest version of one annotation."""
+class AnnotationRow(Base):
+    """One annotation as it stands now."""
 
-    __tablename__ = "corrections"
-    __table_args__ = (Index("ix_corrections_project_split", "project_id", "split", "deleted"),)
+    __tablename__ = "annotations"
+    __table_args__ = (
+        Index("ix_annotations_dataset", "project_id", "state", "split", "version_id"),
+        Index("ix_annotations_task", "project_id", "task_id"),
+    )
 
-    annotation_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    project_id: Mapped[int]
-    task_id: Mapped[int]
+    annotation_id: Mapped[int] = mapped_column(RowNumber, primary_key=True, autoincrement=False)
+    project_id: Mapped[int] = mapped_column(BigInteger)
+    task_id: Mapped[int] = mapped_column(BigInteger)
     split: Mapped[str]  # train or holdout, by a hash of the task
-    sequence: Mapped[int]  # the event that brought it, so that "new since" can be asked
+    version_id: Mapped[int] = mapped_column(BigInteger)  # the newest
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)  # of that version
+    state: Mapped[str]  # submitted, skipped or deleted
+    deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+
+
+class VersionRow(Base):
+    """What an annotator said at one time; never changed, never deleted."""
+
+    __tablename__ = "annotation_versions"
+    __table_args__ = (
+        Index("ux_versions_said", "annotation_id", "updated_at", "digest", unique=True),
+        {"sqlite_autoincrement": True},
+    )
+
+    version_id: Mapped[int] = mapped_column(RowNumber, primary_key=True, autoincrement=True)
+    annotation_id: Mapped[int] = mapped_column(BigInteger)
+    project_id: Mapped[int] = mapped_column(BigInteger)
+    task_id: Mapped[int] = mapped_column(BigInteger)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    image_key: Mapped[str]
+    state: Mapped[str]  # submitted or skipped
+    said: Mapped[str] = mapped_column(Text)  # Label Studio's JSON
+    digest: Mapped[str]  # SHA-256 of it
+    label_config: Mapped[str]  # digest of the label config it was said under
+    lead_time_s: Mapped[float | None] = mapped_column(Float)
+    ground_truth: Mapped[bool] = mapped_column(default=False)
+    taken_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class LabelConfigRow(Base):
+    """A label config that annotations were made under."""
+
+    __tablename__ = "label_configs"
+
+    digest: Mapped[str] = mapped_column(primary_key=True)  # SHA-256 of the text
+    text: Mapped[str] = mapped_column(Text)
+
+
+class MasksRow(Base):
+    """What a version comes to as masks; can be derived again from the version and its image."""
+
+    __tablename__ = "masks"
+
+    version_id: Mapped[int] = mapped_column(RowNumber, primary_key=True, autoincrement=False)
+    image_key: Mapped[str]  # SHA-256 of the image file
+    image_uri: Mapped[str] = mapped_column(Text)  # where it can be had again
     height: Mapped[int]
     width: Mapped[int]
     segments: Mapped[str] = mapped_column(Text)
-    result: Mapped[str] = mapped_column(Text)  # the regions as the annotator left them (JSON)
     kept: Mapped[int]
     changed: Mapped[int]
     added: Mapped[int]
     removed: Mapped[int]
-    lead_time_s: Mapped[float | None]
-    model_version: Mapped[str | None]
-    ground_truth: Mapped[bool] = mapped_column(default=False)
     approximate: Mapped[bool] = mapped_column(default=False)
-    deleted: Mapped[bool] = mapped_column(default=False)
+    model_version: Mapped[str | None]  # whose prediction was corrected
 
 
 class TrainingRow(Base):
-    """One training of one project, from the wish to the verdict."""
+    """What a training was made from; its job has the rest."""
 
     __tablename__ = "trainings"
-    __table_args__ = (
-        Index("ix_trainings_project_status", "project_id", "status"),
-        # Of each project at most one waits, whoever asks at the same moment.
-        Index(
-            "ux_trainings_waiting",
-            "project_id",
-            unique=True,
-            sqlite_where=text("status = 'queued'"),
-            postgresql_where=text("status = 'queued'"),
-        ),
-    )
+    __table_args__ = (Index("ix_trainings_project", "project_id", "through_version"),)
 
-    training_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    project_id: Mapped[int]
-    reason: Mapped[str]
-    status: Mapped[str] = mapped_column(default="queued")  # queued, running, finished, failed
-    requested_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
-    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
-    through_sequence: Mapped[int] = mapped_column(default=0)  # corrections up to here were in the snapshot
-    step: Mapped[int] = mapped_column(default=0)
-    steps: Mapped[int] = mapped_column(default=0)
-    outcome: Mapped[dict[str, object] | None] = mapped_column(JSON, default=None)
-    error: Mapped[str | None] = mapped_column(Text, default=None)
+    training_id: Mapped[int] = mapped_column(RowNumber, primary_key=True, autoincrement=False)  # its job
+    project_id: Mapped[int] = mapped_column(BigInteger)
+    through_version: Mapped[int] = mapped_column(BigInteger)  # versions up to here were in the snapshot
 
 
 class PushedRow(Base):
     """A prediction that was sent to Label Studio, or is about to be."""
 
     __tablename__ = "pushed_predictions"
-    __table_args__ = (UniqueConstraint("project_id", "task_id", "model_version"),)
+    __table_args__ = (
+        Index("ux_pushed_predictions", "project_id", "model_version", "task_id", unique=True),
+        {"sqlite_autoincrement": True},
+    )
 
-    pushed_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    project_id: Mapped[int]
-    task_id: Mapped[int]
+    pushed_id: Mapped[int] = mapped_column(RowNumber, primary_key=True, autoincrement=True)
+    project_id: Mapped[int] = mapped_column(BigInteger)
+    task_id: Mapped[int] = mapped_column(BigInteger)
     model_version: Mapped[str]
-    prediction_id: Mapped[int | None]  # None: sent, but whether it arrived is not known yet
+    prediction_id: Mapped[int | None] = mapped_column(BigInteger)  # None: whether it arrived is not known yet
+
+
+class SecretRow(Base):
+    """A secret that all processes share."""
+
+    __tablename__ = "secrets"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str] = mapped_column(Text)

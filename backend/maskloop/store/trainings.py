@@ -1,28 +1,34 @@
-"""Trainings of projects, from the wish to the verdict."""
+"""Trainings of projects, from the wish to the verdict: a job each, and what it was made from."""
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import func, select
 
-from maskloop.store.sessions import Sessions, now
-from maskloop.store.tables import TrainingRow
+from maskloop.store.jobs import Job, JobBook, JobKind, JobStatus
+from maskloop.store.sessions import Sessions
+from maskloop.store.tables import JobRow, TrainingRow
 
 __all__ = ["Training", "TrainingBook"]
+
+STATUSES = {
+    JobStatus.WAITING: "queued",
+    JobStatus.RUNNING: "running",
+    JobStatus.DONE: "finished",
+}
+COUNTED = (JobStatus.RUNNING, JobStatus.WAITING, JobStatus.DONE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What a training row says."""
+    """How a training stands."""
 
-    training_id: int
+    training_id: int  # its job's number
     project_id: int
     reason: str
-    status: str
+    status: str  # queued, running, finished or failed
     step: int
     steps: int
     started_at: datetime | None
@@ -32,94 +38,57 @@ class Training:
 
 
 class TrainingBook:
-    """Trainings; of each project at most one waits."""
+    """Trainings; of each project at most one waits and at most one runs."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, jobs: JobBook) -> None:
         self._sessions = sessions
+        self._jobs = jobs
 
-    def request(self, project_id: int, reason: str) -> int:
-        """Ask for a training; return the number of the one that waits already, or of a new one."""
-        row = TrainingRow(project_id=project_id, reason=reason, requested_at=now())
-        while True:
-            waiting = self._waiting(project_id)
-            if waiting is not None:
-                return waiting
-            with contextlib.suppress(IntegrityError):  # somebody else asked between the two
-                with self._sessions.write() as session:
-                    session.add(row)
-                return row.training_id
-
-    def _waiting(self, project_id: int) -> int | None:
-        with self._sessions.read() as session:
-            return session.scalar(
-                select(TrainingRow.training_id).where(
-                    TrainingRow.project_id == project_id, TrainingRow.status == "queued"
+    def begin(self, training_id: int, project_id: int, *, through_version: int) -> None:
+        """Note that a training is made from the versions up to one; a repeated one keeps its first note."""
+        with self._sessions.write() as session:
+            if session.get(TrainingRow, training_id) is None:
+                session.add(
+                    TrainingRow(
+                        training_id=training_id, project_id=project_id, through_version=through_version
+                    )
                 )
-            )
-
-    def start(self, training_id: int, *, through_sequence: int) -> None:
-        """Mark a training as running on the corrections up to an event."""
-        self._set(
-            training_id, status="running", started_at=now(), through_sequence=through_sequence, error=None
-        )
-
-    def note_progress(self, training_id: int, *, step: int, steps: int) -> None:
-        """Note how far a training is."""
-        self._set(training_id, step=step, steps=steps)
-
-    def finish(self, training_id: int, outcome: dict[str, object]) -> None:
-        """Keep a training's verdict."""
-        self._set(training_id, status="finished", finished_at=now(), outcome=outcome)
-
-    def fail(self, training_id: int, error: str) -> None:
-        """Keep why a training failed."""
-        self._set(training_id, status="failed", finished_at=now(), error=error[:4000])
 
     def get(self, training_id: int) -> Training | None:
         """Return a training, or None."""
-        with self._sessions.read() as session:
-            row = session.get(TrainingRow, training_id)
-            return None if row is None else _training(row)
+        job = self._jobs.get(training_id)
+        return _training(job) if job is not None and job.kind is JobKind.TRAINING else None
 
-    def of(self, project_id: int | None = None, *, status: str | None = None) -> tuple[Training, ...]:
-        """Return trainings, oldest first."""
-        query = select(TrainingRow).order_by(TrainingRow.training_id)
-        if project_id is not None:
-            query = query.where(TrainingRow.project_id == project_id)
-        if status is not None:
-            query = query.where(TrainingRow.status == status)
-        with self._sessions.read() as session:
-            return tuple(_training(row) for row in session.scalars(query))
+    def of(self, project_id: int | None = None, *, limit: int = 1000) -> tuple[Training, ...]:
+        """Return the newest trainings, oldest first."""
+        found = self._jobs.find(kind=JobKind.TRAINING, project_id=project_id, limit=limit)
+        return tuple(_training(job) for job in found)
 
     def trained_through(self, project_id: int) -> int:
-        """Return the newest event that a running or finished training has seen."""
+        """Return the newest version that a training has seen which did not fail."""
         with self._sessions.read() as session:
             return (
                 session.scalar(
-                    select(func.max(TrainingRow.through_sequence)).where(
-                        TrainingRow.project_id == project_id, TrainingRow.status.in_(("running", "finished"))
-                    )
+                    select(func.max(TrainingRow.through_version))
+                    .join(JobRow, JobRow.job_id == TrainingRow.training_id)
+                    .where(TrainingRow.project_id == project_id, JobRow.status.in_(COUNTED))
                 )
                 or 0
             )
 
-    def _set(self, training_id: int, **values: object) -> None:
-        with self._sessions.write() as session:
-            session.execute(
-                update(TrainingRow).where(TrainingRow.training_id == training_id).values(**values)
-            )
 
-
-def _training(row: TrainingRow) -> Training:
+def _training(job: Job) -> Training:
+    status = STATUSES.get(job.status, "failed")
+    cancelled = "it was cancelled" if job.status in (JobStatus.CANCELLED, JobStatus.DROPPED) else None
     return Training(
-        training_id=row.training_id,
-        project_id=row.project_id,
-        reason=row.reason,
-        status=row.status,
-        step=row.step,
-        steps=row.steps,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-        outcome=row.outcome,
-        error=row.error,
+        training_id=job.job_id,
+        project_id=job.project_id,
+        reason=job.action,
+        status=status,
+        step=job.done,
+        steps=job.total,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        outcome=job.outcome,
+        error=cancelled or job.error,
     )

@@ -1,0 +1,179 @@
+"""Working on one job of the database: under a lease, with progress, cancelling and retries."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+from redis.exceptions import RedisError
+from rq import get_current_job
+from rq.job import Job as RqJob
+
+from maskloop.errors import CodecError, MaskloopError, QueueError, StoreError, StudioError, TrainingError
+from maskloop.log import log_action
+from maskloop.store.jobs import (
+    LEASE_S,
+    MAX_ATTEMPTS,
+    MAX_TRANSIENT_ATTEMPTS,
+    Job,
+    JobBook,
+    JobStatus,
+)
+
+__all__ = ["JobCancelled", "JobControl", "LeaseLost", "Work", "run_job"]
+
+logger = logging.getLogger(__name__)
+HEARTBEAT_S = LEASE_S / 5
+# What did not answer may answer later; what cannot be read stays as it is until somebody changes it.
+TRANSIENT = (StudioError, StoreError, QueueError, OSError)
+HOPELESS = (CodecError, TrainingError)
+
+
+# Not of the tree of errors: nothing may take them for trouble with one image, and go on.
+class JobCancelled(Exception):  # noqa: N818 - what happened, no error
+    """Somebody asked that the job ends."""
+
+
+class LeaseLost(Exception):  # noqa: N818
+    """The job is somebody else's by now."""
+
+
+class JobControl:
+    """What a job in work says and hears."""
+
+    def __init__(self, job: Job, owner: str) -> None:
+        self.job = job
+        self.owner = owner
+        self.done = job.done
+        self.total = job.total
+        self.cancelled = threading.Event()
+        self.lost = threading.Event()
+
+    def progress(self, done: int, total: int) -> None:
+        """Note how far the job is; call it at each step, it costs nothing.
+
+        Raises:
+            JobCancelled: somebody asked that it ends.
+            LeaseLost: somebody else took it over.
+        """
+        self.done, self.total = done, total
+        self.check()
+
+    def check(self) -> None:
+        """Raise where the job must not go on; see `progress`."""
+        if self.lost.is_set():
+            raise LeaseLost(self.job.name)
+        if self.cancelled.is_set():
+            raise JobCancelled(self.job.name)
+
+
+Work: TypeAlias = Callable[[Job, JobControl], dict[str, object] | None]
+
+
+def run_job(job_id: int, work: Work, *, jobs: JobBook, lease_s: float = LEASE_S) -> JobStatus | None:
+    """Claim a job and work on it; return what became of it, None where it was not to be had.
+
+    An error ends in the job's row: it is tried again later, or stands in the dead-letter list in the end.
+
+    Args:
+        job_id: which.
+        work: does it; what it returns is kept as the job's outcome.
+        jobs: where the job is.
+        lease_s: after this without a sign of life others may take it over.
+
+    Raises:
+        StoreError: the database cannot tell or take anything; the lease lapses then.
+    """
+    owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    job = jobs.claim(job_id, owner, lease_s=lease_s)
+    if job is None:
+        return None
+    control = JobControl(job, owner)
+    started = time.monotonic()
+    with _heartbeat(control, jobs, lease_s):
+        status = _attempt(job, work, control, jobs)
+    log_action(
+        logger,
+        "job ended",
+        job_id=job.name,
+        action_name=job.action,
+        project_id=job.project_id,
+        status=status,
+        duration_s=time.monotonic() - started,
+    )
+    return status
+
+
+def _attempt(job: Job, work: Work, control: JobControl, jobs: JobBook) -> JobStatus | None:
+    try:
+        outcome = work(job, control)
+    except LeaseLost:
+        return None
+    except JobCancelled:
+        jobs.end_cancelled(job.job_id, control.owner)
+        return JobStatus.CANCELLED
+    except Exception as exc:
+        # Whatever it is, the job must not be lost: it is tried again, and in the end shown as dead.
+        status = jobs.fail(
+            job.job_id,
+            control.owner,
+            str(exc) or type(exc).__name__,
+            retry=not isinstance(exc, HOPELESS),
+            max_attempts=MAX_TRANSIENT_ATTEMPTS if isinstance(exc, TRANSIENT) else MAX_ATTEMPTS,
+        )
+        log_action(logger, "job failed", level=logging.ERROR, job_id=job.name, status=status, error=str(exc))
+        if not isinstance(exc, MaskloopError):
+            logger.exception("job %s", job.name)
+        return status
+    return JobStatus.DONE if jobs.finish(job.job_id, control.owner, outcome) else None
+
+
+@contextlib.contextmanager
+def _heartbeat(control: JobControl, jobs: JobBook, lease_s: float) -> Iterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(
+        target=_keep_lease,
+        args=(control, jobs, get_current_job(), stop, lease_s),
+        name=f"lease-{control.job.name}",
+        daemon=True,
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _keep_lease(
+    control: JobControl, jobs: JobBook, carrier: RqJob | None, stop: threading.Event, lease_s: float
+) -> None:
+    renewed = time.monotonic()
+    while not stop.wait(min(HEARTBEAT_S, lease_s / 5)):
+        asked = time.monotonic()
+        try:
+            beat = jobs.renew(
+                control.job.job_id, control.owner, done=control.done, total=control.total, lease_s=lease_s
+            )
+        except StoreError as exc:
+            log_action(logger, "lease not renewed", level=logging.WARNING, job_id=control.job.name, error=exc)
+            if time.monotonic() - renewed > lease_s:
+                control.lost.set()
+            continue
+        renewed = asked
+        if not beat.held:
+            control.lost.set()
+            return
+        if beat.cancel:
+            control.cancelled.set()
+        if carrier is not None:
+            carrier.meta.update(done=control.done, total=control.total)
+            with contextlib.suppress(RedisError):  # whoever looks there sees it a little later
+                carrier.save_meta()  # type: ignore[no-untyped-call]

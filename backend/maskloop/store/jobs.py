@@ -1,0 +1,439 @@
+"""What is to be done, until it is: inbox, outbox and dead-letter list in one table.
+
+A job is worked on under a lease. Whoever holds it renews it; when its worker dies the lease lapses and
+another takes over, so no job is lost with a process or with the queue, and none is done by two at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from sqlalchemy import Select, and_, delete, func, or_, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from maskloop.store.sessions import Sessions
+from maskloop.store.tables import JobRow
+
+__all__ = [
+    "LEASE_S",
+    "MAX_ATTEMPTS",
+    "MAX_LAPSES",
+    "MAX_TRANSIENT_ATTEMPTS",
+    "Heartbeat",
+    "Job",
+    "JobBook",
+    "JobKind",
+    "JobStatus",
+    "NewEvent",
+]
+
+LEASE_S = 20.0  # a killed worker's job goes on after this
+MAX_ATTEMPTS = 8  # that failed for a reason of the job's own
+MAX_TRANSIENT_ATTEMPTS = 100  # that failed because something did not answer
+MAX_LAPSES = 25  # a job that kills its worker each time must not go round for ever
+FIRST_RETRY_S = 2.0
+MAX_RETRY_S = 300.0
+KEY_BATCH = 500  # keys asked about at once
+
+
+class JobKind(StrEnum):
+    """What a job does."""
+
+    EVENT = "event"  # reads what annotators did
+    RENEWAL = "renewal"  # predicts what is unlabelled
+    TRAINING = "training"
+    SYNC = "sync"  # compares with Label Studio
+
+
+class JobStatus(StrEnum):
+    """How far a job is."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    DEAD = "dead"  # given up; `retry` tries it again
+    CANCELLED = "cancelled"
+    DROPPED = "dropped"  # by hand, or because another that waits does the same
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewEvent:
+    """An event to be kept."""
+
+    key: str  # equal for the same event told twice
+    action: str  # Label Studio's name of it
+    project_id: int
+    subject_ids: tuple[int, ...]  # the annotations or tasks it is about
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a job's row says."""
+
+    job_id: int
+    kind: JobKind
+    project_id: int
+    action: str  # of an event; else why it is wanted
+    subject_ids: tuple[int, ...]
+    status: JobStatus
+    attempts: int
+    error: str | None
+    due_at: datetime
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    owner: str | None
+    done: int
+    total: int
+    cancel_requested: bool
+    outcome: dict[str, object] | None
+
+    @property
+    def name(self) -> str:
+        """What queue and command line call it."""
+        return f"{self.kind.value}-{self.job_id}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heartbeat:
+    """What came of renewing a lease."""
+
+    held: bool  # False: somebody else has the job, or it has ended
+    cancel: bool  # somebody asked that it ends
+
+
+class JobBook:
+    """All jobs. Times are the database server's where there is one."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    # asking for work
+
+    def add_events(self, events: Sequence[NewEvent]) -> list[int | None]:
+        """Keep events durably, in one transaction; return their numbers, None for those known already."""
+        try:
+            return self._add_events(events)
+        except IntegrityError:  # another process kept one of them in the same moment
+            return self._add_events(events)
+
+    def _add_events(self, events: Sequence[NewEvent]) -> list[int | None]:
+        with self._sessions.write() as session:
+            known = _known_keys(session, [event.key for event in events])
+            at = self._sessions.clock(session)
+            rows: list[JobRow | None] = []
+            for event in events:
+                new = event.key not in known
+                known.add(event.key)
+                rows.append(_event_row(event, at) if new else None)
+            session.add_all([row for row in rows if row is not None])
+        return [None if row is None else row.job_id for row in rows]
+
+    def want(self, kind: JobKind, project_id: int, reason: str = "") -> int:
+        """Ask for a job; return its number, or that of one that waits already and serves this wish too."""
+        while True:
+            waiting = self._waiting(kind, project_id)
+            if waiting is not None:
+                return waiting
+            with contextlib.suppress(IntegrityError):  # somebody else asked between the two
+                with self._sessions.write() as session:
+                    at = self._sessions.clock(session)
+                    row = JobRow(
+                        kind=kind.value,
+                        project_id=project_id,
+                        action=reason,
+                        subject_ids=[],
+                        due_at=at,
+                        created_at=at,
+                    )
+                    session.add(row)
+                return row.job_id
+
+    # working
+
+    def claim(self, job_id: int, owner: str, *, lease_s: float = LEASE_S) -> Job | None:
+        """Take a job that is due, or whose worker is gone.
+
+        Returns:
+            The job; None where it has ended, is not due, is held by somebody who lives, or where another
+            one of its kind and project runs.
+        """
+        with contextlib.suppress(IntegrityError), self._sessions.write() as session:
+            at = self._sessions.clock(session)
+            row = session.get(JobRow, job_id, with_for_update=True)
+            if row is None or not _is_claimable(row, at):
+                return None
+            if row.status == JobStatus.RUNNING:
+                row.lapses += 1
+                if row.lapses > MAX_LAPSES:
+                    row.error = f"its worker ended {row.lapses} times while it ran"
+                    _end(row, JobStatus.DEAD, at)
+                    return None
+            row.status, row.owner = JobStatus.RUNNING.value, owner
+            row.lease_until = at + timedelta(seconds=lease_s)
+            row.started_at = row.started_at or at
+            return _job(row)
+        return None
+
+    def renew(
+        self, job_id: int, owner: str, *, done: int = 0, total: int = 0, lease_s: float = LEASE_S
+    ) -> Heartbeat:
+        """Keep a lease, and note how far the job is."""
+        with self._sessions.write() as session:
+            row = self._held(session, job_id, owner)
+            if row is None:
+                return Heartbeat(held=False, cancel=False)
+            row.lease_until = self._sessions.clock(session) + timedelta(seconds=lease_s)
+            row.done, row.total = done, total
+            return Heartbeat(held=True, cancel=row.cancel_requested)
+
+    def narrow(self, job_id: int, owner: str, subject_ids: Sequence[int]) -> None:
+        """Leave only what is still to be done of an event."""
+        with self._sessions.write() as session:
+            row = self._held(session, job_id, owner)
+            if row is not None:
+                row.subject_ids = list(subject_ids)
+
+    def finish(self, job_id: int, owner: str, outcome: dict[str, object] | None = None) -> bool:
+        """Mark a job as done; False where it is no longer the owner's."""
+        with self._sessions.write() as session:
+            row = self._held(session, job_id, owner)
+            if row is None:
+                return False
+            row.outcome, row.error = outcome, None
+            _end(row, JobStatus.DONE, self._sessions.clock(session))
+            return True
+
+    def fail(
+        self, job_id: int, owner: str, error: str, *, retry: bool = True, max_attempts: int = MAX_ATTEMPTS
+    ) -> JobStatus | None:
+        """Note a failed attempt; return what becomes of the job, None where it is no longer the owner's."""
+        try:
+            return self._fail(job_id, owner, error, retry=retry, max_attempts=max_attempts)
+        except IntegrityError:  # another of its kind waits already, and does the same
+            return self._fail(job_id, owner, error, retry=retry, max_attempts=max_attempts, superseded=True)
+
+    def _fail(
+        self,
+        job_id: int,
+        owner: str,
+        error: str,
+        *,
+        retry: bool,
+        max_attempts: int,
+        superseded: bool = False,
+    ) -> JobStatus | None:
+        with self._sessions.write() as session:
+            row = self._held(session, job_id, owner)
+            if row is None:
+                return None
+            at = self._sessions.clock(session)
+            row.attempts += 1
+            row.error = error.replace("\0", "")[:4000]
+            if superseded:
+                _end(row, JobStatus.DROPPED, at)
+            elif not retry or row.attempts >= max_attempts:
+                _end(row, JobStatus.DEAD, at)
+            else:
+                row.status, row.owner, row.lease_until = JobStatus.WAITING.value, None, None
+                delay_s = min(FIRST_RETRY_S * 2 ** min(row.attempts, 10), MAX_RETRY_S)
+                row.due_at = at + timedelta(seconds=delay_s)
+            return JobStatus(row.status)
+
+    def end_cancelled(self, job_id: int, owner: str) -> None:
+        """Note that a job has ended because somebody asked for it."""
+        with self._sessions.write() as session:
+            row = self._held(session, job_id, owner)
+            if row is not None:
+                _end(row, JobStatus.CANCELLED, self._sessions.clock(session))
+
+    def due(self, *, limit: int = 1000) -> tuple[Job, ...]:
+        """Return jobs that nobody works on though their time has come, oldest first."""
+        with self._sessions.read() as session:
+            at = self._sessions.clock(session)
+            query = select(JobRow).where(
+                or_(
+                    and_(JobRow.status == JobStatus.WAITING, JobRow.due_at <= at),
+                    and_(JobRow.status == JobStatus.RUNNING, JobRow.lease_until < at),
+                )
+            )
+            return _jobs(session, query.order_by(JobRow.due_at, JobRow.job_id).limit(limit))
+
+    # looking and mending
+
+    def get(self, job_id: int) -> Job | None:
+        """Return a job, or None."""
+        with self._sessions.read() as session:
+            row = session.get(JobRow, job_id)
+            return None if row is None else _job(row)
+
+    def find(
+        self,
+        *,
+        statuses: Sequence[JobStatus] = (),
+        kind: JobKind | None = None,
+        project_id: int | None = None,
+        limit: int = 100,
+    ) -> tuple[Job, ...]:
+        """Return the newest jobs that fit, oldest first."""
+        query = select(JobRow)
+        if statuses:
+            query = query.where(JobRow.status.in_([status.value for status in statuses]))
+        if kind is not None:
+            query = query.where(JobRow.kind == kind.value)
+        if project_id is not None:
+            query = query.where(JobRow.project_id == project_id)
+        with self._sessions.read() as session:
+            return tuple(reversed(_jobs(session, query.order_by(JobRow.job_id.desc()).limit(limit))))
+
+    def counts(self, project_id: int | None = None) -> dict[str, int]:
+        """Return how many jobs there are of each status."""
+        query = select(JobRow.status, func.count()).group_by(JobRow.status)
+        if project_id is not None:
+            query = query.where(JobRow.project_id == project_id)
+        with self._sessions.read() as session:
+            return {status: count for status, count in session.execute(query)}
+
+    def retry(self, job_id: int) -> int | None:
+        """Let a job that has ended without success, or waits for its next attempt, be due now.
+
+        Returns:
+            Its number, or that of another one that waits and does the same; None where there is nothing to
+            be tried again.
+        """
+
+        def change(row: JobRow, at: datetime) -> None:
+            row.attempts = row.lapses = 0
+            row.cancel_requested = False
+            row.status, row.due_at = JobStatus.WAITING.value, at
+            row.finished_at = row.owner = row.lease_until = None
+
+        asleep = (JobStatus.DEAD, JobStatus.CANCELLED, JobStatus.DROPPED, JobStatus.WAITING)
+        try:
+            return job_id if self._change(job_id, asleep, change) else None
+        except IntegrityError:
+            job = self.get(job_id)
+            return self._waiting(job.kind, job.project_id) if job is not None else None
+
+    def drop(self, job_id: int) -> bool:
+        """Take a job off the dead-letter list, or out of the waiting; False where it is in neither."""
+
+        def change(row: JobRow, at: datetime) -> None:
+            _end(row, JobStatus.DROPPED, at)
+
+        return self._change(job_id, (JobStatus.DEAD, JobStatus.WAITING), change)
+
+    def cancel(self, job_id: int) -> JobStatus | None:
+        """Ask that a job ends: at once where it waits, at its next step where it runs.
+
+        Returns:
+            What it is now; None where it has ended already.
+        """
+
+        def end(row: JobRow, at: datetime) -> None:
+            _end(row, JobStatus.CANCELLED, at)
+
+        def ask(row: JobRow, _at: datetime) -> None:
+            row.cancel_requested = True
+
+        if self._change(job_id, (JobStatus.WAITING,), end):
+            return JobStatus.CANCELLED
+        return JobStatus.RUNNING if self._change(job_id, (JobStatus.RUNNING,), ask) else None
+
+    def prune(self, before: datetime) -> int:
+        """Forget jobs that ended well before a time; trainings stay, and so does what died."""
+        with self._sessions.write() as session:
+            result = session.execute(
+                delete(JobRow).where(
+                    JobRow.status.in_((JobStatus.DONE, JobStatus.CANCELLED, JobStatus.DROPPED)),
+                    JobRow.kind != JobKind.TRAINING,
+                    JobRow.due_at < before,
+                    JobRow.finished_at < before,
+                )
+            )
+            return int(getattr(result, "rowcount", 0))
+
+    def _waiting(self, kind: JobKind, project_id: int) -> int | None:
+        with self._sessions.read() as session:
+            return session.scalar(
+                select(JobRow.job_id).where(
+                    JobRow.project_id == project_id, JobRow.kind == kind, JobRow.status == JobStatus.WAITING
+                )
+            )
+
+    def _change(
+        self, job_id: int, statuses: Sequence[JobStatus], change: Callable[[JobRow, datetime], None]
+    ) -> bool:
+        with self._sessions.write() as session:
+            row = session.get(JobRow, job_id, with_for_update=True)
+            if row is None or JobStatus(row.status) not in statuses:
+                return False
+            change(row, self._sessions.clock(session))
+            return True
+
+    @staticmethod
+    def _held(session: Session, job_id: int, owner: str) -> JobRow | None:
+        row = session.get(JobRow, job_id, with_for_update=True)
+        held = row is not None and row.status == JobStatus.RUNNING and row.owner == owner
+        return row if held else None
+
+
+def _known_keys(session: Session, keys: Sequence[str]) -> set[str]:
+    known: set[str] = set()
+    for start in range(0, len(keys), KEY_BATCH):
+        some = keys[start : start + KEY_BATCH]
+        known.update(key for key in session.scalars(select(JobRow.key).where(JobRow.key.in_(some))) if key)
+    return known
+
+
+def _event_row(event: NewEvent, at: datetime) -> JobRow:
+    return JobRow(
+        kind=JobKind.EVENT.value,
+        project_id=event.project_id,
+        action=event.action,
+        subject_ids=list(event.subject_ids),
+        key=event.key,
+        due_at=at,
+        created_at=at,
+    )
+
+
+def _is_claimable(row: JobRow, at: datetime) -> bool:
+    if row.status == JobStatus.WAITING:
+        return row.due_at <= at
+    return row.status == JobStatus.RUNNING and row.lease_until is not None and row.lease_until < at
+
+
+def _end(row: JobRow, status: JobStatus, at: datetime) -> None:
+    row.status, row.finished_at, row.owner, row.lease_until = status.value, at, None, None
+
+
+def _jobs(session: Session, query: Select[JobRow]) -> tuple[Job, ...]:
+    return tuple(_job(row) for row in session.scalars(query))
+
+
+def _job(row: JobRow) -> Job:
+    return Job(
+        job_id=row.job_id,
+        kind=JobKind(row.kind),
+        project_id=row.project_id,
+        action=row.action,
+        subject_ids=tuple(row.subject_ids),
+        status=JobStatus(row.status),
+        attempts=row.attempts,
+        error=row.error,
+        due_at=row.due_at,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        owner=row.owner,
+        done=row.done,
+        total=row.total,
+        cancel_requested=row.cancel_requested,
+        outcome=row.outcome,
+    )

@@ -1,0 +1,50 @@
+"""The steps from one form of the database to the next (Alembic), taken by themselves when it is opened."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, inspect, text
+
+from maskloop.errors import StoreError
+
+__all__ = ["HEAD", "bring_up_to_date", "revision_of"]
+
+HEAD = "0002"  # the form that tables.py describes
+BASELINE = "0001"  # the form of databases from before there were steps
+
+
+def revision_of(connection: Connection) -> str | None:
+    """Return the form of the database, or None where it is empty."""
+    tables = inspect(connection).get_table_names()
+    if "alembic_version" in tables:
+        found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+        return found
+    return BASELINE if "projects" in tables else None
+
+
+def bring_up_to_date(connection: Connection) -> None:
+    """Take the steps that are missing, all in the connection's transaction.
+
+    Raises:
+        StoreError: the database is newer than this maskloop.
+    """
+    found = revision_of(connection)
+    if found == HEAD:
+        return
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", "maskloop.store:migrations")
+    config.attributes["connection"] = connection
+    known = {step.revision for step in ScriptDirectory.from_config(config).walk_revisions()}
+    if found is not None and found not in known:
+        raise StoreError(
+            "database",
+            expected=f"form {HEAD} or an earlier one",
+            got=f"form {found}, of a newer maskloop",
+            remedy="install that maskloop, or restore the backup from before it",
+        )
+    if found == BASELINE:
+        command.stamp(config, BASELINE)
+    command.upgrade(config, "head")

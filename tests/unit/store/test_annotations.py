@@ -1,0 +1,177 @@
+"""What annotators said: every version kept, the newest stands, deletions followed, masks beside them."""
+
+import threading
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from maskloop.store.database import Store
+
+
+def test_take_comes_back_as_it_was_said(store, make_said):
+    said = make_said(
+        content={"result": [{"id": "r", "value": {"rle": [1, 2]}}], "note": "sehr schön \U0001f600"}
+    )
+    version = store.annotations.version(store.annotations.take(said))
+    assert version.content == said.content
+    assert version.label_config == "<View/>"
+    assert (version.updated_at, version.state) == (said.updated_at, "submitted")
+
+
+@pytest.mark.parametrize(
+    ("later_s", "stands"),
+    [
+        pytest.param(1, True, id="newer"),
+        pytest.param(0, True, id="same-time-other-content"),
+        pytest.param(-1, False, id="older"),
+    ],
+)
+def test_take_newest_stands_and_history_is_kept(store, make_said, later_s, stands):
+    first = store.annotations.take(make_said())
+    second = store.annotations.take(make_said(later_s=later_s, content={"result": []}))
+    assert (second is not None) is stands
+    assert len(store.annotations.history(70)) == 1 + stands
+    assert store.annotations.version(first) is not None
+
+
+def test_take_known_one_again_is_no_new_version(store, make_said):
+    assert store.annotations.take(make_said()) == store.annotations.take(make_said())
+
+
+def test_take_back_to_older_content_is_a_version_of_its_own(store, make_said):
+    versions = [
+        store.annotations.take(make_said(later_s=second, content={"result": result}))
+        for second, result in ((0, []), (1, [{"id": "r"}]), (2, []))
+    ]
+    assert len(set(versions)) == 3
+
+
+def test_take_by_many_at_once_ends_with_the_newest(database_url, make_said):
+    stores = [Store(database_url) for _ in range(4)]
+    threads = [
+        threading.Thread(target=stores[index].annotations.take, args=(make_said(later_s=index),))
+        for index in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert stores[0].annotations.known(1)[70].updated_at == make_said(later_s=3).updated_at
+    for opened in stores:
+        opened.close()
+
+
+def test_delete_hides_what_stays_in_the_history(store, make_said, keep):
+    keep()
+    assert store.annotations.delete(2, annotation_ids=[70]) == 0
+    assert store.annotations.delete(1, annotation_ids=[70], asked_at=make_said().asked_at) == 1
+    assert store.annotations.delete(1, annotation_ids=[70]) == 0
+    assert store.annotations.known(1) == {}
+    assert store.corrections.of(1) == ()
+    assert len(store.annotations.history(70)) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "comes_back"),
+    [
+        pytest.param(59, False, id="asked-before-it-was-deleted"),
+        pytest.param(61, True, id="seen-again-afterwards"),
+    ],
+)
+def test_take_deleted_one_comes_back_only_if_seen_later(store, make_said, asked_s, comes_back):
+    store.annotations.take(make_said())
+    store.annotations.delete(1, annotation_ids=[70], asked_at=make_said().asked_at)
+    again = store.annotations.take(make_said(asked_s=asked_s))
+    assert (again is not None) is comes_back
+    assert (70 in store.annotations.known(1)) is comes_back
+
+
+def test_delete_tasks_takes_their_annotations(store, keep):
+    keep()
+    keep(annotation_id=71)
+    keep(annotation_id=72, task_id=8)
+    assert store.annotations.delete(1, task_ids=[7]) == 2
+    assert set(store.annotations.known(1)) == {72}
+    assert store.annotations.delete_project(1) == 1
+
+
+def test_delete_thousands_in_one_call(store, make_said):
+    for number in range(1200):
+        if number % 100 == 0:
+            store.annotations.take(make_said(annotation_id=number))
+    assert store.annotations.delete(1, annotation_ids=range(1200)) == 12
+
+
+def test_skipped_one_is_known_and_no_correction(store, make_said, make_masks):
+    version = store.annotations.take(make_said(state="skipped"))
+    assert store.annotations.known(1)[70].state == "skipped"
+    store.corrections.save(version, make_masks())
+    assert store.corrections.of(1) == ()
+    assert store.corrections.count(1, split="train") == 0
+
+
+def test_correction_comes_back_equal(store, make_said, make_masks, keep):
+    version = keep()
+    (correction,) = store.corrections.of(1)
+    masks = make_masks()
+    assert (correction.version_id, correction.annotation_id, correction.task_id) == (version, 70, 7)
+    assert (correction.image_key, correction.image_uri) == (masks.image_key, masks.image_uri)
+    assert (correction.lead_time_s, correction.ground_truth) == (3.5, True)
+    assert (correction.edits, correction.model_version) == (masks.edits, masks.model_version)
+    assert correction.updated_at == make_said().updated_at
+    np.testing.assert_array_equal(correction.segments[0].mask_hw, masks.segments[0].mask_hw)
+
+
+def test_corrections_without_masks_are_listed_as_underived(store, make_said, make_masks):
+    version = store.annotations.take(make_said())
+    assert not store.corrections.has(version)
+    assert store.corrections.underived(1) == (version,)
+    store.corrections.save(version, make_masks())
+    store.corrections.save(version, make_masks(segments=()))
+    assert store.corrections.underived(1) == ()
+    assert store.corrections.of(1)[0].segments == ()
+
+
+def test_count_after_a_version_counts_edits_as_new(store, keep):
+    keep()
+    seen = keep(annotation_id=71)
+    assert store.corrections.count(1, split="train") == 2
+    assert store.corrections.count(1, split="train", after_version=seen) == 0
+    keep(later_s=1)
+    assert store.corrections.count(1, split="train", after_version=seen) == 1
+    assert store.corrections.count(1, split="holdout") == 0
+    assert store.corrections.last_version(1) == seen + 1
+
+
+def test_corrections_at_versions_are_what_they_were(store, make_masks, keep):
+    old = keep()
+    new = keep(later_s=1)
+    store.corrections.save(new, make_masks(segments=()))
+    store.annotations.delete(1, annotation_ids=[70])
+    before, after = store.corrections.at([new, old, 999])
+    assert (before.version_id, len(before.segments)) == (old, 1)
+    assert (after.version_id, after.segments) == (new, ())
+
+
+def test_stream_gives_every_correction_once_in_order(store, keep):
+    for number in range(150):
+        keep(annotation_id=number, split="holdout" if number % 3 == 0 else "train")
+    train = [correction.annotation_id for correction in store.corrections.stream(1, split="train")]
+    assert train == [number for number in range(150) if number % 3]
+    assert len(store.corrections.of(1)) == 150
+
+
+def test_stream_deletion_meanwhile_leaves_the_rest(store, keep):
+    for number in range(100):
+        keep(annotation_id=number)
+    stream = store.corrections.stream(1)
+    first = next(stream)
+    store.annotations.delete(1, annotation_ids=[80])
+    assert first.annotation_id == 0
+    assert 80 not in {correction.annotation_id for correction in stream}
+
+
+def test_known_times_are_aware(store, make_said):
+    store.annotations.take(make_said())
+    assert store.annotations.known(1)[70].updated_at.utcoffset() == timedelta(0)

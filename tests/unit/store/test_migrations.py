@@ -1,0 +1,181 @@
+"""The steps from an older database to today's: nothing that was kept is lost on the way."""
+
+import json
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, text
+
+from maskloop.errors import StoreError
+from maskloop.store.database import Store
+from maskloop.store.jobs import JobKind, JobStatus
+from maskloop.store.migrations import HEAD, bring_up_to_date
+from maskloop.store.segments import segments_to_text
+from maskloop.store.tables import Base
+
+AT = "2026-01-02 03:04:05.678901"  # UTC
+
+
+def _run_first_step(connection):
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "maskloop.store:migrations")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "0001")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request, settings):
+    """The address of a database without a table."""
+    if request.param == "sqlite":
+        settings.home.mkdir()
+        yield settings.resolved_database_url
+    else:
+        with request.getfixturevalue("postgres").database(template="template0") as url:
+            yield url
+
+
+@pytest.fixture
+def old_url(empty_url, make_segment):
+    """A database of the first form, as it was before it knew of forms, with something of everything in it."""
+    url = _with_driver(empty_url)
+    engine = create_engine(url)
+    segments = segments_to_text((make_segment(),))
+    with engine.begin() as connection:
+        _run_first_step(connection)
+        connection.execute(text("DROP TABLE alembic_version"))
+        at = AT if url.startswith("sqlite") else f"{AT}+00"
+        _insert(connection, "projects", project_id=1, label_config="<View/>", options="{}", connected_at=at)
+        common = {"action": "ANNOTATION_CREATED", "project_id": 1, "subject_ids": "[7]", "attempts": 0}
+        for number, status in enumerate(("done", "done", "pending", "dead"), start=1):
+            row = common | {"event_id": number, "key": f"key-{number}", "status": status}
+            _insert(connection, "events", **row, received_at=at, due_at=at)
+        for annotation, sequence, deleted in ((70, 1, False), (71, 2, True)):
+            counts = {"kept": 1, "changed": 0, "added": 2, "removed": 0, "height": 32, "width": 48}
+            _insert(
+                connection,
+                "corrections",
+                **counts,
+                annotation_id=annotation,
+                project_id=1,
+                task_id=7,
+                split="train",
+                sequence=sequence,
+                updated_at=at,
+                image_key="0" * 64,
+                segments=segments,
+                result='[{"id":"r"}]',
+                lead_time_s=3.5,
+                model_version="maskloop-1-v1",
+                ground_truth=False,
+                approximate=False,
+                deleted=deleted,
+            )
+        for number, status in enumerate(("finished", "failed", "running", "queued"), start=1):
+            _insert(
+                connection,
+                "trainings",
+                training_id=number,
+                project_id=1,
+                reason="button",
+                status=status,
+                requested_at=at,
+                through_sequence=1,
+                step=5,
+                steps=9,
+                outcome=json.dumps({"promoted": True}) if status == "finished" else None,
+            )
+        _insert(
+            connection,
+            "pushed_predictions",
+            project_id=1,
+            task_id=7,
+            model_version="maskloop-1-v1",
+            prediction_id=99,
+        )
+    engine.dispose()
+    return url
+
+
+def _insert(connection, table, **values):
+    names = ", ".join(values)
+    slots = ", ".join(f":{name}" for name in values)
+    connection.execute(text(f"INSERT INTO {table} ({names}) VALUES ({slots})"), values)
+
+
+def _with_driver(url):
+    return url.replace("postgresql://", "postgresql+psycopg://")
+
+
+def test_open_older_database_carries_everything_over(old_url):
+    store = Store(old_url)
+    (correction,) = store.corrections.of(1)
+    assert (correction.annotation_id, correction.edits.added, correction.lead_time_s) == (70, 2, 3.5)
+    assert correction.updated_at.isoformat() == "2026-01-02T03:04:05.678901+00:00"
+    assert store.annotations.history(70)[0].content == {"result": [{"id": "r"}]}
+    assert len(store.annotations.history(71)) == 1
+    assert set(store.annotations.known(1)) == {70}
+    assert store.pushes.of(1, "maskloop-1-v1") == {7: 99}
+    assert [training.status for training in store.trainings.of(1)] == [
+        "finished",
+        "failed",
+        "queued",
+        "failed",
+    ]
+    assert store.trainings.get(1).outcome == {"promoted": True}
+    assert store.trainings.trained_through(1) == 1
+    events = store.jobs.find(kind=JobKind.EVENT)
+    assert [event.status.value for event in events] == ["done", "done", "waiting", "dead"]
+    assert {event.subject_ids for event in events} == {(7,)}
+    store.close()
+
+
+def test_open_older_database_goes_on_numbering(old_url):
+    store = Store(old_url)
+    highest = max(job.job_id for job in store.jobs.find())
+    assert store.jobs.want(JobKind.SYNC, 1) > highest
+    assert store.jobs.find(statuses=[JobStatus.WAITING], kind=JobKind.TRAINING)[0].job_id == 3
+    store.close()
+
+
+def test_open_older_database_leaves_a_copy_of_it(old_url, tmp_path):
+    if not old_url.startswith("sqlite"):
+        pytest.skip("a PostgreSQL is backed up by whoever runs it")
+    Store(old_url).close()
+    path = old_url.removeprefix("sqlite:///")
+    with sqlite3.connect(f"{path}.before-{HEAD}-was-0001") as copy:
+        assert copy.execute("SELECT count(*) FROM corrections").fetchone() == (2,)
+    copy.close()
+
+
+def test_open_new_database_many_at_once_make_it_once(empty_url):
+    with ThreadPoolExecutor(4) as pool:
+        stores = list(pool.map(lambda _: Store(empty_url), range(4)))
+    assert {store.jobs.want(JobKind.SYNC, 1) for store in stores} == {1}
+    for store in stores:
+        store.close()
+
+
+def test_open_newer_database_is_refused(empty_url):
+    Store(empty_url).close()
+    engine = create_engine(_with_driver(empty_url))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    with pytest.raises(StoreError, match="form 9999, of a newer maskloop"):
+        Store(empty_url)
+
+
+def test_steps_build_what_the_tables_say(empty_url):
+    engine = create_engine(_with_driver(empty_url))
+    with engine.begin() as connection:
+        bring_up_to_date(connection)
+        context = MigrationContext.configure(connection)
+        differences = compare_metadata(context, Base.metadata)
+    engine.dispose()
+    assert differences == []
