@@ -126,7 +126,7 @@ class PostgresServer(_Server):
             if self._owner is not None:
                 os.chown(self.folder, self._owner.pw_uid, self._owner.pw_gid)
             options = [
-                "--username=maskloop",
+                "--username=tester",
                 "--auth=trust",
                 "--encoding=UTF8",
                 "--no-sync",
@@ -167,7 +167,7 @@ class PostgresServer(_Server):
 
     def url(self, name: str) -> str:
         """Return SQLAlchemy's address of a database."""
-        return f"postgresql+psycopg://maskloop@/{name}?host={self.folder}"
+        return f"postgresql+psycopg://tester@/{name}?host={self.folder}"
 
     def create(self, name: str | None = None, *, template: str = "template0") -> str:
         """Make a database, a copy of `template`, and return its name."""
@@ -191,8 +191,14 @@ class PostgresServer(_Server):
         with psycopg.connect(self._address("postgres"), autocommit=True) as connection:
             connection.execute(statement)  # type: ignore[call-overload]
 
+    def ask(self, query: str) -> object:
+        """Return the first value that a query of the administrator's gives."""
+        with psycopg.connect(self._address("postgres"), autocommit=True) as connection:
+            row = connection.execute(query).fetchone()  # type: ignore[call-overload]
+        return None if row is None else row[0]
+
     def _address(self, name: str) -> str:
-        return f"host={self.folder} dbname={name} user=maskloop"
+        return f"host={self.folder} dbname={name} user=tester"
 
     def _as_owner(self, command: list[str]) -> list[str]:
         if self._owner is None:
@@ -233,13 +239,16 @@ class RedisServer(_Server):
 
     def is_alive(self) -> bool:
         """Return whether it answers and has loaded its data."""
-        client = Redis.from_url(self.url)
-        try:
-            return bool(client.ping())
-        except RedisError:
-            return False
-        finally:
-            client.close()
+        with contextlib.closing(Redis.from_url(self.url)) as client:
+            try:
+                return bool(client.ping())
+            except RedisError:
+                return False
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with contextlib.closing(Redis.from_url(self.url)) as client:
+            client.flushall()
 
 
 def _unprivileged() -> pwd.struct_passwd:

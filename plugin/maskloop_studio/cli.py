@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from maskloop.errors import MaskloopError
+from maskloop_studio.cli_jobs import jobs_app
 
 __all__ = ["app", "main"]
 
@@ -28,6 +29,7 @@ models_app = typer.Typer(no_args_is_help=True, help="The model versions of a pro
 base_app = typer.Typer(no_args_is_help=True, help="The small models that maskloop ships with.")
 app.add_typer(models_app, name="models")
 app.add_typer(base_app, name="base-model")
+app.add_typer(jobs_app, name="jobs")
 
 ProjectArgument = Annotated[
     int, typer.Argument(help="The project's number in Label Studio (in its address).")
@@ -99,40 +101,42 @@ def up(host: HostOption = None, port: PortOption = None) -> None:
 @app.command()
 def serve(host: HostOption = None, port: PortOption = None) -> None:
     """Run the HTTP server that Label Studio calls."""
-    import uvicorn
-
     from maskloop.log import configure_logging
     from maskloop.resources import check_free_port
     from maskloop.settings import load_settings
-    from maskloop_studio.server import create_app
+    from maskloop_studio.server import run_server
     from maskloop_studio.services import Services
 
     configure_logging()
     settings = load_settings()
     host, port = host or settings.host, port or settings.port
     check_free_port(host, port)
-    uvicorn.run(create_app(Services(settings)), host=host, port=port, log_level="warning", access_log=False)
+    run_server(Services(settings), host=host, port=port)
 
 
 @app.command()
 def worker(
     queue: Annotated[
         list[str] | None,
-        typer.Option(help="intake, predict or train; may be given several times [default: intake, predict]."),
+        typer.Option(
+            help="intake, predict or train; may be given several times "
+            "[default: train on a machine with a GPU, elsewhere intake and predict]."
+        ),
     ] = None,
 ) -> None:
     """Run a queue worker; SIGTERM lets it finish the job in hand.
 
-    Give training a worker of its own: it forks for every job.
+    Give training a worker of its own: it forks for every job. A machine without a GPU trains only where it is
+    told to, with --queue train.
     """
     from maskloop.log import configure_logging
     from maskloop.queue.broker import connect_queue
     from maskloop.queue.jobs import QueueName
-    from maskloop.queue.workers import run_worker
+    from maskloop.queue.workers import default_queues, run_worker
     from maskloop.settings import load_settings
 
     try:
-        queues = [QueueName(name) for name in queue or ["intake", "predict"]]
+        queues = [QueueName(name) for name in queue] if queue else list(default_queues())
     except ValueError as exc:
         raise typer.BadParameter(f"{exc}; choose from intake, predict, train") from exc
     configure_logging()
@@ -141,12 +145,18 @@ def worker(
 
 @app.command()
 def scheduler() -> None:
-    """Queue again what waits in the database without a job, every few seconds."""
+    """Queue again what waits in the database without a job, and keep the schedules.
+
+    Every few seconds, and every MASKLOOP_SYNC_MINUTES for the comparison with Label Studio. Several may run.
+    """
     from maskloop.log import configure_logging
+    from maskloop.queue.broker import connect_queue
     from maskloop_studio.operations.scheduler import run_scheduler
+    from maskloop_studio.services import process_services
 
     configure_logging()
-    run_scheduler(_stop_on_signals())
+    services = process_services()
+    run_scheduler(services, connect_queue(services.settings), _stop_on_signals())
 
 
 @app.command()
@@ -181,6 +191,52 @@ def connect(
 
 
 @app.command()
+def disconnect(project: ProjectArgument) -> None:
+    """Take maskloop out of a Label Studio project: its backend and webhooks; `connect` brings it back.
+
+    Stored predictions and everything that annotators said stay.
+    """
+    from maskloop_studio.connect import disconnect_project
+    from maskloop_studio.services import process_services
+
+    gone = disconnect_project(project, process_services())
+    typer.echo(
+        f"removed {gone.backends} backends and {gone.webhooks} webhooks from project {gone.project_id}"
+    )
+
+
+@app.command()
+def sync(
+    project: ProjectArgument,
+    full: Annotated[
+        bool, typer.Option("--full", help="Compare everything, not only what changed since the last time.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare a project with Label Studio, and take in what no webhook told: missed, changed, deleted.
+
+    The scheduler does the same every MASKLOOP_SYNC_MINUTES. It can be stopped and run again.
+    """
+    from maskloop_studio.operations.follow import follow_sync
+    from maskloop_studio.services import process_services
+
+    follow_sync(project, process_services(), full=full, as_json=as_json)
+
+
+@app.command()
+def health(
+    worker: Annotated[bool, typer.Option("--worker", help="Is a worker of this machine alive?")] = False,
+    scheduler: Annotated[bool, typer.Option("--scheduler", help="Is its scheduler alive?")] = False,
+) -> None:
+    """Say whether this machine's server (or worker, or scheduler) is alive: exit code 0 or 1."""
+    from maskloop.settings import load_settings
+    from maskloop_studio.operations.health import check_health
+
+    check_health(load_settings(), worker=worker, scheduler=scheduler)
+    typer.echo("alive")
+
+
+@app.command()
 def prelabel(project: ProjectArgument) -> None:
     """Predict a project's unlabelled tasks now and push the predictions; can be stopped and run again."""
     from maskloop.log import configure_logging
@@ -198,12 +254,13 @@ def train(
     wait: Annotated[bool, typer.Option(help="Wait for it and show how far it is.")] = True,
 ) -> None:
     """Train on a project's corrections in the background, and promote the new model if it is better."""
-    from maskloop_studio.job_specs import request_training
+    from maskloop.store.jobs import JobKind
+    from maskloop_studio.job_specs import request
     from maskloop_studio.operations.follow import follow_training
     from maskloop_studio.services import process_services
 
     services = process_services()
-    number = request_training(project, "maskloop train", store=services.store, queue=services.queue)
+    number = request(JobKind.TRAINING, project, "maskloop train", store=services.store, queue=services.queue)
     typer.echo(f"training {number} is queued")
     if wait:
         follow_training(number, services.store)

@@ -1,100 +1,53 @@
 """Label Studio's API as the loop uses it: a thin typed shell around label-studio-sdk.
 
-The SDK brings tokens (both kinds, refreshed), the connection and retries. The narrow `base_client` is
-imported, and only on first use: the SDK's front door costs a second more.
+Values, questions to the Data Manager and the transport are in `access/studio_*.py`.
 """
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
 
-import httpx
-
-from maskloop.errors import ConfigurationError, StudioError
-from maskloop_studio.access.client_errors import refused_error, unreachable_error
+from maskloop.errors import ConfigurationError
+from maskloop_studio.access.studio_queries import (
+    BY_ID,
+    TASK_FIELDS,
+    one_task,
+    pages_by_change,
+    pages_by_id,
+    stamp_params,
+    task_params,
+)
+from maskloop_studio.access.studio_transport import CONNECT_TIMEOUT_S, StudioTransport
+from maskloop_studio.access.studio_values import (
+    Json,
+    StampedTask,
+    StudioBackend,
+    StudioProject,
+    StudioTask,
+    StudioUser,
+    TaskPage,
+    to_backend,
+    to_page,
+    to_project,
+    to_task,
+)
 
 if TYPE_CHECKING:
-    from label_studio_sdk.base_client import LabelStudioBase
-
     from maskloop.settings import Settings
 
 __all__ = ["StudioBackend", "StudioClient", "StudioProject", "StudioTask", "StudioUser", "require_studio"]
 
-Json: TypeAlias = dict[str, Any]
-
-TIMEOUT_S = 30.0
-CONNECT_TIMEOUT_S = 150.0  # adding a backend makes Label Studio call it (health, setup) before it answers
-PAGE_SIZE = 200
-TASK_FIELDS = "id,project,data,is_labeled,total_predictions,updated_at"
+BASIC_AUTH, NO_AUTH = "BASIC_AUTH", "NONE"  # Label Studio's words
 
 
-@dataclass(frozen=True, kw_only=True)
-class StudioProject:
-    """What the loop needs to know of a project."""
-
-    id: int
-    title: str
-    label_config: str
-    model_version: str  # whose predictions are shown; empty when none were chosen
-    sampling: str
-    task_count: int
-    raw: Mapping[str, Any] = field(repr=False)  # the whole answer
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudioTask:
-    """A task without its annotations and predictions."""
-
-    id: int
-    project_id: int
-    data: Mapping[str, Any]
-    is_labeled: bool
-    total_predictions: int
-    updated_at: str  # ISO 8601
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudioBackend:
-    """A labeling backend as Label Studio knows it."""
-
-    id: int
-    url: str
-    title: str
-    model_version: str
-    state: str  # CO connected, DI disconnected, ER error, TR training, PR predicting
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudioUser:
-    """Whose token is used."""
-
-    id: int
-    email: str
-
-
-class StudioClient:
+class StudioClient(StudioTransport):
     """One Label Studio with one token; may be shared by threads.
 
     Every method raises StudioError when Label Studio cannot be reached or refuses.
     """
-
-    def __init__(self, url: str, api_key: str, *, timeout_s: float = TIMEOUT_S) -> None:
-        self.url = url.rstrip("/")
-        self._api_key = api_key
-        self._timeout_s = timeout_s
-
-    def __repr__(self) -> str:
-        return f"StudioClient({self.url!r})"
-
-    def close(self) -> None:
-        """Close the connections that are kept open."""
-        sdk = self.__dict__.pop("_sdk", None)
-        if sdk is not None:
-            sdk._client_wrapper.httpx_client.httpx_client.close()
 
     def whoami(self) -> StudioUser:
         """Return whose token is used."""
@@ -103,11 +56,16 @@ class StudioClient:
 
     def project(self, project_id: int) -> StudioProject:
         """Return a project."""
-        return _to_project(self._json("GET", f"api/projects/{project_id}/"))
+        return to_project(self._json("GET", f"api/projects/{project_id}/"))
+
+    def find_project(self, project_id: int) -> StudioProject | None:
+        """Return a project, or None where there is none that the token's account may see."""
+        raw = self._json_or_none(f"api/projects/{project_id}/")
+        return None if raw is None else to_project(raw)
 
     def create_project(self, title: str, label_config: str, **fields: Any) -> StudioProject:
         """Return a new project; `title` has 3 to 50 characters."""
-        return _to_project(
+        return to_project(
             self._json("POST", "api/projects/", {"title": title, "label_config": label_config, **fields})
         )
 
@@ -117,7 +75,7 @@ class StudioClient:
         Label Studio takes a `model_version` only when predictions of that version are stored or a backend
         has that title.
         """
-        return _to_project(self._json("PATCH", f"api/projects/{project_id}/", fields))
+        return to_project(self._json("PATCH", f"api/projects/{project_id}/", fields))
 
     def delete_project(self, project_id: int) -> None:
         """Delete a project with all its tasks and annotations."""
@@ -148,19 +106,41 @@ class StudioClient:
         """
         last_id = 0
         while True:
-            page = self._json("GET", "api/tasks", params=_page_params(project_id, last_id, only_unlabelled))[
-                "tasks"
-            ]
-            for raw in page:
-                yield _to_task(raw)
-            if len(page) < PAGE_SIZE:
+            params = task_params(project_id, after_id=last_id, only_unlabelled=only_unlabelled)
+            answer = self._json("GET", "api/tasks", params=params)
+            for raw in answer["tasks"]:
+                yield to_task(raw)
+            # Label Studio may cap a page's size: a short page alone is no sign of the end.
+            if len(answer["tasks"]) >= int(answer["total"]) or not answer["tasks"]:
                 return
-            last_id = int(page[-1]["id"])
+            last_id = int(answer["tasks"][-1]["id"])
 
     def count_tasks(self, project_id: int, *, only_unlabelled: bool = False) -> int:
         """Return how many tasks there are."""
-        params = _page_params(project_id, 0, only_unlabelled) | {"page_size": 1}
+        params = task_params(project_id, only_unlabelled=only_unlabelled, page_size=1)
         return int(self._json("GET", "api/tasks", params=params)["total"])
+
+    def stamp_pages(self, project_id: int) -> Iterator[TaskPage]:
+        """Yield all tasks with their annotations' stamps, skipped ones too, in the order of their ids."""
+        yield from pages_by_id(lambda filters, ordering: self._stamps(project_id, filters, ordering))
+
+    def changed_pages(self, project_id: int, since: datetime | None) -> Iterator[TaskPage]:
+        """Yield the annotated tasks that changed since a moment, oldest change first, with the stamps.
+
+        A task whose last annotation is gone is not among them, nor a deleted one.
+        """
+        yield from pages_by_change(
+            lambda filters, ordering: self._stamps(project_id, filters, ordering), since
+        )
+
+    def stamped_task(self, project_id: int, task_id: int) -> StampedTask | None:
+        """Return one task with its annotations' stamps, skipped ones too, or None where there is none."""
+        page = self._stamps(project_id, one_task(task_id), BY_ID)
+        return page.tasks[0] if page.tasks else None
+
+    def _stamps(self, project_id: int, filters: Json, ordering: str) -> TaskPage:
+        response = self._request("GET", "api/tasks", params=stamp_params(project_id, filters, ordering))
+        return to_page(response.json(), _date(response.headers.get("date")))
 
     def task(self, task_id: int, *, project_id: int | None = None) -> StudioTask | None:
         """Return one task, or None where there is none.
@@ -169,14 +149,13 @@ class StudioClient:
         labeling backend's /predict first when the task has no prediction yet.
         """
         if project_id is not None:
-            params = _query_params(project_id, [_id_filter("equal", task_id)])
-            answer = self._json_or_none("api/tasks", params=params)
-            return _to_task(answer["tasks"][0]) if answer and answer["tasks"] else None
+            answer = self._json_or_none("api/tasks", params=task_params(project_id, task_id=task_id))
+            return to_task(answer["tasks"][0]) if answer and answer["tasks"] else None
         raw = self._json_or_none(f"api/tasks/{task_id}", params={"include": TASK_FIELDS})
-        return None if raw is None else _to_task(raw)
+        return None if raw is None else to_task(raw)
 
     def task_annotations(self, task_id: int) -> list[Json]:
-        """Return a task's annotations as Label Studio says them."""
+        """Return a task's annotations as Label Studio says them; skipped ones are not among them."""
         answer = self._json("GET", f"api/tasks/{task_id}/annotations/")
         return list(answer)
 
@@ -237,32 +216,50 @@ class StudioClient:
     def backends(self, project_id: int) -> list[StudioBackend]:
         """Return a project's labeling backends; Label Studio calls each of them before it answers."""
         answer = self._json("GET", "api/ml", params={"project": project_id}, timeout_s=CONNECT_TIMEOUT_S)
-        return [_to_backend(raw) for raw in answer]
+        return [to_backend(raw) for raw in answer]
 
-    def connect_backend(self, project_id: int, url: str, title: str, *, is_interactive: bool = False) -> int:
+    def connect_backend(
+        self,
+        project_id: int,
+        url: str,
+        title: str,
+        *,
+        is_interactive: bool = False,
+        credentials: tuple[str, str] | None = None,
+    ) -> int:
         """Add a labeling backend, or reuse the one with this address, and return its id.
 
         Label Studio calls the backend's /health and /setup meanwhile, and registers `<url>/webhook` for
         all events of the project. Where the project has no `model_version` yet, it becomes the title.
+
+        Args:
+            project_id: Label Studio's number.
+            url: where Label Studio reaches the backend.
+            title: what it is called there.
+            is_interactive: it answers while somebody draws.
+            credentials: user and password of HTTP Basic authentication, sent with every call.
         """
+        method = NO_AUTH if credentials is None else BASIC_AUTH
+        body = {"project": project_id, "url": url.rstrip("/"), "auth_method": method}
+        if credentials is not None:
+            body |= {"basic_auth_user": credentials[0], "basic_auth_pass": credentials[1]}
         for backend in self.backends(project_id):
             if backend.url.rstrip("/") == url.rstrip("/"):
+                # A password is never told, so it is set again.
+                if credentials is not None or backend.auth_method != method:
+                    self._json("PATCH", f"api/ml/{backend.id}", body, timeout_s=CONNECT_TIMEOUT_S)
                 return backend.id
-        body = {
-            "project": project_id,
-            "url": url.rstrip("/"),
-            "title": title,
-            "is_interactive": is_interactive,
-        }
+        body |= {"title": title, "is_interactive": is_interactive}
         return int(self._json("POST", "api/ml", body, timeout_s=CONNECT_TIMEOUT_S)["id"])
 
     def delete_backend(self, project_id: int, backend_id: int) -> None:
         """Remove a labeling backend, and the webhook that Label Studio made for it but would leave."""
-        url = str(self._json("GET", f"api/ml/{backend_id}")["url"]).rstrip("/") + "/webhook"
+        answer = self._json("GET", f"api/ml/{backend_id}", timeout_s=CONNECT_TIMEOUT_S)
+        url = str(answer["url"]).rstrip("/") + "/webhook"
         self._request("DELETE", f"api/ml/{backend_id}")
         for webhook in self.webhooks(project_id):
             if webhook["url"] == url:
-                self._request("DELETE", f"api/webhooks/{webhook['id']}/")
+                self.delete_webhook(int(webhook["id"]))
 
     def start_training(self, backend_id: int) -> None:
         """Press "Start Training"; the backend hears of it as the webhook event START_TRAINING."""
@@ -272,71 +269,21 @@ class StudioClient:
         """Return a project's webhooks as Label Studio says them."""
         return list(self._json("GET", "api/webhooks/", params={"project": project_id}))
 
-    @functools.cached_property
-    def _sdk(self) -> LabelStudioBase:
-        from label_studio_sdk.base_client import LabelStudioBase
+    def organization_webhooks(self) -> list[Json]:
+        """Return the webhooks of the token's organization that belong to no project."""
+        return list(self._json("GET", "api/webhooks/", params={"project": "null"}))
 
-        return LabelStudioBase(base_url=self.url, api_key=self._api_key, timeout=self._timeout_s)
+    def create_webhook(self, **fields: Any) -> int:
+        """Make a webhook (`url`, `project`, `headers`, `actions` ...) and return its id."""
+        return int(self._json("POST", "api/webhooks/", fields)["id"])
 
-    def _json_or_none(self, path: str, *, params: Mapping[str, Any] | None = None) -> Json | None:
-        response = self._request("GET", path, params=params, missing_ok=True)
-        return None if response.status_code == 404 else dict(response.json())
+    def update_webhook(self, webhook_id: int, **fields: Any) -> None:
+        """Change a webhook; `actions` that are not named go."""
+        self._json("PATCH", f"api/webhooks/{webhook_id}/", fields)
 
-    def _json(
-        self,
-        method: str,
-        path: str,
-        body: object = None,
-        *,
-        params: Mapping[str, Any] | None = None,
-        timeout_s: float | None = None,
-    ) -> Any:
-        return self._request(method, path, body=body, params=params, timeout_s=timeout_s).json()
-
-    def _request(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: object = None,
-        params: Mapping[str, Any] | None = None,
-        files: Mapping[str, Any] | None = None,
-        timeout_s: float | None = None,
-        missing_ok: bool = False,
-    ) -> httpx.Response:
-        from label_studio_sdk.core.api_error import ApiError
-
-        place = f"Label Studio {self.url}, {method} /{path.partition('?')[0]}"
-        try:
-            # Below the generated methods, for the server's JSON as it is and to spare the pass that walks
-            # through every number of a brush region.
-            response = self._sdk._client_wrapper.httpx_client.request(
-                path,
-                method=method,
-                params=dict(params) if params else None,
-                content=json.dumps(body, separators=(",", ":")).encode() if body is not None else None,
-                headers={"Content-Type": "application/json"} if body is not None else None,
-                files=dict(files) if files else None,
-                request_options={
-                    "timeout": timeout_s or self._timeout_s,  # type: ignore[typeddict-unknown-key,unused-ignore]
-                    # A POST answered with an error may have been done: asking again could do it twice.
-                    "max_retries": 2 if method == "GET" else 0,
-                },
-            )
-        except ApiError as exc:  # from the refresh of a personal access token
-            raise refused_error(place, exc.status_code or 401, exc.body) from exc
-        except httpx.HTTPError as exc:
-            raise unreachable_error(place, exc) from exc
-        if response.is_error and not (missing_ok and response.status_code == 404):
-            raise refused_error(place, response.status_code, response.text)
-        if "json" not in response.headers.get("content-type", "json"):
-            raise StudioError(
-                place,
-                expected="JSON",
-                got=f"status {response.status_code}, {response.headers.get('content-type')}",
-                remedy="check that LABEL_STUDIO_URL is the address of Label Studio itself, without a path",
-            )
-        return response
+    def delete_webhook(self, webhook_id: int) -> None:
+        """Remove a webhook."""
+        self._request("DELETE", f"api/webhooks/{webhook_id}/")
 
 
 def require_studio(settings: Settings) -> tuple[str, str]:
@@ -356,58 +303,8 @@ def require_studio(settings: Settings) -> tuple[str, str]:
     return settings.label_studio_url, settings.label_studio_api_key.get_secret_value()
 
 
-def _page_params(project_id: int, after_id: int, only_unlabelled: bool) -> Json:
-    items = [_id_filter("greater", after_id)]
-    if only_unlabelled:
-        items.append(
-            {"filter": "filter:tasks:completed_at", "operator": "empty", "type": "Datetime", "value": True}
-        )
-    return _query_params(project_id, items)
-
-
-def _id_filter(operator: str, value: int) -> Json:
-    return {"filter": "filter:tasks:id", "operator": operator, "type": "Number", "value": value}
-
-
-def _query_params(project_id: int, items: Sequence[Json]) -> Json:
-    query = {"filters": {"conjunction": "and", "items": list(items)}, "ordering": ["tasks:id"]}
-    return {
-        "project": project_id,
-        "fields": "task_only",
-        "include": TASK_FIELDS,
-        "page_size": PAGE_SIZE,
-        "query": json.dumps(query, separators=(",", ":")),
-    }
-
-
-def _to_project(raw: Json) -> StudioProject:
-    return StudioProject(
-        id=int(raw["id"]),
-        title=raw.get("title") or "",
-        label_config=raw.get("label_config") or "",
-        model_version=raw.get("model_version") or "",
-        sampling=raw.get("sampling") or "",
-        task_count=int(raw.get("task_number") or 0),
-        raw=raw,
-    )
-
-
-def _to_task(raw: Json) -> StudioTask:
-    return StudioTask(
-        id=int(raw["id"]),
-        project_id=int(raw["project"]),
-        data=raw["data"],
-        is_labeled=bool(raw["is_labeled"]),
-        total_predictions=int(raw.get("total_predictions") or 0),
-        updated_at=str(raw["updated_at"]),
-    )
-
-
-def _to_backend(raw: Json) -> StudioBackend:
-    return StudioBackend(
-        id=int(raw["id"]),
-        url=raw["url"],
-        title=raw.get("title") or "",
-        model_version=raw.get("model_version") or "",
-        state=raw.get("state") or "",
-    )
+def _date(header: str | None) -> datetime | None:
+    try:
+        return parsedate_to_datetime(header) if header else None
+    except ValueError:
+        return None

@@ -1,4 +1,4 @@
-"""Join a Label Studio project and maskloop: check, register the model, the backend, and begin to predict."""
+"""Join a Label Studio project and maskloop: check, register model, backend, webhook; and part them again."""
 
 from __future__ import annotations
 
@@ -8,14 +8,27 @@ from typing import TYPE_CHECKING
 
 from maskloop.errors import LabelConfigError
 from maskloop.log import log_action
-from maskloop_studio.job_specs import queue_or_wait, renewal_job
+from maskloop.store.jobs import JobKind
+from maskloop_studio.access.studio_webhooks import (
+    basic_credentials,
+    drop_webhooks,
+    forget_deletions,
+    is_ours,
+    secure_webhook,
+    watch_deletions,
+    webhook_headers,
+)
+from maskloop_studio.job_specs import request
 from maskloop_studio.label_config import map_labels, parse_label_config
 from maskloop_studio.training import ensure_champion
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from maskloop_studio.client import StudioBackend, StudioClient
     from maskloop_studio.services import Services
 
-__all__ = ["Connection", "connect_project"]
+__all__ = ["Connection", "Disconnection", "connect_project", "disconnect_project"]
 
 logger = logging.getLogger(__name__)
 BACKEND_TITLE = "maskloop"
@@ -30,6 +43,18 @@ class Connection:
     model_version: str  # what annotators see predictions of
     matched: tuple[str, ...]  # labels that the model draws already
     unmatched: tuple[str, ...]  # labels it has to learn
+    deletion_told: (
+        bool  # Label Studio will tell when the project is deleted; else the next comparison notices
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disconnection:
+    """What disconnecting removed from Label Studio."""
+
+    project_id: int
+    backends: int
+    webhooks: int
 
 
 def connect_project(
@@ -58,10 +83,15 @@ def connect_project(
             raise
         unmatched = config.all_labels
     services.store.projects.save(project_id, project.label_config)
-    client.connect_backend(project_id, url=backend_url, title=BACKEND_TITLE)
+    headers = webhook_headers(services.settings, services.store)
+    _drop_old_backends(project_id, backend_url, headers, client)
+    credentials = basic_credentials(services.settings)
+    client.connect_backend(project_id, url=backend_url, title=BACKEND_TITLE, credentials=credentials)
+    secure_webhook(project_id, backend_url, headers, client)
+    deletion_told = watch_deletions(backend_url, headers, client)
     # `model_version` follows when the first predictions are there: Label Studio takes none it has not seen.
     client.update_project(project_id, sampling="Uncertainty sampling")
-    queue_or_wait(services.queue, renewal_job(project_id))
+    request(JobKind.RENEWAL, project_id, "connected", store=services.store, queue=services.queue)
     log_action(logger, "connected", project_id=project_id, model_version=champion.tag, backend=backend_url)
     return Connection(
         project_id=project_id,
@@ -69,4 +99,51 @@ def connect_project(
         model_version=champion.tag,
         matched=tuple(label for label in config.all_labels if label not in unmatched),
         unmatched=unmatched,
+        deletion_told=deletion_told,
     )
+
+
+def disconnect_project(project_id: int, services: Services) -> Disconnection:
+    """Take maskloop out of a project: backend, webhooks, and our note that it is connected.
+
+    Predictions that are stored stay, as does what annotators said. Doing it again changes nothing.
+
+    Raises:
+        StudioError: Label Studio refused.
+    """
+    client = services.client
+    headers = webhook_headers(services.settings, services.store)
+    backends = webhooks = 0
+    if client.find_project(project_id) is not None:
+        ours = _our_backends(project_id, headers, client, title=BACKEND_TITLE)
+        before = len(client.webhooks(project_id))
+        for backend in ours:
+            client.delete_backend(project_id, backend.id)
+        backends = len(ours)
+        drop_webhooks(client.webhooks(project_id), headers, client)
+        webhooks = before - len(client.webhooks(project_id))
+    services.store.projects.remove(project_id)
+    if not services.store.projects.ids():
+        webhooks += forget_deletions(headers, client)
+    log_action(logger, "disconnected", project_id=project_id, backends=backends, webhooks=webhooks)
+    return Disconnection(project_id=project_id, backends=backends, webhooks=webhooks)
+
+
+def _our_backends(
+    project_id: int, headers: Mapping[str, str], client: StudioClient, *, title: str | None = None
+) -> list[StudioBackend]:
+    addresses = {hook["url"].rstrip("/") for hook in client.webhooks(project_id) if is_ours(hook, headers)}
+    return [
+        backend
+        for backend in client.backends(project_id)
+        if f"{backend.url.rstrip('/')}/webhook" in addresses or backend.title == title
+    ]
+
+
+def _drop_old_backends(
+    project_id: int, backend_url: str, headers: Mapping[str, str], client: StudioClient
+) -> None:
+    # Where we were before nobody answers: Label Studio would wait for it with every event.
+    for backend in _our_backends(project_id, headers, client):
+        if backend.url.rstrip("/") != backend_url.rstrip("/"):
+            client.delete_backend(project_id, backend.id)

@@ -1,4 +1,4 @@
-"""The jobs there are: what each is called, where it waits, how long it may take."""
+"""How the jobs of the database travel through the queues: what each is called, where it waits, its time."""
 
 from __future__ import annotations
 
@@ -8,59 +8,51 @@ from typing import TYPE_CHECKING
 from maskloop.errors import QueueError
 from maskloop.log import log_action
 from maskloop.queue.jobs import JobQueue, JobSpec, QueueName
+from maskloop.store.jobs import JobKind
 
 if TYPE_CHECKING:
     from maskloop.store.database import Store
 
-__all__ = ["event_job", "queue_or_wait", "renewal_job", "request_training", "training_job"]
+__all__ = ["job_spec", "queue_or_wait", "request"]
 
 logger = logging.getLogger(__name__)
+QUEUES = {
+    JobKind.EVENT: QueueName.INTAKE,
+    JobKind.SYNC: QueueName.INTAKE,
+    JobKind.RENEWAL: QueueName.PREDICT,
+    JobKind.TRAINING: QueueName.TRAIN,
+}
+TIMEOUTS_S = {
+    JobKind.EVENT: 3600,  # a bulk event names thousands of annotations
+    JobKind.SYNC: 24 * 3600,
+    JobKind.RENEWAL: 24 * 3600,
+    JobKind.TRAINING: 24 * 3600,
+}
 
 
-def queue_or_wait(queue: JobQueue, job: JobSpec) -> None:
+def job_spec(kind: JobKind, job_id: int) -> JobSpec:
+    """Return what carries a job to a worker."""
+    return JobSpec(
+        queue=QUEUES[kind],
+        function="maskloop_studio.jobs.run",
+        job_id=f"{kind.value}-{job_id}",
+        arguments={"job_id": job_id},
+        timeout_s=TIMEOUTS_S[kind],
+    )
+
+
+def queue_or_wait(queue: JobQueue, job: JobSpec) -> bool:
     """Queue a job whose row is in the database already; without a queue it waits there for the scheduler."""
     try:
-        queue.enqueue(job)
+        return queue.enqueue(job)
     except QueueError as exc:
         log_action(logger, "queue unreachable", level=logging.WARNING, job_id=job.job_id, error=exc)
+        return False
 
 
-def event_job(event_id: int) -> JobSpec:
-    """Return the job that works on an event."""
-    return JobSpec(
-        queue=QueueName.INTAKE,
-        function="maskloop_studio.jobs.process_event",
-        job_id=f"event-{event_id}",
-        arguments={"event_id": event_id},
-        timeout_s=300,
-    )
-
-
-def training_job(training_id: int) -> JobSpec:
-    """Return the job that trains."""
-    return JobSpec(
-        queue=QueueName.TRAIN,
-        function="maskloop_studio.jobs.train",
-        job_id=f"training-{training_id}",
-        arguments={"training_id": training_id},
-        timeout_s=24 * 3600,
-    )
-
-
-def renewal_job(project_id: int) -> JobSpec:
-    """Return the job that predicts a project's unlabelled tasks and pushes what it says."""
-    return JobSpec(
-        queue=QueueName.PREDICT,
-        function="maskloop_studio.jobs.renew_predictions",
-        job_id=f"renewal-{project_id}",
-        arguments={"project_id": project_id},
-        timeout_s=24 * 3600,
-    )
-
-
-def request_training(project_id: int, reason: str, *, store: Store, queue: JobQueue) -> int:
-    """Ask for a training of a project; one that waits already serves the new wish too."""
-    training_id = store.trainings.request(project_id, reason)
-    log_action(logger, "training requested", project_id=project_id, training_id=training_id, reason=reason)
-    queue_or_wait(queue, training_job(training_id))
-    return training_id
+def request(kind: JobKind, project_id: int, reason: str, *, store: Store, queue: JobQueue) -> int:
+    """Ask for a job of a project; one that waits already serves the new wish too. Return its number."""
+    job_id = store.jobs.want(kind, project_id, reason)
+    log_action(logger, "job wanted", job_id=f"{kind.value}-{job_id}", project_id=project_id, reason=reason)
+    queue_or_wait(queue, job_spec(kind, job_id))
+    return job_id

@@ -1,54 +1,119 @@
-"""What the queues run: each job loads, calls and saves; the work itself lies elsewhere."""
+"""What the queues run: a job's number comes in, its row in the database says what is to be done."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeAlias
 
 from maskloop.log import configure_logging, log_action
-from maskloop_studio.intake import process_event as work_on_event
-from maskloop_studio.job_specs import event_job, training_job
-from maskloop_studio.services import process_services
+from maskloop.queue.running import JobControl, run_job
+from maskloop.store.jobs import Job, JobKind, JobStatus
+from maskloop.store.sessions import now
+from maskloop_studio.job_specs import job_spec, queue_or_wait, request
+from maskloop_studio.services import Services, process_services
 
-__all__ = ["process_event", "renew_predictions", "sweep", "train"]
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["run", "sweep", "want_syncs", "work_on"]
 
 logger = logging.getLogger(__name__)
+FULL_SYNC_EVERY = timedelta(days=1)
+Worker: TypeAlias = Callable[[Job, JobControl, Services], dict[str, object] | None]
 
 
-def process_event(event_id: int) -> None:
-    """Work on one event (queue: intake)."""
-    services = process_services()
-    event = services.store.events.get(event_id)
-    if event is not None:
-        work_on_event(event, services)
-
-
-def train(training_id: int) -> None:
-    """Train once (queue: train; in a process of its own)."""
-    from maskloop_studio.training import run_training_job
-
+def run(job_id: int) -> None:
+    """Work on one job; RQ calls this, in any of the queues."""
     configure_logging()
-    run_training_job(training_id, process_services())
-
-
-def renew_predictions(project_id: int) -> None:
-    """Predict a project's unlabelled tasks with its champion and push what it says (queue: predict)."""
-    from maskloop_studio.prelabel import renew_project
-
-    renew_project(project_id, process_services())
-
-
-def sweep() -> int:
-    """Queue again whatever waits in the database without a job; return how many jobs that made.
-
-    A job is lost when the queue was down, or when its worker was killed between two steps.
-    """
     services = process_services()
+    status = work_on(job_id, services)
+    if status is not None:
+        _queue_next(job_id, services)
+
+
+def work_on(job_id: int, services: Services) -> JobStatus | None:
+    """Claim a job and do it; return what became of it, None where it was not to be had."""
+
+    def work(job: Job, control: JobControl) -> dict[str, object] | None:
+        return WORK[job.kind](job, control, services)
+
+    return run_job(job_id, work, jobs=services.store.jobs)
+
+
+def sweep(services: Services) -> int:
+    """Queue again whatever is due in the database without a job; return how many jobs that made.
+
+    A job is lost when the queue was down, or when its worker was killed.
+    """
     made = 0
-    for event in services.store.events.due():
-        made += services.queue.enqueue(event_job(event.event_id))
-    for status in ("queued", "running"):
-        for training in services.store.trainings.of(status=status):
-            made += services.queue.enqueue(training_job(training.training_id))
+    for job in services.store.jobs.due():
+        # One that runs and is due all the same has lost its worker.
+        anew = job.status is JobStatus.RUNNING
+        made += services.queue.enqueue(job_spec(job.kind, job.job_id), anew=anew)
     if made:
         log_action(logger, "swept", jobs=made)
     return made
+
+
+def want_syncs() -> None:
+    """Ask that every connected project is compared with Label Studio (RQ's cron calls this)."""
+    services = process_services()
+    for project_id in services.store.projects.ids():
+        request(JobKind.SYNC, project_id, "schedule", store=services.store, queue=services.queue)
+
+
+def _queue_next(job_id: int, services: Services) -> None:
+    """Queue what waited for this job to end: of each kind and project only one runs."""
+    ended = services.store.jobs.get(job_id)
+    if ended is None or ended.kind is JobKind.EVENT:
+        return
+    for job in services.store.jobs.find(
+        statuses=[JobStatus.WAITING], kind=ended.kind, project_id=ended.project_id, limit=1
+    ):
+        if job.job_id != job_id:
+            queue_or_wait(services.queue, job_spec(job.kind, job.job_id))
+
+
+def _take_event(job: Job, control: JobControl, services: Services) -> None:
+    from maskloop_studio.intake import take_event
+
+    take_event(job, control, services)
+
+
+def _renew(job: Job, control: JobControl, services: Services) -> dict[str, object]:
+    from maskloop_studio.prelabel import renew_project
+
+    return {"pushed": renew_project(job.project_id, services, on_progress=control.progress)}
+
+
+def _train(job: Job, control: JobControl, services: Services) -> dict[str, object]:
+    from maskloop_studio.training import train_project
+
+    return train_project(job, control, services)
+
+
+def _sync(job: Job, control: JobControl, services: Services) -> dict[str, object]:
+    from maskloop_studio.sync import find_changes
+
+    report = find_changes(
+        job.project_id, services, full=_is_stale(job.project_id, services), on_page=control.progress
+    )
+    for event_id in report.event_ids:
+        queue_or_wait(services.queue, job_spec(JobKind.EVENT, event_id))
+    return report.as_json()
+
+
+def _is_stale(project_id: int, services: Services) -> bool:
+    """Return whether it is time to compare everything: only that finds what left no trace."""
+    listed_at = services.store.projects.listed_at(project_id)
+    return listed_at is None or now() - listed_at > FULL_SYNC_EVERY
+
+
+WORK: dict[JobKind, Worker] = {
+    JobKind.EVENT: _take_event,
+    JobKind.RENEWAL: _renew,
+    JobKind.TRAINING: _train,
+    JobKind.SYNC: _sync,
+}

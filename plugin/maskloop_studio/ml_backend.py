@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from maskloop.errors import CodecError, DependencyError
-from maskloop_studio.intake import KNOWN_ACTIONS, receive_event
 from maskloop_studio.protocol import PredictRequest, WebhookEvent
+from maskloop_studio.receiving import KNOWN_ACTIONS, receive_event
 from maskloop_studio.services import process_services
 from maskloop_studio.serving.backend import StudioBackend
 
@@ -95,7 +96,7 @@ class MaskloopModel(LabelStudioMLBase):  # type: ignore[misc]
     def _intake(self, event: str, data: Mapping[str, Any]) -> None:
         """Hand one event to the intake."""
         services = process_services()
-        webhook = WebhookEvent.model_validate({**data, "action": event})
+        webhook = WebhookEvent.model_validate_json(json.dumps({**data, "action": event}, default=str))
         receive_event(webhook, store=services.store, queue=services.queue)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from maskloop.errors import MaskloopError
@@ -26,11 +26,18 @@ logger = logging.getLogger(__name__)
 SHARD = 16  # tasks in memory at once
 
 
-def renew_project(project_id: int, services: Services) -> int:
+def renew_project(
+    project_id: int, services: Services, *, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> int:
     """Push a prediction of the champion for every unlabelled task that has none; return how many.
 
     Afterwards `project.model_version` names the champion, so that annotators see these predictions and
     Label Studio's uncertainty sampling orders by their scores. Killed anywhere, it goes on where it was.
+
+    Args:
+        project_id: Label Studio's number.
+        services: what to work with.
+        on_progress: told after each shard how many tasks are done, and of how many; may raise to end it.
 
     Raises:
         LabelConfigError: the label config offers nothing to draw with.
@@ -45,9 +52,12 @@ def renew_project(project_id: int, services: Services) -> int:
     plan = plan_prediction(services.settings, options, config, champion.labels, model_version=champion.tag)
     known = _settle_pushed(project_id, champion, services)
     tasks = (task for task in client.iter_tasks(project_id, only_unlabelled=True) if task.id not in known)
-    pushed = 0
+    unlabelled = client.count_tasks(project_id, only_unlabelled=True)
+    done = pushed = 0
     for shard in _shards(tasks):
+        on_progress(done, max(unlabelled, done))
         pushed += _push_shard(shard, champion, config, plan, project_id, services)
+        done += len(shard)
     if (known or pushed) and project.model_version != champion.tag:
         # Without this Label Studio would call live for every task that is opened, and order at random.
         client.update_project(project_id, model_version=champion.tag)

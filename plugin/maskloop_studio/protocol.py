@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, Strict
 
 __all__ = [
     "DeleteRequest",
@@ -28,7 +28,15 @@ __all__ = [
     "project_number",
 ]
 
-ProjectUid = Annotated[str | int, Field(description='"<id>.<created-timestamp>"')]
+ProjectUid = Annotated[
+    Annotated[str, Field(max_length=100)] | int, Field(description='"<id>.<created-timestamp>"')
+]
+# Strict: "7", 7.0 and true are no numbers of Label Studio's; beyond 64 bits no database could keep them.
+Number = Annotated[int, Strict(), Field(ge=1, lt=2**63)]
+# A text, since only whether it is the same matters; of a known form, so that nothing else gets in.
+Timestamp = Annotated[
+    str, Field(max_length=40, pattern=r"^\d{4}-\d\d-\d\d[T ][0-9:.]{5,20}(Z|[+-]\d\d:?\d\d)?$")
+]
 MAX_TASKS = 100_000
 MAX_CONFIG_CHARS = 1_000_000
 
@@ -95,8 +103,11 @@ class PredictResponse(BaseModel):
 
 
 class _Numbered(_Incoming):
-    id: int
-    updated_at: str | None = None
+    id: Number
+    updated_at: Timestamp | None = None
+
+
+_ManyNumbered = Annotated[list[_Numbered], Field(max_length=MAX_TASKS)]
 
 
 class WebhookEvent(_Incoming):
@@ -104,10 +115,10 @@ class WebhookEvent(_Incoming):
 
     action: str = Field(max_length=100)
     project: _Numbered | None = None
-    annotation: _Numbered | list[_Numbered] | None = None
-    annotations: list[_Numbered] | None = Field(None, max_length=MAX_TASKS)
-    task: _Numbered | list[_Numbered] | None = None
-    tasks: list[_Numbered] | None = Field(None, max_length=MAX_TASKS)
+    annotation: _Numbered | _ManyNumbered | None = None
+    annotations: _ManyNumbered | None = None
+    task: _Numbered | _ManyNumbered | None = None
+    tasks: _ManyNumbered | None = None
 
 
 class WebhookResponse(BaseModel):

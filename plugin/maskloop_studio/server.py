@@ -6,41 +6,68 @@ Health and webhooks must be answered while models run: predictions have threads 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TypeVar
 
+import uvicorn
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    generate_latest,
-)
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.exceptions import HTTPException
 
-from maskloop.errors import (
-    CodecError,
-    LabelConfigError,
-    MaskloopError,
-    QueueError,
-    StoreError,
-)
+from maskloop.errors import MaskloopError, QueueError, StoreError
 from maskloop.log import log_action
 from maskloop_studio import protocol as wire
+from maskloop_studio.access.credentials import SECRET_HEADER
 from maskloop_studio.operations.status_page import render_status
 from maskloop_studio.services import Services
 from maskloop_studio.serving.backend import StudioBackend
+from maskloop_studio.serving.http.answers import error_response, status_of
+from maskloop_studio.serving.http.basic_auth import BasicAuth, expected_credentials
+from maskloop_studio.serving.http.bodies import MAX_BODY_BYTES, BodyGuard
+from maskloop_studio.serving.http.connections import GuardedConnection
+from maskloop_studio.serving.http.json_body import MAX_EVENT_TREE_BYTES, parse_json, request_schema
+from maskloop_studio.serving.http.metrics import RequestMeter
+from maskloop_studio.serving.http.refusals import WrongMediaError
 
-__all__ = ["create_app"]
+__all__ = ["MAX_BODY_BYTES", "create_app", "run_server"]
 
 logger = logging.getLogger(__name__)
-MAX_BODY_BYTES = 32 * 2**20  # a /predict of ten thousand tasks is about 5 MB
+STUDIO_ROUTES = (
+    "/health",
+    "/setup",
+    "/predict",
+    "/webhook",
+    "/versions",
+    "/validate",
+    "/delete",
+    "/duplicate_model",
+    "/job_status",
+)
+SHUTDOWN_PATIENCE_S = 8  # the supervisor kills after 10 s
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def run_server(services: Services, *, host: str, port: int) -> None:
+    """Serve until SIGTERM or Ctrl-C; what was accepted by then is answered.
+
+    Raises:
+        ConfigurationError: the settings ask for half of HTTP Basic credentials.
+    """
+    uvicorn.run(
+        create_app(services),
+        host=host,
+        port=port,
+        http=GuardedConnection,
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_PATIENCE_S,
+    )
 
 
 def create_app(services: Services) -> FastAPI:
@@ -48,13 +75,20 @@ def create_app(services: Services) -> FastAPI:
 
     Args:
         services: what it works with; closed when the server ends.
+
+    Raises:
+        ConfigurationError: the settings ask for half of HTTP Basic credentials.
     """
     backend = StudioBackend(services)
+    registry = CollectorRegistry()
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        _open_store(services)
         backend.directory.start()
+        backend.inbox.start()
         yield
+        await backend.inbox.stop()
         backend.directory.stop()
         services.close()
 
@@ -65,75 +99,92 @@ def create_app(services: Services) -> FastAPI:
         docs_url="/docs",
         redoc_url=None,
     )
-    app.add_middleware(BodyLimit, limit=MAX_BODY_BYTES)
+    # The last one added is the first to see a request.
+    app.add_middleware(BodyGuard)
+    credentials = expected_credentials(services.settings)
+    if credentials is not None:
+        app.add_middleware(BasicAuth, user=credentials[0], password=credentials[1])
+    app.add_middleware(RequestMeter, routes=("/", "/metrics", *STUDIO_ROUTES), registry=registry)
     _add_error_handlers(app)
     _add_studio_routes(app, backend)
-    _add_operator_routes(app, backend)
+    _add_project_routes(app, backend)
+    _add_operator_routes(app, backend, registry)
     return app
 
 
 def _add_studio_routes(app: FastAPI, backend: StudioBackend) -> None:
-    # `async def` answers on the event loop, at once, whatever the thread pool is busy with.
+    # What is answered on the event loop is answered at once, whatever the thread pool is busy with.
     @app.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "UP", "model_class": "maskloop"}
-
-    @app.post("/setup")
-    def setup(request: wire.SetupRequest) -> wire.SetupResponse:
-        return backend.setup(request)
 
     @app.get("/versions")
     async def versions() -> wire.VersionsResponse:
         return backend.versions()
 
-    @app.post("/predict")
-    def predict(request: wire.PredictRequest) -> wire.PredictResponse:
-        return backend.predict(request)
+    @app.post("/predict", openapi_extra=request_schema(wire.PredictRequest))
+    async def predict(request: Request) -> wire.PredictResponse:
+        return await run_in_threadpool(backend.predict, await _read(request, wire.PredictRequest))
 
-    @app.post("/webhook")
-    def webhook(request: wire.WebhookEvent) -> wire.WebhookResponse:
-        return backend.webhook(request)
+    @app.post(
+        "/webhook",
+        openapi_extra=request_schema(wire.WebhookEvent),
+        responses={
+            401: {"description": f"no {SECRET_HEADER}, or a wrong one"},
+            403: {"description": "an event of a project that is not connected"},
+            422: {"description": "no event of a known kind with its payload"},
+            503: {"description": "the database cannot keep it now"},
+        },
+    )
+    async def webhook(request: Request) -> wire.WebhookResponse:
+        event = parse_json(
+            wire.WebhookEvent,
+            await _json_bytes(request),
+            place="webhook",
+            skip_numbers=True,
+            max_tree_bytes=MAX_EVENT_TREE_BYTES,
+        )
+        return await backend.webhook(event, secret=request.headers.get(SECRET_HEADER))
 
-    @app.post("/validate")
-    def validate(request: wire.ValidateRequest) -> dict[str, str]:
-        backend.validate(request)
+    @app.post("/job_status", openapi_extra=request_schema(wire.JobStatusRequest))
+    async def job_status(request: Request) -> wire.JobStatusResponse:
+        return await run_in_threadpool(backend.job_status, await _read(request, wire.JobStatusRequest))
+
+
+def _add_project_routes(app: FastAPI, backend: StudioBackend) -> None:
+    @app.post("/setup", openapi_extra=request_schema(wire.SetupRequest))
+    async def setup(request: Request) -> wire.SetupResponse:
+        return await run_in_threadpool(backend.setup, await _read(request, wire.SetupRequest))
+
+    @app.post("/validate", openapi_extra=request_schema(wire.ValidateRequest))
+    async def validate(request: Request) -> dict[str, str]:
+        await run_in_threadpool(backend.validate, await _read(request, wire.ValidateRequest))
         return {"status": "ok"}
 
-    @app.post("/delete")
-    async def delete(request: wire.DeleteRequest) -> dict[str, str]:
+    @app.post("/delete", openapi_extra=request_schema(wire.DeleteRequest))
+    async def delete(request: Request) -> dict[str, str]:
         # What annotators said outlives a disconnected backend: connecting again goes on where it was.
-        log_action(logger, "disconnected", project=request.project)
+        said = await _read(request, wire.DeleteRequest)
+        log_action(logger, "disconnected", project_id=wire.project_number(said.project))
         return {"status": "ok"}
 
-    @app.post("/duplicate_model")
-    async def duplicate_model(request: wire.DuplicateRequest) -> dict[str, str]:
+    @app.post("/duplicate_model", openapi_extra=request_schema(wire.DuplicateRequest))
+    async def duplicate_model(request: Request) -> dict[str, str]:
         # The copy starts from the base model and learns from its own corrections.
-        log_action(logger, "duplicated", source=request.project_src, target=request.project_dst)
+        said = await _read(request, wire.DuplicateRequest)
+        source, target = wire.project_number(said.project_src), wire.project_number(said.project_dst)
+        log_action(logger, "duplicated", source=source, target=target)
         return {"status": "ok"}
 
-    @app.post("/job_status")
-    def job_status(request: wire.JobStatusRequest) -> wire.JobStatusResponse:
-        return backend.job_status(request)
 
-
-def _add_operator_routes(app: FastAPI, backend: StudioBackend) -> None:
-    registry = CollectorRegistry()
-    requests = Counter("maskloop_requests", "Requests", ["route", "status"], registry=registry)
-    seconds = Histogram("maskloop_request_seconds", "Time to answer", ["route"], registry=registry)
-    events = Gauge("maskloop_events", "Events from Label Studio", ["status"], registry=registry)
-    waiting = Gauge("maskloop_jobs_waiting", "Jobs that wait", ["queue"], registry=registry)
-
-    @app.middleware("http")
-    async def measure(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        route = request.url.path if request.url.path in ROUTES else "other"
-        with seconds.labels(route).time():
-            response = await call_next(request)
-        requests.labels(route, str(response.status_code)).inc()
-        return response
+def _add_operator_routes(app: FastAPI, backend: StudioBackend, registry: CollectorRegistry) -> None:
+    jobs = Gauge("maskloop_jobs", "Jobs in the database", ["status"], registry=registry)
+    waiting = Gauge("maskloop_jobs_waiting", "Jobs that wait in the queue", ["queue"], registry=registry)
 
     def collect() -> bytes:
-        for status, count in backend.services.store.events.counts().items():
-            events.labels(status).set(count)
+        jobs.clear()
+        for status, count in backend.services.store.jobs.counts().items():
+            jobs.labels(status).set(count)
         for queue, count in _queue_lengths(backend.services).items():
             waiting.labels(queue).set(count)
         return generate_latest(registry)
@@ -147,21 +198,30 @@ def _add_operator_routes(app: FastAPI, backend: StudioBackend) -> None:
         return HTMLResponse(render_status(backend.services.store, _queue_lengths(backend.services)))
 
 
-ROUTES = frozenset(
-    {
-        "/",
-        "/health",
-        "/setup",
-        "/predict",
-        "/webhook",
-        "/versions",
-        "/validate",
-        "/delete",
-        "/duplicate_model",
-        "/job_status",
-        "/metrics",
-    }
-)
+async def _read(request: Request, model: type[Body]) -> Body:
+    return parse_json(model, await _json_bytes(request), place=request.url.path[1:])
+
+
+async def _json_bytes(request: Request) -> bytes:
+    # A web page may post other types to any address without asking: a browser would be its accomplice.
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise WrongMediaError(
+            request.url.path[1:],
+            expected="Content-Type application/json",
+            got="none" if not kind else "another",
+            remedy="send JSON, and say so",
+        )
+    return await request.body()
+
+
+def _open_store(services: Services) -> None:
+    # Before any thread: MLflow brings its tables up to date by the same tool, whose state is the process's.
+    try:
+        _ = services.store
+    except StoreError as exc:
+        # It may come back; until then events are refused with 503.
+        log_action(logger, "database unreachable", level=logging.ERROR, error=exc)
 
 
 def _queue_lengths(services: Services) -> dict[str, int]:
@@ -172,75 +232,23 @@ def _queue_lengths(services: Services) -> dict[str, int]:
 
 
 def _add_error_handlers(app: FastAPI) -> None:
-    """Pick the status of every error of ours in one place."""
+    """Answer every error in one form; none repeats what was sent."""
 
     @app.exception_handler(MaskloopError)
-    async def on_error(request: Request, error: MaskloopError) -> JSONResponse:
-        status = _status(error)
+    async def on_error(request: Request, error: MaskloopError) -> Response:
+        status = status_of(error)
         log_action(
             logger, "refused", level=logging.WARNING, route=request.url.path, status=status, error=error
         )
-        return JSONResponse({"error": str(error)}, status_code=status)
+        return error_response(error)
 
-    @app.exception_handler(RequestValidationError)
-    async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        # The input itself is not repeated: it may hold tokens.
-        first: Any = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        place = f"{request.url.path}, {where}"
-        text = f"{place}: expected a valid request, got: {first['msg']}; see /docs for its form"
-        return JSONResponse({"error": text}, status_code=422)
+    @app.exception_handler(HTTPException)
+    async def on_no_route(_request: Request, error: HTTPException) -> JSONResponse:
+        text = f"request: expected a method and path that are served, got others ({error.detail}); see /docs"
+        return JSONResponse({"error": text}, status_code=error.status_code, headers=error.headers)
 
-
-def _status(error: MaskloopError) -> int:
-    if isinstance(error, (CodecError, LabelConfigError)):
-        return 422
-    if isinstance(error, (StoreError, QueueError)):
-        return 503
-    return 500
-
-
-class BodyLimit:
-    """Refuses a request body over a size before it is held in memory, also one that lies about its length."""
-
-    def __init__(self, app: ASGIApp, *, limit: int) -> None:
-        self._app = app
-        self._limit = limit
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, counting its bytes."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared) > self._limit:
-            await self._refuse(scope, receive, send)
-            return
-        body = await self._read(receive)
-        if body is None:
-            await self._refuse(scope, receive, send)
-            return
-        messages = iter([body])
-
-        async def replay() -> Message:
-            return next(messages, None) or await receive()
-
-        await self._app(scope, replay, send)
-
-    async def _read(self, receive: Receive) -> Message | None:
-        chunks: list[bytes] = []
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] != "http.request":
-                return message
-            size += len(message.get("body", b""))
-            if size > self._limit:
-                return None
-            chunks.append(message.get("body", b""))
-            if not message.get("more_body", False):
-                return {"type": "http.request", "body": b"".join(chunks), "more_body": False}
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        text = f"request body: expected at most {self._limit} bytes, got more; send fewer tasks at once"
-        await JSONResponse({"error": text}, status_code=413)(scope, receive, send)
+    @app.exception_handler(Exception)
+    async def on_fault(_request: Request, _error: Exception) -> JSONResponse:
+        # Its own text may hold anything: the log has it, the answer does not.
+        text = "server: expected to answer, got an error of its own; see the server's log"
+        return JSONResponse({"error": text}, status_code=500)

@@ -91,6 +91,10 @@ class Services:
         made = self.__dict__
         if "engine" in made:
             self.engine.close()
+        if "fetcher" in made:
+            self.fetcher.close()
+        if "client" in made:
+            self.client.close()
         if "store" in made:
             self.store.close()
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from maskloop.errors import ImageError
 from maskloop.log import log_action
-from maskloop_studio.job_specs import queue_or_wait, renewal_job
+from maskloop.store.jobs import Job, JobKind
+from maskloop_studio.job_specs import request
 from maskloop_studio.label_config import LabelMap, parse_label_config
 
 if TYPE_CHECKING:
     from maskloop.learning.training import TrainingProgress
-    from maskloop.types import ModelVersion
+    from maskloop.queue.running import JobControl
+    from maskloop.types import Correction, ModelVersion
     from maskloop_studio.services import Services
 
-__all__ = ["ensure_champion", "model_name", "run_training_job"]
+__all__ = ["ensure_champion", "model_name", "train_project"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,40 +36,40 @@ def ensure_champion(project_id: int, services: Services) -> ModelVersion:
     )
 
 
-def run_training_job(training_id: int, services: Services) -> None:
-    """Train, judge and perhaps promote; the row tells how it went whatever happens.
+def train_project(job: Job, control: JobControl, services: Services) -> dict[str, object]:
+    """Train, judge and perhaps promote; killed anywhere, it goes on from its last checkpoint.
+
+    Returns:
+        The verdict, as plain values.
 
     Raises:
-        MaskloopError: the training failed; it is noted in its row as well.
+        MaskloopError: the training failed.
     """
-    store = services.store
-    training = store.trainings.get(training_id)
-    if training is None or training.status in ("finished", "failed"):
-        return
-    try:
-        outcome = _train(training_id, training.project_id, services)
-    except Exception as exc:
-        # Also what nobody foresaw has to end in the row, or the project would wait for ever.
-        store.trainings.fail(training_id, str(exc))
-        log_action(logger, "training failed", level=logging.ERROR, training_id=training_id, error=exc)
-        raise
-    store.trainings.finish(training_id, outcome)
+    outcome = _train(job, control, services)
     log_action(
         logger,
         "training finished",
-        training_id=training_id,
+        training_id=job.job_id,
         promoted=outcome["promoted"],
         reason=outcome["reason"],
     )
     if outcome["promoted"]:
-        queue_or_wait(services.queue, renewal_job(training.project_id))
+        # Wanted before the job ends: killed in between, it is trained again and wanted again.
+        request(
+            JobKind.RENEWAL,
+            job.project_id,
+            f"{outcome['version']} was promoted",
+            store=services.store,
+            queue=services.queue,
+        )
+    return outcome
 
 
-def _train(training_id: int, project_id: int, services: Services) -> dict[str, object]:
+def _train(job: Job, control: JobControl, services: Services) -> dict[str, object]:
     from maskloop.learning.cycle import LabelPlan, train_and_judge
     from maskloop_studio.serving.options import parse_options, plan_prediction
 
-    store, settings = services.store, services.settings
+    store, settings, project_id = services.store, services.settings, job.project_id
     champion = ensure_champion(project_id, services)
     config = parse_label_config(services.client.project(project_id).label_config)
     asked = plan_prediction(
@@ -76,25 +79,50 @@ def _train(training_id: int, project_id: int, services: Services) -> dict[str, o
         champion.labels,
         model_version=champion.tag,
     )
-    store.trainings.start(training_id, through_sequence=store.corrections.last_sequence(project_id))
+    store.trainings.begin(job.job_id, project_id, through_version=store.corrections.last_version(project_id))
+    train = store.corrections.of(project_id, split="train")
+    holdout = store.corrections.of(project_id, split="holdout")
+    for correction in (*train, *holdout):
+        control.check()
+        _bring_image(correction, services)
 
     def note(progress: TrainingProgress) -> None:
-        store.trainings.note_progress(training_id, step=progress.step, steps=progress.steps)
+        control.progress(progress.step, progress.steps)
 
     verdict = train_and_judge(
         champion,
-        train=store.corrections.of(project_id, split="train"),
-        holdout=store.corrections.of(project_id, split="holdout"),
+        train=train,
+        holdout=holdout,
         plan=LabelPlan(labels=config.all_labels, class_of_label=_class_of_label(asked.label_map)),
         image_cache=services.image_cache,
         registry=services.registry,
         settings=settings,
         task=asked.task,
         thresholds=asked.thresholds,
-        work_dir=settings.runs_dir / f"training-{training_id}",
+        key=job.name,
+        work_dir=settings.runs_dir / job.name,
         on_progress=note,
     )
     return verdict.as_json()
+
+
+def _bring_image(correction: Correction, services: Services) -> None:
+    """Fetch a correction's image where another machine took the correction in.
+
+    Raises:
+        ImageError: it cannot be had any more, or is another one by now.
+    """
+    cache = services.image_cache
+    if cache.path(correction.image_key).exists():
+        return
+    data = services.fetcher.fetch(correction.image_uri, task_id=correction.task_id)
+    if cache.put(data) != correction.image_key:
+        raise ImageError(
+            f"task {correction.task_id}, image {correction.image_uri[:200]}",
+            expected=f"the image that was annotated (SHA-256 {correction.image_key})",
+            got="another one under the same address",
+            remedy="annotate the task again, or copy the old image into MASKLOOP_HOME/images",
+        )
 
 
 def _class_of_label(label_map: LabelMap | None) -> dict[str, str]:

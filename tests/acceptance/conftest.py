@@ -93,7 +93,8 @@ def make_project(client: StudioClient) -> Iterator[Callable[..., StudioProject]]
 
     yield make
     for project_id in made:
-        client.delete_project(project_id)
+        if client.find_project(project_id) is not None:
+            client.delete_project(project_id)
 
 
 @pytest.fixture

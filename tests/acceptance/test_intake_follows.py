@@ -1,6 +1,5 @@
 """A real Label Studio tells our server of an annotation; what it says ends up in the database."""
 
-import json
 import threading
 import time
 
@@ -13,9 +12,10 @@ import maskloop.learning.cycle  # noqa: F401 - imported here once: the server th
 from maskloop.masks import mask_to_segment
 from maskloop.queue.jobs import MemoryQueue
 from maskloop.resources import find_free_port
+from maskloop.store.jobs import JobKind, JobStatus, NewEvent
 from maskloop_studio.connect import connect_project
 from maskloop_studio.demo.annotator import SimulatedAnnotator
-from maskloop_studio.intake import process_event
+from maskloop_studio.jobs import work_on
 from maskloop_studio.label_config import parse_label_config
 from maskloop_studio.prelabel import renew_project
 from maskloop_studio.server import create_app
@@ -27,6 +27,15 @@ CONFIG = (
     '<PolygonLabels name="polygon" toName="image"><Label value="Square"/></PolygonLabels></View>'
 )
 SIZE_HW = (240, 320)
+BROKEN_REGION = {
+    "id": "broken",
+    "type": "brushlabels",
+    "from_name": "brush",
+    "to_name": "image",
+    "original_width": SIZE_HW[1],
+    "original_height": SIZE_HW[0],
+    "value": {"format": "rle", "rle": [0, 4, 176, 0, 57], "brushlabels": ["Disc"]},
+}
 
 
 @pytest.fixture
@@ -65,11 +74,11 @@ def _work_off(services):
     deadline = time.monotonic() + 10
     done = 0
     while not done and time.monotonic() < deadline:
-        for event in services.store.events.due():
-            process_event(event, services)
-            done += 1
+        for job in services.store.jobs.due():
+            if job.kind is JobKind.EVENT:
+                assert work_on(job.job_id, services) is JobStatus.DONE, services.store.jobs.get(job.job_id)
+                done += 1
         time.sleep(0.1)
-    assert set(services.store.events.counts()) == {"done"}
 
 
 def _square(top=20, left=30, side=60, label="Square"):
@@ -110,7 +119,9 @@ def test_corrections_enough_ask_for_one_training(services, project):
         _annotate(services, project, task.id, _square())
         _work_off(services)
     assert [training.reason for training in services.store.trainings.of(project.id)] == ["2 new corrections"]
-    assert [job.job_id for job in services.queue.drain() if job.queue == "train"] == ["training-1"]
+    (training,) = services.store.trainings.of(project.id)
+    queued = [job.job_id for job in services.queue.drain() if job.queue == "train"]
+    assert queued == [f"training-{training.training_id}"]
 
 
 @pytest.mark.studio
@@ -126,12 +137,8 @@ def test_forged_deletion_takes_nothing_away(services, project):
     task_id = next(services.client.iter_tasks(project.id)).id
     made = _annotate(services, project, task_id, _square())
     _work_off(services)
-    services.store.events.add(
-        key="forged",
-        action="ANNOTATIONS_DELETED",
-        project_id=project.id,
-        subject_ids=[made.annotation_id],
-    )
+    forged = {"action": "ANNOTATIONS_DELETED", "project_id": project.id}
+    services.store.jobs.add_events([NewEvent(key="forged", subject_ids=(made.annotation_id,), **forged)])
     _work_off(services)
     assert len(services.store.corrections.of(project.id)) == 1
 
@@ -164,19 +171,62 @@ def test_renewal_killed_between_sending_and_noting_sends_no_second_one(services,
 @pytest.mark.studio
 def test_unreadable_regions_wait_as_an_error_instead_of_teaching_emptiness(services, project):
     task_id = next(services.client.iter_tasks(project.id)).id
-    region = {
-        "id": "broken",
-        "type": "brushlabels",
-        "from_name": "brush",
-        "to_name": "image",
-        "original_width": SIZE_HW[1],
-        "original_height": SIZE_HW[0],
-        "value": {"format": "rle", "rle": [0, 4, 176, 0, 57], "brushlabels": ["Disc"]},
-    }
-    services.client.create_annotation(task_id, {"result": [region], "lead_time": 1})
-    time.sleep(1)
-    for event in services.store.events.due():
-        process_event(event, services)
+    services.client.create_annotation(task_id, {"result": [BROKEN_REGION], "lead_time": 1})
+    (job,) = _wait_for_events(services)
+    assert work_on(job.job_id, services) is JobStatus.DEAD
     assert services.store.corrections.of(project.id) == ()
-    assert services.store.events.counts().get("pending") == 1
-    assert json.dumps(services.client.task_annotations(task_id)[0]["result"]).count("broken") == 1
+    (version_id,) = services.store.corrections.underived(project.id)
+    said = services.store.annotations.version(version_id).content["result"]
+    assert said == services.client.task_annotations(task_id)[0]["result"]
+
+
+@pytest.mark.studio
+def test_annotation_of_another_project_is_not_taken_in(services, project, make_project, make_task):
+    foreign = make_project(label_config=CONFIG)
+    made = _annotate(services, foreign, make_task(foreign.id), _square())
+    forged = {"action": "ANNOTATION_CREATED", "project_id": project.id}
+    services.store.jobs.add_events([NewEvent(key="forged", subject_ids=(made.annotation_id,), **forged)])
+    _work_off(services)
+    assert services.store.annotations.known(project.id) == {}
+
+
+@pytest.mark.studio
+def test_project_deleted_in_label_studio_is_followed(services, project):
+    task_id = next(services.client.iter_tasks(project.id)).id
+    _annotate(services, project, task_id, _square())
+    _work_off(services)
+    other = {"action": "PROJECT_DELETED", "project_id": project.id}
+    services.store.jobs.add_events([NewEvent(key="forged", subject_ids=(project.id,), **other)])
+    _work_off(services)
+    assert len(services.store.corrections.of(project.id)) == 1
+    services.client.delete_project(project.id)
+    services.store.jobs.add_events([NewEvent(key="true", subject_ids=(project.id,), **other)])
+    _work_off(services)
+    assert services.store.corrections.of(project.id) == ()
+    assert services.store.projects.ids() == ()
+
+
+@pytest.mark.studio
+def test_bulk_event_one_unreadable_leaves_the_others_and_itself(services, project):
+    good, bad = (task.id for task in services.client.iter_tasks(project.id))
+    made = _annotate(services, project, good, _square())
+    broken = services.client.create_annotation(bad, {"result": [BROKEN_REGION], "lead_time": 1})
+    _wait_for_events(services, count=2)
+    for job in services.store.jobs.find(kind=JobKind.EVENT):
+        services.store.jobs.drop(job.job_id)
+    ids = (int(broken["id"]), made.annotation_id)
+    bulk = {"action": "ANNOTATIONS_CREATED", "project_id": project.id}
+    (number,) = services.store.jobs.add_events([NewEvent(key="bulk", subject_ids=ids, **bulk)])
+    assert work_on(number, services) is JobStatus.DEAD
+    assert [correction.task_id for correction in services.store.corrections.of(project.id)] == [good]
+    assert services.store.jobs.get(number).subject_ids == (int(broken["id"]),)
+
+
+def _wait_for_events(services, count=1):
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        events = [job for job in services.store.jobs.due() if job.action == "ANNOTATION_CREATED"]
+        if len(events) >= count:
+            return events
+        time.sleep(0.1)
+    raise AssertionError("waited in vain")

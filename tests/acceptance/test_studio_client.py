@@ -10,17 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import SecretStr
 
 from maskloop.errors import StudioError
 from maskloop.masks import mask_to_segment, segment_iou
+from maskloop.queue.jobs import MemoryQueue
 from maskloop.settings import Settings
 from maskloop.types import EditCounts, Prediction, Segment
 from maskloop_studio.access.images import ImageFetcher
+from maskloop_studio.access.studio_webhooks import SECRET_HEADER
 from maskloop_studio.client import StudioClient, StudioProject
+from maskloop_studio.connect import connect_project, disconnect_project
 from maskloop_studio.demo.annotator import SimulatedAnnotator
 from maskloop_studio.demo.studio import RealStudio
 from maskloop_studio.label_config import map_labels, parse_label_config
 from maskloop_studio.regions import annotation_to_segments, prediction_to_regions
+from maskloop_studio.services import Services
 
 pytestmark = pytest.mark.studio
 
@@ -33,14 +38,17 @@ class RecordingBackend:
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, Any]] = []
+        self.headers: list[tuple[str, dict[str, str]]] = []
         self.changed = threading.Condition()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                outer.headers.append((self.path, dict(self.headers)))
                 self.answer({"status": "UP"})
 
             def do_POST(self) -> None:
+                outer.headers.append((self.path, dict(self.headers)))
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"{}")
                 with outer.changed:
                     outer.seen.append((self.path, body))
@@ -61,6 +69,10 @@ class RecordingBackend:
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def headers_of(self, path: str) -> dict[str, str]:
+        """What came along with the last request for a path."""
+        return next(headers for seen, headers in reversed(self.headers) if seen == path)
 
     def wait_for(self, action: str, timeout_s: float = 30.0) -> dict[str, Any]:
         def found() -> dict[str, Any] | None:
@@ -100,7 +112,7 @@ def predict(client: StudioClient, project: StudioProject, task_id: int, *segment
 def test_iter_tasks_pages_and_leaves_out_labelled_ones(
     client: StudioClient, make_project: Callable[..., StudioProject], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("maskloop_studio.client.PAGE_SIZE", 3)
+    monkeypatch.setattr("maskloop_studio.access.studio_queries.PAGE_SIZE", 3)
     project = make_project()
     ids = client.import_tasks(project.id, [{"data": {"image": f"http://host/{n}.png"}} for n in range(7)])
     client.create_annotation(ids[1], {"result": []})
@@ -182,6 +194,101 @@ def test_connect_backend_twice_is_one_and_gets_webhooks(
     client.delete_backend(project.id, first)
     assert client.backends(project.id) == []
     assert client.webhooks(project.id) == []
+
+
+@pytest.fixture
+def services(settings: Settings, studio: RealStudio) -> Iterator[Services]:
+    changes = {"label_studio_url": studio.url, "label_studio_api_key": SecretStr(studio.token)}
+    made = Services(settings.model_copy(update=changes))
+    made.queue = MemoryQueue()
+    yield made
+    made.client.close()
+    made.close()
+
+
+def test_connect_secures_the_webhook_and_disconnect_leaves_nothing(
+    services: Services,
+    client: StudioClient,
+    make_project: Callable[..., StudioProject],
+    backend: RecordingBackend,
+) -> None:
+    project = make_project()
+    made = connect_project(project.id, backend.url, services, new_labels=True)
+    assert made.deletion_told is False  # this Label Studio makes no webhooks of the organization by its API
+    secret = services.store.projects.webhook_secret()
+    task_id = client.import_tasks(project.id, [{"data": {"image": "http://host/1.png"}}])[0]
+    client.create_annotation(task_id, {"result": []})
+    backend.wait_for("ANNOTATION_CREATED")
+    assert backend.headers_of("/webhook")[SECRET_HEADER] == secret
+
+    (hook,) = client.webhooks(project.id)
+    client.update_webhook(hook["id"], headers={"X-Mine": "kept"}, is_active=False)
+    client.create_webhook(url=f"{backend.url}/webhook", project=project.id)
+    client.create_webhook(
+        url="http://127.0.0.1:1/webhook", project=project.id, headers={SECRET_HEADER: secret}
+    )
+    client.create_webhook(url="http://127.0.0.1:1/other", project=project.id)
+    connect_project(project.id, backend.url, services, new_labels=True)
+    repaired, foreign = sorted(
+        client.webhooks(project.id), key=lambda hook: hook["url"] == "http://127.0.0.1:1/other"
+    )
+    assert (repaired["id"], repaired["is_active"]) == (hook["id"], True)
+    assert repaired["headers"] == {"X-Mine": "kept", SECRET_HEADER: secret}
+
+    gone = disconnect_project(project.id, services)
+    assert (gone.backends, gone.webhooks) == (1, 1)
+    assert client.backends(project.id) == []
+    assert client.webhooks(project.id) == [foreign]
+    assert services.store.projects.ids() == ()
+    assert disconnect_project(project.id, services).backends == 0
+
+
+def test_connect_with_credentials_gives_them_to_backend_and_webhook(
+    services: Services,
+    client: StudioClient,
+    make_project: Callable[..., StudioProject],
+    backend: RecordingBackend,
+) -> None:
+    project = make_project()
+    connect_project(project.id, backend.url, services, new_labels=True)
+    changes = {"basic_auth_user": "us", "basic_auth_password": SecretStr("pa:ss")}
+    services.settings = services.settings.model_copy(update=changes)
+    connect_project(project.id, backend.url, services, new_labels=True)
+    expected = "Basic dXM6cGE6c3M="
+    assert backend.headers_of("/setup")["Authorization"] == expected
+    (registered,) = client.backends(project.id)
+    assert registered.auth_method == "BASIC_AUTH"
+    client.start_training(registered.id)
+    backend.wait_for("START_TRAINING")
+    assert backend.headers_of("/webhook")["Authorization"] == expected
+    (hook,) = client.webhooks(project.id)
+    assert hook["headers"]["Authorization"] == expected
+
+    services.settings = services.settings.model_copy(update={"basic_auth_user": None})
+    connect_project(project.id, backend.url, services, new_labels=True)
+    assert client.backends(project.id)[0].auth_method == "NONE"
+    assert "Authorization" not in client.webhooks(project.id)[0]["headers"]
+
+
+def test_connect_at_another_address_takes_the_old_one_away(
+    services: Services,
+    client: StudioClient,
+    make_project: Callable[..., StudioProject],
+    backend: RecordingBackend,
+) -> None:
+    project = make_project()
+    connect_project(project.id, backend.url, services, new_labels=True)
+    moved = backend.url.replace("127.0.0.1", "localhost")
+    connect_project(project.id, moved, services, new_labels=True)
+    assert [one.url for one in client.backends(project.id)] == [moved]
+    assert [hook["url"] for hook in client.webhooks(project.id)] == [f"{moved}/webhook"]
+
+
+def test_404_of_a_proxy_is_no_deletion(studio: RealStudio) -> None:
+    behind = StudioClient(f"{studio.url}/nothing-here", studio.token)
+    with pytest.raises(StudioError, match="404"):
+        behind.annotation(1)
+    behind.close()
 
 
 def test_annotator_edits_arrive_at_the_webhook(

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from pydantic import SecretStr
 
-from maskloop_studio.server import MAX_BODY_BYTES, create_app
+from maskloop.errors import ConfigurationError, QueueError, StoreError
+from maskloop_studio.server import create_app
 
 CONFIG = (
     '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
@@ -27,8 +29,14 @@ def services(make_services):
 
 @pytest.fixture
 def client(services):
+    services.store.projects.save(1, CONFIG)
     with TestClient(create_app(services)) as opened:
         yield opened
+
+
+@pytest.fixture
+def secret(services):
+    return {"X-Maskloop-Secret": services.store.projects.webhook_secret()}
 
 
 def _data_uri(size=(60, 80)):
@@ -129,6 +137,7 @@ def test_predict_missing_checkpoint_says_where_and_what_to_do(make_services):
 
 def test_predict_deadline_gone_leaves_tasks_for_later(make_services):
     services = make_services(predict_deadline_s=1e-6)
+    services.store.projects.save(1, CONFIG)
     with TestClient(create_app(services)) as client:
         _wait_for_model(client)
         body = _predict(client, _data_uri()).json()
@@ -169,46 +178,172 @@ def test_setup_extra_params_wrong_value_is_refused(client):
     assert (answer.status_code, "extra_params" in answer.json()["error"]) == (422, True)
 
 
-def test_webhook_is_kept_and_queued_once(client, services):
-    assert client.post("/webhook", json=_event()).json()["status"] == "accepted"
-    assert client.post("/webhook", json=_event()).json()["status"] == "known"
-    assert services.store.events.counts() == {"pending": 1}
-    assert [job.job_id for job in services.queue.drain()] == ["event-1"]
+def _counts(services):
+    return services.store.jobs.counts()
 
 
-def test_webhook_start_training_gives_a_job_to_follow(client):
-    job = client.post("/webhook", json={"action": "START_TRAINING", "project": {"id": 1}}).json()["job"]
+def _drained(services, count):
+    """The jobs that were queued; that happens after the answer."""
+    jobs = []
+    deadline = time.monotonic() + 30
+    while len(jobs) < count and time.monotonic() < deadline:
+        jobs += [job.job_id for job in services.queue.drain()]
+        time.sleep(0.01)
+    return jobs
+
+
+def test_webhook_is_kept_and_queued_once(client, services, secret):
+    assert client.post("/webhook", json=_event(), headers=secret).json()["status"] == "accepted"
+    assert client.post("/webhook", json=_event(), headers=secret).json()["status"] == "known"
+    assert _counts(services) == {"waiting": 1}
+    assert _drained(services, 1) == ["event-1"]
+
+
+def test_webhook_start_training_gives_a_job_to_follow(client, services):
+    event = {"action": "START_TRAINING", "project": {"id": 1}}
+    job = client.post("/webhook", json=event).json()["job"]
+    assert client.post("/webhook", json=event).json()["job"] == job, "at most one waits"
     assert client.post("/job_status", json={"job": job}).json()["job_status"] == "queued"
+    assert _drained(services, 1) == [job]
+
+
+def test_webhook_label_links_are_ignored(client, services, secret):
+    answer = client.post("/webhook", json=_event("LABEL_LINK_CREATED"), headers=secret)
+    assert (answer.json()["status"], _counts(services)) == ("ignored", {})
+
+
+WITHOUT_PROJECT = {key: value for key, value in _event().items() if key != "project"}
+WITHOUT_ANNOTATION = {key: value for key, value in _event().items() if key != "annotation"}
 
 
 @pytest.mark.parametrize(
-    "event",
+    ("event", "status", "words"),
     [
-        pytest.param(_event("MADE_UP"), id="unknown kind"),
-        pytest.param(_event(project=None), id="no project"),
-        pytest.param({"action": 7}, id="action is no text"),
-        pytest.param([], id="not an object"),
+        pytest.param(_event("MADE_UP"), 422, "Label Studio 1.23", id="unknown kind"),
+        pytest.param(WITHOUT_PROJECT, 422, "send_payload", id="no project"),
+        pytest.param(WITHOUT_ANNOTATION, 422, "send_payload", id="no annotation"),
+        pytest.param({"action": 7}, 422, "string", id="action is no text"),
+        pytest.param([], 422, "object", id="not an object"),
+        pytest.param(_event(project={"id": 2}), 403, "maskloop connect", id="foreign project"),
+        pytest.param({"action": "PROJECT_DELETED", "project": {"id": 2}}, 403, "connect", id="foreign hook"),
     ],
 )
-def test_webhook_bad_event_is_refused_and_not_kept(client, services, event):
-    answer = client.post("/webhook", json=event)
-    assert answer.status_code == 422
-    assert "expected" in answer.json()["error"]
-    assert services.store.events.counts() == {}
+def test_webhook_bad_event_is_refused_and_not_kept(client, services, secret, event, status, words):
+    answer = client.post("/webhook", json=event, headers=secret)
+    assert (answer.status_code, words in answer.json()["error"]) == (status, True), answer.text
+    assert _counts(services) == {}
 
 
-def test_webhook_not_json_is_refused(client):
-    assert client.post("/webhook", content=b"{" * 1000).status_code == 422
+@pytest.mark.parametrize(
+    ("event", "headers", "status"),
+    [
+        pytest.param(_event(), {}, 401, id="no secret"),
+        pytest.param(_event(), {"X-Maskloop-Secret": "guess"}, 401, id="wrong secret"),
+        pytest.param(_event(), {"X-Maskloop-Secret": ""}, 401, id="empty secret"),
+        pytest.param(_event("START_TRAINING"), {"X-Maskloop-Secret": "guess"}, 401, id="wrong for training"),
+        pytest.param(_event("START_TRAINING", project={"id": 2}), {}, 403, id="foreign training"),
+        pytest.param(_event("START_TRAINING"), {}, 200, id="training"),
+    ],
+)
+def test_webhook_sender_is_checked(client, event, headers, status):
+    answer = client.post("/webhook", json=event, headers=headers)
+    assert answer.status_code == status, answer.text
+    assert "guess" not in answer.text
 
 
-def test_body_over_the_limit_is_refused(client):
-    answer = client.post("/predict", content=b" " * (MAX_BODY_BYTES + 1))
-    assert answer.status_code == 413
+def test_webhook_secret_of_the_settings_counts(make_services):
+    services = make_services(webhook_secret=SecretStr("from-settings"))
+    services.store.projects.save(1, CONFIG)
+    made = services.store.projects.webhook_secret()
+    with TestClient(create_app(services)) as client:
+        statuses = [
+            client.post("/webhook", json=_event(), headers={"X-Maskloop-Secret": given}).status_code
+            for given in (made, "from-settings")
+        ]
+    assert statuses == [401, 200]
 
 
-def test_body_over_the_limit_without_a_length_is_refused(client):
-    chunks = (b" " * 2**20 for _ in range(MAX_BODY_BYTES // 2**20 + 1))
-    assert client.post("/predict", content=chunks).status_code == 413
+def test_webhook_project_connected_meanwhile_is_accepted_at_once(client, services, secret):
+    event = _event(project={"id": 2})
+    assert client.post("/webhook", json=event, headers=secret).status_code == 403
+    services.store.projects.save(2, CONFIG)
+    assert client.post("/webhook", json=event, headers=secret).status_code == 200
+
+
+def test_webhook_queue_down_waits_in_the_database(client, services, secret):
+    services.queue.enqueue = _no_queue
+    answers = [client.post("/webhook", json=_event(number=n), headers=secret) for n in range(1, 4)]
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert len(services.store.jobs.due()) == 3
+
+
+def _no_queue(_job):
+    raise QueueError("queue", expected="an answer", got="none", remedy="wait")
+
+
+def test_webhook_database_down_says_so(client, services, secret, monkeypatch):
+    client.post("/webhook", json=_event(), headers=secret)
+
+    def no_database(_events):
+        raise StoreError("database, write", expected="an answer", got="none", remedy="start it")
+
+    monkeypatch.setattr(services.store.jobs, "add_events", no_database)
+    answer = client.post("/webhook", json=_event(number=6), headers=secret)
+    assert (answer.status_code, answer.json()["error"]) == (
+        503,
+        "database, write: expected an answer, got none; start it",
+    )
+
+
+def test_docs_describe_the_webhook(client):
+    operation = client.get("/openapi.json").json()["paths"]["/webhook"]["post"]
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    assert {"action", "project", "annotation", "tasks"} <= schema["properties"].keys()
+    assert "$ref" not in json.dumps(schema)
+    assert "401" in operation["responses"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        pytest.param({"basic_auth_user": "me"}, "MASKLOOP_BASIC_AUTH_PASSWORD", id="no password"),
+        pytest.param({"basic_auth_password": SecretStr("x")}, "MASKLOOP_BASIC_AUTH_USER", id="no user"),
+        pytest.param(
+            {"basic_auth_user": "a:b", "basic_auth_password": SecretStr("x")}, "colon", id="a colon"
+        ),
+    ],
+)
+def test_basic_auth_half_set_is_refused_at_start(make_services, changes, words):
+    with pytest.raises(ConfigurationError, match=words):
+        create_app(make_services(**changes))
+
+
+@pytest.mark.parametrize("path", ["/health", "/webhook", "/metrics", "/", "/docs", "/made-up"])
+def test_basic_auth_guards_every_path(make_services, caplog, path):
+    services = make_services(basic_auth_user="me", basic_auth_password=SecretStr("pass:wörd"))
+    with TestClient(create_app(services)) as client:
+        answers = [client.get(path), client.get(path, auth=("me", "guess"))]
+        right = client.get(path, auth=("me", "pass:wörd"))
+        latin = base64.b64encode("me:pass:wörd".encode("latin-1")).decode()
+        of_requests = client.get(path, headers={"Authorization": f"basic {latin}"})
+    assert [answer.status_code for answer in answers] == [401, 401]
+    assert answers[0].headers["WWW-Authenticate"].startswith("Basic ")
+    assert 401 not in (right.status_code, of_requests.status_code)
+    assert "guess" not in caplog.text + answers[1].text
+
+
+@pytest.mark.parametrize("header", ["Basic", "Basic !!!", "Bearer x", "Basic " + "A" * 4001])
+def test_basic_auth_strange_header_is_refused(make_services, header):
+    services = make_services(basic_auth_user="me", basic_auth_password=SecretStr("x"))
+    with TestClient(create_app(services)) as client:
+        assert client.get("/health", headers={"Authorization": header}).status_code == 401
+
+
+def test_route_that_is_not_served_says_so(client):
+    for answer in (client.get("/made-up"), client.get("/webhook"), client.delete("/health")):
+        assert answer.status_code in (404, 405)
+        assert "expected" in answer.json()["error"]
+        assert "made-up" not in answer.text
 
 
 def test_job_status_unknown_job_is_refused(client):
@@ -221,10 +356,12 @@ def test_route_without_work_answers(client, route):
     assert client.post(route, json=body).json() == {"status": "ok"}
 
 
-def test_metrics_and_status_page_tell_what_waits(client):
-    client.post("/webhook", json=_event())
-    assert 'maskloop_events{status="pending"} 1.0' in client.get("/metrics").text
-    assert "pending" in client.get("/").text
+def test_metrics_and_status_page_tell_what_waits(client, secret):
+    client.post("/webhook", json=_event(), headers=secret)
+    told = client.get("/metrics").text
+    assert 'maskloop_jobs{status="waiting"} 1.0' in told
+    assert 'maskloop_requests_total{route="/webhook",status="200"} 1.0' in told
+    assert "waiting" in client.get("/").text
 
 
 def test_swap_of_the_champion_drops_no_request(client, services, tiny_model):
@@ -250,16 +387,16 @@ TRAFFIC = Path(__file__).parents[3] / "shared" / "label-studio" / "traffic"
 
 
 @pytest.mark.skipif(not TRAFFIC.is_dir(), reason="no recorded traffic at hand")
-def test_recorded_traffic_is_answered_in_time(client, services):
+def test_recorded_traffic_is_answered_in_time(client, services, secret):
     _wait_for_model(client)
     for path in sorted(TRAFFIC.glob("*.json")):
         recorded = json.loads(path.read_text())
         body = json.dumps(recorded["body"]) if recorded["body"] else None
         answer = client.request(
-            recorded["method"], recorded["path"], content=body, headers=recorded["headers"]
+            recorded["method"], recorded["path"], content=body, headers=recorded["headers"] | secret
         )
         assert answer.status_code == 200, (path.name, answer.text)
         if recorded["path"] == "/predict":
             assert len(answer.json()["results"]) == len(recorded["body"]["tasks"])
-    assert services.store.events.counts() == {"pending": 4}
-    assert [job.job_id for job in services.queue.drain()][-1] == "training-1"
+    assert _counts(services) == {"waiting": 5}
+    assert sorted(name.split("-")[0] for name in _drained(services, 5)) == ["event"] * 4 + ["training"]

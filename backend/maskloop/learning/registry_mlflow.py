@@ -9,6 +9,8 @@ import contextlib
 import json
 import logging
 import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -38,6 +40,15 @@ _ALIAS = "champion"
 _EXPERIMENT = "maskloop"
 _ARTIFACT = "checkpoint"  # the checkpoint's folder within a run's artifacts
 _PARAM_CHARACTERS = 6000  # MLflow's limit on a parameter's value
+_CLIENT_DEFAULTS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    # Its own patience with a server that is away is minutes; a job is tried again, a prediction goes on.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    # Its progress bars and links would stand between the lines of the log.
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 
 
 class MlflowRegistry:
@@ -143,10 +154,16 @@ class MlflowRegistry:
 
     def _checked_version(self, found: Any) -> ModelVersion:
         record = self._record(found)
-        if _local_path(found.source) is None and not record.version.path.is_dir():
+        fetched = _local_path(found.source) is None
+        if fetched and not record.version.path.is_dir():
             self._download(found.source, record.version.path)
         key = (record.version.name, record.version.number)
-        check_folder(record, contents=key not in self._checked)
+        try:
+            check_folder(record, contents=key not in self._checked)
+        except RegistryError:
+            if fetched:  # the next try fetches it anew
+                shutil.rmtree(record.version.path, ignore_errors=True)
+            raise
         self._checked.add(key)
         return record.version
 
@@ -178,16 +195,14 @@ class MlflowRegistry:
     def _download(self, source: str, target: Path) -> None:
         import mlflow
 
-        partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-        partial.mkdir(parents=True, exist_ok=True)
-        with self._translated(f"model files {source}"):
-            got = mlflow.artifacts.download_artifacts(
-                artifact_uri=source, dst_path=str(partial), tracking_uri=self._uri
-            )
-        with contextlib.suppress(
-            FileExistsError, OSError
-        ):  # another process was quicker; its files are checked
-            Path(got).replace(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f"{target.name}.", dir=target.parent) as partial:
+            with self._translated(f"model files {source}"):
+                got = mlflow.artifacts.download_artifacts(
+                    artifact_uri=source, dst_path=partial, tracking_uri=self._uri
+                )
+            with contextlib.suppress(OSError):  # another process was quicker; its files are checked
+                Path(got).replace(target)
 
     def _client(self) -> MlflowClient:
         with self._lock:
@@ -196,8 +211,8 @@ class MlflowRegistry:
             return self._lazy_client
 
     def _connect(self) -> MlflowClient:
-        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-        os.environ.setdefault("DO_NOT_TRACK", "true")
+        for variable, value in _CLIENT_DEFAULTS.items():
+            os.environ.setdefault(variable, value)
         from mlflow import MlflowClient
 
         for noisy in ("mlflow", "alembic"):

@@ -22,6 +22,9 @@ from maskloop.errors import QueueError
 __all__ = ["JobQueue", "JobSpec", "MemoryQueue", "QueueName", "RqQueue"]
 
 
+ENDED = (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
+
+
 class QueueName(StrEnum):
     """The queues, each with workers of its own."""
 
@@ -44,8 +47,13 @@ class JobSpec:
 class JobQueue(Protocol):
     """Where jobs are put."""
 
-    def enqueue(self, spec: JobSpec) -> bool:
-        """Queue a job; return False where it waits or runs already."""
+    def enqueue(self, spec: JobSpec, *, anew: bool = False) -> bool:
+        """Queue a job; return False where it waits or runs already.
+
+        Args:
+            spec: the job.
+            anew: whoever had it is known to be gone, whatever the queue still believes.
+        """
         ...
 
     def lengths(self) -> dict[str, int]:
@@ -62,14 +70,14 @@ class RqQueue:
             name: Queue(name.value, connection=connection, serializer=JSONSerializer) for name in QueueName
         }
 
-    def enqueue(self, spec: JobSpec) -> bool:
-        """Queue a job; return False where it waits or runs already.
+    def enqueue(self, spec: JobSpec, *, anew: bool = False) -> bool:
+        """See JobQueue.
 
         Raises:
             QueueError: the queue cannot be reached.
         """
         try:
-            return self._enqueue(spec)
+            return self._enqueue(spec, anew)
         except RedisError as exc:
             raise QueueError(
                 f"queue {spec.queue.value}, job {spec.job_id}",
@@ -82,7 +90,7 @@ class RqQueue:
         """Return how many jobs wait in each queue."""
         return {name.value: queue.count for name, queue in self._queues.items()}
 
-    def _enqueue(self, spec: JobSpec) -> bool:
+    def _enqueue(self, spec: JobSpec, anew: bool) -> bool:
         for _ in range(2):
             try:
                 self._queues[spec.queue].enqueue_call(
@@ -95,21 +103,25 @@ class RqQueue:
                     failure_ttl=24 * 3600,
                 )
             except DuplicateJobError:
-                if not self._forget_ended(spec.job_id):
+                if not self._forget(spec, anew):
                     return False
             else:
                 return True
         return False
 
-    def _forget_ended(self, job_id: str) -> bool:
+    def _forget(self, spec: JobSpec, anew: bool) -> bool:
+        """Take a job out of RQ's books where it has ended, or is lost; return whether it may be queued."""
         try:
-            job = Job.fetch(job_id, connection=self._connection, serializer=JSONSerializer)
+            job = Job.fetch(spec.job_id, connection=self._connection, serializer=JSONSerializer)
         except NoSuchJobError:
             return True
-        if job.get_status() in (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED):
-            job.delete()
-            return True
-        return False
+        status = job.get_status()
+        # A worker that is killed between taking a job off its queue and starting it leaves it nowhere.
+        lost = status is JobStatus.QUEUED and self._queues[spec.queue].get_job_position(spec.job_id) is None
+        if not (lost or (anew and status is JobStatus.STARTED) or status in ENDED):
+            return False
+        job.delete()
+        return True
 
 
 class MemoryQueue:
@@ -118,8 +130,8 @@ class MemoryQueue:
     def __init__(self) -> None:
         self._waiting: dict[str, JobSpec] = {}
 
-    def enqueue(self, spec: JobSpec) -> bool:
-        """Queue a job; return False where it waits already."""
+    def enqueue(self, spec: JobSpec, *, anew: bool = False) -> bool:
+        """See JobQueue."""
         if spec.job_id in self._waiting:
             return False
         self._waiting[spec.job_id] = spec

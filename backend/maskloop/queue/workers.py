@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import TypeVar
 
 from redis import Redis
+from redis.exceptions import RedisError
 from rq import SimpleWorker, Worker
+from rq.cron import CronScheduler
 from rq.serializers import JSONSerializer
+from rq.utils import now
 
+from maskloop.errors import QueueError
 from maskloop.queue.jobs import QueueName
 
-__all__ = ["run_worker"]
+__all__ = ["default_queues", "has_gpu", "has_live_scheduler", "has_live_worker", "run_worker"]
 
 # A killed job must go on within seconds, RQ's own defaults take minutes.
 MONITORING_S = 5
 MAINTENANCE_S = 15
 WORKER_TTL_S = 60
+SCHEDULER_FRESH = timedelta(seconds=30)  # it signs in every second
+GPU_TIMEOUT_S = 120
+Found = TypeVar("Found")
 
 
 def run_worker(connection: Redis, queues: Sequence[QueueName]) -> None:
@@ -28,15 +41,93 @@ def run_worker(connection: Redis, queues: Sequence[QueueName]) -> None:
     Args:
         connection: the queue's server.
         queues: which queues, the most urgent first.
+
+    Raises:
+        QueueError: the queue went away.
     """
     kind = Worker if QueueName.TRAIN in queues else SimpleWorker
-    worker = kind(
-        [name.value for name in queues],
-        connection=connection,
-        serializer=JSONSerializer,
-        job_monitoring_interval=MONITORING_S,
-        maintenance_interval=MAINTENANCE_S,
-        worker_ttl=WORKER_TTL_S,
+    try:
+        worker = kind(
+            [name.value for name in queues],
+            connection=connection,
+            serializer=JSONSerializer,
+            job_monitoring_interval=MONITORING_S,
+            maintenance_interval=MAINTENANCE_S,
+            worker_ttl=WORKER_TTL_S,
+        )
+        logging.getLogger("rq.worker").setLevel(logging.WARNING)
+        worker.work(logging_level="WARNING")
+    except RedisError as exc:
+        raise QueueError(
+            f"worker for {', '.join(queues)}",
+            expected="a Redis or Valkey that answers",
+            got=f"{type(exc).__name__}: {exc}",
+            remedy="start it, then this worker again; `maskloop up` does so by itself",
+        ) from exc
+
+
+def default_queues() -> tuple[QueueName, ...]:
+    """Return what a worker of this machine is best at: a GPU trains, all others predict and take in."""
+    return (QueueName.TRAIN,) if has_gpu() else (QueueName.INTAKE, QueueName.PREDICT)
+
+
+def has_gpu() -> bool:
+    """Return whether torch sees a GPU here; asked in another process, since this one may fork."""
+    code = "import sys, torch; sys.exit(not torch.cuda.is_available())"
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter, a fixed line
+            [sys.executable, "-c", code], capture_output=True, timeout=GPU_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
+
+
+def has_live_worker(connection: Redis) -> bool:
+    """Return whether a worker of this machine is signed in and runs.
+
+    A busy one is alive, however long its job takes: its process is looked at, not its last sign of life.
+
+    Raises:
+        QueueError: the queue does not answer.
+    """
+    here = socket.gethostname()
+    return any(
+        worker.hostname == here and _runs(worker.pid)
+        for worker in _ask(lambda: Worker.all(connection=connection, serializer=JSONSerializer))
     )
-    logging.getLogger("rq.worker").setLevel(logging.WARNING)
-    worker.work(logging_level="WARNING")
+
+
+def has_live_scheduler(connection: Redis) -> bool:
+    """Return whether a scheduler of this machine gave a sign of life lately; see `has_live_worker`."""
+    here = socket.gethostname()
+    return any(
+        scheduler.hostname == here
+        and scheduler.last_heartbeat is not None
+        and now() - scheduler.last_heartbeat < SCHEDULER_FRESH
+        for scheduler in _ask(lambda: CronScheduler.all(connection))
+    )
+
+
+def _runs(pid: int | None) -> bool:
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _ask(question: Callable[[], list[Found]]) -> list[Found]:
+    try:
+        return question()
+    except RedisError as exc:
+        raise QueueError(
+            "queue",
+            expected="a Redis or Valkey that answers",
+            got=f"{type(exc).__name__}: {exc}",
+            remedy="start it, or check MASKLOOP_REDIS_URL",
+        ) from exc

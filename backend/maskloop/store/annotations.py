@@ -161,6 +161,16 @@ class AnnotationBook:
                 )
             }
 
+    def of_task(self, project_id: int, task_id: int) -> tuple[int, ...]:
+        """Return the numbers of a task's annotations; deleted ones are left out."""
+        query = select(AnnotationRow.annotation_id).where(
+            AnnotationRow.project_id == project_id,
+            AnnotationRow.task_id == task_id,
+            AnnotationRow.state != "deleted",
+        )
+        with self._sessions.read() as session:
+            return tuple(session.scalars(query.order_by(AnnotationRow.annotation_id)))
+
     def version(self, version_id: int) -> AnnotationVersion | None:
         """Return one version, or None."""
         return next(iter(self._versions(VersionRow.version_id == version_id)), None)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 
 from sqlalchemy import Select, and_, delete, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from maskloop.store.job_types import Heartbeat, Job, JobKind, JobStatus, NewEvent
 from maskloop.store.sessions import Sessions
 from maskloop.store.tables import JobRow
 
@@ -39,72 +38,6 @@ MAX_LAPSES = 25  # a job that kills its worker each time must not go round for e
 FIRST_RETRY_S = 2.0
 MAX_RETRY_S = 300.0
 KEY_BATCH = 500  # keys asked about at once
-
-
-class JobKind(StrEnum):
-    """What a job does."""
-
-    EVENT = "event"  # reads what annotators did
-    RENEWAL = "renewal"  # predicts what is unlabelled
-    TRAINING = "training"
-    SYNC = "sync"  # compares with Label Studio
-
-
-class JobStatus(StrEnum):
-    """How far a job is."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    DONE = "done"
-    DEAD = "dead"  # given up; `retry` tries it again
-    CANCELLED = "cancelled"
-    DROPPED = "dropped"  # by hand, or because another that waits does the same
-
-
-@dataclass(frozen=True, kw_only=True)
-class NewEvent:
-    """An event to be kept."""
-
-    key: str  # equal for the same event told twice
-    action: str  # Label Studio's name of it
-    project_id: int
-    subject_ids: tuple[int, ...]  # the annotations or tasks it is about
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What a job's row says."""
-
-    job_id: int
-    kind: JobKind
-    project_id: int
-    action: str  # of an event; else why it is wanted
-    subject_ids: tuple[int, ...]
-    status: JobStatus
-    attempts: int
-    error: str | None
-    due_at: datetime
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    owner: str | None
-    done: int
-    total: int
-    cancel_requested: bool
-    outcome: dict[str, object] | None
-
-    @property
-    def name(self) -> str:
-        """What queue and command line call it."""
-        return f"{self.kind.value}-{self.job_id}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Heartbeat:
-    """What came of renewing a lease."""
-
-    held: bool  # False: somebody else has the job, or it has ended
-    cancel: bool  # somebody asked that it ends
 
 
 class JobBook:

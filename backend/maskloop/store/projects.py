@@ -68,6 +68,19 @@ class ProjectBook:
                 update(ProjectRow).where(ProjectRow.project_id == project_id).values(watermark=at)
             )
 
+    def listed_at(self, project_id: int) -> datetime | None:
+        """Return when all of a project was last compared with Label Studio, None where it never was."""
+        with self._sessions.read() as session:
+            row = session.get(ProjectRow, project_id)
+            return row.listed_at if row is not None else None
+
+    def note_listed(self, project_id: int) -> None:
+        """Note that all of a project was compared with Label Studio just now."""
+        with self._sessions.write() as session:
+            session.execute(
+                update(ProjectRow).where(ProjectRow.project_id == project_id).values(listed_at=now())
+            )
+
     def webhook_secret(self) -> str:
         """Return the secret that webhooks carry; made at the first call, the same for all processes."""
         with self._sessions.read() as session:

@@ -59,6 +59,7 @@ class ProjectRow(Base):
     options: Mapped[dict[str, object]] = mapped_column(JSON, default=dict)  # from the backend's extra_params
     connected_at: Mapped[datetime] = mapped_column(UtcDateTime)
     watermark: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)  # reconciled up to here
+    listed_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)  # when all was compared
 
 
 class JobRow(Base):
@@ -111,6 +112,7 @@ class AnnotationRow(Base):
     __tablename__ = "annotations"
     __table_args__ = (
         Index("ix_annotations_dataset", "project_id", "state", "split", "version_id"),
+        Index("ix_annotations_stream", "project_id", "state", "annotation_id"),
         Index("ix_annotations_task", "project_id", "task_id"),
     )
 

@@ -53,14 +53,14 @@ def segments_to_shared_rings(
     faces = _smooth_faces(lines, exact, size_hw)
     tolerance = tolerance_px
     while tolerance >= MIN_TOLERANCE_PX:
-        coarse = _group(shapely.coverage_simplify(faces, tolerance), owners, len(segments))
+        coarse = _group(_simplified(faces, tolerance), owners, len(segments))
         if _is_close(coarse, index_hw, len(segments)):
             chosen = coarse
             break
         tolerance *= SHRINK
     while _longest(chosen) > max_vertices and MIN_TOLERANCE_PX <= tolerance < MAX_TOLERANCE_PX:
         tolerance *= GROW
-        coarse = _group(shapely.coverage_simplify(faces, tolerance), owners, len(segments))
+        coarse = _group(_simplified(faces, tolerance), owners, len(segments))
         if not _is_close(coarse, index_hw, len(segments)):
             break
         chosen = coarse
@@ -138,6 +138,12 @@ def _smooth_faces(lines: NDArray[np.int64], exact: NDArray[Any], size_hw: tuple[
         return exact
     ordered: NDArray[Any] = smooth[faces]
     return ordered
+
+
+def _simplified(faces: NDArray[Any], tolerance: float) -> NDArray[Any]:
+    # The image's edge stays: a corner of the image that is cut off would be a gap.
+    simple: NDArray[Any] = shapely.coverage_simplify(faces, tolerance, simplify_boundary=False)
+    return simple
 
 
 def _runs(edges: NDArray[np.bool_], stops: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from maskloop.errors import ConfigurationError, TrainingError
+from maskloop.store.jobs import JobStatus
 from maskloop_studio.training import model_name
 
 if TYPE_CHECKING:
@@ -21,10 +22,19 @@ if TYPE_CHECKING:
     from maskloop.learning.training import TrainingProgress
     from maskloop.store.database import Store
     from maskloop.store.trainings import Training
+    from maskloop_studio.services import Services
 
-__all__ = ["build_base", "follow_training", "print_versions", "progress_bar", "wait_for_training"]
+__all__ = [
+    "build_base",
+    "follow_sync",
+    "follow_training",
+    "print_versions",
+    "progress_bar",
+    "wait_for_training",
+]
 
 POLL_S = 0.5
+EVENTS_PATIENCE_S = 60.0  # for what a worker has in hand
 FAMILIES = ("mask2former", "oneformer")
 
 
@@ -81,6 +91,48 @@ def follow_training(training_id: int, store: Store) -> None:
     print(
         f"{outcome['version']}: {'promoted' if outcome['promoted'] else 'not promoted'}; {outcome['reason']}"
     )
+
+
+def follow_sync(project_id: int, services: Services, *, full: bool, as_json: bool) -> None:
+    """Compare a project with Label Studio, work off what was found, and tell how that went."""
+    from maskloop_studio.jobs import work_on
+    from maskloop_studio.sync import sync_project
+
+    with progress_bar() as bar:
+        reading = bar.add_task("reading", total=None)
+        taking = bar.add_task("taking in", total=None)
+
+        def note_page(checked: int, total: int) -> None:
+            bar.update(reading, completed=checked, total=max(checked, total))
+
+        report = sync_project(
+            project_id,
+            services,
+            run=lambda job_id: work_on(job_id, services),
+            full=full,
+            on_page=note_page,
+            on_event=lambda done: bar.update(taking, completed=done),
+        )
+        left = _wait_for_events(report.event_ids, services.store)
+    if as_json:
+        print(json.dumps({**dataclasses.asdict(report), "left": left}))
+        return
+    print(
+        f"{report.checked} tasks read: {report.missed} annotations were missed, "
+        f"{report.changed} had changed, {report.deleted} were deleted"
+    )
+    if left:
+        print(f"{left} of them could not be taken in yet: see `maskloop jobs list --project {project_id}`")
+
+
+def _wait_for_events(event_ids: Sequence[int], store: Store) -> int:
+    """Wait for events that a worker has in hand; return how many did not end well."""
+    deadline = time.monotonic() + EVENTS_PATIENCE_S
+    while True:
+        jobs = [job for number in event_ids if (job := store.jobs.get(number)) is not None]
+        if not any(job.status is JobStatus.RUNNING for job in jobs) or time.monotonic() > deadline:
+            return sum(job.status is not JobStatus.DONE for job in jobs)
+        time.sleep(POLL_S)
 
 
 def print_versions(project_id: int, registry: ModelRegistry, *, as_json: bool) -> None:

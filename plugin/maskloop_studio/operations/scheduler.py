@@ -1,25 +1,61 @@
-"""What has to happen again and again: queue what waits in the database without a job."""
+"""What has to happen again and again: queue what waits in the database, ask for what the clock brings."""
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from maskloop.errors import MaskloopError
 from maskloop.log import log_action
+from maskloop.queue.cron import Schedule, run_cron
+from maskloop.store.sessions import now
 from maskloop_studio.jobs import sweep
 
-__all__ = ["run_scheduler"]
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from maskloop_studio.services import Services
+
+__all__ = ["run_scheduler", "schedules"]
 
 logger = logging.getLogger(__name__)
-INTERVAL_S = 5.0
+SWEEP_S = 5.0
+PRUNE_S = 3600.0
+KEEP = timedelta(days=30)  # of jobs that ended well
 
 
-def run_scheduler(stop: threading.Event) -> None:
-    """Sweep until told to stop; a database or queue that is away is waited for."""
+def run_scheduler(services: Services, connection: Redis, stop: threading.Event) -> None:
+    """Sweep and keep the schedules until told to stop; a database or queue that is away is waited for.
+
+    Several schedulers may run: what one has asked for, the others find waiting.
+    """
+    sweeper = threading.Thread(target=_sweep_on, args=(services, stop), name="sweeper")
+    sweeper.start()
+    try:
+        run_cron(connection, schedules(services), stop)
+    finally:
+        stop.set()
+        sweeper.join()
+
+
+def schedules(services: Services) -> tuple[Schedule, ...]:
+    """Return what the clock brings."""
+    every_s = 60 * services.settings.sync_minutes
+    return (Schedule(name="sync", function="maskloop_studio.jobs.want_syncs", every_s=every_s),)
+
+
+def _sweep_on(services: Services, stop: threading.Event) -> None:
+    """Not through the queue: it is what mends the queue."""
+    prune_at = time.monotonic()
     while not stop.is_set():
         try:
-            sweep()
+            sweep(services)
+            if time.monotonic() >= prune_at:
+                services.store.jobs.prune(now() - KEEP)
+                prune_at = time.monotonic() + PRUNE_S
         except MaskloopError as exc:
             log_action(logger, "sweep failed", level=logging.WARNING, error=exc)
-        stop.wait(INTERVAL_S)
+        stop.wait(SWEEP_S)

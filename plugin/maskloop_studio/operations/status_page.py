@@ -24,13 +24,13 @@ LAST = 20
 def render_status(store: Store, queue_lengths: Mapping[str, int]) -> str:
     """Return the page as HTML."""
     waiting = [(name, str(count)) for name, count in queue_lengths.items()] or [("queue", "unreachable")]
-    events = [(status, str(count)) for status, count in sorted(store.events.counts().items())]
+    events = [(status, str(count)) for status, count in sorted(store.jobs.counts().items())]
     trainings = [_training_row(training) for training in reversed(store.trainings.of()[-LAST:])]
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>maskloop</title><style>{STYLE}</style>"
         "<h1>maskloop</h1>"
         + _table("Jobs waiting", ("queue", "jobs"), waiting)
-        + _table("Events from Label Studio", ("status", "events"), events)
+        + _table("Jobs", ("status", "jobs"), events)
         + _table(
             "Trainings",
             ("number", "project", "status", "reason", "progress", "AP50", "PQ", "mIoU", "verdict"),

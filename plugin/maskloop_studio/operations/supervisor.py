@@ -8,18 +8,17 @@ import os
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from maskloop.errors import ResourceError
+from maskloop.errors import QueueError, ResourceError
 from maskloop.log import log_action
 from maskloop.processes import end, spawn
 from maskloop.queue.broker import EmbeddedBroker, queue_url
 from maskloop.resources import check_free_disk, check_free_port
 from maskloop.settings import Settings
+from maskloop_studio.operations.health import check_health
 
 __all__ = ["Supervisor"]
 
@@ -32,6 +31,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "scheduler": ("scheduler",),
 }
 MAX_BACKOFF_S = 30.0
+PORT_PATIENCE_S = 5.0
 CALM_S = 30.0  # a child that lived this long has earned a quick restart
 
 
@@ -56,6 +56,7 @@ class Supervisor:
     def __post_init__(self) -> None:
         self._children: dict[str, _Child] = {}
         self._broker = EmbeddedBroker(self.settings) if self.settings.redis_url is None else None
+        self._broker_due = 0.0  # when to try to start it again
 
     @property
     def url(self) -> str:
@@ -74,7 +75,7 @@ class Supervisor:
             QueueError: the embedded queue does not come up.
             ResourceError: the port is taken, the disk is full, or the server does not answer.
         """
-        check_free_port(self.host, self.port)
+        self._await_port()
         self.settings.home.mkdir(parents=True, exist_ok=True)
         check_free_disk(
             self.settings.home,
@@ -87,12 +88,24 @@ class Supervisor:
             self._children[role] = _Child(role, self._spawn(role), time.monotonic())
         self._wait_for_server(timeout_s)
 
+    def _await_port(self) -> None:
+        """Wait for the port: the parts of a supervisor that was killed take a moment to end."""
+        deadline = time.monotonic() + PORT_PATIENCE_S
+        while True:
+            try:
+                check_free_port(self.host, self.port)
+            except ResourceError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+            else:
+                return
+
     def watch(self) -> None:
         """Start again what has died; call it about every second, from the main thread."""
-        if self._broker is not None and not self._broker.is_alive():
-            log_action(logger, "queue restarted")
-            self._broker.start()
         now = time.monotonic()
+        if self._broker is not None and now >= self._broker_due and not self._broker.is_alive():
+            self._restart_broker(self._broker)
         for child in self._children.values():
             if child.due is not None:
                 if now >= child.due:
@@ -122,6 +135,16 @@ class Supervisor:
         if self._broker is not None:
             self._broker.stop()
 
+    def _restart_broker(self, broker: EmbeddedBroker) -> None:
+        """Start the queue again; where it does not come up, the rest goes on without it for a while."""
+        try:
+            broker.start()
+        except QueueError as exc:
+            self._broker_due = time.monotonic() + MAX_BACKOFF_S
+            log_action(logger, "queue not restarted", level=logging.ERROR, error=exc)
+        else:
+            log_action(logger, "queue restarted", level=logging.WARNING)
+
     def _spawn(self, role: str) -> subprocess.Popen[bytes]:
         environment = {
             **os.environ,
@@ -140,13 +163,10 @@ class Supervisor:
     def _wait_for_server(self, timeout_s: float) -> None:
         server = self._children["server"].process
         deadline = time.monotonic() + timeout_s
+        own = self.settings.model_copy(update={"host": self.host, "port": self.port})
         while time.monotonic() < deadline and server.poll() is None:
-            with (
-                contextlib.suppress(urllib.error.URLError, OSError),
-                urllib.request.urlopen(  # noqa: S310
-                    f"{self.url}/health", timeout=1
-                ),
-            ):
+            with contextlib.suppress(ResourceError):
+                check_health(own)
                 return
             time.sleep(0.1)
         self.stop()

@@ -6,11 +6,12 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from maskloop.errors import CodecError, MaskloopError, QueueError
+from maskloop.errors import CodecError, MaskloopError
 from maskloop.log import log_action
+from maskloop.store.jobs import JobKind
 from maskloop.types import Prediction
-from maskloop_studio.intake import receive_event
-from maskloop_studio.job_specs import renewal_job
+from maskloop_studio.access.credentials import WebhookGuard
+from maskloop_studio.job_specs import request as request_job
 from maskloop_studio.label_config import map_labels, parse_label_config
 from maskloop_studio.protocol import (
     JobStatusRequest,
@@ -27,6 +28,8 @@ from maskloop_studio.protocol import (
     WebhookResponse,
     project_number,
 )
+from maskloop_studio.receiving import START_TRAINING, project_of, read_event
+from maskloop_studio.serving.inbox import Inbox
 from maskloop_studio.serving.options import PredictionPlan, ProjectOptions, parse_options, plan_prediction
 from maskloop_studio.serving.predicting import predict_uris
 from maskloop_studio.serving.prompts import keep_prompted
@@ -46,6 +49,8 @@ class StudioBackend:
     def __init__(self, services: Services) -> None:
         self.services = services
         self.directory = ModelDirectory(services)
+        self.inbox = Inbox(services)
+        self.guard = WebhookGuard(services)
         self._options: dict[int, ProjectOptions] = {}  # as the last /setup said
 
     def setup(self, request: SetupRequest) -> SetupResponse:
@@ -57,10 +62,10 @@ class StudioBackend:
         Raises:
             LabelConfigError: the backend's extra_params hold a value that cannot work.
         """
-        project_id = project_number(request.project)
+        project_id, options = self._connected(request.project), parse_options(request.extra_params)
         if project_id is not None:
             self.directory.follow(project_id)
-            self._remember_options(project_id, parse_options(request.extra_params))
+            self._remember_options(project_id, options)
         return SetupResponse(model_version=self.directory.tag(project_id))
 
     def versions(self) -> VersionsResponse:
@@ -89,7 +94,7 @@ class StudioBackend:
         settings = self.services.settings
         started = time.monotonic()
         deadline = started + settings.predict_deadline_s
-        project_id = project_number(request.project)
+        project_id = self._connected(request.project)
         model = self.directory.current(project_id, timeout_s=settings.predict_deadline_s / 2)
         config = parse_label_config(request.label_config)
         plan = plan_prediction(
@@ -121,15 +126,29 @@ class StudioBackend:
         )
         return PredictResponse(results=results, model_version=model.tag)
 
-    def webhook(self, event: WebhookEvent) -> WebhookResponse:
-        """Keep an event and answer; its work is done by a worker.
+    async def webhook(self, event: WebhookEvent, *, secret: str | None) -> WebhookResponse:
+        """Keep an event and answer once it is durable; its work is done by a worker.
+
+        Args:
+            event: what happened.
+            secret: what the sender gave as the webhook's secret. Start Training, which Label Studio sends by
+                itself and without headers, needs none.
 
         Raises:
-            CodecError: it is of unknown kind or names no project.
+            RefusedError: the secret is wrong, or the event is of unknown kind or of a foreign project.
+            StoreError: the database cannot keep it.
         """
-        receipt = receive_event(event, store=self.services.store, queue=self.services.queue)
-        job = f"training-{receipt.training_id}" if receipt.training_id is not None else None
-        return WebhookResponse(status=receipt.status, job=job)
+        if event.action != START_TRAINING or secret is not None:
+            await self.guard.check_secret(secret)
+        project_id = project_of(event)
+        await self.guard.check_project(project_id)
+        if event.action == START_TRAINING:
+            number = await self.inbox.want_training(project_id, "Start Training button")
+            return WebhookResponse(status="accepted", job=f"training-{number}")
+        new = read_event(event)
+        if new is None:
+            return WebhookResponse(status="ignored")
+        return WebhookResponse(status="known" if await self.inbox.add(new) is None else "accepted")
 
     def job_status(self, request: JobStatusRequest) -> JobStatusResponse:
         """Tell how far a training is.
@@ -140,19 +159,24 @@ class StudioBackend:
         head, _, number = request.job.rpartition("-")
         training = (
             self.services.store.trainings.get(int(number))
-            if head == "training" and number.isdecimal()
+            if head == "training" and number.isascii() and number.isdecimal() and len(number) < 19
             else None
         )
         if training is None:
             raise CodecError(
                 "job_status",
                 expected="the job of a START_TRAINING answer",
-                got=repr(request.job),
+                got="another",
                 remedy="press Start Training again",
             )
         status = {"running": "started"}.get(training.status, training.status)
         created = training.started_at.isoformat() if training.started_at else None
         return JobStatusResponse(job_status=status, created_at=created, error=training.error)
+
+    def _connected(self, uid: str | int | None) -> int | None:
+        # Only connected projects have models and options of their own: a sender cannot make us keep more.
+        project_id = project_number(uid)
+        return project_id if project_id in self.services.store.projects.ids() else None
 
     def _remember_options(self, project_id: int, options: ProjectOptions) -> None:
         self._options[project_id] = options
@@ -188,7 +212,10 @@ class StudioBackend:
 
     def _predict_later(self, project_id: int, late: int) -> None:
         log_action(logger, "deadline", level=logging.WARNING, project_id=project_id, tasks_left=late)
-        try:
-            self.services.queue.enqueue(renewal_job(project_id))
-        except QueueError as exc:
-            log_action(logger, "queue unreachable", level=logging.WARNING, project_id=project_id, error=exc)
+        request_job(
+            JobKind.RENEWAL,
+            project_id,
+            "a request that was cut off",
+            store=self.services.store,
+            queue=self.services.queue,
+        )

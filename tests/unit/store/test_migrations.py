@@ -20,13 +20,11 @@ AT = "2026-01-02 03:04:05.678901"  # UTC
 
 
 def _run_first_step(connection):
-    from alembic import command
-    from alembic.config import Config
+    from alembic.operations import Operations
 
-    config = Config()
-    config.set_main_option("script_location", "maskloop.store:migrations")
-    config.attributes["connection"] = connection
-    command.upgrade(config, "0001")
+    from maskloop.store.migrations.versions import v0001_first
+
+    v0001_first.upgrade(Operations(MigrationContext.configure(connection)))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -48,7 +46,6 @@ def old_url(empty_url, make_segment):
     segments = segments_to_text((make_segment(),))
     with engine.begin() as connection:
         _run_first_step(connection)
-        connection.execute(text("DROP TABLE alembic_version"))
         at = AT if url.startswith("sqlite") else f"{AT}+00"
         _insert(connection, "projects", project_id=1, label_config="<View/>", options="{}", connected_at=at)
         common = {"action": "ANNOTATION_CREATED", "project_id": 1, "subject_ids": "[7]", "attempts": 0}

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis.extra import numpy as hnp
 
 from maskloop.masks import mask_to_segment
@@ -78,7 +78,12 @@ def test_segments_to_shared_rings_hardly_any_tolerance_keep_every_pixel(index_hw
         assert np.array_equal(rings_to_mask(parts, index_hw.shape), index_hw == int(segment.label))
 
 
+CORNER_BESIDE_A_PIXEL = np.zeros((9, 8), dtype=np.int64)
+CORNER_BESIDE_A_PIXEL[7, 7] = CORNER_BESIDE_A_PIXEL[8, 5] = 1
+
+
 @settings(deadline=None, max_examples=60)
+@example(index_hw=CORNER_BESIDE_A_PIXEL)
 @given(index_hw=INDEX_MAPS)
 def test_segments_to_shared_rings_any_map_has_no_gap_and_no_overlap(index_hw):
     present = [segment for segment in _segments(index_hw) if segment is not None]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from sqlalchemy import Connection, inspect, text
 
 from maskloop.errors import StoreError
@@ -30,14 +33,14 @@ def bring_up_to_date(connection: Connection) -> None:
     found = revision_of(connection)
     if found == HEAD:
         return
-    from alembic import command
-    from alembic.config import Config
+    # Not through Alembic's commands: those keep what they work on in globals, and MLflow migrates its own
+    # database in other threads of the same process.
+    from alembic.operations import Operations
+    from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
-    config = Config()
-    config.set_main_option("script_location", "maskloop.store:migrations")
-    config.attributes["connection"] = connection
-    known = {step.revision for step in ScriptDirectory.from_config(config).walk_revisions()}
+    steps = ScriptDirectory(str(Path(__file__).parent))
+    known = {step.revision for step in steps.walk_revisions()}
     if found is not None and found not in known:
         raise StoreError(
             "database",
@@ -45,6 +48,11 @@ def bring_up_to_date(connection: Connection) -> None:
             got=f"form {found}, of a newer maskloop",
             remedy="install that maskloop, or restore the backup from before it",
         )
+
+    def missing(revision: Any, _context: MigrationContext) -> Any:
+        return steps._upgrade_revs(HEAD, revision)
+
+    context = MigrationContext.configure(connection, opts={"fn": missing})
     if found == BASELINE:
-        command.stamp(config, BASELINE)
-    command.upgrade(config, "head")
+        context.stamp(steps, BASELINE)
+    context.run_migrations(op=Operations(context))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import op
+from alembic.operations import Operations
 
 revision = "0002"
 down_revision = "0001"
@@ -19,16 +19,16 @@ SUBJECT = ("annotation_id", "project_id", "task_id")
 BATCH = 500
 
 
-def upgrade() -> None:
+def upgrade(op: Operations) -> None:
     """Make the new tables, carry everything over, drop the old ones."""
-    _add_jobs()
-    _add_annotations()
-    _change_projects()
+    _add_jobs(op)
+    _add_annotations(op)
+    _change_projects(op)
     op.rename_table("trainings", "old_trainings")
     op.rename_table("pushed_predictions", "old_pushed")
     for index in ("ix_trainings_project_status", "ux_trainings_waiting"):
         op.drop_index(index, "old_trainings")
-    _add_trainings_and_pushes()
+    _add_trainings_and_pushes(op)
     connection = op.get_bind()
     versions = _carry_corrections(connection)
     _carry_jobs(connection, versions)
@@ -43,7 +43,7 @@ def upgrade() -> None:
     _mend_numbers(connection)
 
 
-def _add_jobs() -> None:
+def _add_jobs(op: Operations) -> None:
     op.create_table(
         "jobs",
         sa.Column("job_id", Number, primary_key=True, autoincrement=True),
@@ -82,7 +82,7 @@ def _add_jobs() -> None:
         )
 
 
-def _add_annotations() -> None:
+def _add_annotations(op: Operations) -> None:
     op.create_table(
         "annotations",
         sa.Column("annotation_id", Number, primary_key=True, autoincrement=False),
@@ -94,6 +94,7 @@ def _add_annotations() -> None:
         sa.Column("deleted_at", Time),
     )
     op.create_index("ix_annotations_dataset", "annotations", ["project_id", "state", "split", "version_id"])
+    op.create_index("ix_annotations_stream", "annotations", ["project_id", "state", "annotation_id"])
     op.create_index("ix_annotations_task", "annotations", ["project_id", "task_id"])
     op.create_table(
         "annotation_versions",
@@ -137,13 +138,14 @@ def _add_annotations() -> None:
     )
 
 
-def _change_projects() -> None:
+def _change_projects(op: Operations) -> None:
     op.add_column("projects", sa.Column("watermark", Time))
+    op.add_column("projects", sa.Column("listed_at", Time))
     if op.get_bind().dialect.name != "sqlite":  # there every INTEGER has 64 bits
         op.alter_column("projects", "project_id", type_=sa.BigInteger)
 
 
-def _add_trainings_and_pushes() -> None:
+def _add_trainings_and_pushes(op: Operations) -> None:
     op.create_table(
         "trainings",
         sa.Column("training_id", Number, primary_key=True, autoincrement=False),

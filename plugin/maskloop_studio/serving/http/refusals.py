@@ -1,0 +1,71 @@
+"""Requests that are refused: each kind of refusal has its HTTP status, and never repeats the input."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from maskloop.errors import MaskloopError
+
+__all__ = [
+    "BadRequestError",
+    "ForeignProjectError",
+    "OverloadedError",
+    "RefusedError",
+    "TooLargeError",
+    "TooSlowError",
+    "UnauthorizedError",
+    "UnreadableError",
+    "WrongMediaError",
+]
+
+
+class RefusedError(MaskloopError):
+    """Root of the refusals."""
+
+    status: ClassVar[int] = 400
+
+
+class BadRequestError(RefusedError):
+    """A request whose framing contradicts itself."""
+
+
+class UnauthorizedError(RefusedError):
+    """A request without the right credentials or secret."""
+
+    status = 401
+
+
+class ForeignProjectError(RefusedError):
+    """An event of a project that is not connected."""
+
+    status = 403
+
+
+class TooSlowError(RefusedError):
+    """A body that does not arrive."""
+
+    status = 408
+
+
+class TooLargeError(RefusedError):
+    """A body that is larger than any that is needed."""
+
+    status = 413
+
+
+class WrongMediaError(RefusedError):
+    """A body that does not say that it is JSON."""
+
+    status = 415
+
+
+class UnreadableError(RefusedError):
+    """A body that is not JSON, or not of the form that the route takes."""
+
+    status = 422
+
+
+class OverloadedError(RefusedError):
+    """Too much is in flight at once."""
+
+    status = 503

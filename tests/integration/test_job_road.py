@@ -1,0 +1,229 @@
+"""A job's road through a real queue: carried, lost and carried again, killed and taken over, on schedule."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from rq import SimpleWorker
+from rq.job import Job as RqJob
+from rq.serializers import JSONSerializer
+from typer.testing import CliRunner
+
+from maskloop.queue.broker import EmbeddedBroker, queue_url
+from maskloop.queue.cron import Schedule, run_cron
+from maskloop.queue.jobs import QueueName, RqQueue
+from maskloop.queue.workers import has_live_scheduler, has_live_worker
+from maskloop.store.jobs import JobKind, JobStatus, NewEvent
+from maskloop_studio import jobs
+from maskloop_studio.cli import app
+from maskloop_studio.job_specs import job_spec, request
+
+
+@pytest.fixture
+def services(make_services, connection, monkeypatch):
+    """Services on the real queue, also those that a job finds in this process."""
+    made = make_services()
+    made.queue = RqQueue(connection)
+    monkeypatch.setattr(jobs, "process_services", lambda: made)
+    monkeypatch.setattr("maskloop_studio.services.process_services", lambda: made)
+    return made
+
+
+def _event(services, key="a"):
+    (number,) = services.store.jobs.add_events(
+        [NewEvent(key=key, action="PROJECT_CREATED", project_id=1, subject_ids=(1,))]
+    )
+    return number
+
+
+def _work_off(connection):
+    names = [name.value for name in QueueName]
+    worker = SimpleWorker(names, connection=connection, serializer=JSONSerializer)
+    worker.work(burst=True, logging_level="CRITICAL")
+
+
+def test_event_queued_and_done(services, connection):
+    number = _event(services)
+    services.queue.enqueue(job_spec(JobKind.EVENT, number))
+    _work_off(connection)
+    assert services.store.jobs.get(number).status is JobStatus.DONE
+
+
+def test_sweep_queue_that_lost_everything_is_filled_again(services, connection):
+    numbers = [_event(services, str(index)) for index in range(3)]
+    assert jobs.sweep(services) == 3
+    connection.flushall()
+    assert jobs.sweep(services) == 3
+    assert jobs.sweep(services) == 0
+    _work_off(connection)
+    assert {services.store.jobs.get(number).status for number in numbers} == {JobStatus.DONE}
+    assert jobs.sweep(services) == 0
+
+
+def test_request_queue_away_waits_for_the_sweep(services, broker, connection, settings):
+    broker.stop()
+    number = request(JobKind.SYNC, 1, "test", store=services.store, queue=services.queue)
+    assert services.store.jobs.get(number).status is JobStatus.WAITING
+    again = EmbeddedBroker(settings)
+    again.start()
+    try:
+        assert jobs.sweep(services) == 1
+    finally:
+        again.stop()
+
+
+def test_next_of_a_kind_is_queued_when_one_ends(services, connection, monkeypatch):
+    first = request(JobKind.RENEWAL, 1, "test", store=services.store, queue=services.queue)
+
+    def train(job, control, services):
+        request(JobKind.RENEWAL, 1, "again", store=services.store, queue=services.queue)
+        connection.flushall()  # the queue forgets it
+
+    monkeypatch.setitem(
+        jobs.WORK,
+        JobKind.RENEWAL,
+        lambda job, control, services: train(job, control, services) if job.job_id == first else None,
+    )
+    _work_off(connection)
+    assert services.store.jobs.counts() == {"done": 2}
+
+
+def test_enqueue_job_taken_off_its_queue_and_never_started_is_queued_again(services, connection):
+    job = job_spec(JobKind.EVENT, _event(services))
+    services.queue.enqueue(job)
+    assert not services.queue.enqueue(job)
+    connection.lpop("rq:queue:intake")
+    assert services.queue.enqueue(job)
+    assert services.queue.lengths()["intake"] == 1
+
+
+def test_progress_stands_in_the_meta_of_the_queues_job(services, connection, monkeypatch):
+    def work(job, control, services):
+        control.progress(3, 9)
+        carrier = RqJob.fetch(job.name, connection=connection, serializer=JSONSerializer)
+        _until(lambda: carrier.get_meta(refresh=True).get("done") == 3)
+
+    monkeypatch.setitem(jobs.WORK, JobKind.SYNC, work)
+    number = request(JobKind.SYNC, 1, "test", store=services.store, queue=services.queue)
+    _work_off(connection)
+    assert services.store.jobs.get(number).error is None
+
+
+def test_worker_killed_in_a_job_another_takes_it_over(services, settings, connection):
+    """A worker process is killed while it has a job in hand; its lease lapses, the sweep brings it back."""
+    number = _event(services)
+    services.queue.enqueue(job_spec(JobKind.EVENT, number))
+    script = (
+        "import time; from maskloop_studio import jobs; from maskloop.store.jobs import JobKind\n"
+        "jobs.WORK[JobKind.EVENT] = lambda *_: time.sleep(60)\n"
+        "from maskloop_studio.cli import app; app(['worker', '--queue', 'intake'])"
+    )
+    environment = {
+        **os.environ,
+        "MASKLOOP_HOME": str(settings.home),
+        "MASKLOOP_REDIS_URL": queue_url(settings),
+    }
+    worker = subprocess.Popen([sys.executable, "-c", script], env=environment)
+    try:
+        _until(lambda: services.store.jobs.get(number).status is JobStatus.RUNNING, timeout_s=30)
+        assert has_live_worker(connection)
+    finally:
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.wait()
+    assert not has_live_worker(connection)
+    assert services.store.jobs.claim(number, "too early") is None
+    _lapse(services.store, number)
+    connection.flushall()
+    jobs.sweep(services)
+    _work_off(connection)
+    assert services.store.jobs.get(number).status is JobStatus.DONE
+
+
+def test_schedule_puts_its_job_on_the_queue_as_json(services, connection):
+    stop = threading.Event()
+    services.store.projects.save(7, "<View/>")
+    schedule = Schedule(name="sync", function="maskloop_studio.jobs.want_syncs", every_s=3600)
+    clock = threading.Thread(target=run_cron, args=(connection, [schedule], stop))
+    clock.start()
+    try:
+        _until(lambda: services.queue.lengths()["intake"] == 1)
+        assert has_live_scheduler(connection)
+    finally:
+        stop.set()
+        clock.join()
+    assert not has_live_scheduler(connection)
+    job = RqJob.fetch("schedule-sync", connection=connection, serializer=JSONSerializer)
+    assert (job.func_name, job.args) == ("maskloop_studio.jobs.want_syncs", [])
+    jobs.want_syncs()
+    assert [wanted.project_id for wanted in services.store.jobs.find(kind=JobKind.SYNC)] == [7]
+
+
+def test_schedule_queue_away_is_waited_for(services, broker, connection, settings):
+    broker.stop()
+    stop = threading.Event()
+    schedule = Schedule(name="sync", function="maskloop_studio.jobs.want_syncs", every_s=3600)
+    clock = threading.Thread(target=run_cron, args=(connection, [schedule], stop))
+    clock.start()
+    again = EmbeddedBroker(settings)
+    try:
+        time.sleep(0.3)
+        again.start()
+        _until(lambda: services.queue.lengths()["intake"] == 1)
+    finally:
+        stop.set()
+        clock.join()
+        again.stop()
+
+
+def _shown(*arguments):
+    result = CliRunner().invoke(app, ["jobs", *arguments])
+    return result.exit_code, result.output
+
+
+def test_jobs_command_lists_retries_drops_and_cancels(services):
+    first, second = _event(services, "a"), _event(services, "b")
+    for number in (first, second):
+        services.store.jobs.claim(number, "me")
+        services.store.jobs.fail(number, "me", "cannot be read", retry=False)
+    code, text = _shown("list", "--json")
+    assert code == 0
+    assert [(job["name"], job["status"]) for job in json.loads(text)] == [
+        (f"event-{first}", "dead"),
+        (f"event-{second}", "dead"),
+    ]
+    assert f"event-{first}" in _shown("list")[1]
+    assert _shown("drop", f"event-{second}")[0] == 0
+    assert _shown("retry", "--all")[0] == 0
+    assert services.store.jobs.counts() == {"waiting": 1, "dropped": 1}
+    assert services.queue.lengths()["intake"] == 1
+    assert _shown("cancel", str(first))[0] == 0
+    assert services.store.jobs.get(first).status is JobStatus.CANCELLED
+    assert _shown("list")[1] == "no such jobs\n"
+
+
+@pytest.mark.parametrize("name", ["event-99", "training-1", "99999999999999999999", "no-such-thing"])
+def test_jobs_command_unknown_job_is_wrong_usage(services, name):
+    _event(services)
+    code, text = _shown("retry", name)
+    assert code == 2
+    assert "no job" in text
+
+
+def _lapse(store, number):
+    from maskloop.store.sessions import now
+    from maskloop.store.tables import JobRow
+
+    with store._sessions.write() as session:
+        session.get(JobRow, number).lease_until = now()
+
+
+def _until(reached, timeout_s=10.0):
+    deadline = time.monotonic() + timeout_s
+    while not reached():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)

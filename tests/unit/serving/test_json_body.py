@@ -1,0 +1,56 @@
+"""Bytes -> a typed request, at a bounded cost."""
+
+import json
+
+import pytest
+
+from maskloop_studio.protocol import PredictRequest, WebhookEvent
+from maskloop_studio.serving.http.json_body import parse_json, request_schema
+from maskloop_studio.serving.http.refusals import TooLargeError, UnreadableError
+
+
+def _event(**annotation):
+    said = {"action": "ANNOTATION_CREATED", "project": {"id": 1}, "annotation": {"id": 5} | annotation}
+    return json.dumps(said).encode()
+
+
+def test_parse_json_long_numbers_are_left_unread():
+    body = _event(result=[{"id": "r", "value": {"rle": list(range(100_000))}}])
+    event = parse_json(WebhookEvent, body, place="webhook", skip_numbers=True, max_tree_bytes=10_000)
+    assert event.annotation.id == 5
+
+
+def test_parse_json_long_numbers_where_objects_belong_are_still_refused():
+    body = json.dumps({"action": "X", "annotations": list(range(1000))}).encode()
+    with pytest.raises(UnreadableError, match="annotations"):
+        parse_json(WebhookEvent, body, place="webhook", skip_numbers=True)
+
+
+@pytest.mark.parametrize(
+    "text", [json.dumps(list(range(300))), "[" * 300, "\\"], ids=["list", "open", "slash"]
+)
+def test_parse_json_numbers_inside_a_text_change_nothing_that_is_read(text):
+    body = _event(comment=text, updated_at="2026-11-22T05:28:02Z")
+    event = parse_json(WebhookEvent, body, place="webhook", skip_numbers=True)
+    assert (event.annotation.id, event.project.id) == (5, 1)
+
+
+@pytest.mark.parametrize("body", [b"[[],[],[]]", b'[{"a":1}]', b"[1,2,3,4,5]"])
+def test_parse_json_costly_tree_is_refused_before_it_is_built(body):
+    with pytest.raises(TooLargeError, match="fewer"):
+        parse_json(WebhookEvent, body, place="webhook", max_tree_bytes=200)
+
+
+def test_parse_json_error_repeats_nothing_of_the_input():
+    body = json.dumps({"tasks": [{"id": "canary-1", "data": "canary-2"}]}).encode()
+    with pytest.raises(UnreadableError) as caught:
+        parse_json(PredictRequest, body, place="predict")
+    assert "tasks.0.id" in str(caught.value)
+    assert "canary" not in str(caught.value)
+
+
+def test_request_schema_stands_alone():
+    text = json.dumps(request_schema(WebhookEvent))
+    assert "updated_at" in text
+    assert "$ref" not in text
+    assert "$defs" not in text

@@ -1,0 +1,376 @@
+"""The reconciler against a Label Studio in memory that answers the same questions, and a real database."""
+
+import itertools
+import json
+import operator
+import random
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+
+from maskloop.errors import StudioError
+from maskloop.store.annotations import SaidAnnotation
+from maskloop.store.jobs import JobKind, JobStatus
+from maskloop.store.sessions import now
+from maskloop_studio.access.studio_queries import pages_by_change, pages_by_id, stamp_params
+from maskloop_studio.access.studio_values import AnnotationStamp, StampedTask, TaskPage, to_page, to_project
+from maskloop_studio.client import StudioClient
+from maskloop_studio.sync import find_changes, sync_project
+
+PROJECT_ID = 7
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+OPERATORS = {
+    "equal": operator.eq,
+    "greater": operator.gt,
+    "greater_or_equal": operator.ge,
+}
+
+
+class StudioInMemory(StudioClient):
+    """Tasks and annotations as Label Studio keeps them: a task's time moves with its annotations."""
+
+    def __init__(self, page_size=3):
+        super().__init__("http://studio", "token")
+        self.page_size = page_size
+        self.clock = NOON
+        self.tasks = {}  # number -> [updated_at, {annotation: (updated_at, skipped)}]
+        self.numbers = itertools.count(1)
+        self.requests = 0
+        self.gone = False
+
+    def tick(self, seconds=1.0):
+        self.clock += timedelta(seconds=seconds)
+        return self.clock
+
+    def add_task(self):
+        number = next(self.numbers)
+        self.tasks[number] = [self.tick(), {}]
+        return number
+
+    def annotate(self, task_id, *, skipped=False, number=None):
+        number = number or next(self.numbers)
+        self.tasks[task_id][1][number] = (self.tick(0.001), skipped)
+        self.tasks[task_id][0] = self.tick(0.001)
+        return number
+
+    def delete(self, task_id, number):
+        del self.tasks[task_id][1][number]
+        self.tasks[task_id][0] = self.tick()
+
+    def find_project(self, project_id):
+        counts = [skipped for _, said in self.tasks.values() for _, skipped in said.values()]
+        raw = {
+            "id": project_id,
+            "label_config": "<View/>",
+            "total_annotations_number": counts.count(False),
+            "skipped_annotations_number": counts.count(True),
+        }
+        return None if self.gone else to_project(raw)
+
+    def project(self, project_id):
+        return self.find_project(project_id)
+
+    def annotation(self, annotation_id):
+        for task_id, (_, said) in self.tasks.items():
+            if annotation_id in said:
+                at, skipped = said[annotation_id]
+                return {
+                    "id": annotation_id,
+                    "project": PROJECT_ID,
+                    "task": task_id,
+                    "updated_at": at.isoformat(),
+                    "was_cancelled": skipped,
+                }
+        return None
+
+    def state(self):
+        return {
+            number: (task_id, at, skipped)
+            for task_id, (_, said) in self.tasks.items()
+            for number, (at, skipped) in said.items()
+        }
+
+    def _stamps(self, project_id, filters, ordering):
+        self.requests += 1
+        fit = [task_id for task_id in self.tasks if self._fits(task_id, filters)]
+        fit.sort(key=lambda task_id: (self.tasks[task_id][0], task_id) if "updated" in ordering else task_id)
+        page = tuple(
+            StampedTask(
+                id=task_id,
+                updated_at=self.tasks[task_id][0],
+                annotations=tuple(
+                    AnnotationStamp(id=number, updated_at=at, skipped=skipped)
+                    for number, (at, skipped) in self.tasks[task_id][1].items()
+                ),
+            )
+            for task_id in fit[: self.page_size]
+        )
+        return TaskPage(tasks=page, total=len(fit), at=self.clock.replace(microsecond=0))
+
+    def _fits(self, task_id, filters):
+        lines = [
+            self._holds(task_id, item)
+            and ("child_filter" not in item or self._holds(task_id, item["child_filter"]))
+            for item in filters["items"]
+        ]
+        return all(lines) if filters["conjunction"] == "and" else any(lines)
+
+    def _holds(self, task_id, item):
+        updated_at, said = self.tasks[task_id]
+        skipped = sum(skipped for _, skipped in said.values())
+        values = {
+            "id": task_id,
+            "updated_at": updated_at,
+            "total_annotations": len(said) - skipped,
+            "cancelled_annotations": skipped,
+        }
+        wanted = item["value"]
+        if item["type"] == "Datetime":
+            wanted = datetime.strptime(wanted, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+        return OPERATORS[item["operator"]](values[item["filter"].removeprefix("filter:tasks:")], wanted)
+
+
+@pytest.fixture
+def studio():
+    return StudioInMemory()
+
+
+@pytest.fixture
+def services(studio, store):
+    store.projects.save(PROJECT_ID, "<View/>")
+    return SimpleNamespace(client=studio, store=store)
+
+
+def in_database(store):
+    return {
+        number: (known.task_id, known.updated_at, known.state == "skipped")
+        for number, known in store.annotations.known(PROJECT_ID).items()
+    }
+
+
+def work_on(job_id, services):
+    """What a worker does: it asks, whatever the event says."""
+    store, client = services.store, services.client
+    job = store.jobs.claim(job_id, "worker")
+    if job is None:
+        return
+    if job.action == "PROJECT_DELETED" and client.gone:
+        store.annotations.delete_project(PROJECT_ID)
+        store.projects.remove(PROJECT_ID)
+    if job.action == "TASKS_DELETED":
+        store.annotations.delete(
+            PROJECT_ID, task_ids=[one for one in job.subject_ids if one not in client.tasks]
+        )
+    for number in job.subject_ids if job.action.startswith("ANNOTATION") else ():
+        take(number, client, store)
+    store.jobs.finish(job_id, "worker")
+
+
+def take(number, client, store):
+    raw, asked_at = client.annotation(number), now()
+    if raw is None:
+        store.annotations.delete(PROJECT_ID, annotation_ids=[number], asked_at=asked_at)
+        return
+    store.annotations.take(
+        SaidAnnotation(
+            annotation_id=number,
+            project_id=PROJECT_ID,
+            task_id=raw["task"],
+            updated_at=datetime.fromisoformat(raw["updated_at"]),
+            state="skipped" if raw["was_cancelled"] else "submitted",
+            content=raw,
+            label_config="<View/>",
+            split="train",
+            asked_at=asked_at,
+        )
+    )
+
+
+def sync(services, **options):
+    return sync_project(PROJECT_ID, services, run=lambda job_id: work_on(job_id, services), **options)
+
+
+def change_something(studio, chance):
+    annotated = [(task_id, number) for task_id, (_, said) in studio.tasks.items() for number in said]
+    kind = chance.choice(["task", "annotate", "annotate", "edit", "skip", "delete", "drop task", "bulk"])
+    if kind == "task" or not studio.tasks:
+        studio.add_task()
+    elif kind == "annotate":
+        studio.annotate(chance.choice(list(studio.tasks)), skipped=chance.random() < 0.3)
+    elif kind in ("edit", "skip") and annotated:
+        task_id, number = chance.choice(annotated)
+        studio.annotate(task_id, number=number, skipped=kind == "skip")
+    elif kind == "delete" and annotated:
+        studio.delete(*chance.choice(annotated))
+    elif kind == "drop task":
+        del studio.tasks[chance.choice(list(studio.tasks))]
+    elif kind == "bulk":
+        at = studio.tick()
+        for task in studio.tasks.values():
+            task[0] = at
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_sync_after_any_changes_and_interruptions_ends_as_label_studio(studio, services, seed):
+    chance = random.Random(seed)
+
+    def meanwhile(_checked, _total):
+        if chance.random() < 0.15:
+            change_something(studio, chance)
+        if chance.random() < 0.15:
+            raise KeyboardInterrupt
+
+    for _ in range(6):
+        for _ in range(chance.randrange(25)):
+            change_something(studio, chance)
+        studio.tick(chance.choice([1, 1000]))
+        try:
+            sync(services, on_page=meanwhile)
+        except KeyboardInterrupt:
+            continue
+    sync(services)
+    assert in_database(services.store) == studio.state()
+    assert sync(services, full=True).found == 0
+
+
+def test_find_changes_counts_each_kind(studio, services):
+    first, second, third, fourth = (studio.add_task() for _ in range(4))
+    numbers = [studio.annotate(task_id) for task_id in (first, second, third)]
+    assert sync(services).missed == 3
+    studio.annotate(first, number=numbers[0])
+    studio.delete(second, numbers[1])
+    studio.annotate(second)
+    del studio.tasks[third]
+    studio.annotate(fourth, skipped=True)
+    report = find_changes(PROJECT_ID, services)
+    assert (report.missed, report.changed, report.deleted) == (2, 1, 2)
+    assert report.listed_all
+    assert len(report.event_ids) == 5
+
+
+def test_find_changes_same_difference_twice_is_one_event(studio, services):
+    studio.annotate(studio.add_task())
+    assert len(find_changes(PROJECT_ID, services).event_ids) == 2  # the label config is told once too
+    again = find_changes(PROJECT_ID, services)
+    assert (again.missed, again.event_ids) == (1, ())
+
+
+def test_find_changes_difference_that_comes_back_is_told_again_but_not_for_ever(studio, services):
+    studio.annotate(studio.add_task())
+    told = 0
+    for _ in range(8):
+        event_ids = find_changes(PROJECT_ID, services, full=True).event_ids
+        told += len(event_ids)
+        for job_id in event_ids:  # done, they say, and nothing is there
+            services.store.jobs.claim(job_id, "worker")
+            services.store.jobs.finish(job_id, "worker")
+    assert told == 1 + 5
+
+
+@pytest.mark.parametrize("status", [JobStatus.DEAD, JobStatus.DROPPED], ids=lambda status: status.value)
+def test_find_changes_newer_difference_of_a_given_up_event_is_told(studio, services, status):
+    task_id = studio.add_task()
+    number = studio.annotate(task_id)
+    *_, job_id = find_changes(PROJECT_ID, services).event_ids
+    services.store.jobs.claim(job_id, "worker")
+    services.store.jobs.fail(job_id, "worker", "no", retry=False)
+    if status is JobStatus.DROPPED:
+        services.store.jobs.drop(job_id)
+    given_up = find_changes(PROJECT_ID, services)
+    assert (given_up.event_ids, given_up.listed_all) == ((), False)
+    studio.annotate(task_id, number=number)
+    assert len(find_changes(PROJECT_ID, services).event_ids) == 1
+
+
+def test_find_changes_nothing_changed_asks_little_and_lists_nothing(studio, services):
+    for _ in range(30):
+        studio.annotate(studio.add_task())
+    sync(services)
+    studio.tick(3600)
+    sync(services)
+    studio.requests = 0
+    report = find_changes(PROJECT_ID, services)
+    assert (studio.requests, report.checked, report.listed_all) == (1, 0, False)
+
+
+def test_find_changes_predictions_that_move_unlabelled_tasks_cost_nothing(studio, services):
+    for _ in range(30):
+        studio.add_task()
+    studio.requests = 0
+    assert find_changes(PROJECT_ID, services).checked == 0
+    assert studio.requests == 1
+
+
+def test_find_changes_late_commit_within_the_overlap_is_seen(studio, services):
+    late = studio.add_task()
+    early = studio.tick()
+    studio.tick(60)
+    studio.annotate(studio.add_task())
+    sync(services)
+    studio.tasks[late] = [early, {999: (early, False)}]
+    report = find_changes(PROJECT_ID, services)
+    assert (report.missed, report.listed_all) == (1, False)
+
+
+def test_find_changes_watermark_never_runs_ahead_of_our_clock(studio, services):
+    studio.clock = datetime.now(UTC) + timedelta(days=365)
+    studio.annotate(studio.add_task())
+    find_changes(PROJECT_ID, services)
+    assert services.store.projects.watermark(PROJECT_ID) <= datetime.now(UTC)
+
+
+def test_project_that_is_gone_is_told_once_and_then_forgotten(studio, services):
+    studio.annotate(studio.add_task())
+    sync(services)
+    studio.gone = True
+    report = sync(services)
+    assert (report.project_gone, report.deleted, len(report.event_ids)) == (True, 1, 1)
+    assert in_database(services.store) == {}
+    assert find_changes(PROJECT_ID, services).event_ids == ()
+
+
+def test_sync_project_works_off_what_waited_before(studio, services):
+    number = studio.annotate(studio.add_task())
+    find_changes(PROJECT_ID, services)
+    done = []
+    sync(services, on_event=done.append)
+    assert done == [1, 2]
+    assert set(in_database(services.store)) == {number}
+    waiting = services.store.jobs.find(statuses=[JobStatus.WAITING], kind=JobKind.EVENT)
+    assert waiting == ()
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 10], ids="{} tasks".format)
+def test_pages_of_one_moment_come_whole(studio, count):
+    for _ in range(count):
+        studio.annotate(studio.add_task())
+    for task in studio.tasks.values():
+        task[0] = NOON
+
+    def read(filters, ordering):
+        return studio._stamps(PROJECT_ID, filters, ordering)
+
+    expected = set(studio.tasks)
+    for since in (None, NOON):
+        assert {task.id for page in pages_by_change(read, since) for task in page.tasks} == expected
+    assert [task.id for page in pages_by_id(read) for task in page.tasks] == sorted(expected)
+
+
+def test_stamp_params_tell_times_in_utc_with_microseconds(studio):
+    asked = []
+
+    def read(filters, ordering):
+        asked.append(json.loads(stamp_params(PROJECT_ID, filters, ordering)["query"]))
+        return TaskPage(tasks=(), total=0, at=None)
+
+    since = datetime.fromisoformat("2026-03-01T14:00:00+02:00")
+    list(pages_by_change(read, since))
+    assert {item["value"] for item in asked[0]["filters"]["items"]} == {"2026-03-01T12:00:00.000000Z"}
+    assert asked[0]["ordering"] == ["tasks:updated_at"]
+
+
+def test_to_page_without_times_says_so():
+    raw = {"total": 1, "tasks": [{"id": 1, "updated_at": "2026-03-01T12:00:00Z", "annotations": [{"id": 2}]}]}
+    with pytest.raises(StudioError, match="updated_at"):
+        to_page(raw, None)
