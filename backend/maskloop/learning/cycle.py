@@ -29,6 +29,7 @@ from maskloop.types import Correction, HoldoutMetrics, ModelVersion, Segment, Se
 __all__ = ["LabelPlan", "Verdict", "register_base", "train_and_judge"]
 
 logger = logging.getLogger(__name__)
+TRAINING_KEY = "training"  # of a version's metadata
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +109,7 @@ def train_and_judge(
     settings: Settings,
     task: SegmentationTask,
     thresholds: Thresholds,
+    key: str,
     work_dir: Path,
     on_progress: Callable[[TrainingProgress], None] | None = None,
 ) -> Verdict:
@@ -123,6 +125,7 @@ def train_and_judge(
         settings: batch, steps, rate, seed, margin.
         task: what the project asks its model for.
         thresholds: as the model is served with.
+        key: names this training; killed after it was registered, it is not registered a second time.
         work_dir: where a killed training finds its last checkpoint again.
         on_progress: told now and then how far it is.
 
@@ -140,38 +143,44 @@ def train_and_judge(
             remedy="correct more tasks, draw masks instead of boxes, or lower MASKLOOP_HOLDOUT_FRACTION",
         )
     base = load_checkpoint(champion.path, device=settings.device)
-    loss_curve: list[tuple[int, float]] = []
-
-    def follow(progress: TrainingProgress) -> None:
-        loss_curve.append((progress.step, progress.loss))
-        if on_progress is not None:
-            on_progress(progress)
-
-    challenger = finetune(
-        base,
-        examples,
-        labels=plan.classes,
-        task=task,
-        recipe=recipe_from(settings),
-        output_dir=work_dir,
-        on_progress=follow,
-    )
     before = _judge(base, judged, plan, task, thresholds)
-    after = _judge(challenger, judged, plan, task, thresholds)
-    decision = decide(before, after, margin=settings.promotion_margin)
-    version = registry.register(
-        champion.name,
-        save_checkpoint(challenger, work_dir / "checkpoint"),
-        labels=challenger.labels,
-        metrics=after,
-        parent=champion.number,
-        loss_curve=loss_curve,
-        metadata={
-            "decision": decision.reason,
-            "train_images": str(len(examples)),
-            "seed": str(settings.seed),
-        },
-    )
+    version = _registered(champion.name, key, registry)
+    if version is None or version.metrics is None:
+        loss_curve: list[tuple[int, float]] = []
+
+        def follow(progress: TrainingProgress) -> None:
+            loss_curve.append((progress.step, progress.loss))
+            if on_progress is not None:
+                on_progress(progress)
+
+        challenger = finetune(
+            base,
+            examples,
+            labels=plan.classes,
+            task=task,
+            recipe=recipe_from(settings),
+            output_dir=work_dir,
+            on_progress=follow,
+        )
+        after = _judge(challenger, judged, plan, task, thresholds)
+        decision = decide(before, after, margin=settings.promotion_margin)
+        version = registry.register(
+            champion.name,
+            save_checkpoint(challenger, work_dir / "checkpoint"),
+            labels=challenger.labels,
+            metrics=after,
+            parent=champion.number,
+            loss_curve=loss_curve,
+            metadata={
+                TRAINING_KEY: key,
+                "decision": decision.reason,
+                "train_images": str(len(examples)),
+                "seed": str(settings.seed),
+            },
+        )
+    else:
+        after = version.metrics
+        decision = decide(before, after, margin=settings.promotion_margin)
     if decision.promote:
         registry.promote(champion.name, version.number)
     shutil.rmtree(work_dir, ignore_errors=True)  # only now: until here a kill resumes from it
@@ -184,6 +193,14 @@ def train_and_judge(
         base=champion,
         train_images=len(examples),
         seconds=time.monotonic() - started,
+    )
+
+
+def _registered(name: str, key: str, registry: ModelRegistry) -> ModelVersion | None:
+    """Return the version that a training registered before it was killed, or None."""
+    newest_first = reversed(registry.versions(name))
+    return next(
+        (made for made in newest_first if registry.metadata(name, made.number).get(TRAINING_KEY) == key), None
     )
 
 

@@ -27,6 +27,7 @@ def _train(settings, tmp_path, *corrections):
         settings=settings,
         task=SegmentationTask.INSTANCE,
         thresholds=Thresholds(),
+        key="training-1",
         work_dir=tmp_path / "work",
     )
 
