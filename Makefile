@@ -7,11 +7,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: demo test check format base-models chromium servers clean help
+.PHONY: demo test torture check format base-models chromium servers clean help
 
 help:
 	@echo "make demo [ARGS='--rounds 2 --exit --json demo.json']   the whole loop on this machine"
 	@echo "make test [ARGS='-k brush']                             linter, type checker and all tests"
+	@echo "make torture [KILLS=200] [SEED=7]                       kill everything, lose nothing"
 	@echo "make check | format | base-models | clean"
 
 demo: $(VENV)/.runtime
@@ -19,6 +20,10 @@ demo: $(VENV)/.runtime
 
 test: check chromium servers
 	$(BIN)/python -m pytest $(ARGS)
+
+# The loop on a real Label Studio while its processes are killed; the same SEED draws the same plan.
+torture: $(VENV)/.dev
+	MASKLOOP_TORTURE_KILLS=$(or $(KILLS),200) MASKLOOP_TORTURE_SEED=$(or $(SEED),7) $(BIN)/python -m pytest tests/torture -s $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -132,7 +132,7 @@ def worker(
     from maskloop.log import configure_logging
     from maskloop.queue.broker import connect_queue
     from maskloop.queue.jobs import QueueName
-    from maskloop.queue.workers import default_queues, run_worker
+    from maskloop.queue.workers import default_queues, keep_working
     from maskloop.settings import load_settings
 
     try:
@@ -140,7 +140,7 @@ def worker(
     except ValueError as exc:
         raise typer.BadParameter(f"{exc}; choose from intake, predict, train") from exc
     configure_logging()
-    run_worker(connect_queue(load_settings()), queues)
+    keep_working(connect_queue(load_settings()), queues)
 
 
 @app.command()

@@ -49,9 +49,7 @@ def sweep(services: Services) -> int:
     """
     made = 0
     for job in services.store.jobs.due():
-        # One that runs and is due all the same has lost its worker.
-        anew = job.status is JobStatus.RUNNING
-        made += services.queue.enqueue(job_spec(job.kind, job.job_id), anew=anew)
+        made += services.queue.enqueue(job_spec(job.kind, job.job_id))
     if made:
         log_action(logger, "swept", jobs=made)
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import time
@@ -37,7 +38,7 @@ def renew_project(
     Args:
         project_id: Label Studio's number.
         services: what to work with.
-        on_progress: told after each shard how many tasks are done, and of how many; may raise to end it.
+        on_progress: told before each push how many tasks are done, and of how many; may raise to end it.
 
     Raises:
         LabelConfigError: the label config offers nothing to draw with.
@@ -55,10 +56,11 @@ def renew_project(
     unlabelled = client.count_tasks(project_id, only_unlabelled=True)
     done = pushed = 0
     for shard in _shards(tasks):
-        on_progress(done, max(unlabelled, done))
-        pushed += _push_shard(shard, champion, config, plan, project_id, services)
+        check = functools.partial(on_progress, done, max(unlabelled, done))
+        check()
+        pushed += _push_shard(shard, champion, config, plan, project_id, services, check=check)
         done += len(shard)
-    if (known or pushed) and project.model_version != champion.tag:
+    if services.store.pushes.has_any(project_id, champion.tag) and project.model_version != champion.tag:
         # Without this Label Studio would call live for every task that is opened, and order at random.
         client.update_project(project_id, model_version=champion.tag)
     log_action(
@@ -91,6 +93,8 @@ def _push_shard(
     plan: PredictionPlan,
     project_id: int,
     services: Services,
+    *,
+    check: Callable[[], None],
 ) -> int:
     pushed = 0
     predictions = predict_uris(
@@ -104,7 +108,12 @@ def _push_shard(
         if prediction is None or isinstance(prediction, MaskloopError):
             log_action(logger, "task not predicted", level=logging.WARNING, task_id=task.id, error=prediction)
             continue
+        check()
         services.store.pushes.begin(project_id, task.id, champion.tag)
+        stored = services.client.prediction_ids(task.id, champion.tag)
+        if stored:  # somebody opened the task meanwhile, and Label Studio asked for a live prediction
+            services.store.pushes.finish(project_id, task.id, champion.tag, stored[0])
+            continue
         prediction_id = services.client.create_prediction(
             task.id,
             result=plan.regions(prediction, model_version=champion.tag, task_id=task.id),

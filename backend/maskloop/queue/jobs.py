@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from rq import Queue
 from rq.exceptions import DuplicateJobError, NoSuchJobError
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
+from rq.utils import now
 
 from maskloop.errors import QueueError
 
@@ -23,6 +25,9 @@ __all__ = ["JobQueue", "JobSpec", "MemoryQueue", "QueueName", "RqQueue"]
 
 
 ENDED = (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
+
+
+CLAIM_PATIENCE = timedelta(seconds=10)  # from RQ's start of a job until it is claimed in the database
 
 
 class QueueName(StrEnum):
@@ -47,13 +52,8 @@ class JobSpec:
 class JobQueue(Protocol):
     """Where jobs are put."""
 
-    def enqueue(self, spec: JobSpec, *, anew: bool = False) -> bool:
-        """Queue a job; return False where it waits or runs already.
-
-        Args:
-            spec: the job.
-            anew: whoever had it is known to be gone, whatever the queue still believes.
-        """
+    def enqueue(self, spec: JobSpec) -> bool:
+        """Queue a job that nobody works on; return False where it waits already or is just being taken."""
         ...
 
     def lengths(self) -> dict[str, int]:
@@ -70,14 +70,14 @@ class RqQueue:
             name: Queue(name.value, connection=connection, serializer=JSONSerializer) for name in QueueName
         }
 
-    def enqueue(self, spec: JobSpec, *, anew: bool = False) -> bool:
+    def enqueue(self, spec: JobSpec) -> bool:
         """See JobQueue.
 
         Raises:
             QueueError: the queue cannot be reached.
         """
         try:
-            return self._enqueue(spec, anew)
+            return self._enqueue(spec)
         except RedisError as exc:
             raise QueueError(
                 f"queue {spec.queue.value}, job {spec.job_id}",
@@ -90,7 +90,7 @@ class RqQueue:
         """Return how many jobs wait in each queue."""
         return {name.value: queue.count for name, queue in self._queues.items()}
 
-    def _enqueue(self, spec: JobSpec, anew: bool) -> bool:
+    def _enqueue(self, spec: JobSpec) -> bool:
         for _ in range(2):
             try:
                 self._queues[spec.queue].enqueue_call(
@@ -103,25 +103,35 @@ class RqQueue:
                     failure_ttl=24 * 3600,
                 )
             except DuplicateJobError:
-                if not self._forget(spec, anew):
+                if not self._forget(spec):
                     return False
             else:
                 return True
         return False
 
-    def _forget(self, spec: JobSpec, anew: bool) -> bool:
+    def _forget(self, spec: JobSpec) -> bool:
         """Take a job out of RQ's books where it has ended, or is lost; return whether it may be queued."""
         try:
             job = Job.fetch(spec.job_id, connection=self._connection, serializer=JSONSerializer)
         except NoSuchJobError:
             return True
-        status = job.get_status()
-        # A worker that is killed between taking a job off its queue and starting it leaves it nowhere.
-        lost = status is JobStatus.QUEUED and self._queues[spec.queue].get_job_position(spec.job_id) is None
-        if not (lost or (anew and status is JobStatus.STARTED) or status in ENDED):
+        if job.get_status() not in ENDED and not self._is_lost(job, spec):
             return False
-        job.delete()
+        try:
+            job.delete()
+        except ValueError:  # of a killed worker RQ keeps an execution that it cannot find itself
+            self._connection.delete(Job.key_for(job.id), f"rq:executions:{job.id}")
         return True
+
+    def _is_lost(self, job: Job, spec: JobSpec) -> bool:
+        status = job.get_status()
+        if status is JobStatus.QUEUED:
+            # A worker that is killed between taking a job off its queue and starting it leaves it nowhere.
+            return self._queues[spec.queue].get_job_position(spec.job_id) is None
+        # Whoever is queued has no owner in the database: the worker that RQ believes in is gone. RQ itself
+        # would wait for the job's timeout.
+        begun = job.started_at
+        return status is JobStatus.STARTED and (begun is None or now() - begun > CLAIM_PATIENCE)
 
 
 class MemoryQueue:
@@ -130,7 +140,7 @@ class MemoryQueue:
     def __init__(self) -> None:
         self._waiting: dict[str, JobSpec] = {}
 
-    def enqueue(self, spec: JobSpec, *, anew: bool = False) -> bool:
+    def enqueue(self, spec: JobSpec) -> bool:
         """See JobQueue."""
         if spec.job_id in self._waiting:
             return False

@@ -32,7 +32,8 @@ __all__ = ["JobCancelled", "JobControl", "LeaseLost", "Work", "run_job"]
 logger = logging.getLogger(__name__)
 HEARTBEAT_S = LEASE_S / 5
 # What did not answer may answer later; what cannot be read stays as it is until somebody changes it.
-TRANSIENT = (StudioError, StoreError, QueueError, OSError)
+# RQ asks its queue while it handles SIGTERM, so that a queue that is away can raise in the middle of any job.
+TRANSIENT = (StudioError, StoreError, QueueError, RedisError, OSError)
 HOPELESS = (CodecError, TrainingError)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
@@ -19,9 +21,10 @@ from rq.serializers import JSONSerializer
 from rq.utils import now
 
 from maskloop.errors import QueueError
+from maskloop.log import log_action
 from maskloop.queue.jobs import QueueName
 
-__all__ = ["default_queues", "has_gpu", "has_live_scheduler", "has_live_worker", "run_worker"]
+__all__ = ["default_queues", "has_gpu", "has_live_scheduler", "has_live_worker", "keep_working", "run_worker"]
 
 # A killed job must go on within seconds, RQ's own defaults take minutes.
 MONITORING_S = 5
@@ -29,7 +32,27 @@ MAINTENANCE_S = 15
 WORKER_TTL_S = 60
 SCHEDULER_FRESH = timedelta(seconds=30)  # it signs in every second
 GPU_TIMEOUT_S = 120
+QUEUE_RETRY_S = 2.0
+TRAINING_NICENESS = 10  # Label Studio waits one second for a webhook, a training has time
+logger = logging.getLogger(__name__)
 Found = TypeVar("Found")
+
+
+def keep_working(connection: Redis, queues: Sequence[QueueName]) -> None:
+    """Work until SIGTERM or SIGINT, also through times without a queue; see `run_worker`."""
+    if QueueName.TRAIN in queues:
+        os.nice(TRAINING_NICENESS)
+    while True:
+        try:
+            run_worker(connection, queues)
+        except QueueError as exc:
+            log_action(logger, "worker waits for the queue", level=logging.WARNING, error=exc)
+            # RQ's own handlers belong to the worker that has ended.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)
+            time.sleep(QUEUE_RETRY_S)
+        else:
+            return
 
 
 def run_worker(connection: Redis, queues: Sequence[QueueName]) -> None:

@@ -10,9 +10,9 @@ import contextlib
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import Select, and_, delete, func, or_, select
+from sqlalchemy import Select, and_, delete, exists, func, or_, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from maskloop.store.job_types import Heartbeat, Job, JobKind, JobStatus, NewEvent
 from maskloop.store.sessions import Sessions
@@ -189,9 +189,17 @@ class JobBook:
         """Return jobs that nobody works on though their time has come, oldest first."""
         with self._sessions.read() as session:
             at = self._sessions.clock(session)
+            other = aliased(JobRow)
+            goes_on = exists().where(
+                JobRow.kind != JobKind.EVENT,
+                other.kind == JobRow.kind,
+                other.project_id == JobRow.project_id,
+                other.status == JobStatus.RUNNING,
+            )
             query = select(JobRow).where(
                 or_(
-                    and_(JobRow.status == JobStatus.WAITING, JobRow.due_at <= at),
+                    # One whose turn comes when another ends is queued then.
+                    and_(JobRow.status == JobStatus.WAITING, JobRow.due_at <= at, ~goes_on),
                     and_(JobRow.status == JobStatus.RUNNING, JobRow.lease_until < at),
                 )
             )

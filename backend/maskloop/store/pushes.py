@@ -52,6 +52,16 @@ class PushLog:
             )
             return {task_id: prediction_id for task_id, prediction_id in rows}
 
+    def has_any(self, project_id: int, model_version: str) -> bool:
+        """Return whether a prediction of a version has arrived."""
+        query = select(PushedRow.pushed_id).where(
+            PushedRow.project_id == project_id,
+            PushedRow.model_version == model_version,
+            PushedRow.prediction_id.is_not(None),
+        )
+        with self._sessions.read() as session:
+            return session.scalar(query.limit(1)) is not None
+
     def forget(self, project_id: int, task_ids: Sequence[int]) -> None:
         """Forget what was sent for tasks that are gone."""
         with self._sessions.write() as session:

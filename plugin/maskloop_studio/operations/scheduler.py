@@ -56,6 +56,9 @@ def _sweep_on(services: Services, stop: threading.Event) -> None:
             if time.monotonic() >= prune_at:
                 services.store.jobs.prune(now() - KEEP)
                 prune_at = time.monotonic() + PRUNE_S
-        except MaskloopError as exc:
+        except Exception as exc:
+            # Whatever it was: without sweeps nothing that is lost comes back.
             log_action(logger, "sweep failed", level=logging.WARNING, error=exc)
+            if not isinstance(exc, MaskloopError):
+                logger.exception("sweep")
         stop.wait(SWEEP_S)

@@ -161,18 +161,20 @@ class Supervisor:
         return self.log_dir / f"{role}.log"
 
     def _wait_for_server(self, timeout_s: float) -> None:
-        server = self._children["server"].process
+        server = self._children["server"]
         deadline = time.monotonic() + timeout_s
         own = self.settings.model_copy(update={"host": self.host, "port": self.port})
-        while time.monotonic() < deadline and server.poll() is None:
+        # One that a signal ended is started again; one that ended by itself has said why.
+        while time.monotonic() < deadline and (server.process.poll() or -1) < 0:
             with contextlib.suppress(ResourceError):
                 check_health(own)
                 return
+            self.watch()
             time.sleep(0.1)
         self.stop()
         raise ResourceError(
             f"server at {self.url}",
             expected=f"an answer within {timeout_s:.0f} s",
-            got="it ended" if server.poll() is not None else "silence",
+            got="it ended" if server.process.poll() is not None else "silence",
             remedy=f"read {self._log_path('server')}",
         )

@@ -72,6 +72,15 @@ def test_want_while_one_runs_makes_exactly_one_more(store):
     assert store.jobs.claim(second, "you")
 
 
+def test_due_one_whose_kind_and_project_runs_already_is_left_out(store):
+    first = store.jobs.want(TRAINING, 1)
+    store.jobs.claim(first, "me")
+    second, other = store.jobs.want(TRAINING, 1), store.jobs.want(TRAINING, 2)
+    assert [job.job_id for job in store.jobs.due()] == [other]
+    store.jobs.finish(first, "me")
+    assert [job.job_id for job in store.jobs.due()] == [second, other]
+
+
 def test_want_by_many_at_once_makes_one(database_url):
     stores = [Store(database_url) for _ in range(4)]
     assert len(set(_at_once(lambda index: stores[index].jobs.want(TRAINING, 1)))) == 1

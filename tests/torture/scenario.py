@@ -1,0 +1,307 @@
+"""One run: people work, parts are killed, all comes to rest, and both sides are compared."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+from PIL import Image
+
+from maskloop.store.database import Store
+from maskloop.synthetic.shapes import SHAPE_CLASSES, make_image
+from maskloop_studio.client import StudioClient
+from maskloop_studio.demo.material import DemoImage, demo_label_config
+from maskloop_studio.demo.studio import RealStudio
+from maskloop_studio.label_config import parse_label_config
+from maskloop_studio.services import Services
+from maskloop_studio.training import model_name
+
+from . import reading, verdict
+from .annotators import Annotator, Desk
+from .killer import Ground, Killer, plan_strikes
+from .loop import Loop
+from .processes import VICTIMS
+from .studio_view import StudioApi, StudioView
+
+SIZE_HW = (64, 64)
+IMAGES = 6
+FIRST_SEED = 910_000
+FIRST_TASKS = 12
+CALM_SAMPLES = 6  # in a row, half a second apart, before the loop counts as being at rest
+SAMPLE_S = 0.5
+
+
+def _nothing() -> None:
+    """Nothing else has to be watched."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run does."""
+
+    seed: int
+    kills: int
+    people: int = 3
+    pace_s: float = 0.5  # what one of them thinks between two deeds
+    strike_s: float = 2.0  # between two kills
+    victims: Sequence[str] = VICTIMS  # of the loop
+    patience_s: float = 180.0  # for the loop to come to rest
+    variables: Mapping[str, str] = field(default_factory=dict)  # of the loop
+    outside: Mapping[str, Callable[[], bool]] = field(
+        default_factory=dict
+    )  # other victims -> what kills them
+    watch: Callable[[], None] = _nothing  # to be called again and again, from the main thread
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What came of it."""
+
+    seed: int
+    home: Path
+    kills: Counter[str]
+    pauses: Counter[str]
+    missed: Counter[str]
+    deeds: Counter[str]
+    refused: Counter[str]
+    own_ends: list[str]
+    starts: Counter[str]
+    figures: dict[str, object]
+    verdict: verdict.Verdict
+    seconds: dict[str, float]
+
+
+class Run:
+    """One run in progress; everything that needs the main thread happens in `go`."""
+
+    def __init__(self, plan: Plan, studio: RealStudio, home: Path, say: Callable[[str], None]) -> None:
+        self._plan = plan
+        self._studio = studio
+        self._print = say
+        self._begun = time.monotonic()
+        self._seconds: dict[str, float] = {}
+        variables = {
+            "LABEL_STUDIO_URL": studio.url,
+            "LABEL_STUDIO_API_KEY": studio.token,
+            "MASKLOOP_TRAIN_STEPS": "6",
+            "MASKLOOP_TRAIN_AFTER": "6",
+            # Promoted on a whim: it is renewals that are wanted, not good models.
+            "MASKLOOP_GATE_CONFIDENCE": "0.5",
+            "MASKLOOP_GATE_CLASS_DROP": "1.0",
+            "MASKLOOP_GATE_SLOWDOWN": "1000",
+            "MASKLOOP_SYNC_MINUTES": "600",  # what the webhooks alone bring is counted first
+            **plan.variables,
+        }
+        self.loop = Loop(home, variables)
+
+    def go(self) -> Outcome:
+        """Do all of it and return what came of it; the loop is ended whatever happens."""
+        try:
+            return self._go()
+        finally:
+            self.loop.stop()
+
+    def _go(self) -> Outcome:
+        with self._timed("set up"):
+            project_id, desk = self._set_up()
+        with self._timed("under fire"):
+            killer, people = self._under_fire(desk)
+        settings = self.loop.settings()
+        with contextlib.ExitStack() as stack:
+            store = stack.enter_context(contextlib.closing(Store(settings.resolved_database_url)))
+            services = stack.enter_context(contextlib.closing(Services(settings)))
+            api = stack.enter_context(StudioApi(self._studio.url, self._studio.token))
+            found = verdict.Verdict()
+            with self._timed("to rest"):
+                found.add("open work", self._come_to_rest(store))
+            view = api.view(project_id)
+            alone = verdict.differences(view.said, reading.read_said(store, project_id))
+            with self._timed("sync"):
+                found.add("sync", self._sync(project_id))
+                found.add("open work after sync", self._come_to_rest(store))
+            view = api.view(project_id)
+            self._compare(found, view, store, services, project_id, desk)
+            figures = self._figures(store, services, project_id, view, alone)
+        with self._timed("end"):
+            found.add("did not end by SIGTERM", self.loop.stop())
+        return Outcome(
+            seed=self._plan.seed,
+            home=self.loop.home,
+            kills=killer.kills,
+            pauses=killer.pauses,
+            missed=killer.missed,
+            deeds=sum((person.deeds for person in people), Counter()),
+            refused=sum((person.refused for person in people), Counter()),
+            own_ends=self.loop.own_ends,
+            starts=self.loop.starts,
+            figures=figures,
+            verdict=found,
+            seconds=self._seconds,
+        )
+
+    def _set_up(self) -> tuple[int, Desk]:
+        self._watch()
+        client = StudioClient(self._studio.url, self._studio.token)
+        label_config = demo_label_config(SHAPE_CLASSES)
+        project = client.create_project(f"torture {self._plan.seed}", label_config)
+        images = {
+            client.upload_image(project.id, image.name, image.data): image
+            for image in map(_make_image, range(FIRST_SEED, FIRST_SEED + IMAGES))
+        }
+        uris = list(itertools.islice(itertools.cycle(images), FIRST_TASKS))
+        tasks = client.import_tasks(project.id, [{"data": {"image": uri}} for uri in uris])
+        self._until(self._answers, "an answer from the server", patience_s=60.0)
+        self._say(self.loop.run("connect", str(project.id)).strip())
+        (backend,) = client.backends(project.id)
+        desk = Desk(project.id, backend.id, images, parse_label_config(label_config))
+        desk.add_tasks(dict(zip(tasks, uris, strict=True)))
+        client.close()
+        return project.id, desk
+
+    def _under_fire(self, desk: Desk) -> tuple[Killer, list[Annotator]]:
+        plan = self._plan
+        people = [
+            Annotator(number, desk, self._studio.url, self._studio.token, seed=plan.seed, mean_s=plan.pace_s)
+            for number in range(plan.people)
+        ]
+        ground = Ground(parts=self.loop.parts, send=self.loop.send, outside=plan.outside, say=self._say)
+        victims = [*plan.victims, *plan.outside]
+        strikes = plan_strikes(plan.seed, plan.kills, mean_s=plan.strike_s, victims=victims)
+        killer = Killer(strikes, ground, seed=plan.seed)
+        for thread in (*people, killer):
+            thread.start()
+        try:
+            while killer.is_alive():
+                self._watch()
+                time.sleep(0.1)
+        finally:
+            for person in people:
+                person.stop()
+            killer.stop()
+        for person in people:
+            while person.is_alive():
+                self._watch()
+                person.join(0.1)
+            if person.broken is not None:
+                raise person.broken
+        return killer, people
+
+    def _come_to_rest(self, store: Store) -> list[str]:
+        """Wait until nothing is left to do; return what is left when patience ends."""
+        deadline = time.monotonic() + self._plan.patience_s
+        calm = 0
+        left: Counter[str] = Counter()
+        while calm < CALM_SAMPLES and time.monotonic() < deadline:
+            self._watch()
+            before, left = left, reading.read_open(store)
+            if left != before:
+                self._say(f"open: {dict(left) or 'nothing'}")
+            calm = 0 if left or not self.loop.is_whole() else calm + 1
+            time.sleep(SAMPLE_S)
+        if calm >= CALM_SAMPLES:
+            return []
+        missing = "" if self.loop.is_whole() else "; not all parts live"
+        return [f"{count} {name}{missing}" for name, count in left.items()] or [f"never at rest{missing}"]
+
+    def _sync(self, project_id: int) -> list[str]:
+        try:
+            self._say(self.loop.run("sync", str(project_id)).strip())
+        except AssertionError as exc:
+            return [str(exc)]
+        return []
+
+    def _compare(
+        self,
+        found: verdict.Verdict,
+        view: StudioView,
+        store: Store,
+        services: Services,
+        project_id: int,
+        desk: Desk,
+    ) -> None:
+        name = model_name(project_id)
+        for kind, faults in verdict.differences(view.said, reading.read_said(store, project_id)).items():
+            found.add(kind, faults)
+        corrections = reading.read_corrections(store, project_id)
+        found.add("masks", verdict.mask_faults(view.said, corrections, desk.config))
+        champion = services.registry.champion(name)
+        for kind, faults in verdict.prediction_faults(view, champion.tag if champion else "").items():
+            found.add(kind, faults)
+        versions = [version.tag for version in services.registry.versions(name)]
+        found.add("trainings", verdict.training_faults(store.trainings.of(project_id), versions))
+        found.add("dead letters", reading.read_dead(store))
+        found.add("files", list(verdict.file_faults(self.loop.home)))
+        found.add("models", list(verdict.model_faults(services.registry, name)))
+        supervisor = [end for end in self.loop.own_ends if end.startswith("up,")]
+        found.add("supervisor ended by itself", supervisor)
+
+    def _figures(
+        self,
+        store: Store,
+        services: Services,
+        project_id: int,
+        view: StudioView,
+        alone: Mapping[str, list[str]],
+    ) -> dict[str, object]:
+        trainings = store.trainings.of(project_id)
+        missed = sum(len(alone[kind]) for kind in ("lost", "out of date", "left behind"))
+        return {
+            **reading.count_effort(store),
+            "jobs": dict(reading.count_jobs(store)),
+            "annotations": len(view.said),
+            "of them skipped": sum(row.state == "skipped" for row in view.said.values()),
+            "right before the sync": len(view.said) - len(alone["lost"]) - len(alone["out of date"]),
+            "repaired by the sync": missed,
+            "workers ended by themselves": len(self.loop.own_ends),
+            "tasks": len(view.predictions),
+            "predictions": sum(map(len, view.predictions.values())),
+            "trainings": len(trainings),
+            "promoted": sum(bool((row.outcome or {}).get("promoted")) for row in trainings),
+            "files left by killed writers": len(list((self.loop.home / "images" / "new").glob("*"))),
+            "training folders left": len(list((self.loop.home / "runs").glob("*"))),
+            "versions": len(services.registry.versions(model_name(project_id))),
+        }
+
+    def _watch(self) -> None:
+        self._plan.watch()
+        self.loop.watch()
+
+    def _say(self, text: str) -> None:
+        self._print(f"{time.monotonic() - self._begun:7.1f} s  {text}")
+
+    def _answers(self) -> bool:
+        self._watch()
+        with contextlib.suppress(httpx.HTTPError):
+            url = f"http://127.0.0.1:{self.loop.port}/health"
+            return httpx.get(url, timeout=1.0, trust_env=False).is_success
+        return False
+
+    def _until(self, reached: Callable[[], bool], what: str, *, patience_s: float) -> None:
+        deadline = time.monotonic() + patience_s
+        while not reached():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"no {what} in {patience_s:g} s; see {self.loop.log_dir}")
+            time.sleep(SAMPLE_S)
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        begun = time.monotonic()
+        self._say(f"--- {name}")
+        yield
+        self._seconds[name] = round(time.monotonic() - begun, 1)
+
+
+def _make_image(seed: int) -> DemoImage:
+    made = make_image(seed, size_hw=SIZE_HW, domain="shifted")
+    buffer = io.BytesIO()
+    Image.fromarray(made.image_hwc).save(buffer, format="PNG")
+    return DemoImage(
+        name=f"torture-{seed}.png", data=buffer.getvalue(), segments=made.segments, size_hw=SIZE_HW
+    )

@@ -1,0 +1,108 @@
+"""What Label Studio says, read through its API without the code under test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+PAGE_SIZE = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """One annotation, as either side has it."""
+
+    annotation_id: int
+    task_id: int
+    updated_at: datetime
+    state: str  # submitted or skipped
+    result: str  # the regions, as canonical JSON
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudioView:
+    """A project, as Label Studio has it."""
+
+    said: Mapping[int, Said]  # by annotation
+    predictions: Mapping[int, Sequence[str]]  # task -> the versions of its predictions, one entry each
+    unlabelled: frozenset[int]  # tasks without a submitted or skipped annotation
+    shown_version: str  # of predictions
+
+
+class StudioApi:
+    """Label Studio's API, for what the client under test has no method for; for one thread."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._http = httpx.Client(
+            base_url=url, headers={"Authorization": f"Token {token}"}, timeout=60.0, trust_env=False
+        )
+
+    def __enter__(self) -> StudioApi:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def call(self, method: str, path: str, body: object = None, **params: Any) -> Any:
+        """Return the answer's JSON; None where it has none.
+
+        Raises:
+            httpx.HTTPError: no answer, or an error.
+        """
+        answer = self._http.request(method, path, json=body, params=params)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+    def act(self, project_id: int, action: str, task_ids: Sequence[int]) -> None:
+        """Do one of the Data Manager's actions on tasks."""
+        chosen = {"selectedItems": {"all": False, "included": list(task_ids)}}
+        self.call("POST", "/api/dm/actions", chosen, id=action, project=project_id)
+
+    def tasks(self, project_id: int) -> Iterator[dict[str, Any]]:
+        """Yield a project's tasks with all annotations, skipped ones too, and all predictions."""
+        page = 1
+        while True:
+            answer = self.call(
+                "GET", "/api/tasks", project=project_id, page=page, page_size=PAGE_SIZE, fields="all"
+            )
+            yield from answer["tasks"]
+            if len(answer["tasks"]) < PAGE_SIZE:
+                return
+            page += 1
+
+    def view(self, project_id: int) -> StudioView:
+        """Return all that is to be compared."""
+        said: dict[int, Said] = {}
+        predictions: dict[int, list[str]] = {}
+        unlabelled = set()
+        for task in self.tasks(project_id):
+            predictions[task["id"]] = [str(row["model_version"]) for row in task["predictions"]]
+            if not task["is_labeled"] and not task["annotations"]:
+                unlabelled.add(int(task["id"]))
+            for row in task["annotations"]:
+                # The list cuts long regions short; the annotation itself has them whole.
+                whole = self.call("GET", f"/api/annotations/{row['id']}/")
+                said[whole["id"]] = Said(
+                    annotation_id=whole["id"],
+                    task_id=task["id"],
+                    updated_at=datetime.fromisoformat(whole["updated_at"]),
+                    state="skipped" if whole["was_cancelled"] else "submitted",
+                    result=canonical(whole["result"]),
+                )
+        shown = str(self.call("GET", f"/api/projects/{project_id}/")["model_version"] or "")
+        return StudioView(
+            said=said, predictions=predictions, unlabelled=frozenset(unlabelled), shown_version=shown
+        )
+
+
+def canonical(result: object) -> str:
+    """Return regions as JSON that is the same for the same regions."""
+    return json.dumps(result, sort_keys=True, separators=(",", ":"))
