@@ -240,4 +240,11 @@ def _train_when_due(project_id: int, services: Services) -> None:
         project_id, split="train", after_version=store.trainings.trained_through(project_id)
     )
     if new >= settings.train_after:
-        request(JobKind.TRAINING, project_id, f"{new} new corrections", store=store, queue=services.queue)
+        request(
+            JobKind.TRAINING,
+            project_id,
+            f"{new} new corrections",
+            store=store,
+            queue=services.queue,
+            quiet_s=settings.train_quiet_s,
+        )

@@ -50,9 +50,21 @@ def queue_or_wait(queue: JobQueue, job: JobSpec) -> bool:
         return False
 
 
-def request(kind: JobKind, project_id: int, reason: str, *, store: Store, queue: JobQueue) -> int:
-    """Ask for a job of a project; one that waits already serves the new wish too. Return its number."""
-    job_id = store.jobs.want(kind, project_id, reason)
+def request(
+    kind: JobKind, project_id: int, reason: str, *, store: Store, queue: JobQueue, quiet_s: float = 0
+) -> int:
+    """Ask for a job of a project; one that waits already serves the new wish too. Return its number.
+
+    Args:
+        kind: what is to be done.
+        project_id: Label Studio's number.
+        reason: why; shown in lists.
+        store: keeps the wish.
+        queue: carries it.
+        quiet_s: begin when no such wish came for as long; the scheduler queues it then.
+    """
+    job_id = store.jobs.want(kind, project_id, reason, quiet_s=quiet_s)
     log_action(logger, "job wanted", job_id=f"{kind.value}-{job_id}", project_id=project_id, reason=reason)
-    queue_or_wait(queue, job_spec(kind, job_id))
+    if not quiet_s:
+        queue_or_wait(queue, job_spec(kind, job_id))
     return job_id

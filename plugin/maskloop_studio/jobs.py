@@ -17,7 +17,7 @@ from maskloop_studio.services import Services, process_services
 if TYPE_CHECKING:
     pass
 
-__all__ = ["run", "sweep", "want_syncs", "work_on"]
+__all__ = ["run", "sweep", "want_syncs", "want_training", "work_on"]
 
 logger = logging.getLogger(__name__)
 FULL_SYNC_EVERY = timedelta(days=1)
@@ -62,6 +62,18 @@ def want_syncs() -> None:
         request(JobKind.SYNC, project_id, "schedule", store=services.store, queue=services.queue)
 
 
+def want_training(project_id: int) -> None:
+    """Ask for a training of a project that has new corrections (RQ's cron calls this)."""
+    services = process_services()
+    store = services.store
+    new = store.corrections.count(
+        project_id, split="train", after_version=store.trainings.trained_through(project_id)
+    )
+    if new:
+        reason = f"schedule, {new} new corrections"
+        request(JobKind.TRAINING, project_id, reason, store=store, queue=services.queue)
+
+
 def _queue_next(job_id: int, services: Services) -> None:
     """Queue what waited for this job to end: of each kind and project only one runs."""
     ended = services.store.jobs.get(job_id)
@@ -87,9 +99,12 @@ def _renew(job: Job, control: JobControl, services: Services) -> dict[str, objec
 
 
 def _train(job: Job, control: JobControl, services: Services) -> dict[str, object]:
+    from maskloop_studio.promotion import prune_after_training
     from maskloop_studio.training import train_project
 
-    return train_project(job, control, services)
+    outcome = train_project(job, control, services)
+    prune_after_training(job.project_id, services)
+    return outcome
 
 
 def _sync(job: Job, control: JobControl, services: Services) -> dict[str, object]:

@@ -23,6 +23,7 @@ from maskloop.store.jobs import JobKind, JobStatus, NewEvent
 from maskloop_studio import jobs
 from maskloop_studio.cli import app
 from maskloop_studio.job_specs import job_spec, request
+from maskloop_studio.operations.scheduler import schedules
 
 
 @pytest.fixture
@@ -149,7 +150,7 @@ def test_schedule_puts_its_job_on_the_queue_as_json(services, connection):
     stop = threading.Event()
     services.store.projects.save(7, "<View/>")
     schedule = Schedule(name="sync", function="maskloop_studio.jobs.want_syncs", every_s=3600)
-    clock = threading.Thread(target=run_cron, args=(connection, [schedule], stop))
+    clock = threading.Thread(target=run_cron, args=(connection, lambda: [schedule], stop))
     clock.start()
     try:
         _until(lambda: services.queue.lengths()["intake"] == 1)
@@ -168,7 +169,7 @@ def test_schedule_queue_away_is_waited_for(services, broker, connection, setting
     broker.stop()
     stop = threading.Event()
     schedule = Schedule(name="sync", function="maskloop_studio.jobs.want_syncs", every_s=3600)
-    clock = threading.Thread(target=run_cron, args=(connection, [schedule], stop))
+    clock = threading.Thread(target=run_cron, args=(connection, lambda: [schedule], stop))
     clock.start()
     again = EmbeddedBroker(settings)
     try:
@@ -228,3 +229,20 @@ def _until(reached, timeout_s=10.0):
     while not reached():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
+
+
+def test_schedules_follow_projects_and_their_options(services):
+    assert [schedule.name for schedule in schedules(services)] == ["sync"]
+    for project_id in (7, 8):
+        services.store.projects.save(project_id, "<View/>")
+    services.store.projects.set_options(7, {"train_cron": "0 3 * * *"})
+    assert [(schedule.name, schedule.cron) for schedule in schedules(services)[1:]] == [
+        ("training-7", "0 3 * * *")
+    ]
+    services.settings = services.settings.model_copy(update={"train_cron": "0 4 * * *"})
+    assert [schedule.cron for schedule in schedules(services)[1:]] == ["0 3 * * *", "0 4 * * *"]
+
+
+def test_want_training_without_new_corrections_asks_for_none(services):
+    jobs.want_training(7)
+    assert services.store.trainings.of(7) == ()

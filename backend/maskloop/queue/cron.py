@@ -5,21 +5,24 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from croniter import croniter
 from redis import Redis
 from redis.exceptions import RedisError
 from rq.cron import CronJob, CronScheduler
 
-from maskloop.errors import QueueError
+from maskloop.errors import QueueError, StoreError
 from maskloop.log import log_action
 from maskloop.queue.jobs import JobSpec, QueueName, RqQueue
 
-__all__ = ["Schedule", "run_cron"]
+__all__ = ["Schedule", "check_cron_line", "run_cron"]
 
 logger = logging.getLogger(__name__)
 TICK_S = 1.0
+READ_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,46 +30,84 @@ class Schedule:
     """Something that happens again and again."""
 
     name: str
-    function: str  # dotted name; called without arguments by an intake worker
+    function: str  # dotted name; called by an intake worker
+    arguments: Mapping[str, int | str] = field(default_factory=dict)
     every_s: int | None = None  # seconds; or
     cron: str | None = None  # a cron line, in local time
+
+
+def check_cron_line(line: str) -> None:
+    """Raise where a cron line says nothing that the clock can keep.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not croniter.is_valid(line):
+        raise ValueError(f"expected a cron line such as '0 3 * * *', got {line[:80]!r}")
 
 
 class _JsonCronJob(CronJob):
     """RQ's cron job, put on the queue as JSON, and not while the last one still waits or runs."""
 
+    def __init__(self, schedule: Schedule) -> None:
+        super().__init__(
+            queue_name=QueueName.INTAKE.value,
+            func_name=schedule.function,
+            kwargs=dict(schedule.arguments),
+            interval=schedule.every_s,
+            cron=schedule.cron,
+            name=schedule.name,
+        )
+        self.schedule = schedule
+
     def enqueue(self, connection: Redis) -> None:  # type: ignore[override]
         RqQueue(connection).enqueue(
-            JobSpec(queue=QueueName(self.queue_name), function=self.func_name, job_id=f"schedule-{self.name}")
+            JobSpec(
+                queue=QueueName(self.queue_name),
+                function=self.func_name,
+                job_id=f"schedule-{self.name}",
+                arguments=self.schedule.arguments,
+            )
         )
 
 
-def run_cron(connection: Redis, schedules: Sequence[Schedule], stop: threading.Event) -> None:
-    """Keep schedules until told to stop; a queue that is away is waited for."""
+def run_cron(
+    connection: Redis, read_schedules: Callable[[], Sequence[Schedule]], stop: threading.Event
+) -> None:
+    """Keep schedules until told to stop; a queue or database that is away is waited for.
+
+    Args:
+        connection: the queue's server.
+        read_schedules: what they are now; asked every half minute.
+        stop: set it to end.
+    """
     scheduler = CronScheduler(connection, logging_level=logging.WARNING)
-    scheduler.get_jobs().extend(_cron_job(schedule) for schedule in schedules)
+    read_at = 0.0
     known = False  # to the queue: a Redis that lost its data must be told again
     while not stop.is_set():
         try:
+            if time.monotonic() >= read_at:
+                _follow(scheduler, read_schedules())
+                read_at = time.monotonic() + READ_S
             if not known:
                 scheduler.register_birth()
                 known = True
             if scheduler.enqueue_jobs():
                 scheduler.save()
             scheduler.heartbeat()
-        except (RedisError, QueueError) as exc:
+        except (RedisError, QueueError, StoreError) as exc:
             known = False
-            log_action(logger, "schedules wait for the queue", level=logging.WARNING, error=exc)
+            log_action(logger, "schedules wait", level=logging.WARNING, error=exc)
         stop.wait(TICK_S)
     with contextlib.suppress(RedisError):
         scheduler.register_death()
 
 
-def _cron_job(schedule: Schedule) -> CronJob:
-    return _JsonCronJob(
-        queue_name=QueueName.INTAKE.value,
-        func_name=schedule.function,
-        interval=schedule.every_s,
-        cron=schedule.cron,
-        name=schedule.name,
-    )
+def _follow(scheduler: CronScheduler, schedules: Sequence[Schedule]) -> None:
+    """Keep the clocks of schedules that stay; begin and end those that come and go."""
+    jobs = scheduler.get_jobs()
+    running = [job for job in jobs if isinstance(job, _JsonCronJob)]
+    jobs[:] = [
+        next((job for job in running if job.schedule == schedule), None) or _JsonCronJob(schedule)
+        for schedule in schedules
+    ]

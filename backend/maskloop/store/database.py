@@ -8,6 +8,7 @@ from maskloop.store.jobs import JobBook
 from maskloop.store.projects import ProjectBook
 from maskloop.store.pushes import PushLog
 from maskloop.store.sessions import Sessions
+from maskloop.store.shadows import ShadowBook
 from maskloop.store.trainings import TrainingBook
 
 __all__ = ["Store"]
@@ -31,6 +32,7 @@ class Store:
         self.corrections = CorrectionBook(self._sessions)
         self.trainings = TrainingBook(self._sessions, self.jobs)
         self.pushes = PushLog(self._sessions)
+        self.shadows = ShadowBook(self._sessions)
 
     def close(self) -> None:
         """Give all connections back."""

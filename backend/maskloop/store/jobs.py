@@ -37,6 +37,7 @@ MAX_TRANSIENT_ATTEMPTS = 100  # that failed because something did not answer
 MAX_LAPSES = 25  # a job that kills its worker each time must not go round for ever
 FIRST_RETRY_S = 2.0
 MAX_RETRY_S = 300.0
+MOST_QUIETS = 10  # times the quiet that a job may be put off in all
 KEY_BATCH = 500  # keys asked about at once
 
 
@@ -67,11 +68,20 @@ class JobBook:
             session.add_all([row for row in rows if row is not None])
         return [None if row is None else row.job_id for row in rows]
 
-    def want(self, kind: JobKind, project_id: int, reason: str = "") -> int:
-        """Ask for a job; return its number, or that of one that waits already and serves this wish too."""
+    def want(self, kind: JobKind, project_id: int, reason: str = "", *, quiet_s: float = 0) -> int:
+        """Ask for a job; return its number, or that of one that waits already and serves this wish too.
+
+        Args:
+            kind: what is to be done.
+            project_id: for which project.
+            reason: why; shown in lists.
+            quiet_s: begin only when no such wish came for as long, or after ten times as long in all. A wish
+                without it has no time to wait, nor has the job that serves it.
+        """
         while True:
             waiting = self._waiting(kind, project_id)
             if waiting is not None:
+                self._put_off(waiting, quiet_s)
                 return waiting
             with contextlib.suppress(IntegrityError):  # somebody else asked between the two
                 with self._sessions.write() as session:
@@ -81,11 +91,23 @@ class JobBook:
                         project_id=project_id,
                         action=reason,
                         subject_ids=[],
-                        due_at=at,
+                        due_at=at + timedelta(seconds=quiet_s),
                         created_at=at,
                     )
                     session.add(row)
                 return row.job_id
+
+    def _put_off(self, job_id: int, quiet_s: float) -> None:
+        with self._sessions.write() as session:
+            row = session.get(JobRow, job_id, with_for_update=True)
+            if row is None or row.status != JobStatus.WAITING or row.attempts:
+                return
+            at = self._sessions.clock(session)
+            latest = row.created_at + timedelta(seconds=MOST_QUIETS * quiet_s)
+            if quiet_s == 0:
+                row.due_at = min(row.due_at, at)
+            elif row.due_at > at:  # else it has waited long enough, or nobody wanted it to wait
+                row.due_at = min(at + timedelta(seconds=quiet_s), max(latest, row.due_at))
 
     # working
 

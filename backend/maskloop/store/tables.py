@@ -19,6 +19,7 @@ __all__ = [
     "ProjectRow",
     "PushedRow",
     "SecretRow",
+    "ShadowRow",
     "TrainingRow",
     "UtcDateTime",
     "VersionRow",
@@ -202,6 +203,19 @@ class PushedRow(Base):
     task_id: Mapped[int] = mapped_column(BigInteger)
     model_version: Mapped[str]
     prediction_id: Mapped[int | None] = mapped_column(BigInteger)  # None: whether it arrived is not known yet
+
+
+class ShadowRow(Base):
+    """How a version that predicts beside the champion compares with it."""
+
+    __tablename__ = "shadow_counts"
+
+    project_id: Mapped[int] = mapped_column(RowNumber, primary_key=True, autoincrement=False)
+    champion: Mapped[str] = mapped_column(primary_key=True)  # tags
+    shadow: Mapped[str] = mapped_column(primary_key=True)
+    images: Mapped[int]  # predicted by both
+    differing: Mapped[int]  # of them, where they said something else
+    agreement: Mapped[float] = mapped_column(Float)  # sum over the images, each 0..1
 
 
 class SecretRow(Base):

@@ -18,7 +18,8 @@ STATUSES = {
     JobStatus.RUNNING: "running",
     JobStatus.DONE: "finished",
 }
-COUNTED = (JobStatus.RUNNING, JobStatus.WAITING, JobStatus.DONE)
+# Also one that failed: the next correction alone will not mend it.
+COUNTED = (JobStatus.RUNNING, JobStatus.WAITING, JobStatus.DONE, JobStatus.DEAD)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,7 @@ class TrainingBook:
         return tuple(_training(job) for job in found)
 
     def trained_through(self, project_id: int) -> int:
-        """Return the newest version that a training has seen which did not fail."""
+        """Return the newest version that a training has seen, one that was given up by hand left out."""
         with self._sessions.read() as session:
             return (
                 session.scalar(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -35,16 +36,34 @@ def run_scheduler(services: Services, connection: Redis, stop: threading.Event) 
     sweeper = threading.Thread(target=_sweep_on, args=(services, stop), name="sweeper")
     sweeper.start()
     try:
-        run_cron(connection, schedules(services), stop)
+        run_cron(connection, functools.partial(schedules, services), stop)
     finally:
         stop.set()
         sweeper.join()
 
 
 def schedules(services: Services) -> tuple[Schedule, ...]:
-    """Return what the clock brings."""
-    every_s = 60 * services.settings.sync_minutes
-    return (Schedule(name="sync", function="maskloop_studio.jobs.want_syncs", every_s=every_s),)
+    """Return what the clock brings now: projects come and go, and change their minds.
+
+    Raises:
+        StoreError: the database does not answer.
+    """
+    projects, settings = services.store.projects, services.settings
+    found = [
+        Schedule(name="sync", function="maskloop_studio.jobs.want_syncs", every_s=60 * settings.sync_minutes)
+    ]
+    for project_id in projects.ids():
+        line = projects.options(project_id).get("train_cron") or settings.train_cron
+        if line:
+            found.append(
+                Schedule(
+                    name=f"training-{project_id}",
+                    function="maskloop_studio.jobs.want_training",
+                    arguments={"project_id": project_id},
+                    cron=str(line),
+                )
+            )
+    return tuple(found)
 
 
 def _sweep_on(services: Services, stop: threading.Event) -> None:

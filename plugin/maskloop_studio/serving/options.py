@@ -6,10 +6,11 @@ import dataclasses
 import logging
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from maskloop.errors import LabelConfigError
 from maskloop.log import log_action
+from maskloop.queue.cron import check_cron_line
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.types import Prediction, SegmentationTask
 from maskloop_studio.label_config import LabelConfig, LabelMap, map_labels
@@ -37,6 +38,14 @@ class ProjectOptions(BaseModel):
     label_thresholds: OfLabel = Field(default_factory=dict, max_length=1000)  # class -> least score
     label_mask_thresholds: OfLabel = Field(default_factory=dict, max_length=1000)
     label_overlap_thresholds: OfLabel = Field(default_factory=dict, max_length=1000)
+    train_cron: str | None = Field(None, max_length=200)  # a cron line; wins over the settings'
+
+    @field_validator("train_cron")
+    @classmethod
+    def _is_cron_line(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_cron_line(value)
+        return value
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

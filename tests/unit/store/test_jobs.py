@@ -234,13 +234,37 @@ def test_training_progress_and_outcome_come_back(store):
     assert training.reason == "button"
 
 
-def test_trained_through_failed_training_does_not_count(store):
+def test_trained_through_training_given_up_does_not_count(store):
     number = store.jobs.want(TRAINING, 1)
     store.jobs.claim(number, "me")
     store.trainings.begin(number, 1, through_version=9)
     store.jobs.fail(number, "me", "diverged", retry=False)
-    assert store.trainings.trained_through(1) == 0
     assert store.trainings.get(number).status == "failed"
+    assert store.trainings.trained_through(1) == 9
+    store.jobs.drop(number)
+    assert store.trainings.trained_through(1) == 0
+
+
+def test_want_after_a_quiet_time_is_put_off_by_each_wish(store):
+    number = store.jobs.want(TRAINING, 1, quiet_s=60)
+    first = store.jobs.get(number).due_at
+    assert store.jobs.due() == ()
+    assert store.jobs.want(TRAINING, 1, quiet_s=60) == number
+    assert first < store.jobs.get(number).due_at <= first + timedelta(seconds=60)
+
+
+def test_want_after_a_quiet_time_is_not_put_off_for_ever(store):
+    number = store.jobs.want(TRAINING, 1, quiet_s=0.05)
+    deadline = store.jobs.get(number).created_at + timedelta(seconds=0.5)
+    while now() < deadline - timedelta(seconds=0.1):
+        store.jobs.want(TRAINING, 1, quiet_s=0.05)
+    assert store.jobs.get(number).due_at <= deadline
+
+
+def test_want_at_once_brings_a_put_off_job_forward(store):
+    number = store.jobs.want(TRAINING, 1, quiet_s=60)
+    assert store.jobs.want(TRAINING, 1, "button") == number
+    assert [job.job_id for job in store.jobs.due()] == [number]
 
 
 def test_trainings_get_other_kind_is_none(store):
