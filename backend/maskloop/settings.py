@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
@@ -15,7 +15,7 @@ from pydantic_settings import (
 )
 
 from maskloop.errors import ConfigurationError
-from maskloop.types import AnnotationRule, SegmentationTask
+from maskloop.types import AnnotationRule, PromotionMode, SegmentationTask
 
 __all__ = ["BASE_MODEL", "BASE_ONEFORMER", "Settings", "load_settings"]
 
@@ -120,11 +120,53 @@ class Settings(BaseSettings):
         False, description="also learn from images with rectangles, as if they were masks"
     )
     train_after: int = Field(20, ge=1, description="corrections that start a training")
+    train_quiet_s: float = Field(
+        20.0, ge=0, description="how long no correction may come before a training starts by itself"
+    )
+    train_cron: str | None = Field(
+        None, description="a cron line, local time: when projects with new corrections are trained"
+    )
     holdout_fraction: Fraction = 0.2
-    train_steps: int = Field(200, ge=1)
+    train_steps: int | None = Field(None, ge=1, description="default: chosen from the data's size")
     train_batch: int = Field(4, ge=1)
-    learning_rate: float = Field(4e-4, gt=0)
+    train_minutes: float | None = Field(None, gt=0, description="what a training may take")
+    train_patience: int = Field(4, ge=1, description="validations without a gain that end a training")
+    train_precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    train_processes: int = Field(1, ge=1, description="one a GPU; on a CPU more than one rarely helps")
+    train_balance: bool = Field(True, description="show new corrections and rare classes more often")
+    learning_rate: float | None = Field(None, gt=0, description="at its peak; default: by the model's size")
+    backbone_rate: Fraction | None = Field(
+        None, description="of the rate, for the backbone; 0 freezes it; default: by model and data"
+    )
+    validation_fraction: Fraction = Field(
+        0.1, description="of the training tasks: they say when to stop; 0 for none"
+    )
+    ignore_labels: frozenset[str] = Field(
+        frozenset(), description="labels of areas that are neither learnt nor judged (JSON)"
+    )
+    augment_scale: tuple[float, float] = Field((0.8, 1.25), description="of training views (JSON)")
+    augment_turns: bool = Field(True, description="upside down and by quarter turns; off where up matters")
+    mirror_pairs: tuple[tuple[str, str], ...] | None = Field(
+        None, description="labels that swap in a mirror (JSON); default: those named left and right"
+    )
     promotion_margin: float = Field(0.0, ge=0, description="how much better the challenger has to be")
+    gate_confidence: float = Field(
+        0.9, ge=0.5, lt=1, description="how sure it has to be that the challenger is better by the margin"
+    )
+    gate_class_drop: Fraction = Field(0.1, description="how much of its score any class may lose")
+    class_floors: dict[str, Fraction] = Field(
+        default_factory=dict, description="class -> score that it must not fall below (JSON)"
+    )
+    gate_slowdown: float = Field(
+        0.5, ge=0, description="how much longer an image may take: 0.5 is half as long again"
+    )
+    promotion: PromotionMode = Field(
+        PromotionMode.AUTO, description="what becomes of a model that was judged better"
+    )
+    shadow_share: Fraction = Field(0.1, description="of requests that a shadow model predicts as well")
+    keep_versions: int = Field(
+        10, ge=1, description="newest versions that stay; those that serve or may serve again always do"
+    )
     seed: int = 0
 
     @field_validator("label_studio_url")
