@@ -41,7 +41,8 @@ BROKEN_REGION = {
 @pytest.fixture
 def services(settings, studio):
     changes = {"label_studio_url": studio.url, "label_studio_api_key": SecretStr(studio.token)}
-    made = Services(settings.model_copy(update=changes | {"holdout_fraction": 0.0, "train_after": 2, "train_quiet_s": 0}))
+    changes |= {"holdout_fraction": 0.0, "train_after": 2, "train_quiet_s": 0}
+    made = Services(settings.model_copy(update=changes))
     made.queue = MemoryQueue()
     yield made
     made.close()

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from maskloop.errors import QueueError
 from maskloop.queue.broker import EmbeddedBroker, connect_queue, queue_url
 from maskloop.queue.jobs import JobSpec, MemoryQueue, QueueName, RqQueue
+from maskloop.queue.workers import has_live_worker
 
 
 def _spec(job_id="job-1", function="builtins.print", queue=QueueName.INTAKE, **arguments):
@@ -93,3 +96,38 @@ def _until(reached, timeout_s=10.0):
     while not reached():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
+
+
+def test_broker_killed_while_it_starts_is_started_again(settings, monkeypatch):
+    """A signal is no failure of its own: whoever starts the loop must not end for it."""
+    from maskloop.queue import broker as module
+
+    spawned = []
+
+    def spawn_and_kill_the_first(*args, **options):
+        process = spawn(*args, **options)
+        if not spawned:
+            process.kill()
+            process.wait()
+        spawned.append(process)
+        return process
+
+    spawn = module.spawn
+    monkeypatch.setattr(module, "spawn", spawn_and_kill_the_first)
+    broker = EmbeddedBroker(settings)
+    broker.start()
+    assert len(spawned) == 2
+    broker.stop()
+
+
+def test_worker_told_to_stop_without_a_queue_still_stops(settings, broker, tmp_path):
+    """RQ notes the wish in the queue; one that is away must not undo it."""
+    script = "from maskloop_studio.cli import app; app(['worker', '--queue', 'train'])"
+    places = {"MASKLOOP_HOME": str(settings.home), "MASKLOOP_REDIS_URL": queue_url(settings)}
+    with (tmp_path / "log").open("wb") as log:
+        worker = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, **places}, stderr=log)
+    _until(lambda: has_live_worker(connect_queue(settings)), timeout_s=30)
+    broker.stop()
+    time.sleep(1)
+    worker.terminate()
+    assert worker.wait(30) in (0, -signal.SIGTERM)

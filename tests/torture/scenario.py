@@ -36,6 +36,7 @@ FIRST_SEED = 910_000
 FIRST_TASKS = 12
 CALM_SAMPLES = 6  # in a row, half a second apart, before the loop counts as being at rest
 SAMPLE_S = 0.5
+SAY_S = 10.0  # between two lines while the loop comes to rest
 
 
 def _nothing() -> None:
@@ -197,12 +198,14 @@ class Run:
         """Wait until nothing is left to do; return what is left when patience ends."""
         deadline = time.monotonic() + self._plan.patience_s
         calm = 0
+        say_at = time.monotonic()
         left: Counter[str] = Counter()
         while calm < CALM_SAMPLES and time.monotonic() < deadline:
             self._watch()
-            before, left = left, reading.read_open(store)
-            if left != before:
+            left = reading.read_open(store)
+            if time.monotonic() >= say_at:
                 self._say(f"open: {dict(left) or 'nothing'}")
+                say_at = time.monotonic() + SAY_S
             calm = 0 if left or not self.loop.is_whole() else calm + 1
             time.sleep(SAMPLE_S)
         if calm >= CALM_SAMPLES:

@@ -70,7 +70,10 @@ class EmbeddedBroker:
         process = self._process = spawn(self._command(), log_path=log_path, cwd=self._data_dir)
         deadline = time.monotonic() + timeout_s
         while not self.is_alive():
-            if process.poll() is not None or time.monotonic() > deadline:
+            if time.monotonic() < deadline and (process.poll() or 0) < 0:
+                # A signal ended it, it did not fail: that may be tried again.
+                process = self._process = spawn(self._command(), log_path=log_path, cwd=self._data_dir)
+            elif process.poll() is not None or time.monotonic() > deadline:
                 process.kill()
                 raise QueueError(
                     "embedded Valkey",

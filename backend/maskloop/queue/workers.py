@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from types import FrameType
 from typing import TypeVar
 
 from redis import Redis
@@ -36,6 +38,28 @@ QUEUE_RETRY_S = 2.0
 TRAINING_NICENESS = 10  # Label Studio waits one second for a webhook, a training has time
 logger = logging.getLogger(__name__)
 Found = TypeVar("Found")
+
+
+class _SteadyStop:
+    """Mixed into RQ's workers, whose SIGTERM writes to the queue: one that is away must not undo it."""
+
+    was_stopped = False
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        self.was_stopped = self._stop_requested = True
+        super().request_stop(signum, frame)  # type: ignore[misc]
+
+    def set_shutdown_requested_date(self) -> None:
+        with contextlib.suppress(RedisError):
+            super().set_shutdown_requested_date()  # type: ignore[misc]
+
+
+class _ForkingWorker(_SteadyStop, Worker):
+    """A process for every job."""
+
+
+class _WarmWorker(_SteadyStop, SimpleWorker):
+    """One process for all jobs."""
 
 
 def keep_working(connection: Redis, queues: Sequence[QueueName]) -> None:
@@ -68,7 +92,8 @@ def run_worker(connection: Redis, queues: Sequence[QueueName]) -> None:
     Raises:
         QueueError: the queue went away.
     """
-    kind = Worker if QueueName.TRAIN in queues else SimpleWorker
+    kind = _ForkingWorker if QueueName.TRAIN in queues else _WarmWorker
+    worker = None
     try:
         worker = kind(
             [name.value for name in queues],
@@ -81,6 +106,8 @@ def run_worker(connection: Redis, queues: Sequence[QueueName]) -> None:
         logging.getLogger("rq.worker").setLevel(logging.WARNING)
         worker.work(logging_level="WARNING")
     except RedisError as exc:
+        if worker is not None and worker.was_stopped:
+            return
         raise QueueError(
             f"worker for {', '.join(queues)}",
             expected="a Redis or Valkey that answers",
