@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -19,6 +20,7 @@ __all__ = [
     "HoldoutMetrics",
     "ModelVersion",
     "Prediction",
+    "PromotionMode",
     "RgbImage",
     "Segment",
     "SegmentationTask",
@@ -42,6 +44,14 @@ class AnnotationRule(StrEnum):
     NEWEST = "newest"  # saved last
     FIRST = "first"  # made first
     GROUND_TRUTH = "ground-truth"  # marked as ground truth, else the newest
+
+
+class PromotionMode(StrEnum):
+    """What becomes of a model that was judged better than the champion."""
+
+    AUTO = "auto"  # it becomes the champion
+    MANUAL = "manual"  # it waits for `maskloop models promote`
+    SHADOW = "shadow"  # it waits, and meanwhile predicts beside the champion, shown to nobody
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -134,12 +144,21 @@ class Correction:
 
 @dataclass(frozen=True, kw_only=True)
 class HoldoutMetrics:
-    """How good a model is on the frozen holdout; each 0..1, higher is better."""
+    """How good a model is on the frozen holdout; 0..1, higher is better, None where it was not judged."""
 
     ap50: float  # COCO mask AP at IoU 0.5
     pq: float  # panoptic quality
     miou: float  # mean IoU over the classes that occur
     images: int  # how many images were judged
+    ap: float | None = None  # COCO mask AP, mean over IoU 0.5 to 0.95
+    ar: float | None = None  # COCO mask recall with 100 objects an image, mean over the same
+    sq: float | None = None  # segmentation quality: mean IoU of matched segments
+    rq: float | None = None  # recognition quality: F1 of matched segments
+    pq_things: float | None = None  # of the classes with instances
+    pq_stuff: float | None = None  # of the classes without
+    boundary_iou: float | None = None  # of the segments' rims, mean over the classes that occur
+    seconds_per_image: float | None = None  # median, from pixels to segments
+    per_class: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)  # class -> numbers
 
 
 @dataclass(frozen=True, kw_only=True)
