@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from maskloop.types import BoolMask
 
-__all__ = ["boundary_iou"]
+__all__ = ["boundary_iou", "inner_rim"]
 
 
 def boundary_iou(first_hw: BoolMask, second_hw: BoolMask, *, width_px: int) -> float:
@@ -41,12 +41,19 @@ def boundary_iou(first_hw: BoolMask, second_hw: BoolMask, *, width_px: int) -> f
         raise ValueError(f"boundary_iou: expected one size, got {first_hw.shape} and {second_hw.shape}")
     if width_px < 1:
         raise ValueError(f"boundary_iou: expected a width of at least 1 px, got {width_px}")
-    first_rim_hw, second_rim_hw = _rim(first_hw, width_px), _rim(second_hw, width_px)
+    first_rim_hw = inner_rim(first_hw, width_px=width_px)
+    second_rim_hw = inner_rim(second_hw, width_px=width_px)
     union = np.count_nonzero(first_rim_hw | second_rim_hw)
     return np.count_nonzero(first_rim_hw & second_rim_hw) / union if union else 1.0
 
 
-def _rim(mask_hw: BoolMask, width_px: int) -> BoolMask:
+def inner_rim(mask_hw: BoolMask, *, width_px: int) -> BoolMask:
+    """Return bool (H, W): the mask's pixels that lie at most `width_px` from a pixel outside it.
+
+    Args:
+        mask_hw: bool (H, W); what lies beyond it is outside.
+        width_px: at least 1.
+    """
     if not mask_hw.size:
         return mask_hw
     side = 2 * min(width_px, max(mask_hw.shape)) + 1  # beyond that nothing is left anyway

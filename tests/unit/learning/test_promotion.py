@@ -1,47 +1,191 @@
+import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from maskloop.learning.promotion import decide
-from maskloop.types import HoldoutMetrics
+from maskloop.learning.judging.bootstrap import confidence_above, resample_weights
+from maskloop.learning.judging.judgement import judge
+from maskloop.learning.promotion import GateRule, decide
+from maskloop.types import Prediction, Segment
 
-CHAMPION = HoldoutMetrics(ap50=0.5, pq=0.4, miou=0.6, images=24)
+SIZE_HW = (20, 40)
 
 
-def shifted(gain, **changes):
-    return replace(CHAMPION, ap50=0.5 + gain, pq=0.4 + gain, miou=0.6 + gain, **changes)
+def box(label, left, width=10):
+    return Segment(mask_hw=np.ones((10, width), bool), offset_yx=(2, left), label=label)
+
+
+def judged(*images, labels=("a", "b"), known=None, seconds=None):
+    """Return a judgement of images that each have the classes of a string; lower case is found, upper missed.
+
+    A class followed by a dot is found with an IoU of 0.8.
+    """
+    predictions, truths = [], []
+    for image in images:
+        places = [letter for letter in image if letter != "."]
+        truths.append(tuple(box(letter.lower(), 12 * place) for place, letter in enumerate(places)))
+        found = []
+        for place, letter in enumerate(places):
+            if letter.islower():
+                found.append(box(letter, 12 * place, 8 if f"{letter}." in image else 10))
+        predictions.append(Prediction(segments=tuple(found), size_hw=SIZE_HW, confidence=1.0))
+    times = None if seconds is None else [seconds] * len(images)
+    return judge(predictions, truths, labels, known=known, seconds=times)
 
 
 @pytest.mark.parametrize(
-    ("gain", "margin", "promote"),
-    [(0.02, 0.0, True), (0.02, 0.03, False), (0.04, 0.03, True), (0.0, 0.0, False), (-0.1, 0.0, False)],
-    ids=["better", "within-margin", "beyond-margin", "same", "worse"],
+    ("champion", "challenger", "margin", "promote"),
+    [
+        (["aB"] * 12, ["ab"] * 12, 0.0, True),
+        (["ab"] * 12, ["aB"] * 12, 0.0, False),
+        (["aB"] * 12, ["aB"] * 12, 0.0, False),
+        (["ab."] * 12, ["ab"] * 12, 0.0, True),
+        (["ab."] * 12, ["ab"] * 12, 0.2, False),
+        (["aB"] + ["ab"] * 11, ["ab"] * 12, 0.0, False),
+        (["aB"] * 6 + ["Ab"] * 6, ["Ab"] * 6 + ["aB"] * 6, 0.0, False),
+    ],
+    ids=["better", "worse", "same", "finer", "within-margin", "one-image", "other-half"],
 )
-def test_decide_by_mean_of_three(gain, margin, promote):
-    decision = decide(CHAMPION, shifted(gain), margin=margin)
+def test_decide_by_paired_images(champion, challenger, margin, promote):
+    decision = decide(judged(*champion), judged(*challenger), GateRule(margin=margin))
+    assert decision.promote is promote, decision.reason
+    assert "12 holdout images" in decision.reason
+
+
+def test_decide_same_input_same_decision():
+    pair = judged(*["aB", "ab"] * 6), judged(*["ab", "aB", "ab"] * 4)
+    assert decide(*pair) == decide(*pair)
+
+
+@pytest.mark.parametrize(("images", "promote"), [(2, False), (3, True)], ids=["two", "three"])
+def test_decide_few_images_never_make_sure(images, promote):
+    decision = decide(judged(*["AB"] * images), judged(*["ab"] * images))
     assert decision.promote is promote
-    assert decision.gain == pytest.approx(gain)
-    assert "24 holdout images" in decision.reason
+    assert f"{images} images make little sure" in decision.reason
 
 
-def test_decide_one_metric_falls_mean_rises_promotes():
-    challenger = replace(CHAMPION, ap50=0.45, pq=0.6)
-    assert decide(CHAMPION, challenger, margin=0.0).promote
+@pytest.mark.parametrize(("with_c", "vetoed"), [(1, False), (2, False), (6, True)], ids=["one", "two", "six"])
+def test_decide_class_that_vanished_vetoes_by_number_of_images(with_c, vetoed):
+    labels = ("a", "b", "c")
+    champion = judged(*["aBc"] * with_c, *["AB"] * 12, labels=labels)
+    challenger = judged(*["abC"] * with_c, *["ab"] * 12, labels=labels)
+    decision = decide(champion, challenger)
+    assert (f"class c 1.000 -> 0.000 on {with_c} images fell by more than 0.1" in decision.reason) is vetoed
+    assert decision.promote is not vetoed
+    assert ("largest fall that may be chance is c 1.000 -> 0.000" in decision.reason) is not vetoed
+    (fall,) = [change for change in decision.comparison.classes if change.label == "c"]
+    assert (fall.images, fall.fall) == (with_c, pytest.approx(1.0))
 
 
-def test_decide_no_holdout_keeps_champion_and_says_why():
-    decision = decide(replace(CHAMPION, images=0), shifted(0.3, images=0), margin=0.0)
+@pytest.mark.parametrize(("drop", "promote"), [(0.1, False), (1.0, True)], ids=["not-allowed", "allowed"])
+def test_decide_class_drop_is_a_setting(drop, promote):
+    champion = judged(*["Abc"] * 12, labels=("a", "b", "c"))
+    challenger = judged(*["abC"] * 6, *["abc"] * 6, labels=("a", "b", "c"))
+    assert decide(champion, challenger, GateRule(class_drop=drop)).promote is promote
+
+
+def test_decide_many_classes_of_chance_seldom_veto():
+    labels = [f"class{number}" for number in range(30)]
+    rng = np.random.default_rng(1)
+
+    def chance():
+        images = [[box(label, 0)] for label in labels for _ in range(4)]
+        found = [tuple(segments) if rng.random() < 0.5 else () for segments in images]
+        said = [Prediction(segments=item, size_hw=SIZE_HW, confidence=1.0) for item in found]
+        return judge(said, [tuple(item) for item in images], labels)
+
+    reasons = [decide(chance(), chance(), GateRule(resamples=1000)).reason for _ in range(12)]
+    assert sum("fell by more than" in reason for reason in reasons) <= 1
+
+
+@pytest.mark.parametrize(
+    ("floor", "champion", "promote"),
+    [(0.95, "Ab", False), (0.5, "Ab", True), (0.95, "AB", True)],
+    ids=["below", "above", "rises-from-below"],
+)
+def test_decide_absolute_floor_holds_for_classes_that_fall(floor, champion, promote):
+    challenger = judged(*["ab."] * 12)
+    rule = GateRule(class_floors={"b": floor, "unknown": 1.0}, class_drop=0.5)
+    decision = decide(judged(*[champion] * 12), challenger, rule)
+    assert decision.promote is promote, decision.reason
+    assert ("below its floor of 0.95" in decision.reason) is not promote
+
+
+@pytest.mark.parametrize(("seconds", "promote"), [(0.14, True), (0.16, False)], ids=["within", "beyond"])
+def test_decide_slower_than_allowed_keeps_champion(seconds, promote):
+    decision = decide(judged(*["aB"] * 9, seconds=0.1), judged(*["ab"] * 9, seconds=seconds))
+    assert decision.promote is promote
+    assert ("takes 60% longer, 50% are allowed" in decision.reason) is not promote
+
+
+def test_decide_grown_head_compared_on_classes_both_know():
+    labels = ("a", "b", "c")
+    champion = judged(*["abC"] * 9, labels=labels, known=("a", "b"))
+    decision = decide(champion, judged(*["aBc"] * 9, labels=labels))
+    assert not decision.promote
+    assert [change.label for change in decision.comparison.classes] == ["a", "b"]
+    assert "new and not compared: c 1.000" in decision.reason
+
+
+def test_decide_no_class_in_common_compares_all_of_the_new():
+    decision = decide(judged(*["AB"] * 9, known=()), judged(*["aB"] * 9))
+    assert decision.promote
+    assert "champion knows none of these classes" in decision.reason
+
+
+def test_decide_class_without_example_is_named():
+    labels = ("a", "b", "rare")
+    decision = decide(judged(*["AB"] * 9, labels=labels), judged(*["ab"] * 9, labels=labels))
+    assert decision.promote
+    assert decision.reason.endswith("not judged for want of an example in the holdout: rare")
+
+
+@pytest.mark.parametrize(
+    ("champion", "challenger", "word"),
+    [
+        ([], [], "no holdout image"),
+        (["ab"] * 2, ["ab"] * 3, "different holdouts: 2 and 3"),
+        ([""] * 3, [""] * 3, "no class that the new model knows has an example among 3"),
+    ],
+    ids=["none", "different", "empty-images"],
+)
+def test_decide_cannot_compare_keeps_champion_and_says_why(champion, challenger, word):
+    decision = decide(judged(*champion), judged(*challenger))
     assert (decision.promote, decision.gain) == (False, 0.0)
-    assert "no holdout image" in decision.reason
+    assert word in decision.reason
+    assert json.loads(json.dumps(decision.as_json(), allow_nan=False))["promote"] is False
 
 
-def test_decide_different_holdouts_keeps_champion():
-    decision = decide(CHAMPION, shifted(0.3, images=25), margin=0.0)
-    assert not decision.promote
-    assert "24 and 25" in decision.reason
+def test_decision_as_json_carries_all_numbers():
+    told = decide(judged(*["aB"] * 9, seconds=0.1), judged(*["ab"] * 9, seconds=0.1)).as_json()
+    plain = json.loads(json.dumps(told, allow_nan=False))
+    assert (plain["gain"], plain["images"], plain["slowdown"]) == (0.5, 9, 0.0)
+    assert plain["interval"] == [0.5, 0.5]
+    assert plain["classes"][1].items() >= {"label": "b", "before": 0.0, "after": 1.0, "images": 9}.items()
+    assert plain["confidence"] > 0.99
+    assert plain["rule"]["resamples"] == 2000
 
 
-def test_decide_not_finite_keeps_champion():
-    decision = decide(CHAMPION, replace(CHAMPION, pq=float("nan")), margin=0.0)
-    assert not decision.promote
-    assert "not finite" in decision.reason
+@pytest.mark.parametrize(
+    "change",
+    [{"confidence": 1.0}, {"confidence": 0.4}, {"resamples": 10}, {"margin": -0.1}],
+    ids=["certain", "coin", "few-resamples", "negative-margin"],
+)
+def test_gate_rule_out_of_range_raises(change):
+    with pytest.raises(ValueError, match="GateRule"):
+        replace(GateRule(), **change)
+
+
+def test_resample_weights_draw_as_many_as_there_are():
+    weights_rn = resample_weights(7, 1000, seed=3)
+    assert np.all(weights_rn.sum(axis=1) == 7)
+    assert weights_rn.mean(axis=0) == pytest.approx(np.ones(7), abs=0.1)
+
+
+@pytest.mark.parametrize("images", [5, 12, 40])
+def test_confidence_above_keeps_its_level_for_normal_gains(images):
+    rng = np.random.default_rng(images)
+    weights_rn = resample_weights(images, 1000, seed=0) / images
+    sure = [confidence_above(weights_rn @ rng.normal(size=images), 0.0, images) >= 0.9 for _ in range(1500)]
+    assert np.mean(sure) == pytest.approx(0.1, abs=0.025)
