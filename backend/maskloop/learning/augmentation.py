@@ -1,26 +1,96 @@
-"""Random views of a training image: one affine warp and a change of colours, the same for image and masks."""
+"""Random views of a training image: one affine warp and a change of colours, the same for image and masks.
+
+In a mirror a left hand is a right one: `mirror_pairs` finds such labels by their names, and `View` says
+whether a view was mirrored.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from maskloop.errors import ConfigurationError
+from maskloop.settings import Settings
 from maskloop.types import RgbImage
 
-__all__ = ["Augmentation", "augment", "fit_canvas"]
+__all__ = ["Augmentation", "View", "augment", "fit_canvas", "mirror_pairs"]
+
+_SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
+_WORDS = re.compile(r"[A-Za-z]+")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
     """How far a view may stray from the image; the default of a fine-tuning."""
 
-    flips: bool = True  # left-right and upside down
+    flips: bool = True  # left-right, and upside down where it may be turned
     quarter_turns: bool = True  # by 90, 180 or 270 degrees
     scale: tuple[float, float] = (0.8, 1.25)  # factor on the image's size
     colour: float = 0.15  # relative change of brightness, contrast and of each channel
+    pairs: tuple[tuple[str, str], ...] | None = None  # labels that swap in a mirror; None: by their names
+
+    def __post_init__(self) -> None:
+        low, high = self.scale
+        if not 0 < low <= high:
+            raise ValueError(f"Augmentation.scale: expected 0 < low <= high, got {self.scale}")
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Augmentation:
+        """Return what the settings allow.
+
+        Raises:
+            ConfigurationError: scales that are no range.
+        """
+        try:
+            return cls(
+                quarter_turns=settings.augment_turns,
+                scale=settings.augment_scale,
+                pairs=settings.mirror_pairs,
+            )
+        except ValueError as exc:
+            raise ConfigurationError(
+                "MASKLOOP_AUGMENT_SCALE",
+                expected="two positive factors, the smaller first",
+                got=str(list(settings.augment_scale)),
+                remedy="set it to such as [0.8, 1.25]",
+            ) from exc
+
+
+class View(NamedTuple):
+    """One view of an image."""
+
+    image_hwc: RgbImage
+    index_hw: NDArray[np.int16]
+    mirrored: bool  # what was left is right
+
+
+def mirror_pairs(labels: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Return the labels that differ only in "left" and "right", or "L" and "R", as words of their own.
+
+    Each pair comes once, in the order of the labels: ("left hand", "right hand"), ("eye_L", "eye_R").
+    """
+    known = set(labels)
+    found: list[tuple[str, str]] = []
+    for label in labels:
+        other = _WORDS.sub(lambda word: _swap_side(word.group()), label)
+        if other != label and other in known and (other, label) not in found:
+            found.append((label, other))
+    return tuple(found)
+
+
+def _swap_side(word: str) -> str:
+    swapped = _SIDES.get(word.lower())
+    if swapped is None:
+        return word
+    if word.isupper():
+        return swapped.upper()
+    return swapped.capitalize() if word[0].isupper() else swapped
 
 
 def augment(
@@ -30,8 +100,9 @@ def augment(
     canvas_hw: tuple[int, int],
     augmentation: Augmentation,
     rng: np.random.Generator,
+    upright: bool = False,
     fill_rgb: tuple[int, int, int] = (124, 116, 104),
-) -> tuple[RgbImage, NDArray[np.int16]]:
+) -> View:
     """Return one random view of an image and its index map, both of `canvas_hw`.
 
     Args:
@@ -40,15 +111,19 @@ def augment(
         canvas_hw: size of the view; what does not fit is cut off, what is missing is filled.
         augmentation: how far a view may stray.
         rng: drives every choice; the same state gives the same view.
+        upright: neither turned nor upside down, whatever `augmentation` allows: where labels tell left from
+            right, only a plain mirror keeps a meaning.
         fill_rgb: colour beyond the image's border; the index there is 0.
     """
-    turns = int(rng.integers(4)) if augmentation.quarter_turns else 0
+    may_turn = augmentation.quarter_turns and not upright
+    turns = int(rng.integers(4)) if may_turn else 0
     flip_x, flip_y = (bool(value) and augmentation.flips for value in rng.integers(0, 2, size=2))
+    flip_y = flip_y and may_turn
     scale = float(np.exp(rng.uniform(*np.log(augmentation.scale))))
     shift_xy = rng.uniform(-0.5, 0.5, size=2)
     matrix = _view_matrix(image_hwc.shape[:2], canvas_hw, turns, (flip_x, flip_y), scale, shift_xy)
     view_hwc, view_index_hw = _warp(image_hwc, index_hw, matrix, canvas_hw, fill_rgb)
-    return _jitter_colours(view_hwc, augmentation.colour, rng), view_index_hw
+    return View(_jitter_colours(view_hwc, augmentation.colour, rng), view_index_hw, flip_x != flip_y)
 
 
 def fit_canvas(

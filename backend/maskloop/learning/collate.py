@@ -13,8 +13,9 @@ from maskloop.segmentation.preprocess import Preprocessing, images_to_batch
 from maskloop.segmentation.task_text import TaskText
 from maskloop.types import SegmentationTask
 
-__all__ = ["Collator"]
+__all__ = ["IGNORED_KEY", "Collator"]
 
+IGNORED_KEY = "ignored_masks"
 _CPU = torch.device("cpu")
 
 
@@ -31,16 +32,17 @@ class Collator:
         """Return pixel_values float32 (B, 3, H, W), pixel_mask, and per image mask_labels and class_labels.
 
         mask_labels are float32 (N, H, W), class_labels int64 (N,); N may be 0. OneFormer gets task_inputs and
-        text_inputs as well.
+        text_inputs as well. IGNORED_KEY holds bool (B, H, W), which is for the loss and not for the model.
         """
         as_they_are = replace(self.preprocessing, shortest_edge=None, longest_edge=None, box_hw=None)
         batch = images_to_batch([item.image_hwc for item in items], as_they_are, _CPU)
-        masks, class_ids = zip(*(item_masks(item) for item in items), strict=True)
+        masks, class_ids, ignored = zip(*(item_masks(item) for item in items), strict=True)
         inputs: dict[str, Any] = {
             "pixel_values": batch.pixel_values_bchw,
             "pixel_mask": batch.pixel_mask_bhw,
             "mask_labels": list(masks),
             "class_labels": list(class_ids),
+            IGNORED_KEY: torch.stack(ignored),
         }
         if self.task_text is not None:
             names = [[self.labels[index] for index in ids.tolist()] for ids in class_ids]

@@ -17,14 +17,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import Dataset
 
 from maskloop.errors import ImageError
-from maskloop.learning.augmentation import Augmentation, augment, fit_canvas
+from maskloop.learning.augmentation import Augmentation, View, augment, fit_canvas, mirror_pairs
+from maskloop.learning.sampling import example_weights, round_order
 from maskloop.types import RgbImage, Segment
 
 __all__ = [
+    "IGNORED",
     "ExampleDataset",
     "ResizeRule",
     "TrainingExample",
@@ -43,6 +44,7 @@ _LOG = logging.getLogger(__name__)
 _CACHE_BYTES = 512 * 2**20
 _MIN_PIXELS = 10  # of the view; less of an object teaches nothing
 _CANVAS_MULTIPLE = 32  # the coarsest stride
+IGNORED = -1  # in an index map: neither an object nor background
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,6 +54,8 @@ class TrainingExample:
     image: Path | RgbImage  # a file, or uint8 (H, W, 3), upright
     segments: tuple[Segment, ...]  # none: an image on which nothing is to be found
     key: str  # tells images apart in logs and errors
+    ignored: tuple[Segment, ...] = ()  # areas that nobody has judged: neither objects nor background
+    fresh: bool = False  # no model has learnt from it yet
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,14 +63,15 @@ class TrainingItem:
     """One view of one example, still compact."""
 
     image_hwc: RgbImage
-    index_hw: NDArray[np.int16]  # 0: nothing, else 1 + the position in class_ids
+    index_hw: NDArray[np.int16]  # 0: nothing, IGNORED, else 1 + the position in class_ids
     class_ids: tuple[int, ...]  # model class of each object
 
 
 class ExampleDataset(Dataset[TrainingItem]):
     """Item i of a training: a random view of an example, the same whenever the same i is asked for.
 
-    Each example comes once before any comes again, in an order shuffled anew each time.
+    Each example comes once before any comes again, in an order shuffled anew each time; balanced, the new and
+    the rare ones come more often (see `sampling`).
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class ExampleDataset(Dataset[TrainingItem]):
         seed: int,
         max_objects: int,
         stuff_labels: Collection[str] = (),
+        balance: bool = False,
     ) -> None:
         self._examples = tuple(examples)
         self._length = length
@@ -89,6 +95,10 @@ class ExampleDataset(Dataset[TrainingItem]):
         self._seed = seed
         self._max_objects = max_objects
         self._stuff = frozenset(stuff_labels)
+        named = [frozenset(segment.label for segment in example.segments) for example in self._examples]
+        fresh = [example.fresh for example in self._examples]
+        self._weights = example_weights(named, fresh) if balance else np.ones(len(self._examples))
+        self._mirrored_ids = _mirrored_ids(labels, augmentation)
         self._cache: dict[int, TrainingItem] = {}
         self._cached_bytes = 0
         self._canvas_hw: tuple[int, int] | None = None
@@ -103,19 +113,27 @@ class ExampleDataset(Dataset[TrainingItem]):
             sizes = [self._whole(number).index_hw.shape for number in range(min(len(self._examples), 16))]
             self._canvas_hw = common_canvas([(size[0], size[1]) for size in sizes])
         epoch, place = divmod(index, len(self._examples))
-        order = np.random.default_rng([self._seed, 0, epoch]).permutation(len(self._examples))
-        whole = self._whole(int(order[place]))
+        whole = self._whole(self._example_at(epoch, place))
         if self._augmentation is None:
-            view_hwc, view_index_hw = fit_canvas(whole.image_hwc, whole.index_hw, canvas_hw=self._canvas_hw)
+            view = View(*fit_canvas(whole.image_hwc, whole.index_hw, canvas_hw=self._canvas_hw), False)
         else:
-            view_hwc, view_index_hw = augment(
+            view = augment(
                 whole.image_hwc,
                 whole.index_hw,
                 canvas_hw=self._canvas_hw,
                 augmentation=self._augmentation,
                 rng=np.random.default_rng([self._seed, 1, index]),
+                upright=bool(self._mirrored_ids),
             )
-        return TrainingItem(image_hwc=view_hwc, index_hw=view_index_hw, class_ids=whole.class_ids)
+        class_ids = whole.class_ids
+        if view.mirrored:
+            class_ids = tuple(self._mirrored_ids.get(class_id, class_id) for class_id in class_ids)
+        return TrainingItem(image_hwc=view.image_hwc, index_hw=view.index_hw, class_ids=class_ids)
+
+    def _example_at(self, epoch: int, place: int) -> int:
+        if self._augmentation is None:  # plain views of a fixed list
+            return place
+        return int(round_order(self._weights, self._seed, epoch)[place])
 
     def _whole(self, number: int) -> TrainingItem:
         """Return the example at the model's size, from memory where it fits."""
@@ -129,6 +147,7 @@ class ExampleDataset(Dataset[TrainingItem]):
             size_hw,
             max_objects=self._max_objects,
             stuff_labels=self._stuff,
+            ignored=example.ignored,
             key=example.key,
         )
         height, width = self._resize(size_hw)
@@ -174,15 +193,20 @@ def draw_index_map(
     *,
     max_objects: int,
     stuff_labels: Collection[str] = (),
+    ignored: Sequence[Segment] = (),
     key: str = "",
 ) -> tuple[NDArray[np.int16], tuple[str, ...]]:
     """Return int16 (H, W) with 1 + the position in the returned labels, smaller objects over larger ones.
 
+    Where there are more objects than a model has queries, the largest of each class stays, then the largest
+    of all; the area of those left out is ignored, since something is there.
+
     Args:
         segments: of one image; those of one stuff class become one object.
         size_hw: of the image.
-        max_objects: how many the model can learn from one image (its queries); the largest are kept.
+        max_objects: how many the model can learn from one image (its queries).
         stuff_labels: classes without instances.
+        ignored: areas that become IGNORED where no object lies over them.
         key: names the image in the log.
     """
     groups: dict[str, list[Segment]] = {}
@@ -190,18 +214,50 @@ def draw_index_map(
         stuff = segment.label in stuff_labels
         groups.setdefault(f"stuff {segment.label}" if stuff else f"thing {number}", []).append(segment)
     objects = sorted(groups.values(), key=lambda parts: sum(part.area for part in parts), reverse=True)
-    if len(objects) > max_objects:
+    kept, dropped = _fit_queries(objects, max_objects)
+    if dropped:
         _LOG.warning(
-            "training image has more objects than the model has queries: the largest are kept",
-            extra={"action": "objects_dropped", "image": key, "objects": len(objects), "kept": max_objects},
+            "training image has more objects than the model has queries: the largest of each class are kept",
+            extra={"action": "objects_dropped", "image": key, "objects": len(objects), "kept": len(kept)},
         )
     index_hw = np.zeros(size_hw, dtype=np.int16)
-    for index, parts in enumerate(objects[:max_objects], start=1):
+    for segment in (*ignored, *(part for parts in dropped for part in parts)):
+        _paint(index_hw, segment, IGNORED)
+    for index, parts in enumerate(kept, start=1):
         for part in parts:
-            top, left, bottom, right = part.box_yxyx
-            target_hw = index_hw[top:bottom, left:right]
-            target_hw[part.mask_hw[: target_hw.shape[0], : target_hw.shape[1]]] = index
-    return index_hw, tuple(parts[0].label for parts in objects[:max_objects])
+            _paint(index_hw, part, index)
+    return index_hw, tuple(parts[0].label for parts in kept)
+
+
+def _fit_queries(objects: list[list[Segment]], most: int) -> tuple[list[list[Segment]], list[list[Segment]]]:
+    """Return the objects that stay and those that go, both largest first, as the objects came."""
+    if len(objects) <= most:
+        return objects, []
+    seen: set[str] = set()
+    later: list[int] = []
+    wanted: list[int] = []
+    for number, parts in enumerate(objects):
+        (later if parts[0].label in seen else wanted).append(number)
+        seen.add(parts[0].label)
+    staying = set([*wanted, *later][:most])
+    kept = [parts for number, parts in enumerate(objects) if number in staying]
+    return kept, [parts for number, parts in enumerate(objects) if number not in staying]
+
+
+def _paint(index_hw: NDArray[np.int16], segment: Segment, value: int) -> None:
+    top, left, bottom, right = segment.box_yxyx
+    target_hw = index_hw[top:bottom, left:right]
+    target_hw[segment.mask_hw[: target_hw.shape[0], : target_hw.shape[1]]] = value
+
+
+def _mirrored_ids(labels: Sequence[str], augmentation: Augmentation | None) -> dict[int, int]:
+    """Return class -> the class it becomes in a mirror, of those that change."""
+    if augmentation is None or not augmentation.flips:
+        return {}
+    pairs = mirror_pairs(labels) if augmentation.pairs is None else augmentation.pairs
+    ids = {label: index for index, label in enumerate(labels)}
+    known = [(ids[one], ids[other]) for one, other in pairs if one in ids and other in ids]
+    return dict([*known, *((other, one) for one, other in known)])
 
 
 def common_canvas(sizes_hw: Sequence[tuple[int, int]]) -> tuple[int, int]:
@@ -211,18 +267,21 @@ def common_canvas(sizes_hw: Sequence[tuple[int, int]]) -> tuple[int, int]:
     return height, width
 
 
-def _resize_image(image_hwc: RgbImage, size_hw: tuple[int, int]) -> RgbImage:
-    # The same resampling as in serving (segmentation.preprocess).
-    pixels_1chw = torch.from_numpy(np.array(image_hwc, copy=True)).permute(2, 0, 1)[None]
-    if (image_hwc.shape[0], image_hwc.shape[1]) != size_hw:
-        pixels_1chw = functional.interpolate(pixels_1chw, size=size_hw, mode="bilinear", antialias=True)
-    return np.ascontiguousarray(pixels_1chw[0].permute(1, 2, 0).numpy())
+def item_masks(item: TrainingItem) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what a loss needs of an item, as planes: only here masks become large.
 
-
-def item_masks(item: TrainingItem) -> tuple[Tensor, Tensor]:
-    """Return float32 mask planes (N, H, W) and int64 class ids (N,) of the objects still to be seen."""
-    counts = np.bincount(item.index_hw.ravel(), minlength=len(item.class_ids) + 1)[1:]
-    seen = np.flatnonzero(counts >= _MIN_PIXELS)
+    Returns:
+        float32 mask planes (N, H, W) and int64 class ids (N,) of the objects still to be seen, and bool
+        (H, W): what is neither object nor background, also the last pixels of objects that the view cuts off.
+    """
+    counts = np.bincount(item.index_hw.ravel() + 1, minlength=len(item.class_ids) + 2)[2:]
+    visible = counts >= _MIN_PIXELS
+    seen = np.flatnonzero(visible)
     planes_nhw = item.index_hw[None] == (seen + 1)[:, None, None]
     class_ids = np.asarray(item.class_ids, dtype=np.int64)[seen]
-    return torch.from_numpy(planes_nhw.astype(np.float32)), torch.from_numpy(class_ids)
+    ignored_hw = np.concatenate([[True, False], ~visible])[item.index_hw + 1]
+    return (
+        torch.from_numpy(planes_nhw.astype(np.float32)),
+        torch.from_numpy(class_ids),
+        torch.from_numpy(ignored_hw),
+    )

@@ -6,16 +6,25 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from maskloop.errors import TrainingError
 from maskloop.learning.collate import Collator
 from maskloop.learning.dataset import ExampleDataset, TrainingExample
-from maskloop.learning.training import FinetuneRecipe, TrainingProgress, TrainingStoppedError, train_model
+from maskloop.learning.recipe import FinetuneRecipe
+from maskloop.learning.training import TrainingProgress, TrainingStoppedError, train_model
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, with_labels
 from maskloop.segmentation.preprocess import resized_size
 from maskloop.types import SegmentationTask
 
-__all__ = ["FinetuneRecipe", "TrainingProgress", "TrainingStoppedError", "finetune", "merged_labels"]
+__all__ = [
+    "FinetuneRecipe",
+    "TrainingProgress",
+    "TrainingStoppedError",
+    "finetune",
+    "merged_labels",
+    "with_text_encoder",
+]
 
 
 def finetune(
@@ -26,6 +35,7 @@ def finetune(
     output_dir: Path,
     labels: Sequence[str] | None = None,
     task: SegmentationTask = SegmentationTask.INSTANCE,
+    validation: Sequence[TrainingExample] = (),
     on_progress: Callable[[TrainingProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Checkpoint:
@@ -43,6 +53,7 @@ def finetune(
         labels: classes the result knows; None for the base's and whatever else the examples name. What the
             model knows of a class that stays is kept.
         task: what a segment means; for "semantic" all of one class make up one area.
+        validation: images that are not learnt from; their loss says when to stop and which state was best.
         on_progress: called every few steps.
         should_stop: asked after each step.
 
@@ -55,22 +66,27 @@ def finetune(
     """
     _check_family(base)
     names = merged_labels(base.labels, examples) if labels is None else tuple(labels)
-    _check_examples(base, examples, names, output_dir)
-    student = with_labels(_with_text_encoder(base), names, seed=recipe.seed)
+    _check_examples(examples, validation, names, output_dir)
+    student = with_labels(with_text_encoder(base), names, seed=recipe.seed)
     things = {names[index] for index in student.thing_ids}
     whole = (
         names if task is SegmentationTask.SEMANTIC else tuple(name for name in names if name not in things)
     )
+    common: dict[str, Any] = {
+        "labels": names,
+        "resize": lambda size_hw: resized_size(size_hw, student.preprocessing),
+        "seed": recipe.seed,
+        "max_objects": _max_objects(student),
+        "stuff_labels": whole,
+    }
     dataset = ExampleDataset(
         examples,
         length=recipe.steps * recipe.batch,
-        labels=names,
-        resize=lambda size_hw: resized_size(size_hw, student.preprocessing),
         augmentation=recipe.augmentation,
-        seed=recipe.seed,
-        max_objects=_max_objects(student),
-        stuff_labels=whole,
+        balance=recipe.balance,
+        **common,
     )
+    judged = ExampleDataset(validation, length=len(validation), augmentation=None, **common)
     _use_text_encoder(student, True)
     train_model(
         student.model,
@@ -79,7 +95,8 @@ def finetune(
         recipe=recipe,
         state_dir=output_dir / "trainer",
         device=student.device,
-        fingerprint=_fingerprint(base, examples, names, task),
+        validation=judged if validation else None,
+        fingerprint=_fingerprint(base, (*examples, *validation), names, task),
         on_progress=on_progress,
         should_stop=should_stop,
     )
@@ -105,7 +122,10 @@ def _check_family(base: Checkpoint) -> None:
 
 
 def _check_examples(
-    base: Checkpoint, examples: Sequence[TrainingExample], names: tuple[str, ...], output_dir: Path
+    examples: Sequence[TrainingExample],
+    validation: Sequence[TrainingExample],
+    names: tuple[str, ...],
+    output_dir: Path,
 ) -> None:
     if not examples:
         raise TrainingError(
@@ -114,7 +134,7 @@ def _check_examples(
             got="none",
             remedy="submit annotations in Label Studio, then run `maskloop sync` and train again",
         )
-    for example in examples:
+    for example in (*examples, *validation):
         unknown = sorted({segment.label for segment in example.segments} - set(names))
         if unknown:
             raise TrainingError(
@@ -125,7 +145,7 @@ def _check_examples(
             )
 
 
-def _with_text_encoder(base: Checkpoint) -> Checkpoint:
+def with_text_encoder(base: Checkpoint) -> Checkpoint:
     """Return a OneFormer as its loss needs it, which is more than what is loaded for prediction."""
     if base.family != "oneformer" or base.model.config.is_training:
         return base
@@ -155,8 +175,8 @@ def _fingerprint(
     for parameter in base.model.parameters():
         digest.update(parameter.detach().cpu().numpy().tobytes())
     for example in examples:
-        digest.update(f"{example.key}/{len(example.segments)}".encode())
-        for segment in example.segments:
+        digest.update(f"{example.key}/{len(example.segments)}/{example.fresh}".encode())
+        for segment in (*example.segments, *example.ignored):
             digest.update(repr((segment.label, segment.offset_yx, segment.mask_hw.shape)).encode())
             digest.update(segment.mask_hw.tobytes())
     return digest.hexdigest()

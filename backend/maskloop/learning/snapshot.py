@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 from maskloop.errors import TrainingError
+from maskloop.types import Correction
 
 __all__ = ["ManifestEntry", "SnapshotManifest", "Split", "split_of"]
 
@@ -28,6 +30,9 @@ class ManifestEntry:
     updated_at: datetime  # aware; which version of the annotation was used
     image_key: str  # SHA-256 of the image file
     split: Split
+    version_id: int = (
+        0  # the database's row that keeps what was said; 0 in manifests from before it was noted
+    )
 
     def __post_init__(self) -> None:
         if self.updated_at.tzinfo is None:
@@ -42,9 +47,39 @@ class SnapshotManifest:
 
     entries: tuple[ManifestEntry, ...]
 
+    @classmethod
+    def of(cls, *, train: Iterable[Correction], holdout: Iterable[Correction]) -> Self:
+        """Return the manifest of the corrections that were learnt from and judged on."""
+        parts: tuple[tuple[Split, Iterable[Correction]], ...] = (("train", train), ("holdout", holdout))
+        return cls(
+            entries=tuple(
+                ManifestEntry(
+                    project_id=correction.project_id,
+                    task_id=correction.task_id,
+                    annotation_id=correction.annotation_id,
+                    updated_at=correction.updated_at,
+                    image_key=correction.image_key,
+                    split=split,
+                    version_id=correction.version_id,
+                )
+                for split, corrections in parts
+                for correction in corrections
+            )
+        )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the entries say: the same for the same data, whatever their order."""
+        said = sorted(json.dumps(record, sort_keys=True) for record in self._records())
+        return hashlib.sha256("\n".join(said).encode()).hexdigest()
+
+    def version_ids(self, split: Split | None = None) -> tuple[int, ...]:
+        """Return the rows of one split or of both, for `CorrectionBook.at`."""
+        return tuple(entry.version_id for entry in self.entries if split in (None, entry.split))
+
     def write(self, path: Path) -> None:
         """Write the manifest as JSON; a reader sees the old file or the whole new one."""
-        records = [{**asdict(entry), "updated_at": entry.updated_at.isoformat()} for entry in self.entries]
+        records = self._records()
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.partial")
         partial.write_text(json.dumps({"format": _FORMAT, "entries": records}, indent=1), encoding="utf-8")
@@ -69,6 +104,9 @@ class SnapshotManifest:
                 got=f"{type(exc).__name__}: {exc}",
                 remedy="start the training anew; it writes a new manifest",
             ) from exc
+
+    def _records(self) -> list[dict[str, Any]]:
+        return [{**asdict(entry), "updated_at": entry.updated_at.isoformat()} for entry in self.entries]
 
 
 def split_of(project_id: int, task_id: int, holdout_fraction: float) -> Split:

@@ -6,49 +6,37 @@ What is trained on is `dataset`'s business, which checkpoint comes out `finetune
 from __future__ import annotations
 
 import contextlib
-import json
-import math
-import shutil
+import gc
+import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch.utils.data import Dataset, SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from accelerate import PartialState
+from accelerate.utils import broadcast
+from torch.utils.data import Dataset
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
 from maskloop.errors import TrainingError
-from maskloop.learning.augmentation import Augmentation
 from maskloop.learning.collate import Collator
 from maskloop.learning.dataset import TrainingItem
+from maskloop.learning.ignoring import ignoring
+from maskloop.learning.recipe import FinetuneRecipe
+from maskloop.learning.schedule import PACE_STEPS, affordable_steps, should_give_up
+from maskloop.learning.states import StateDir
+from maskloop.learning.trainer import SegmentationTrainer, prepared_for_training, training_arguments
 
 __all__ = ["FinetuneRecipe", "TrainingProgress", "TrainingStoppedError", "train_model"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class FinetuneRecipe:
-    """How a training is done; the defaults suit a fine-tuning of the tiny base model on a CPU."""
-
-    steps: int = 200  # optimiser steps
-    batch: int = 4  # images in each
-    learning_rate: float = 4e-4  # at its peak
-    weight_decay: float = 0.05
-    warmup: int = 20  # steps until the peak; a cosine to zero follows
-    clip: float = 1.0  # largest norm of the gradient
-    seed: int = 0
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    save_every: int = 50  # steps between two states that a killed training resumes from
-    threads: int = 0  # of torch on a CPU; 0 leaves the choice to torch
-
-    def __post_init__(self) -> None:
-        if min(self.steps, self.batch, self.save_every) < 1 or min(self.warmup, self.threads) < 0:
-            raise ValueError(f"FinetuneRecipe: expected at least one step and one image in each, got {self}")
-        if not self.learning_rate > 0 or not self.clip > 0 or self.weight_decay < 0:
-            raise ValueError(f"FinetuneRecipe: expected a positive learning rate and clip, got {self}")
+_LOG = logging.getLogger(__name__)
+_MICRO_BATCH = "micro_batch"  # notes in the state's folder
+_STEPS = "steps"
+_SPENT_S = "spent_s"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +61,15 @@ def train_model(
     recipe: FinetuneRecipe,
     state_dir: Path,
     device: torch.device,
+    validation: Dataset[TrainingItem] | None = None,
     fingerprint: str = "",
     on_progress: Callable[[TrainingProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> None:
     """Train the model in place on the dataset's items, in their order.
+
+    Where memory runs out, batches are made in smaller parts and it goes on from the last state. Started by
+    `accelerate launch`, all processes share each batch.
 
     Args:
         model: a transformers segmentation model with a loss of its own.
@@ -87,75 +79,129 @@ def train_model(
         state_dir: where states are kept to resume from; one of the same recipe and fingerprint is
             continued, any other is deleted.
         device: where to train.
+        validation: items whose loss says when to stop, and which of the states was best; none to go on to
+            the end.
         fingerprint: tells apart what a state was trained on.
         on_progress: called every few steps and after the last.
         should_stop: asked after each step.
 
     Raises:
-        TrainingError: the loss is not finite.
+        TrainingError: the loss is not finite several times in a row, or memory does not even hold one image.
         TrainingStoppedError: `should_stop` said so; the state is kept.
     """
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
-    resume = _claim_state_dir(state_dir, {"recipe": asdict(recipe), "fingerprint": fingerprint})
-    watcher = _Watcher(recipe.steps, on_progress, should_stop)
-    trainer = _OrderedTrainer(
-        model=model,
-        args=_training_arguments(recipe, state_dir, device),
-        train_dataset=dataset,
-        data_collator=collator,
-        callbacks=[watcher],
-    )
-    trainer.remove_callback(PrinterCallback)
-    model.train()
-    with _no_progress_bars():
-        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
-    model.eval()
+    shared = PartialState(cpu=device.type == "cpu")
+    states = StateDir(path=state_dir)
+    if shared.is_main_process:
+        states.claim({"recipe": asdict(recipe), "fingerprint": fingerprint})
+    shared.wait_for_everyone()
+    first = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+    watcher = _Watcher(recipe, states, on_progress, should_stop)
+    with _no_progress_bars(), ignoring(model), prepared_for_training(model, recipe):
+        while not _run(model, dataset, validation, collator, recipe, states, device, watcher):
+            gc.collect()
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+            model.load_state_dict(first)
+    model.to(device).eval()
     if watcher.stopped_at is not None:
         raise TrainingStoppedError(
             f"training in {state_dir}",
-            expected=f"{recipe.steps} steps",
+            expected=f"{watcher.steps} steps",
             got=f"a request to stop after step {watcher.stopped_at}",
             remedy="start it again to go on from there",
         )
 
 
-class _OrderedTrainer(Trainer):
-    """Takes items in the dataset's order, which is shuffled already and the same after a restart."""
+def _run(
+    model: torch.nn.Module,
+    dataset: Dataset[TrainingItem],
+    validation: Dataset[TrainingItem] | None,
+    collator: Collator,
+    recipe: FinetuneRecipe,
+    states: StateDir,
+    device: torch.device,
+    watcher: _Watcher,
+) -> bool:
+    """Train to the end and return True, or False where memory ran out and smaller parts are to be tried."""
+    processes = PartialState().num_processes
+    most = max(recipe.batch // processes, 1)
+    micro_batch = int(states.noted(_MICRO_BATCH, most))
+    trainer = SegmentationTrainer(
+        recipe=recipe,
+        model=model,
+        args=training_arguments(
+            recipe,
+            output_dir=str(states.path),
+            device=device,
+            processes=processes,
+            micro_batch=micro_batch,
+            validated=validation is not None,
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+        ),
+        train_dataset=dataset,
+        eval_dataset=validation,
+        data_collator=collator,
+        callbacks=[watcher],
+    )
+    trainer.remove_callback(PrinterCallback)
+    watcher.follow(trainer)
+    resume = states.newest()
+    model.train()
+    try:
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    except torch.OutOfMemoryError as exc:
+        smaller = _next_part(most, micro_batch)
+        if smaller is None:
+            raise TrainingError(
+                f"training on {device}",
+                expected="memory for one image at a time",
+                got=str(exc).partition("\n")[0],
+                remedy="lower the sizes in the model's preprocessor_config.json, or take a smaller model",
+            ) from exc
+        _LOG.warning(
+            "memory ran out: batches are made in smaller parts",
+            extra={"action": "batch_split", "images": smaller, "batch": recipe.batch},
+        )
+        states.note(_MICRO_BATCH, smaller)
+        if processes > 1:
+            raise  # the others still wait for this one: all have to start again
+        return False
+    return True
 
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
-        outputs = model(**inputs)
-        loss = outputs.loss.mean()  # OneFormer's has shape (1,)
-        return (loss, outputs) if return_outputs else loss
 
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        return 0  # Trainer's own count does not know OneFormer, which has two main inputs
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        return SequentialSampler(cast(Any, train_dataset or self.train_dataset))
+def _next_part(most: int, tried: int) -> int | None:
+    """Return the next smaller number of images that divides a batch, None after one."""
+    return next((part for part in range(tried // 2, 0, -1) if most % part == 0), None)
 
 
 class _Watcher(TrainerCallback):
-    """Reports progress, stops on request, and ends a training that has diverged."""
+    """Reports progress, stops on request or for want of gain, and fits the steps into the time there is."""
 
     def __init__(
         self,
-        steps: int,
+        recipe: FinetuneRecipe,
+        states: StateDir,
         on_progress: Callable[[TrainingProgress], None] | None,
         should_stop: Callable[[], bool] | None,
     ) -> None:
-        self._steps = steps
+        self._recipe = recipe
+        self._states = states
         self._on_progress = on_progress
         self._should_stop = should_stop
         self._started = time.monotonic()
         self._first_step = 0
+        self._spent_s = 0.0
+        self._trainer: SegmentationTrainer | None = None
+        self.steps = recipe.steps
         self.stopped_at: int | None = None
+
+    def follow(self, trainer: SegmentationTrainer) -> None:
+        """Watch this trainer from now on."""
+        self._trainer = trainer
+        self.steps = trainer.planned_steps = int(self._states.noted(_STEPS, self._recipe.steps))
+        self._spent_s = self._states.noted(_SPENT_S, 0.0)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -165,11 +211,33 @@ class _Watcher(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        asked = self._should_stop is not None and self._should_stop()
-        if asked and state.global_step < self._steps:
-            self.stopped_at = state.global_step
+        step = state.global_step
+        self._fit_time(step)
+        asked = self._should_stop is not None and bool(_agreed(float(self._should_stop())))
+        if step >= self.steps:
+            control.should_log = control.should_training_stop = True
+            control.should_evaluate = control.should_save = args.load_best_model_at_end
+        elif asked:
+            self.stopped_at = step
             control.should_save = True
             control.should_training_stop = True
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
+        if should_give_up(losses, self._recipe.patience):
+            _LOG.info(
+                "training ends early: validation no longer gains",
+                extra={"action": "stopped_early", "step": state.global_step, "validations": len(losses)},
+            )
+            control.should_training_stop = True
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            self._states.note(_SPENT_S, self._spent_s + time.monotonic() - self._started)
 
     def on_log(
         self,
@@ -179,27 +247,44 @@ class _Watcher(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if not logs or "loss" not in logs:
+        if not logs or "loss" not in logs or self._on_progress is None or not state.is_world_process_zero:
             return
-        loss = float(logs["loss"])
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"training step {state.global_step}",
-                expected="a finite loss",
-                got=str(loss),
-                remedy="lower the learning rate (MASKLOOP_LEARNING_RATE) and train again",
+        done = max(state.global_step - self._first_step, 1)
+        pace_s = (time.monotonic() - self._started) / done
+        self._on_progress(
+            TrainingProgress(
+                step=state.global_step,
+                steps=self.steps,
+                loss=float(logs["loss"]),
+                eta_s=pace_s * max(self.steps - state.global_step, 0),
             )
-        if self._on_progress is not None:
-            done = max(state.global_step - self._first_step, 1)
-            pace_s = (time.monotonic() - self._started) / done
-            self._on_progress(
-                TrainingProgress(
-                    step=state.global_step,
-                    steps=self._steps,
-                    loss=loss,
-                    eta_s=pace_s * (self._steps - state.global_step),
-                )
-            )
+        )
+
+    def _fit_time(self, step: int) -> None:
+        done = step - self._first_step
+        if self._recipe.minutes is None or done < PACE_STEPS:
+            return
+        here_s = time.monotonic() - self._started
+        affordable = affordable_steps(
+            steps=self.steps,
+            done=step,
+            spent_s=self._spent_s + here_s,
+            pace_s=here_s / done,
+            limit_s=60 * self._recipe.minutes,
+        )
+        agreed = int(_agreed(affordable))
+        if agreed < self.steps and self._trainer is not None:
+            self.steps = self._trainer.planned_steps = agreed
+            if PartialState().is_main_process:
+                self._states.note(_STEPS, agreed)
+
+
+def _agreed(value: float) -> float:
+    """Return what the first process says, on all of them."""
+    shared = PartialState()
+    if shared.num_processes == 1:
+        return value
+    return float(broadcast(torch.tensor(value, device=shared.device)))
 
 
 @contextlib.contextmanager
@@ -212,58 +297,3 @@ def _no_progress_bars() -> Iterator[None]:
     finally:
         if shown:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def _training_arguments(recipe: FinetuneRecipe, state_dir: Path, device: torch.device) -> TrainingArguments:
-    on_cpu = device.type == "cpu"
-    return TrainingArguments(
-        output_dir=str(state_dir),
-        max_steps=recipe.steps,
-        per_device_train_batch_size=recipe.batch,
-        learning_rate=recipe.learning_rate,
-        weight_decay=recipe.weight_decay,
-        warmup_steps=min(recipe.warmup, recipe.steps // 2),
-        lr_scheduler_type="cosine",
-        max_grad_norm=recipe.clip,
-        seed=recipe.seed,
-        use_cpu=on_cpu,
-        bf16=not on_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
-        save_strategy="steps",
-        save_steps=recipe.save_every,
-        save_total_limit=2,
-        logging_steps=min(10, recipe.steps),
-        logging_nan_inf_filter=False,
-        report_to=[],
-        log_level="warning",
-        disable_tqdm=True,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=not on_cpu,
-        remove_unused_columns=False,
-    )
-
-
-def _claim_state_dir(state_dir: Path, identity: dict[str, Any]) -> Path | None:
-    """Return the newest whole state of the same training; delete what belongs to any other."""
-    note = state_dir / "identity.json"
-    wanted = json.dumps(identity, sort_keys=True)
-    if not note.is_file() or note.read_text(encoding="utf-8") != wanted:
-        shutil.rmtree(state_dir, ignore_errors=True)
-        state_dir.mkdir(parents=True)
-        note.write_text(wanted, encoding="utf-8")
-        return None
-    states = sorted(state_dir.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    while states:
-        newest = states.pop()
-        if _is_whole(newest):
-            return newest
-        shutil.rmtree(newest)
-    return None
-
-
-def _is_whole(state: Path) -> bool:
-    # Trainer writes trainer_state.json last.
-    try:
-        json.loads((state / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return all((state / name).is_file() for name in ("optimizer.pt", "scheduler.pt"))

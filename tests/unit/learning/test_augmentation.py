@@ -1,7 +1,11 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from maskloop.learning.augmentation import Augmentation, augment, fit_canvas
+from maskloop.errors import ConfigurationError
+from maskloop.learning.augmentation import Augmentation, augment, fit_canvas, mirror_pairs
+from maskloop.settings import Settings
 
 STILL = Augmentation(flips=False, quarter_turns=False, scale=(1.0, 1.0), colour=0.0)
 
@@ -18,7 +22,7 @@ def make_pair(size_hw=(32, 48), seed=0):
 
 
 def view(image_hwc, index_hw, augmentation, seed=0, canvas_hw=(32, 48)):
-    return augment(
+    seen = augment(
         image_hwc,
         index_hw,
         canvas_hw=canvas_hw,
@@ -26,6 +30,7 @@ def view(image_hwc, index_hw, augmentation, seed=0, canvas_hw=(32, 48)):
         rng=np.random.default_rng(seed),
         fill_rgb=(0, 0, 0),
     )
+    return seen.image_hwc, seen.index_hw
 
 
 def test_augment_nothing_allowed_returns_the_image():
@@ -72,3 +77,50 @@ def test_fit_canvas_any_size_keeps_pixels(size_hw):
     seen_hwc, seen_hw = fit_canvas(image_hwc, index_hw, canvas_hw=(32, 48), fill_rgb=(0, 0, 0))
     assert seen_hw.shape == (32, 48)
     assert np.array_equal(seen_hwc[..., 0], seen_hw * 60)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(0, 10**6), st.integers(20, 60), st.integers(20, 60), st.floats(0.1, 1.0), st.floats(1.0, 2.0)
+)
+def test_augment_any_jitter_keeps_image_and_masks_together(seed, height, width, low, high):
+    image_hwc, index_hw = make_pair((height, width), seed)
+    jitter = Augmentation(scale=(low, high), colour=0.0)
+    seen_hwc, seen_hw = view(image_hwc, index_hw, jitter, seed, canvas_hw=(48, 64))
+    wrong = np.abs(seen_hwc[..., 0] / 60 - seen_hw) > 0.75
+    # Bilinear blurs what nearest decides: only pixels beside another index may differ by more
+    border = np.zeros_like(wrong)
+    for axis in (0, 1):
+        for step in (-1, 1):
+            border |= np.roll(seen_hw, step, axis) != seen_hw
+    assert not (wrong & ~border)[1:-1, 1:-1].any()
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (("left hand", "right hand", "head"), (("left hand", "right hand"),)),
+        (("R_eye", "L_eye"), (("R_eye", "L_eye"),)),
+        (("Left", "Right", "LEFT"), (("Left", "Right"),)),
+        (("left hand", "head"), ()),
+        (("leftover", "rightover", "lr", "rl"), ()),
+        ((), ()),
+    ],
+    ids=["words", "letters", "case", "alone", "inside-words", "none"],
+)
+def test_mirror_pairs_are_found_by_name(labels, expected):
+    assert mirror_pairs(labels) == expected
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_augment_upright_is_the_image_or_its_mirror(seed):
+    image_hwc, index_hw = make_pair((32, 32), seed)
+    still = Augmentation(scale=(1.0, 1.0), colour=0.0)
+    rng = np.random.default_rng(seed)
+    seen = augment(image_hwc, index_hw, canvas_hw=(32, 32), augmentation=still, rng=rng, upright=True)
+    assert np.array_equal(seen.index_hw, index_hw[:, ::-1] if seen.mirrored else index_hw)
+
+
+def test_augmentation_scale_upside_down_names_the_setting(home):
+    with pytest.raises(ConfigurationError, match="MASKLOOP_AUGMENT_SCALE"):
+        Augmentation.from_settings(Settings(home=home, augment_scale=(2.0, 0.5)))

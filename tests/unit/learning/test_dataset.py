@@ -10,8 +10,10 @@ from maskloop.errors import ImageError
 from maskloop.learning.augmentation import Augmentation
 from maskloop.learning.collate import Collator
 from maskloop.learning.dataset import (
+    IGNORED,
     ExampleDataset,
     TrainingExample,
+    TrainingItem,
     common_canvas,
     draw_index_map,
     item_masks,
@@ -57,7 +59,8 @@ def test_draw_index_map_too_many_objects_keeps_largest_and_says_so(caplog):
     with caplog.at_level(logging.WARNING):
         index_hw, labels = draw_index_map(segments, (8, 8), max_objects=2, key="img")
     assert len(labels) == 2
-    assert np.count_nonzero(index_hw) == 5 + 4
+    assert np.count_nonzero(index_hw > 0) == 5 + 4
+    assert np.count_nonzero(index_hw == IGNORED) == 3 + 2 + 1  # something is there
     assert "more objects" in caplog.text
 
 
@@ -72,7 +75,7 @@ def test_draw_index_map_stuff_parts_become_one():
 def test_item_masks_plain_view_gives_back_the_visible_masks():
     (example,) = make_examples(1)
     item = make_dataset([example], augmentation=None)[0]
-    masks, class_ids = item_masks(item)
+    masks, class_ids, _ = item_masks(item)
     assert masks.dtype == torch.float32
     assert class_ids.dtype == torch.int64
     assert sorted(masks.sum(dim=(1, 2)).int().tolist()) == sorted(s.area for s in example.segments)
@@ -84,7 +87,7 @@ def test_example_dataset_each_epoch_holds_each_example_once():
         TrainingExample(image=np.full((32, 32, 3), 20 * value, np.uint8), segments=(), key=str(value))
         for value in range(4)
     ]
-    dataset = make_dataset(examples, augmentation=None)
+    dataset = make_dataset(examples, augmentation=Augmentation(colour=0.0, scale=(1.0, 1.0)))
     order = [int(dataset[index].image_hwc[0, 0, 0]) // 20 for index in range(8)]
     assert sorted(order[:4]) == sorted(order[4:]) == [0, 1, 2, 3]
 
@@ -136,3 +139,68 @@ def test_load_example_image_damaged_raises(tmp_path):
         load_example_image(example)
     with pytest.raises(ImageError, match="readable"):
         load_example_image(replace(example, image=tmp_path / "none.png"))
+
+
+def test_draw_index_map_ignored_areas_lie_under_objects():
+    index_hw, labels = draw_index_map([box(0, 0, 2, 2)], (4, 4), max_objects=9, ignored=[box(0, 0, 4, 2)])
+    assert labels == ("a",)
+    assert (index_hw == 1).sum() == 4
+    assert (index_hw == IGNORED).sum() == 4
+
+
+def test_draw_index_map_too_many_objects_keeps_one_of_each_class():
+    segments = [*(box(row, 0, 1, 8) for row in range(4)), box(7, 0, 1, 1, "rare")]
+    _, labels = draw_index_map(segments, (8, 8), max_objects=2)
+    assert labels == ("a", "rare")
+
+
+def test_item_masks_what_is_left_of_an_object_is_ignored():
+    index_hw = np.zeros((8, 8), np.int16)
+    index_hw[0, :3], index_hw[4:, :], index_hw[2, :4] = 1, 2, IGNORED
+    item = TrainingItem(image_hwc=np.zeros((8, 8, 3), np.uint8), index_hw=index_hw, class_ids=(0, 1))
+    masks, class_ids, ignored = item_masks(item)
+    assert masks.sum() == 32
+    assert class_ids.tolist() == [1]
+    assert ignored.sum() == 3 + 4
+
+
+def test_example_dataset_mirrored_view_swaps_left_and_right():
+    """The left half is labelled left: in every view, what lies on the left is."""
+    segments = (box(0, 0, 32, 16, "left half"), box(0, 16, 32, 16, "right half"))
+    example = TrainingExample(image=np.zeros((32, 32, 3), np.uint8), segments=segments, key="halves")
+    still = Augmentation(scale=(1.0, 1.0), colour=0.0)
+    labels = ("right half", "other", "left half")
+    dataset = make_dataset([example], labels=labels, augmentation=still, length=24)
+    seen = set()
+    for index in range(24):
+        item = dataset[index]
+        place = int(item.index_hw[16, 2])  # one on the left
+        assert labels[item.class_ids[place - 1]] == "left half"
+        seen.add(place)
+    assert seen == {1, 2}  # both the image and its mirror came
+
+
+def test_example_dataset_balanced_shows_new_and_rare_more_often():
+    examples = [
+        TrainingExample(
+            image=np.full((32, 32, 3), number, np.uint8),
+            segments=(box(0, 0, 8, 8, "star" if number == 19 else "disc"),),
+            key=str(number),
+            fresh=number == 0,
+        )
+        for number in range(20)
+    ]
+    plain = Augmentation(flips=False, quarter_turns=False, scale=(1.0, 1.0), colour=0.0)
+    dataset = make_dataset(examples, augmentation=plain, balance=True, length=200)
+    counts = np.bincount([int(dataset[index].image_hwc[16, 16, 0]) for index in range(200)], minlength=20)
+    assert counts[0] >= 17  # twice its share of 10, less what the others lack
+    assert counts[19] >= 17
+    assert counts.min() >= 6  # old ones are replayed
+
+
+def test_example_dataset_keeps_index_maps_not_planes():
+    """A batch of 4 views with 20 objects each: 2 bytes a pixel, where float planes would be 80."""
+    examples = make_examples(4, (64, 96))
+    dataset = make_dataset(examples)
+    items = [dataset[index] for index in range(4)]
+    assert sum(item.index_hw.nbytes for item in items) == 4 * 64 * 96 * 2

@@ -1,0 +1,96 @@
+"""Areas that nobody has judged: no gradient comes from them, neither through masks nor through classes.
+
+The losses of Mask2Former, OneFormer and MaskFormer know no such areas, but all three take mask and class
+logits first. `IgnoringLoss` changes those before the loss sees them: deep in an ignored area every mask
+says "certainly not", which agrees with its target, costs nothing and is never sampled as uncertain; on the
+rim, where the loss interpolates between pixels, logits keep their value and lose their gradient. A query
+that is matched to no object and lies mostly in ignored areas says "certainly nothing" and so is not pushed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate.utils import reduce
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["IgnoringLoss", "ignoring"]
+
+_CERTAIN_LOGIT = 20.0  # its sigmoid is 1 - 2e-9
+_MOSTLY = 0.5  # share of a query's mask
+
+
+class IgnoringLoss(nn.Module):
+    """Mixed in before a family's loss; `ignored_bhw` says what the next call leaves out."""
+
+    ignored_bhw: Tensor | None = None  # bool, at the size of the images
+    _excused_bq: Tensor | None = None
+
+    def forward(
+        self, masks_queries_logits: Tensor, class_queries_logits: Tensor, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Return the family's losses; it comes back here for each of its earlier layers."""
+        if self.ignored_bhw is not None and bool(self.ignored_bhw.any()):
+            ignored_b1hw = _to_size(self.ignored_bhw, masks_queries_logits.shape[-2:])
+            self._excused_bq = _lies_in(masks_queries_logits, ignored_b1hw)
+            masks_queries_logits = _without_gradient(masks_queries_logits, ignored_b1hw)
+        else:
+            self._excused_bq = None
+        return super().forward(masks_queries_logits, class_queries_logits, *args, **kwargs)
+
+    def loss_labels(self, class_queries_logits: Tensor, class_labels: list[Tensor], indices: Any) -> Any:
+        """Return the class loss, to which excused queries that are matched to nothing add none."""
+        if self._excused_bq is not None:
+            excused_bq = self._excused_bq.clone()
+            for image, (matched, _) in enumerate(indices):
+                excused_bq[image, matched] = False
+            nothing_k = torch.full_like(class_queries_logits[0, 0], -_CERTAIN_LOGIT)
+            nothing_k[-1] = _CERTAIN_LOGIT
+            class_queries_logits = torch.where(excused_bq[..., None], nothing_k, class_queries_logits)
+        base: Any = super()
+        return base.loss_labels(class_queries_logits, class_labels, indices)
+
+    def get_num_masks(self, class_labels: list[Tensor], device: torch.device) -> Tensor:
+        """Return the mean number of objects a process, at least 1.
+
+        The families' own takes the mean over processes and divides it by their number once more: with two
+        GPUs, masks would weigh twice as much against classes as with one.
+        """
+        objects = torch.tensor(float(sum(len(ids) for ids in class_labels)), device=device)
+        return torch.clamp(reduce(objects, "mean"), min=1.0)
+
+
+@contextmanager
+def ignoring(model: Any) -> Iterator[None]:
+    """Let a model's loss leave out ignored areas while the context lasts."""
+    loss = model.criterion
+    plain = type(loss)
+    loss.__class__ = type(f"Ignoring{plain.__name__}", (IgnoringLoss, plain), {})
+    try:
+        yield
+    finally:
+        loss.ignored_bhw = None
+        loss.__class__ = plain
+
+
+def _to_size(ignored_bhw: Tensor, size_hw: torch.Size) -> Tensor:
+    """Return bool (B, 1, h, w): which cells of the masks are ignored for the most part."""
+    return functional.adaptive_avg_pool2d(ignored_bhw[:, None].float(), (size_hw[0], size_hw[1])) > _MOSTLY
+
+
+def _lies_in(mask_logits_bqhw: Tensor, ignored_b1hw: Tensor) -> Tensor:
+    """Return bool (B, Q): which masks lie mostly in ignored areas."""
+    masks_bqhw = mask_logits_bqhw.detach() > 0
+    area_bq = masks_bqhw.sum(dim=(2, 3))
+    inside_bq = (masks_bqhw & ignored_b1hw).sum(dim=(2, 3))
+    return inside_bq > _MOSTLY * area_bq
+
+
+def _without_gradient(mask_logits_bqhw: Tensor, ignored_b1hw: Tensor) -> Tensor:
+    stopped_bqhw = torch.where(ignored_b1hw, mask_logits_bqhw.detach(), mask_logits_bqhw)
+    open_b1hw = functional.max_pool2d((~ignored_b1hw).float(), kernel_size=3, stride=1, padding=1)
+    return torch.where(open_b1hw == 0, -_CERTAIN_LOGIT, stopped_bqhw)

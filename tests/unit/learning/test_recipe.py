@@ -1,0 +1,58 @@
+from dataclasses import replace
+
+import pytest
+
+from maskloop.learning.recipe import FinetuneRecipe, choose_recipe
+from maskloop.settings import Settings
+
+
+@pytest.fixture
+def chosen(settings):
+    def choose(images=32, objects=90, classes=3, parameters=0, **said):
+        asked = Settings(home=settings.home, **said)
+        return choose_recipe(images, objects, classes, asked, parameters=parameters)
+
+    return choose
+
+
+def test_choose_recipe_more_images_more_steps_within_bounds(chosen):
+    steps = [chosen(images=images, objects=3 * images).steps for images in (1, 8, 32, 128, 2000, 10**6)]
+    assert steps == [100, 100, 198, 396, 1565, 5000]
+
+
+@pytest.mark.parametrize(
+    ("images", "parameters", "rate", "factor", "frozen"),
+    [
+        (8, 900_000, 4e-4, 1.0, False),
+        (8, 47_000_000, 1e-4, 0.1, True),
+        (100, 47_000_000, 1e-4, 0.1, False),
+    ],
+    ids=["tiny", "large-few-images", "large"],
+)
+def test_choose_recipe_rates_follow_model_and_data(chosen, images, parameters, rate, factor, frozen):
+    recipe = chosen(images=images, parameters=parameters)
+    assert (recipe.learning_rate, recipe.backbone_factor, recipe.freeze_backbone) == (rate, factor, frozen)
+
+
+@pytest.mark.parametrize(
+    ("said", "field", "expected"),
+    [
+        ({"train_steps": 7}, "steps", 7),
+        ({"learning_rate": 2e-3}, "learning_rate", 2e-3),
+        ({"backbone_rate": 0.5}, "backbone_factor", 0.5),
+        ({"backbone_rate": 0.0}, "freeze_backbone", True),
+        ({"train_batch": 2}, "batch", 2),
+        ({"train_minutes": 3.5}, "minutes", 3.5),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_choose_recipe_settings_win(chosen, said, field, expected):
+    assert getattr(chosen(**said), field) == expected
+
+
+@pytest.mark.parametrize(
+    "change", [{"steps": 0}, {"backbone_factor": 2.0}, {"minutes": 0.0}, {"clip": 0.0}], ids=str
+)
+def test_finetune_recipe_impossible_raises(change):
+    with pytest.raises(ValueError, match="FinetuneRecipe"):
+        replace(FinetuneRecipe(), **change)

@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maskloop.learning.sampling import FRESH_FACTOR, MOST_REPEATS, example_weights, round_order
+
+CAR, RARE = frozenset({"car"}), frozenset({"car", "bus"})
+
+
+@given(st.integers(1, 40), st.integers(0, 5), st.integers(0, 5))
+def test_round_order_equal_weights_shows_each_once(count, seed, number):
+    assert sorted(round_order(np.ones(count), seed, number)) == list(range(count))
+
+
+@given(st.lists(st.floats(0.5, 8), min_size=1, max_size=30), st.integers(0, 9))
+def test_round_order_any_weights_shows_fair_shares(weights, number):
+    weights = np.array(weights)
+    counts = np.bincount(round_order(weights, 0, number), minlength=len(weights))
+    assert counts.sum() == len(weights)
+    assert np.abs(counts - len(weights) * weights / weights.sum()).max() < 1 + 1e-6
+
+
+def test_round_order_same_seed_is_the_same_other_round_differs():
+    weights = np.linspace(1, 2, 20)
+    first, again, other = (round_order(weights, 3, number) for number in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("labels", "fresh", "expected"),
+    [
+        ([CAR] * 5, [False] * 5, [1] * 5),
+        ([CAR] * 5, [True] * 5, [FRESH_FACTOR] * 5),
+        ([CAR, CAR, frozenset()], [True, False, False], [FRESH_FACTOR, 1, 1]),
+        ([RARE, *[CAR] * 19], [False] * 20, [2.0, *[1] * 19]),
+        ([RARE, *[CAR] * 999], [False] * 1000, [MOST_REPEATS, *[1] * 999]),
+    ],
+    ids=["alike", "all-new", "new-and-empty", "one-in-twenty", "one-in-a-thousand"],
+)
+def test_example_weights_rare_and_new_count_more(labels, fresh, expected):
+    assert example_weights(labels, fresh) == pytest.approx(expected)

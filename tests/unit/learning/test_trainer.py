@@ -1,0 +1,56 @@
+import pytest
+from torch import nn
+
+from maskloop.learning.recipe import FinetuneRecipe
+from maskloop.learning.trainer import parameter_groups, prepared_for_training
+from maskloop.segmentation.tiny import build_tiny_mask2former, build_tiny_maskformer, build_tiny_oneformer
+
+RECIPE = FinetuneRecipe(learning_rate=1e-3, backbone_factor=0.1, weight_decay=0.05)
+
+
+@pytest.fixture(params=[build_tiny_mask2former, build_tiny_oneformer, build_tiny_maskformer])
+def model(request):
+    extra = {"training": True} if request.param is build_tiny_oneformer else {}
+    return request.param(("disc",), seed=0, **extra).model
+
+
+def groups_of(model, recipe):
+    """Return name -> (rate, decay)."""
+    found = {}
+    for group in parameter_groups(model, recipe):
+        found |= {id(parameter): (group["lr"], group["weight_decay"]) for parameter in group["params"]}
+    return {name: found[id(one)] for name, one in model.named_parameters() if id(one) in found}
+
+
+def test_parameter_groups_hold_every_weight_once(model):
+    grouped = [id(one) for group in parameter_groups(model, RECIPE) for one in group["params"]]
+    assert sorted(grouped) == sorted(id(one) for one in model.parameters() if one.requires_grad)
+
+
+def test_parameter_groups_backbone_learns_slower(model):
+    rates = {name: rate for name, (rate, _) in groups_of(model, RECIPE).items()}
+    backbone = {name for name in rates if "pixel_level_module.encoder." in name}
+    assert {rates[name] for name in backbone} == {0.1 * 1e-3}
+    assert {rates[name] for name in rates.keys() - backbone} == {1e-3}
+
+
+def test_parameter_groups_norms_biases_and_embeddings_do_not_decay(model):
+    decays = {name: decay for name, (_, decay) in groups_of(model, RECIPE).items()}
+    norms = {
+        f"{path}.weight"
+        for path, module in model.named_modules()
+        if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.BatchNorm2d | nn.Embedding)
+    }
+    still = [name for name in decays if name.endswith("bias") or name in norms]
+    assert {decays[name] for name in still} == {0.0}
+    assert set(decays.values()) == {0.0, 0.05}
+
+
+def test_parameter_groups_frozen_backbone_is_in_none(model):
+    encoder = model.model.pixel_level_module.encoder
+    model.train()
+    with prepared_for_training(model, FinetuneRecipe(freeze_backbone=True)):
+        model.train()
+        assert not encoder.training
+        assert not any("pixel_level_module.encoder." in name for name in groups_of(model, RECIPE))
+    assert encoder.train().training
