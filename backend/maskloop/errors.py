@@ -9,6 +9,7 @@ MaskloopError
 ├── DependencyError          an installed package that does not work
 ├── TrainingError            a training that cannot start or did not end well
 ├── RegistryError            a model version that cannot be stored, found or read
+│   └── DamagedVersionError  its files are not those that were registered
 ├── StoreError               the database cannot do what was asked
 ├── QueueError               the queue cannot be started or reached
 ├── StudioError              Label Studio refused or did not answer
@@ -65,6 +66,10 @@ class TrainingError(MaskloopError):
 
 class RegistryError(MaskloopError):
     """A model version that cannot be stored, found or read."""
+
+
+class DamagedVersionError(RegistryError):
+    """A model version whose files are not those that were registered."""
 
 
 class StoreError(MaskloopError):

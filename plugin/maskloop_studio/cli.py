@@ -15,6 +15,7 @@ import typer
 
 from maskloop.errors import MaskloopError
 from maskloop_studio.cli_jobs import jobs_app
+from maskloop_studio.cli_models import models_app
 
 __all__ = ["app", "main"]
 
@@ -25,7 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-models_app = typer.Typer(no_args_is_help=True, help="The model versions of a project.")
 base_app = typer.Typer(no_args_is_help=True, help="The small models that maskloop ships with.")
 app.add_typer(models_app, name="models")
 app.add_typer(base_app, name="base-model")
@@ -264,15 +264,6 @@ def train(
     typer.echo(f"training {number} is queued")
     if wait:
         follow_training(number, services.store)
-
-
-@models_app.command("list")
-def models_list(project: ProjectArgument, as_json: JsonOption = False) -> None:
-    """List a project's model versions; the champion is what serves."""
-    from maskloop_studio.operations.follow import print_versions
-    from maskloop_studio.services import process_services
-
-    print_versions(project, process_services().registry, as_json=as_json)
 
 
 @base_app.command("build")

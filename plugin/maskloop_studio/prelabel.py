@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from maskloop.errors import MaskloopError
+from maskloop.learning.registry import CHAMPION
 from maskloop.log import log_action
 from maskloop_studio.label_config import LabelConfig, parse_label_config
+from maskloop_studio.promotion import show_stored
 from maskloop_studio.serving.options import PredictionPlan, parse_options, plan_prediction
 from maskloop_studio.serving.predicting import predict_uris
 from maskloop_studio.training import ensure_champion
@@ -56,13 +58,17 @@ def renew_project(
     unlabelled = client.count_tasks(project_id, only_unlabelled=True)
     done = pushed = 0
     for shard in _shards(tasks):
+        if _is_outdated(champion, services):
+            break
         check = functools.partial(on_progress, done, max(unlabelled, done))
         check()
         pushed += _push_shard(shard, champion, config, plan, project_id, services, check=check)
         done += len(shard)
-    if services.store.pushes.has_any(project_id, champion.tag) and project.model_version != champion.tag:
-        # Without this Label Studio would call live for every task that is opened, and order at random.
-        client.update_project(project_id, model_version=champion.tag)
+    if _is_outdated(champion, services):
+        # Rolled back, or promoted, meanwhile: annotators are to see the present champion's.
+        return pushed + renew_project(project_id, services, on_progress=on_progress)
+    # Without this Label Studio would call live for every task that is opened, and order at random.
+    show_stored(project_id, champion, services)
     log_action(
         logger,
         "predictions renewed",
@@ -72,6 +78,10 @@ def renew_project(
         duration_s=time.monotonic() - started,
     )
     return pushed
+
+
+def _is_outdated(champion: ModelVersion, services: Services) -> bool:
+    return services.registry.alias(champion.name, CHAMPION) != champion.number
 
 
 def _settle_pushed(project_id: int, champion: ModelVersion, services: Services) -> set[int]:

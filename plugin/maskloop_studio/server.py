@@ -90,6 +90,7 @@ def create_app(services: Services) -> FastAPI:
         yield
         await backend.inbox.stop()
         backend.directory.stop()
+        backend.shadows.stop()
         services.close()
 
     app = FastAPI(
@@ -195,7 +196,8 @@ def _add_operator_routes(app: FastAPI, backend: StudioBackend, registry: Collect
 
     @app.get("/", include_in_schema=False)
     def status() -> HTMLResponse:
-        return HTMLResponse(render_status(backend.services.store, _queue_lengths(backend.services)))
+        lengths = _queue_lengths(backend.services)
+        return HTMLResponse(render_status(backend.services.store, lengths, backend.directory.states()))
 
 
 async def _read(request: Request, model: type[Body]) -> Body:

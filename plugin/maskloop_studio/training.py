@@ -80,8 +80,7 @@ def _train(job: Job, control: JobControl, services: Services) -> dict[str, objec
         model_version=champion.tag,
     )
     store.trainings.begin(job.job_id, project_id, through_version=store.corrections.last_version(project_id))
-    train = store.corrections.of(project_id, split="train")
-    holdout = store.corrections.of(project_id, split="holdout")
+    train, holdout = _frozen_corrections(job, services)
     for correction in (*train, *holdout):
         control.check()
         _bring_image(correction, services)
@@ -104,6 +103,22 @@ def _train(job: Job, control: JobControl, services: Services) -> dict[str, objec
         on_progress=note,
     )
     return verdict.as_json()
+
+
+def _frozen_corrections(
+    job: Job, services: Services
+) -> tuple[tuple[Correction, ...], tuple[Correction, ...]]:
+    """Return what a training learns from and is judged on; after a kill the same, whatever came since."""
+    from maskloop.learning.snapshot import SnapshotManifest
+
+    book, work_dir = services.store.corrections, services.settings.runs_dir / job.name
+    note = work_dir / "snapshot.json"
+    if not note.exists():
+        SnapshotManifest.of(
+            train=book.of(job.project_id, split="train"), holdout=book.of(job.project_id, split="holdout")
+        ).write(note)
+    frozen = SnapshotManifest.read(note)
+    return book.at(frozen.version_ids("train")), book.at(frozen.version_ids("holdout"))
 
 
 def _bring_image(correction: Correction, services: Services) -> None:

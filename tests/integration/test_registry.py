@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from maskloop.errors import RegistryError
+from maskloop.errors import DamagedVersionError, RegistryError
 from maskloop.learning.registry import MemoryRegistry, MlflowRegistry
 from maskloop.types import HoldoutMetrics
 
@@ -127,7 +127,7 @@ def test_unknown_version_raises(registry, name, tmp_path):
 def test_mlflow_run_holds_curve_and_metrics(tmp_path, mlflow_home):
     registry = make_mlflow(mlflow_home)
     register(registry, "curve", tmp_path, loss_curve=[(10, 2.0), (20, 1.5)])
-    client = registry._client()
+    client = registry.connection.client()
     run_id = client.get_model_version("curve", "1").run_id
     assert [(point.step, point.value) for point in client.get_metric_history(run_id, "loss")] == [
         (10, 2.0),
@@ -173,3 +173,136 @@ def _first_use(home, folder, start, results):
         results.put(made.number)
     except Exception as exc:
         results.put(repr(exc))
+
+
+def four_champions(registry, name, tmp_path):
+    """Versions 1 to 4, each promoted after the other."""
+    for number in range(1, 5):
+        register(registry, name, tmp_path, str(number), parent=number - 1 or None)
+        registry.promote(name, number, reason=f"round {number}")
+
+
+def test_rollback_twice_goes_two_back_and_never_to_what_was_left(registry, name, tmp_path):
+    four_champions(registry, name, tmp_path)
+    assert [registry.rollback(name).number for _ in range(2)] == [3, 2]
+    registry.promote(name, 4)  # left once, promoted anew
+    assert [registry.rollback(name).number for _ in range(2)] == [2, 1]
+    assert registry.champion(name).number == 1
+    with pytest.raises(RegistryError, match="champion before the present one"):
+        registry.rollback(name)
+    assert registry.champion(name).number == 1
+
+
+def test_history_tells_steps_and_reasons(registry, name, tmp_path):
+    four_champions(registry, name, tmp_path)
+    registry.promote(name, 4)  # is champion already
+    registry.rollback(name, reason="ring is missed")
+    steps = registry.history(name)
+    assert [(step.number, step.before, step.kind) for step in steps] == [
+        (1, None, "promotion"),
+        (2, 1, "promotion"),
+        (3, 2, "promotion"),
+        (4, 3, "promotion"),
+        (3, 4, "rollback"),
+    ]
+    assert (steps[0].reason, steps[-1].reason) == ("round 1", "ring is missed")
+    assert registry.history("unknown") == ()
+
+
+def test_rollback_to_damaged_version_is_refused(registry, name, tmp_path):
+    four_champions(registry, name, tmp_path)
+    (registry.get(name, 3).path / "model.safetensors").unlink()
+    with pytest.raises(DamagedVersionError, match=r"-v3: expected .*model\.safetensors"):
+        registry.rollback(name)
+    assert registry.champion(name).number == 4
+    assert len(registry.history(name)) == 4
+
+
+def test_rollback_without_history_follows_the_parents(registry, name, tmp_path, monkeypatch):
+    four_champions(registry, name, tmp_path)
+    monkeypatch.setattr(type(registry), "history", lambda *_: ())  # as versions before it was kept
+    assert registry.rollback(name).number == 3
+
+
+def test_rollback_nothing_promoted_raises(registry, name, tmp_path):
+    register(registry, name, tmp_path)
+    with pytest.raises(RegistryError, match="got no champion at all"):
+        registry.rollback(name)
+
+
+def test_aliases_point_and_wait_no_longer_once_promoted(registry, name, tmp_path):
+    four_champions(registry, name, tmp_path)
+    assert registry.alias(name, "shadow") is None
+    registry.set_alias(name, "shadow", 3)
+    registry.set_alias(name, "challenger", 2)
+    registry.promote(name, 3)
+    assert (registry.alias(name, "shadow"), registry.alias(name, "challenger")) == (None, 2)
+    registry.set_alias(name, "challenger", None)
+    registry.set_alias(name, "challenger", None)
+    assert registry.alias(name, "challenger") is None
+    with pytest.raises(RegistryError, match="version 9"):
+        registry.set_alias(name, "shadow", 9)
+
+
+def test_delete_removes_files_and_never_gives_the_number_again(registry, name, tmp_path):
+    four_champions(registry, name, tmp_path)
+    gone = registry.get(name, 2).path
+    registry.delete(name, 2)
+    assert not gone.exists()
+    assert [version.number for version in registry.versions(name)] == [1, 3, 4]
+    assert register(registry, name, tmp_path).number == 5
+    registry.delete(name, 5)
+    assert register(registry, name, tmp_path).number == 6
+    for call in (registry.get, registry.delete, registry.promote):
+        with pytest.raises(RegistryError, match="version 2"):
+            call(name, 2)
+    assert [registry.rollback(name).number for _ in range(2)] == [3, 1]
+
+
+def test_delete_what_an_alias_points_at_is_refused(registry, name, tmp_path):
+    four_champions(registry, name, tmp_path)
+    registry.set_alias(name, "shadow", 2)
+    for number, held in ((4, "champion"), (2, "shadow")):
+        with pytest.raises(RegistryError, match=f"got the {held}"):
+            registry.delete(name, number)
+    assert len(registry.versions(name)) == 4
+
+
+def test_mlflow_killed_between_note_and_alias_did_not_happen(tmp_path, mlflow_home, name, monkeypatch):
+    registry = make_mlflow(mlflow_home)
+    four_champions(registry, name, tmp_path)
+    register(registry, name, tmp_path, "5")
+    client = registry.connection.client()
+    with monkeypatch.context() as broken:
+        broken.setattr(client, "set_registered_model_alias", _die)
+        with pytest.raises(RegistryError, match="killed"):
+            registry.promote(name, 5)
+        with pytest.raises(RegistryError, match="killed"):
+            registry.rollback(name)
+    assert registry.champion(name).number == 4
+    assert registry.rollback(name).number == 3
+    assert registry.rollback(name).number == 2
+
+
+def test_mlflow_alias_moved_by_hand_counts_as_promoted(tmp_path, mlflow_home, name):
+    registry = make_mlflow(mlflow_home)
+    four_champions(registry, name, tmp_path)
+    registry.connection.client().set_registered_model_alias(name, "champion", "2")
+    assert registry.rollback(name).number == 4
+
+
+def test_mlflow_delete_killed_after_the_files_can_be_done_again(tmp_path, mlflow_home, name, monkeypatch):
+    registry = make_mlflow(mlflow_home)
+    four_champions(registry, name, tmp_path)
+    with monkeypatch.context() as broken:
+        broken.setattr(registry.connection.client(), "delete_model_version", _die)
+        with pytest.raises(RegistryError, match="killed"):
+            registry.delete(name, 2)
+    with pytest.raises(DamagedVersionError):
+        registry.promote(name, 2)
+    registry.delete(name, 2)
+    assert [version.number for version in registry.versions(name)] == [1, 3, 4]
+
+
+def _die(*_arguments):
+    raise OSError("killed")

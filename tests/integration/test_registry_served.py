@@ -18,7 +18,7 @@ NAME = "maskloop-1"
 
 
 class ArtifactServer:
-    """The artifact routes of an MLflow server, which mlflow-skinny does not bring: put, get, list."""
+    """The artifact routes of an MLflow server, which mlflow-skinny does not bring."""
 
     def __init__(self):
         self.files = {}
@@ -42,6 +42,12 @@ class ArtifactServer:
                     self.send_error(404)
                 else:
                     self._send(json.dumps(artifacts.listing(parse_qs(asked.query)["path"][0])).encode())
+
+            def do_DELETE(self):
+                gone = self.path.removeprefix(f"{ROUTE}/")
+                for path in [path for path in artifacts.files if path.startswith(gone)]:
+                    del artifacts.files[path]
+                self._send(b"{}")
 
             def _send(self, body):
                 self.send_response(200)
@@ -94,13 +100,15 @@ def make_registry(tmp_path, artifact_server, tracking_uri):
     return lambda host: MlflowRegistry(tracking_uri, tmp_path / host)
 
 
-def _register(registry, tmp_path):
+def _register(registry, tmp_path, *, promote=True):
     folder = tmp_path / "checkpoint"
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(b"weights" * 1000)
     made = registry.register(NAME, folder, labels=("disc",), metrics=None, parent=None)
-    registry.promote(NAME, made.number)
+    if promote:
+        registry.promote(NAME, made.number)
+    return made
 
 
 def test_champion_on_another_host_is_fetched_once(make_registry, artifact_server, tmp_path):
@@ -130,3 +138,19 @@ def test_champion_server_away_raises_and_leaves_nothing(make_registry, artifact_
     with pytest.raises(RegistryError, match="MLFLOW_TRACKING_URI"):
         make_registry("second").champion(NAME)
     assert list((tmp_path / "second" / "fetched").iterdir()) == []
+
+
+def test_delete_removes_the_files_on_the_server_and_later_other_hosts_copies(
+    make_registry, artifact_server, tmp_path
+):
+    first, second = make_registry("first"), make_registry("second")
+    old = _register(first, tmp_path)
+    copy = second.get(NAME, old.number).path
+    new = _register(first, tmp_path)
+    _register(first, tmp_path, promote=False)
+    files = len(artifact_server.files)
+    first.delete(NAME, old.number)
+    assert len(artifact_server.files) == files * 2 // 3
+    assert copy.exists()
+    assert second.champion(NAME).number == new.number
+    assert not copy.exists()

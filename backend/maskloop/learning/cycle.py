@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from maskloop.errors import TrainingError
 from maskloop.learning.choice import choose_corrections
 from maskloop.learning.dataset import TrainingExample
-from maskloop.learning.evaluation import evaluate_checkpoint
-from maskloop.learning.finetune import finetune
-from maskloop.learning.promotion import PromotionDecision, decide
+from maskloop.learning.evaluation import judge_checkpoints
+from maskloop.learning.judging.judgement import Judgement
+from maskloop.learning.launch import finetune_in_processes
+from maskloop.learning.model_card import (
+    SNAPSHOT_FILE,
+    ModelCard,
+    ModelOrigin,
+    code_version,
+    learning_settings,
+    origin_of_source,
+    origin_of_version,
+    write_card,
+)
+from maskloop.learning.promotion import GateRule, PromotionDecision, decide
+from maskloop.learning.recipe import VALIDATED_IMAGES, FinetuneRecipe, choose_recipe
 from maskloop.learning.registry import ModelRegistry
-from maskloop.learning.training import FinetuneRecipe, TrainingProgress
+from maskloop.learning.registry_release import Release, release
+from maskloop.learning.snapshot import SnapshotManifest
+from maskloop.learning.splits import split_validation
+from maskloop.learning.training import TrainingProgress
 from maskloop.log import log_action
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from maskloop.segmentation.postprocess import Thresholds
+from maskloop.segmentation.sources import find_folder
 from maskloop.settings import Settings
 from maskloop.store.images import ImageCache
 from maskloop.types import Correction, HoldoutMetrics, ModelVersion, Segment, SegmentationTask
@@ -30,6 +47,7 @@ __all__ = ["LabelPlan", "Verdict", "register_base", "train_and_judge"]
 
 logger = logging.getLogger(__name__)
 TRAINING_KEY = "training"  # of a version's metadata
+JUDGEMENT_FILE = "judgement.json"  # in a version's folder: what the gate saw, image by image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +66,10 @@ class LabelPlan:
         """The next model's classes."""
         return tuple(dict.fromkeys(self.class_for(label) for label in self.labels))
 
+    def without(self, ignored: Collection[str]) -> LabelPlan:
+        """Return the plan without labels that mark areas to ignore."""
+        return dataclasses.replace(self, labels=tuple(label for label in self.labels if label not in ignored))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
@@ -56,6 +78,7 @@ class Verdict:
     champion: HoldoutMetrics  # as it was before, on the holdout
     challenger: HoldoutMetrics  # the new model, on the same holdout
     decision: PromotionDecision
+    release: Release  # what became of the new model
     version: ModelVersion  # the new model
     base: ModelVersion  # what it was trained from
     train_images: int
@@ -64,8 +87,10 @@ class Verdict:
     def as_json(self) -> dict[str, object]:
         """Return it as plain values."""
         return {
-            "promoted": self.decision.promote,
+            "promoted": self.release is Release.PROMOTED,
+            "release": self.release.value,
             "reason": self.decision.reason,
+            "decision": self.decision.as_json(),
             "base": self.base.tag,
             "version": self.version.tag,
             "champion_metrics": dataclasses.asdict(self.champion),
@@ -83,17 +108,20 @@ def register_base(name: str, *, settings: Settings, registry: ModelRegistry) -> 
         ModelLoadError: it cannot be loaded.
     """
     checkpoint = load_checkpoint(settings.model, device="cpu", training=True)
+    origin = origin_of_source(settings.model, find_folder(settings.model))
+    card = ModelCard(name=name, origin=origin, labels=checkpoint.labels, code=code_version())
     with tempfile.TemporaryDirectory() as scratch:
         folder = save_checkpoint(checkpoint, Path(scratch) / "checkpoint")
+        write_card(folder, card)
         version = registry.register(
             name,
             folder,
             labels=checkpoint.labels,
             metrics=None,
             parent=None,
-            metadata={"source": settings.model},
+            metadata=card.as_metadata() | {"source": settings.model},
         )
-    registry.promote(name, version.number)
+    registry.promote(name, version.number, reason="the model of the settings")
     log_action(logger, "base registered", model_version=version.tag, source=settings.model)
     return version
 
@@ -133,8 +161,13 @@ def train_and_judge(
         TrainingError: there is nothing to learn from, or training diverged.
     """
     started = time.monotonic()
-    examples = _examples(train, plan, image_cache, settings)
-    judged = _examples(holdout, plan, image_cache, settings)
+    train, holdout = _used(train, settings), _used(holdout, settings)
+    plan = plan.without(settings.ignore_labels)
+    learnt, stopping = split_validation(train, fraction=settings.validation_fraction, least=VALIDATED_IMAGES)
+    examples, validation, judged = (
+        _examples(some, plan, image_cache, settings, _seen_versions(champion))
+        for some in (learnt, stopping, holdout)
+    )
     if not examples:
         raise TrainingError(
             f"training of {champion.name}",
@@ -143,57 +176,90 @@ def train_and_judge(
             remedy="correct more tasks, draw masks instead of boxes, or lower MASKLOOP_HOLDOUT_FRACTION",
         )
     base = load_checkpoint(champion.path, device=settings.device)
-    before = _judge(base, judged, plan, task, thresholds)
     version = _registered(champion.name, key, registry)
-    if version is None or version.metrics is None:
-        loss_curve: list[tuple[int, float]] = []
+    made = None if version is None or version.metrics is None else version
+    loss_curve: list[tuple[int, float]] = []
 
-        def follow(progress: TrainingProgress) -> None:
-            loss_curve.append((progress.step, progress.loss))
-            if on_progress is not None:
-                on_progress(progress)
+    def follow(progress: TrainingProgress) -> None:
+        loss_curve.append((progress.step, progress.loss))
+        if on_progress is not None:
+            on_progress(progress)
 
-        challenger = finetune(
+    if made is None:
+        recipe = _recipe_for(base, examples, plan, settings)
+        challenger = finetune_in_processes(
             base,
             examples,
+            processes=settings.train_processes,
+            validation=validation,
             labels=plan.classes,
             task=task,
-            recipe=recipe_from(settings),
+            recipe=recipe,
             output_dir=work_dir,
             on_progress=follow,
         )
-        after = _judge(challenger, judged, plan, task, thresholds)
-        decision = decide(before, after, margin=settings.promotion_margin)
+    else:
+        challenger = load_checkpoint(made.path, device=settings.device)
+    before, after = judge_checkpoints(
+        [base, challenger], judged, labels=plan.classes, task=task, thresholds=thresholds
+    )
+    decision = decide(before, after, GateRule.from_settings(settings))
+    if made is None:
+        folder = save_checkpoint(challenger, work_dir / "checkpoint")
+        _write_judgement(folder / JUDGEMENT_FILE, before, after, decision)
+        manifest = SnapshotManifest.of(train=train, holdout=holdout)
+        manifest.write(folder / SNAPSHOT_FILE)
+        card = ModelCard(
+            name=champion.name,
+            origin=_origin(champion, settings),
+            labels=challenger.labels,
+            parent=champion.tag,
+            task=str(task),
+            metrics=after.metrics,
+            decision=decision.reason,
+            train_images=len(train),
+            snapshot=manifest.digest,
+            seed=settings.seed,
+            code=code_version(),
+        )
+        write_card(folder, card)
         version = registry.register(
             champion.name,
-            save_checkpoint(challenger, work_dir / "checkpoint"),
+            folder,
             labels=challenger.labels,
-            metrics=after,
+            metrics=after.metrics,
             parent=champion.number,
             loss_curve=loss_curve,
             metadata={
+                **card.as_metadata(),
                 TRAINING_KEY: key,
-                "decision": decision.reason,
-                "train_images": str(len(examples)),
-                "seed": str(settings.seed),
+                "gate": json.dumps(decision.as_json()),
+                "settings": json.dumps(learning_settings(settings)),
+                "recipe": json.dumps(dataclasses.asdict(recipe), default=str),
             },
         )
     else:
-        after = version.metrics
-        decision = decide(before, after, margin=settings.promotion_margin)
-    if decision.promote:
-        registry.promote(champion.name, version.number)
+        version = made
+    became = release(
+        version, better=decision.promote, reason=decision.reason, mode=settings.promotion, registry=registry
+    )
     shutil.rmtree(work_dir, ignore_errors=True)  # only now: until here a kill resumes from it
-    log_action(logger, "judged", model_version=version.tag, promoted=decision.promote, reason=decision.reason)
+    log_action(logger, "judged", model_version=version.tag, became=became, reason=decision.reason)
     return Verdict(
-        champion=before,
-        challenger=after,
+        champion=before.metrics,
+        challenger=after.metrics,
         decision=decision,
+        release=became,
         version=version,
         base=champion,
-        train_images=len(examples),
+        train_images=len(train),
         seconds=time.monotonic() - started,
     )
+
+
+def _origin(champion: ModelVersion, settings: Settings) -> ModelOrigin:
+    """Return what the champion's line began with: without a card, the model of the settings."""
+    return origin_of_version(champion.path, fallback=origin_of_source(settings.model, None))
 
 
 def _registered(name: str, key: str, registry: ModelRegistry) -> ModelVersion | None:
@@ -204,38 +270,68 @@ def _registered(name: str, key: str, registry: ModelRegistry) -> ModelVersion | 
     )
 
 
-def recipe_from(settings: Settings) -> FinetuneRecipe:
-    """Return the recipe that the settings describe."""
-    return FinetuneRecipe(
-        steps=settings.train_steps,
-        batch=settings.train_batch,
-        learning_rate=settings.learning_rate,
-        seed=settings.seed,
+def _recipe_for(
+    base: Checkpoint, examples: Sequence[TrainingExample], plan: LabelPlan, settings: Settings
+) -> FinetuneRecipe:
+    return choose_recipe(
+        len(examples),
+        sum(len(example.segments) for example in examples),
+        len(plan.classes),
+        settings,
+        parameters=sum(parameter.numel() for parameter in base.model.parameters()),
     )
 
 
-def _judge(
-    checkpoint: Checkpoint,
-    examples: list[TrainingExample],
-    plan: LabelPlan,
-    task: SegmentationTask,
-    thresholds: Thresholds,
-) -> HoldoutMetrics:
-    return evaluate_checkpoint(checkpoint, examples, labels=plan.classes, task=task, thresholds=thresholds)
+def _write_judgement(
+    target: Path, champion: Judgement, challenger: Judgement, decision: PromotionDecision
+) -> None:
+    """Keep beside a version what the gate saw of it, image by image."""
+    told = {
+        "decision": decision.as_json(),
+        "champion": {"metrics": dataclasses.asdict(champion.metrics), "images": champion.per_image()},
+        "challenger": {"metrics": dataclasses.asdict(challenger.metrics), "images": challenger.per_image()},
+    }
+    target.write_text(json.dumps(told, indent=1), encoding="utf-8")
+
+
+def _used(corrections: Iterable[Correction], settings: Settings) -> list[Correction]:
+    """Return the corrections that count, one a task."""
+    return [
+        correction
+        for correction in choose_corrections(corrections, settings.annotation_rule)
+        # A box taken for a mask would teach, and judge, that objects are boxes.
+        if settings.learn_from_boxes or not correction.approximate
+    ]
+
+
+def _seen_versions(champion: ModelVersion) -> frozenset[int]:
+    """Return the rows that the champion has learnt from; none where its folder does not say."""
+    snapshot = champion.path / SNAPSHOT_FILE
+    return frozenset(SnapshotManifest.read(snapshot).version_ids("train") if snapshot.exists() else ())
 
 
 def _examples(
-    corrections: Iterable[Correction], plan: LabelPlan, image_cache: ImageCache, settings: Settings
+    corrections: Iterable[Correction],
+    plan: LabelPlan,
+    image_cache: ImageCache,
+    settings: Settings,
+    seen: Collection[int],
 ) -> list[TrainingExample]:
     return [
         TrainingExample(
             image=image_cache.path(correction.image_key),
-            segments=tuple(_as_class(segment, plan) for segment in correction.segments),
+            segments=tuple(
+                _as_class(segment, plan)
+                for segment in correction.segments
+                if segment.label not in settings.ignore_labels
+            ),
+            ignored=tuple(
+                segment for segment in correction.segments if segment.label in settings.ignore_labels
+            ),
             key=f"{correction.project_id}/{correction.task_id}/{correction.annotation_id}",
+            fresh=correction.version_id not in seen,
         )
-        for correction in choose_corrections(corrections, settings.annotation_rule)
-        # A box taken for a mask would teach, and judge, that objects are boxes.
-        if settings.learn_from_boxes or not correction.approximate
+        for correction in corrections
     ]
 
 

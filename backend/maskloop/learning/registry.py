@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from maskloop.learning.registry_contract import ModelRegistry
+from maskloop.learning.registry_contract import CHALLENGER, CHAMPION, SHADOW, ModelRegistry, way_back
 from maskloop.learning.registry_memory import MemoryRegistry
 from maskloop.learning.registry_mlflow import MlflowRegistry
 
-__all__ = ["MemoryRegistry", "MlflowRegistry", "ModelRegistry"]
+__all__ = [
+    "CHALLENGER",
+    "CHAMPION",
+    "SHADOW",
+    "MemoryRegistry",
+    "MlflowRegistry",
+    "ModelRegistry",
+    "way_back",
+]

@@ -13,21 +13,31 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from maskloop.errors import RegistryError
+from maskloop.errors import DamagedVersionError, RegistryError
+from maskloop.learning.registry_history import PromotionStep, ancestors, promotion_line
 from maskloop.types import HoldoutMetrics, ModelVersion
 
 __all__ = [
+    "CHALLENGER",
+    "CHAMPION",
+    "SHADOW",
     "LossCurve",
     "ModelRegistry",
     "VersionRecord",
+    "check_deletable",
     "check_folder",
     "folder_digests",
     "json_to_metrics",
     "metrics_to_json",
     "no_such_version",
+    "rollback_target",
+    "way_back",
 ]
 
 LossCurve: TypeAlias = Sequence[tuple[int, float]]  # (step, loss)
+CHAMPION = "champion"  # serves
+CHALLENGER = "challenger"  # judged better, waits for somebody to promote it
+SHADOW = "shadow"  # judged better, predicts beside the champion and is shown to nobody
 
 
 class ModelRegistry(Protocol):
@@ -63,14 +73,46 @@ class ModelRegistry(Protocol):
         """Return the version to serve; None where nothing has been promoted yet.
 
         Raises:
-            RegistryError: the version's folder is damaged.
+            DamagedVersionError: the version's folder is damaged.
         """
 
-    def promote(self, name: str, number: int) -> None:
-        """Make a version the champion; also the way back to an older one.
+    def promote(self, name: str, number: int, *, reason: str = "") -> None:
+        """Make a version the champion and note it in the history; nothing happens where it is already.
+
+        A version that waited as challenger or shadow waits no longer.
 
         Raises:
             RegistryError: no such version, or its folder is damaged.
+        """
+
+    def rollback(self, name: str, *, reason: str = "") -> ModelVersion:
+        """Make the champion's predecessor in the order of promotion champion again, and return it.
+
+        Twice goes two back; a version that was rolled away from is no predecessor any more, until it is
+        promoted anew.
+
+        Raises:
+            RegistryError: there is no predecessor, or its folder is damaged; the champion stays.
+        """
+
+    def history(self, name: str) -> tuple[PromotionStep, ...]:
+        """Return the changes of champion, oldest first; none for an unknown name."""
+
+    def alias(self, name: str, alias: str) -> int | None:
+        """Return the number that an alias points at, without a look into its folder; None for none."""
+
+    def set_alias(self, name: str, alias: str, number: int | None) -> None:
+        """Point an alias other than the champion's at a version, or at none.
+
+        Raises:
+            RegistryError: no such version, or its folder is damaged.
+        """
+
+    def delete(self, name: str, number: int) -> None:
+        """Remove a version and its files for good; its number is not given again.
+
+        Raises:
+            RegistryError: no such version, or an alias points at it.
         """
 
     def versions(self, name: str) -> list[ModelVersion]:
@@ -80,7 +122,8 @@ class ModelRegistry(Protocol):
         """Return one version, its folder checked.
 
         Raises:
-            RegistryError: no such version, or its folder is damaged.
+            RegistryError: no such version.
+            DamagedVersionError: its folder is damaged.
         """
 
     def metadata(self, name: str, number: int) -> dict[str, str]:
@@ -126,7 +169,7 @@ def check_folder(record: VersionRecord, *, contents: bool) -> None:
         contents: also read every file; else sizes alone are compared, which takes microseconds.
 
     Raises:
-        RegistryError: a file is missing or differs.
+        DamagedVersionError: a file is missing or differs.
     """
     for name, digest in record.digests.items():
         path = record.version.path / name
@@ -136,7 +179,7 @@ def check_folder(record: VersionRecord, *, contents: bool) -> None:
             or str(size) != digest.partition(":")[0]
             or (contents and _file_digest(path) != digest)
         ):
-            raise RegistryError(
+            raise DamagedVersionError(
                 f"model {record.version.tag}",
                 expected=f"{path} as it was registered ({digest.partition(':')[0]} bytes)",
                 got="no such file" if size is None else f"a file of {size} bytes with other content",
@@ -152,6 +195,47 @@ def no_such_version(name: str, number: int) -> RegistryError:
         got="none of that number",
         remedy="see `maskloop models list` for those there are",
     )
+
+
+def way_back(
+    steps: Sequence[PromotionStep], champion: int | None, versions: Sequence[ModelVersion]
+) -> tuple[int, ...]:
+    """Return what rollbacks go through, oldest first, the champion last; pruned versions left out."""
+    parents = {version.number: version.parent for version in versions}
+    line = promotion_line(steps, champion) if steps else ancestors(parents, champion)
+    return tuple(number for number in line if number in parents)
+
+
+def rollback_target(name: str, line: Sequence[int]) -> int:
+    """Return the champion's predecessor.
+
+    Raises:
+        RegistryError: there is none.
+    """
+    if len(line) < 2:
+        raise RegistryError(
+            f"model {name}",
+            expected="a version that was champion before the present one",
+            got="none" if line else "no champion at all",
+            remedy="choose one with `maskloop models list`, then `maskloop models promote`",
+        )
+    return line[-2]
+
+
+def check_deletable(name: str, number: int, aliases: Mapping[str, int]) -> None:
+    """Make sure that no alias points at a version.
+
+    Raises:
+        RegistryError: one does.
+    """
+    held = sorted(alias for alias, target in aliases.items() if target == number)
+    if held:
+        raise RegistryError(
+            f"model {name}-v{number}",
+            expected="a version that nothing points at",
+            got=f"the {' and '.join(held)}",
+            remedy="promote another version first",
+        )
 
 
 def _file_digest(path: Path) -> str:

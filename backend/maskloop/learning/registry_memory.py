@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import shutil
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from maskloop.learning.registry_contract import (
+    CHALLENGER,
+    CHAMPION,
+    SHADOW,
     LossCurve,
     VersionRecord,
+    check_deletable,
     check_folder,
     folder_digests,
     no_such_version,
+    rollback_target,
+    way_back,
 )
+from maskloop.learning.registry_history import PromotionStep, StepKind
 from maskloop.types import HoldoutMetrics, ModelVersion
 
 __all__ = ["MemoryRegistry"]
@@ -23,8 +31,10 @@ class MemoryRegistry:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._records: dict[str, list[VersionRecord]] = {}
-        self._champions: dict[str, int] = {}
+        self._records: defaultdict[str, dict[int, VersionRecord]] = defaultdict(dict)
+        self._last: defaultdict[str, int] = defaultdict(int)  # number given
+        self._aliases: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        self._steps: defaultdict[str, list[PromotionStep]] = defaultdict(list)
 
     def register(
         self,
@@ -39,29 +49,59 @@ class MemoryRegistry:
     ) -> ModelVersion:
         """See ModelRegistry; the loss curve is not kept."""
         digests = folder_digests(folder, place=f"model {name}")
-        records = self._records.setdefault(name, [])
-        number = len(records) + 1
+        number = self._last[name] = self._last[name] + 1
         target = self._root / name / str(number)
         shutil.copytree(folder, target, dirs_exist_ok=True)
         version = ModelVersion(
             name=name, number=number, path=target, labels=tuple(labels), metrics=metrics, parent=parent
         )
-        records.append(VersionRecord(version=version, digests=digests, metadata=dict(metadata or {})))
+        record = VersionRecord(version=version, digests=digests, metadata=dict(metadata or {}))
+        self._records[name][number] = record
         return version
 
     def champion(self, name: str) -> ModelVersion | None:
         """See ModelRegistry."""
-        number = self._champions.get(name)
+        number = self.alias(name, CHAMPION)
         return None if number is None else self.get(name, number)
 
-    def promote(self, name: str, number: int) -> None:
+    def promote(self, name: str, number: int, *, reason: str = "") -> None:
         """See ModelRegistry."""
         self.get(name, number)
-        self._champions[name] = number
+        if self.alias(name, CHAMPION) != number:
+            self._move(name, number, "promotion", reason)
+
+    def rollback(self, name: str, *, reason: str = "") -> ModelVersion:
+        """See ModelRegistry."""
+        line = way_back(self.history(name), self.alias(name, CHAMPION), self.versions(name))
+        version = self.get(name, rollback_target(name, line))
+        self._move(name, version.number, "rollback", reason)
+        return version
+
+    def history(self, name: str) -> tuple[PromotionStep, ...]:
+        """See ModelRegistry."""
+        return tuple(self._steps[name])
+
+    def alias(self, name: str, alias: str) -> int | None:
+        """See ModelRegistry."""
+        return self._aliases[name].get(alias)
+
+    def set_alias(self, name: str, alias: str, number: int | None) -> None:
+        """See ModelRegistry."""
+        if number is None:
+            self._aliases[name].pop(alias, None)
+        else:
+            self._aliases[name][alias] = self.get(name, number).number
+
+    def delete(self, name: str, number: int) -> None:
+        """See ModelRegistry."""
+        record = self._record(name, number)
+        check_deletable(name, number, self._aliases[name])
+        shutil.rmtree(record.version.path, ignore_errors=True)
+        del self._records[name][number]
 
     def versions(self, name: str) -> list[ModelVersion]:
         """See ModelRegistry."""
-        return [record.version for record in self._records.get(name, [])]
+        return [record.version for record in self._records[name].values()]
 
     def get(self, name: str, number: int) -> ModelVersion:
         """See ModelRegistry."""
@@ -74,7 +114,15 @@ class MemoryRegistry:
         return dict(self._record(name, number).metadata)
 
     def _record(self, name: str, number: int) -> VersionRecord:
-        records = self._records.get(name, [])
-        if not 1 <= number <= len(records):
-            raise no_such_version(name, number)
-        return records[number - 1]
+        try:
+            return self._records[name][number]
+        except KeyError:
+            raise no_such_version(name, number) from None
+
+    def _move(self, name: str, number: int, kind: StepKind, reason: str) -> None:
+        step = PromotionStep.now(number, self.alias(name, CHAMPION), kind, reason)
+        self._steps[name].append(step)
+        self._aliases[name][CHAMPION] = number
+        for waiting in (CHALLENGER, SHADOW):
+            if self.alias(name, waiting) == number:
+                self.set_alias(name, waiting, None)

@@ -1,34 +1,38 @@
-"""A model registry in MLflow: one run per training, one model version per checkpoint, the alias `champion`.
+"""A model registry in MLflow: one run per training, one model version per checkpoint, and aliases.
 
-Format: https://mlflow.org/docs/latest/ml/model-registry; what it has no field for is in a version's tags.
+Format: https://mlflow.org/docs/latest/ml/model-registry; what it has no field for is in tags: of a version
+what maskloop knows of it, of a registered model one tag for each change of champion.
 """
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import json
-import logging
-import os
+import math
 import shutil
-import tempfile
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlparse
 
-from filelock import FileLock
-
-from maskloop.errors import RegistryError
+from maskloop.errors import DamagedVersionError, RegistryError
+from maskloop.learning.registry_connection import MlflowConnection, local_path
 from maskloop.learning.registry_contract import (
+    CHALLENGER,
+    CHAMPION,
+    SHADOW,
     LossCurve,
     VersionRecord,
+    check_deletable,
     check_folder,
     folder_digests,
     json_to_metrics,
     metrics_to_json,
     no_such_version,
+    rollback_target,
+    way_back,
 )
+from maskloop.learning.registry_history import PromotionStep, StepKind, json_to_step, step_to_json
 from maskloop.types import HoldoutMetrics, ModelVersion
 
 if TYPE_CHECKING:
@@ -36,19 +40,10 @@ if TYPE_CHECKING:
 
 __all__ = ["MlflowRegistry"]
 
-_ALIAS = "champion"
-_EXPERIMENT = "maskloop"
 _ARTIFACT = "checkpoint"  # the checkpoint's folder within a run's artifacts
+_STEP = "maskloop.step."  # begins the tag of a change of champion; its number and a random end follow
 _PARAM_CHARACTERS = 6000  # MLflow's limit on a parameter's value
-_CLIENT_DEFAULTS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    # Its own patience with a server that is away is minutes; a job is tried again, a prediction goes on.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    # Its progress bars and links would stand between the lines of the log.
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 class MlflowRegistry:
@@ -59,11 +54,8 @@ class MlflowRegistry:
     """
 
     def __init__(self, tracking_uri: str, artifacts_dir: Path) -> None:
-        self._uri = tracking_uri
         self._artifacts_dir = artifacts_dir.resolve()
-        self._lazy_client: MlflowClient | None = None
-        self._experiment_id = ""  # known once there is a client
-        self._lock = threading.Lock()
+        self.connection = MlflowConnection(tracking_uri, self._artifacts_dir)
         self._checked: set[tuple[str, int]] = set()  # versions whose files this process has read in full
 
     def register(
@@ -80,8 +72,8 @@ class MlflowRegistry:
         """See ModelRegistry; the training becomes an MLflow run with parameters, metrics and loss curve."""
         digests = folder_digests(folder, place=f"model {name}")
         remembered = dict(metadata or {})
-        with self._translated(f"model {name}"):
-            client = self._client()
+        with self.connection.translated(f"model {name}"):
+            client = self.connection.client()
             run_id = self._log_run(client, name, folder, remembered, metrics, loss_curve)
             source = f"{client.get_run(run_id).info.artifact_uri}/{_ARTIFACT}"
             self._ensure_model(client, name)
@@ -103,29 +95,79 @@ class MlflowRegistry:
         """See ModelRegistry; takes milliseconds, so that servers can ask every second."""
         from mlflow.exceptions import MlflowException
 
-        with self._translated(f"model {name}"):
-            client = self._client()
+        with self.connection.translated(f"model {name}"):
+            client = self.connection.client()
             try:
-                found = client.get_model_version_by_alias(name, _ALIAS)
+                found = client.get_model_version_by_alias(name, CHAMPION)
             except MlflowException as exc:
-                if exc.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                if exc.error_code in _ABSENT:
                     return None
                 raise
         return self._checked_version(found)
 
-    def promote(self, name: str, number: int) -> None:
+    def promote(self, name: str, number: int, *, reason: str = "") -> None:
         """See ModelRegistry."""
-        self.get(name, number)
-        with self._translated(f"model {name}"):
-            self._client().set_registered_model_alias(name, _ALIAS, str(number))
+        with self.connection.exclusive():
+            self.get(name, number)
+            if self.alias(name, CHAMPION) != number:
+                self._move(name, number, "promotion", reason)
+
+    def rollback(self, name: str, *, reason: str = "") -> ModelVersion:
+        """See ModelRegistry."""
+        with self.connection.exclusive():
+            line = way_back(self.history(name), self.alias(name, CHAMPION), self.versions(name))
+            version = self.get(name, rollback_target(name, line))
+            self._move(name, version.number, "rollback", reason)
+        return version
+
+    def history(self, name: str) -> tuple[PromotionStep, ...]:
+        """See ModelRegistry."""
+        tags: dict[str, str] = getattr(self._model(name), "tags", {})
+        keys = sorted(key for key in tags if key.startswith(_STEP))
+        try:
+            return tuple(json_to_step(tags[key]) for key in keys)
+        except (KeyError, TypeError, ValueError) as exc:
+            raise RegistryError(
+                f"model {name}",
+                expected=f"tags {_STEP}* as maskloop writes them",
+                got=f"{type(exc).__name__}: {exc}",
+                remedy="remove the tag that was changed in MLflow",
+            ) from exc
+
+    def alias(self, name: str, alias: str) -> int | None:
+        """See ModelRegistry."""
+        return self._aliases(name).get(alias)
+
+    def set_alias(self, name: str, alias: str, number: int | None) -> None:
+        """See ModelRegistry."""
+        if number is not None:
+            self.get(name, number)
+        with self.connection.translated(f"model {name}"):
+            client = self.connection.client()
+            if number is not None:
+                client.set_registered_model_alias(name, alias, str(number))
+            elif alias in self._aliases(name):
+                client.delete_registered_model_alias(name, alias)
+
+    def delete(self, name: str, number: int) -> None:
+        """See ModelRegistry; its MLflow run stays, with metrics and curve."""
+        with self.connection.exclusive():
+            found = self._fetch(name, number)
+            check_deletable(name, number, self._aliases(name))
+            # Files first: killed in between, the version counts as damaged and can be deleted again.
+            self.connection.remove(found.source)
+            shutil.rmtree(self._fetched(name, number), ignore_errors=True)
+            with self.connection.translated(f"model {name}"):
+                self.connection.client().delete_model_version(name, str(number))
+        self._checked.discard((name, number))
 
     def versions(self, name: str) -> list[ModelVersion]:
         """See ModelRegistry."""
         found: list[Any] = []
         token: str | None = None
-        with self._translated(f"model {name}"):
+        with self.connection.translated(f"model {name}"):
             while True:
-                page = self._client().search_model_versions(f"name = '{name}'", page_token=token)
+                page = self.connection.client().search_model_versions(f"name = '{name}'", page_token=token)
                 found.extend(page)
                 token = page.token
                 if not token:
@@ -140,32 +182,75 @@ class MlflowRegistry:
         """See ModelRegistry."""
         return self._record(self._fetch(name, number)).metadata
 
+    def _model(self, name: str) -> Any:
+        """Return MLflow's registered model, None where there is none of that name."""
+        from mlflow.exceptions import MlflowException
+
+        with self.connection.translated(f"model {name}"):
+            client = self.connection.client()
+            try:
+                return client.get_registered_model(name)
+            except MlflowException as exc:
+                if exc.error_code in _ABSENT:
+                    return None
+                raise
+
+    def _aliases(self, name: str) -> dict[str, int]:
+        aliases: dict[str, object] = getattr(self._model(name), "aliases", {})
+        return {alias: int(str(number)) for alias, number in aliases.items()}
+
+    def _move(self, name: str, number: int, kind: StepKind, reason: str) -> None:
+        steps, aliases = self.history(name), self._aliases(name)
+        step = PromotionStep.now(number, aliases.get(CHAMPION), kind, reason)
+        # Two hosts may write at once: the random end keeps both steps.
+        key = f"{_STEP}{len(steps):06d}.{uuid.uuid4().hex[:6]}"
+        with self.connection.translated(f"model {name}"):
+            client = self.connection.client()
+            client.set_registered_model_tag(name, key, step_to_json(step))
+            client.set_registered_model_alias(name, CHAMPION, str(number))
+            for waiting in (CHALLENGER, SHADOW):
+                if aliases.get(waiting) == number:
+                    client.delete_registered_model_alias(name, waiting)
+
     def _fetch(self, name: str, number: int) -> Any:
         from mlflow.exceptions import MlflowException
 
-        with self._translated(f"model {name}"):
-            client = self._client()
+        with self.connection.translated(f"model {name}"):
+            client = self.connection.client()
             try:
                 return client.get_model_version(name, str(number))
             except MlflowException as exc:
-                if exc.error_code == "RESOURCE_DOES_NOT_EXIST":
+                if exc.error_code in _ABSENT:
                     raise no_such_version(name, number) from exc
                 raise
 
+    def _fetched(self, name: str, number: int) -> Path:
+        """Return where files lie that MLflow keeps elsewhere."""
+        return self._artifacts_dir / "fetched" / f"{name}-{number}"
+
     def _checked_version(self, found: Any) -> ModelVersion:
         record = self._record(found)
-        fetched = _local_path(found.source) is None
+        fetched = local_path(found.source) is None
         if fetched and not record.version.path.is_dir():
-            self._download(found.source, record.version.path)
+            self._drop_fetched(record.version.name)
+            self.connection.download(found.source, record.version.path)
         key = (record.version.name, record.version.number)
         try:
             check_folder(record, contents=key not in self._checked)
-        except RegistryError:
+        except DamagedVersionError:
+            self._checked.discard(key)  # restored, it is read in full again
             if fetched:  # the next try fetches it anew
                 shutil.rmtree(record.version.path, ignore_errors=True)
             raise
         self._checked.add(key)
         return record.version
+
+    def _drop_fetched(self, name: str) -> None:
+        """Remove this host's copies of versions that were deleted on another."""
+        kept = {self._fetched(name, version.number) for version in self.versions(name)}
+        for path in self._artifacts_dir.glob(f"fetched/{name}-*"):
+            if path not in kept and path.name.removeprefix(f"{name}-").isdecimal():
+                shutil.rmtree(path, ignore_errors=True)
 
     def _record(self, found: Any) -> VersionRecord:
         tags = found.tags
@@ -174,7 +259,7 @@ class MlflowRegistry:
             version = ModelVersion(
                 name=found.name,
                 number=number,
-                path=_local_path(found.source) or self._artifacts_dir / "fetched" / f"{found.name}-{number}",
+                path=local_path(found.source) or self._fetched(found.name, number),
                 labels=tuple(json.loads(tags["labels"])),
                 metrics=json_to_metrics(tags["metrics"]),
                 parent=json.loads(tags["parent"]),
@@ -192,48 +277,6 @@ class MlflowRegistry:
                 remedy="promote a version that `maskloop models list` shows",
             ) from exc
 
-    def _download(self, source: str, target: Path) -> None:
-        import mlflow
-
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f"{target.name}.", dir=target.parent) as partial:
-            with self._translated(f"model files {source}"):
-                got = mlflow.artifacts.download_artifacts(
-                    artifact_uri=source, dst_path=partial, tracking_uri=self._uri
-                )
-            with contextlib.suppress(OSError):  # another process was quicker; its files are checked
-                Path(got).replace(target)
-
-    def _client(self) -> MlflowClient:
-        with self._lock:
-            if self._lazy_client is None:
-                self._lazy_client = self._connect()
-            return self._lazy_client
-
-    def _connect(self) -> MlflowClient:
-        for variable, value in _CLIENT_DEFAULTS.items():
-            os.environ.setdefault(variable, value)
-        from mlflow import MlflowClient
-
-        for noisy in ("mlflow", "alembic"):
-            logging.getLogger(noisy).setLevel(logging.WARNING)
-        database = _sqlite_path(self._uri)
-        if database is not None:
-            database.parent.mkdir(parents=True, exist_ok=True)
-        self._artifacts_dir.mkdir(parents=True, exist_ok=True)
-        # Several processes may open a new database at once, and each would make the tables.
-        with FileLock(self._artifacts_dir / ".first-use.lock"):
-            client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
-            client.search_registered_models(max_results=1)
-            experiment = client.get_experiment_by_name(_EXPERIMENT)
-            location = self._artifacts_dir.as_uri() if database is not None else None
-            self._experiment_id = (
-                experiment.experiment_id
-                if experiment is not None
-                else client.create_experiment(_EXPERIMENT, artifact_location=location)
-            )
-        return client
-
     def _log_run(
         self,
         client: MlflowClient,
@@ -245,12 +288,16 @@ class MlflowRegistry:
     ) -> str:
         from mlflow.entities import Metric, Param
 
-        run_id = str(client.create_run(self._experiment_id, run_name=name).info.run_id)
+        run_id = str(client.create_run(self.connection.experiment_id, run_name=name).info.run_id)
         params = [Param(key, value[:_PARAM_CHARACTERS]) for key, value in metadata.items()]
         points = [Metric("loss", loss, 0, step) for step, loss in loss_curve]
         if metrics is not None:
-            values = {"ap50": metrics.ap50, "pq": metrics.pq, "miou": metrics.miou}
-            points += [Metric(key, value, 0, 0) for key, value in values.items()]
+            values = dataclasses.asdict(metrics).items()
+            points += [
+                Metric(key, value, 0, 0)
+                for key, value in values
+                if isinstance(value, int | float) and math.isfinite(value)
+            ]
         client.log_batch(run_id, metrics=points, params=params)
         client.log_artifacts(run_id, str(folder), _ARTIFACT)
         client.set_terminated(run_id)
@@ -264,36 +311,3 @@ class MlflowRegistry:
         except MlflowException as exc:
             if exc.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-
-    @contextlib.contextmanager
-    def _translated(self, place: str) -> Iterator[None]:
-        try:
-            yield
-        except RegistryError:
-            raise
-        except Exception as exc:  # MLflow lets errors of SQLAlchemy, requests and the file system through
-            lines = str(exc).strip().splitlines()
-            told = f"{type(exc).__name__}: {lines[0] if lines else 'no message'}"
-            raise RegistryError(
-                place,
-                expected=f"an answer from MLflow at {_without_password(self._uri, self._uri)}",
-                got=_without_password(told, self._uri),
-                remedy="check MLFLOW_TRACKING_URI and that the database or server can be reached",
-            ) from exc
-
-
-def _local_path(source: str) -> Path | None:
-    """Return the folder of an artifact address, None where it is not on this machine."""
-    parsed = urlparse(source)
-    if parsed.scheme == "file":
-        return Path(unquote(parsed.path))
-    return Path(source) if parsed.scheme == "" else None
-
-
-def _sqlite_path(uri: str) -> Path | None:
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
-
-
-def _without_password(text: str, uri: str) -> str:
-    password = urlparse(uri).password
-    return text.replace(f":{password}@", ":***@") if password else text

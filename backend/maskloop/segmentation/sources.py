@@ -12,7 +12,7 @@ from maskloop.errors import DependencyError, ModelLoadError
 
 __all__ = ["check_torchvision", "find_folder", "first_line", "load_error", "read_json"]
 
-HUB_FILES = ("*.json", "*.txt", "*.safetensors")  # no pickles
+HUB_FILES = ("*.json", "*.txt", "*.safetensors", "README.md")  # no pickles; the licence stands in the README
 
 
 def check_torchvision() -> None:

@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from maskloop.errors import ConfigurationError, TrainingError
 from maskloop.store.jobs import JobStatus
-from maskloop_studio.training import model_name
 
 if TYPE_CHECKING:
-    from maskloop.learning.registry import ModelRegistry
     from maskloop.learning.training import TrainingProgress
     from maskloop.store.database import Store
     from maskloop.store.trainings import Training
@@ -28,7 +25,6 @@ __all__ = [
     "build_base",
     "follow_sync",
     "follow_training",
-    "print_versions",
     "progress_bar",
     "wait_for_training",
 ]
@@ -36,6 +32,10 @@ __all__ = [
 POLL_S = 0.5
 EVENTS_PATIENCE_S = 60.0  # for what a worker has in hand
 FAMILIES = ("mask2former", "oneformer")
+BECAME = {  # of a trained version; without an entry it was promoted or not
+    "waiting": "better, waits for `maskloop models promote`",
+    "shadow": "better, predicts beside the champion until `maskloop models promote`",
+}
 
 
 def progress_bar() -> Progress:
@@ -88,9 +88,8 @@ def wait_for_training(
 def follow_training(training_id: int, store: Store) -> None:
     """Show a training until its end, and its verdict."""
     outcome = wait_for_training(training_id, store, timeout_s=24 * 3600).outcome or {}
-    print(
-        f"{outcome['version']}: {'promoted' if outcome['promoted'] else 'not promoted'}; {outcome['reason']}"
-    )
+    told = BECAME.get(str(outcome.get("release")), "promoted" if outcome["promoted"] else "not promoted")
+    print(f"{outcome['version']}: {told}; {outcome['reason']}")
 
 
 def follow_sync(project_id: int, services: Services, *, full: bool, as_json: bool) -> None:
@@ -133,40 +132,6 @@ def _wait_for_events(event_ids: Sequence[int], store: Store) -> int:
         if not any(job.status is JobStatus.RUNNING for job in jobs) or time.monotonic() > deadline:
             return sum(job.status is not JobStatus.DONE for job in jobs)
         time.sleep(POLL_S)
-
-
-def print_versions(project_id: int, registry: ModelRegistry, *, as_json: bool) -> None:
-    """Print a project's model versions."""
-    name = model_name(project_id)
-    versions, champion = registry.versions(name), registry.champion(name)
-    number = champion.number if champion else None
-    if as_json:
-        rows = [
-            {
-                "version": version.tag,
-                "champion": version.number == number,
-                "parent": version.parent,
-                "labels": version.labels,
-                "metrics": dataclasses.asdict(version.metrics) if version.metrics else None,
-            }
-            for version in versions
-        ]
-        print(json.dumps(rows))
-        return
-    table = Table("version", "", "parent", "AP50", "PQ", "mIoU", "labels")
-    for version in versions:
-        metrics = version.metrics
-        numbers = (
-            [f"{value:.3f}" for value in (metrics.ap50, metrics.pq, metrics.miou)] if metrics else [""] * 3
-        )
-        table.add_row(
-            version.tag,
-            "champion" if version.number == number else "",
-            f"v{version.parent}" if version.parent else "",
-            *numbers,
-            ", ".join(version.labels),
-        )
-    Console().print(table)
 
 
 def build_base(folder: Path, *, family: str, seed: int, steps: int | None) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from maskloop.store.database import Store
 from maskloop.store.trainings import Training
+from maskloop_studio.serving.served import ServedState
 
 __all__ = ["render_status"]
 
@@ -21,16 +22,18 @@ th { border-bottom: 1px solid #999; font-weight: 600 } td { border-bottom: 1px s
 LAST = 20
 
 
-def render_status(store: Store, queue_lengths: Mapping[str, int]) -> str:
+def render_status(store: Store, queue_lengths: Mapping[str, int], models: Sequence[ServedState] = ()) -> str:
     """Return the page as HTML."""
     waiting = [(name, str(count)) for name, count in queue_lengths.items()] or [("queue", "unreachable")]
     events = [(status, str(count)) for status, count in sorted(store.jobs.counts().items())]
+    served = [(str(state.project_id), state.tag, state.shadow or "", state.trouble or "") for state in models]
     trainings = [_training_row(training) for training in reversed(store.trainings.of()[-LAST:])]
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>maskloop</title><style>{STYLE}</style>"
         "<h1>maskloop</h1>"
         + _table("Jobs waiting", ("queue", "jobs"), waiting)
         + _table("Jobs", ("status", "jobs"), events)
+        + _table("Models", ("project", "answers", "predicts beside it", "trouble"), served)
         + _table(
             "Trainings",
             ("number", "project", "status", "reason", "progress", "AP50", "PQ", "mIoU", "verdict"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from maskloop.errors import CodecError, MaskloopError
@@ -12,7 +13,7 @@ from maskloop.store.jobs import JobKind
 from maskloop.types import Prediction
 from maskloop_studio.access.credentials import WebhookGuard
 from maskloop_studio.job_specs import request as request_job
-from maskloop_studio.label_config import map_labels, parse_label_config
+from maskloop_studio.label_config import LabelConfig, map_labels, parse_label_config
 from maskloop_studio.protocol import (
     JobStatusRequest,
     JobStatusResponse,
@@ -34,6 +35,7 @@ from maskloop_studio.serving.options import PredictionPlan, ProjectOptions, pars
 from maskloop_studio.serving.predicting import predict_uris
 from maskloop_studio.serving.prompts import keep_prompted
 from maskloop_studio.serving.served import ModelDirectory, ServedModel
+from maskloop_studio.serving.shadow import ShadowImage, ShadowRunner
 
 if TYPE_CHECKING:
     from maskloop_studio.services import Services
@@ -49,6 +51,7 @@ class StudioBackend:
     def __init__(self, services: Services) -> None:
         self.services = services
         self.directory = ModelDirectory(services)
+        self.shadows = ShadowRunner(services)
         self.inbox = Inbox(services)
         self.guard = WebhookGuard(services)
         self._options: dict[int, ProjectOptions] = {}  # as the last /setup said
@@ -112,6 +115,7 @@ class StudioBackend:
             self._entry(task, prediction, request, plan, model)
             for task, prediction in zip(request.tasks, predictions, strict=True)
         ]
+        self._show_to_shadow(project_id, request, config, predictions, model)
         late = sum(prediction is None for prediction in predictions)
         if late and project_id is not None:
             self._predict_later(project_id, late)
@@ -209,6 +213,34 @@ class StudioBackend:
             prediction = keep_prompted(prediction, request.params.context)
         regions = plan.regions(prediction, model_version=model.tag, task_id=task.id)
         return TaskPrediction(result=regions, score=prediction.confidence, model_version=model.tag)
+
+    def _show_to_shadow(
+        self,
+        project_id: int | None,
+        request: PredictRequest,
+        config: LabelConfig,
+        predictions: Sequence[Prediction | MaskloopError | None],
+        model: ServedModel,
+    ) -> None:
+        shadow = self.directory.shadow(project_id)
+        if project_id is None or shadow is None or not self.shadows.wants(shadow):
+            return
+        for task, prediction in zip(request.tasks, predictions, strict=True):
+            uri = task.data.get(config.image_field)
+            if isinstance(prediction, Prediction) and isinstance(uri, str):
+                self.shadows.offer(
+                    ShadowImage(
+                        project_id=project_id,
+                        task_id=task.id,
+                        uri=uri,
+                        config=config,
+                        options=self._options_of(project_id),
+                        champion=model,
+                        shadow=shadow,
+                        prediction=prediction,
+                    )
+                )
+                return
 
     def _predict_later(self, project_id: int, late: int) -> None:
         log_action(logger, "deadline", level=logging.WARNING, project_id=project_id, tasks_left=late)

@@ -3,9 +3,10 @@
 import pytest
 
 from maskloop.errors import TrainingError
-from maskloop.learning.cycle import LabelPlan, train_and_judge
+from maskloop.learning.cycle import LabelPlan, _examples, train_and_judge
 from maskloop.learning.registry import MemoryRegistry
 from maskloop.segmentation.postprocess import Thresholds
+from maskloop.settings import Settings
 from maskloop.store.images import ImageCache
 from maskloop.types import ModelVersion, SegmentationTask
 
@@ -40,3 +41,21 @@ def test_train_and_judge_nothing_to_learn_from_says_what_to_do(settings, tmp_pat
 def test_train_and_judge_boxes_do_not_teach(settings, tmp_path, make_correction):
     with pytest.raises(TrainingError, match="masks instead of boxes"):
         _train(settings, tmp_path, make_correction(approximate=True))
+
+
+def test_label_plan_without_ignored_labels_has_no_class_for_them():
+    plan = LabelPlan(labels=("disc", "unclear"), class_of_label={})
+    assert plan.without({"unclear"}).classes == ("disc",)
+
+
+def test_examples_ignored_labels_become_areas_and_new_versions_are_fresh(
+    settings, tmp_path, make_correction, make_segment
+):
+    said = (make_segment(label="disc"), make_segment(label="unclear"))
+    corrections = [make_correction(version_id=number, segments=said) for number in (1, 2)]
+    plan = LabelPlan(labels=("disc",), class_of_label={"disc": "circle"})
+    asked = Settings(home=settings.home, ignore_labels=frozenset({"unclear"}))
+    old, new = _examples(corrections, plan, ImageCache(tmp_path), asked, {1})
+    assert [segment.label for segment in old.segments] == ["circle"]
+    assert [segment.label for segment in old.ignored] == ["unclear"]
+    assert (old.fresh, new.fresh) == (False, True)

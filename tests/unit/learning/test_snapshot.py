@@ -64,3 +64,25 @@ def test_split_of_extremes(fraction, expected):
 def test_split_of_larger_fraction_keeps_the_holdout(project_id, task_id, first, second):
     if split_of(project_id, task_id, min(first, second)) == "holdout":
         assert split_of(project_id, task_id, max(first, second)) == "holdout"
+
+
+def test_manifest_of_corrections_names_their_rows(make_correction):
+    train = [make_correction(task_id=number, version_id=100 + number) for number in (2, 1)]
+    holdout = [make_correction(task_id=9, version_id=109)]
+    made = SnapshotManifest.of(train=train, holdout=holdout)
+    assert (made.version_ids("train"), made.version_ids("holdout")) == ((102, 101), (109,))
+    assert made.version_ids() == (102, 101, 109)
+    again = SnapshotManifest.of(train=train[::-1], holdout=holdout)
+    assert again.digest == made.digest
+    other = SnapshotManifest.of(train=train[:1], holdout=holdout)
+    assert other.digest != made.digest
+
+
+def test_manifest_from_before_rows_were_noted_is_read(tmp_path):
+    path = tmp_path / "snapshot.json"
+    SnapshotManifest(entries=(make_entry(),)).write(path)
+    path.write_text(
+        path.read_text().replace('"version_id": 0', '"version_id": 7').replace(',\n   "version_id": 7', "")
+    )
+    assert "version_id" not in path.read_text()
+    assert SnapshotManifest.read(path).version_ids() == (0,)

@@ -1,0 +1,275 @@
+"""Where a version came from, told twice: as a model card for people and as metadata for the registry.
+
+Format: https://huggingface.co/docs/hub/model-cards (README.md with YAML front matter).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from maskloop.settings import Settings
+from maskloop.types import HoldoutMetrics
+
+__all__ = [
+    "CARD_FILE",
+    "SNAPSHOT_FILE",
+    "UNKNOWN",
+    "CodeVersion",
+    "ModelCard",
+    "ModelOrigin",
+    "code_version",
+    "learning_settings",
+    "origin_of_source",
+    "origin_of_version",
+    "write_card",
+]
+
+CARD_FILE = "README.md"
+SNAPSHOT_FILE = "snapshot.json"  # which rows of the database a version learnt from and was judged on
+UNKNOWN = "unknown"
+GIT_PATIENCE_S = 10.0
+LEARNING_FIELDS = (
+    "annotation_rule",
+    "learn_from_boxes",
+    "holdout_fraction",
+    "validation_fraction",
+    "ignore_labels",
+    "learning_rate",
+    "backbone_rate",
+    "mirror_pairs",
+    "class_floors",
+    "seed",
+)
+LEARNING_PREFIXES = ("train_", "augment_", "gate_", "promotion")
+NUMBERS = (
+    ("pq", "PQ"),
+    ("ap50", "AP50"),
+    ("ap", "AP"),
+    ("ar", "AR"),
+    ("miou", "mean IoU"),
+    ("boundary_iou", "boundary IoU"),
+)
+MAX_CLASSES = 200  # in the text; config.json has them all
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOrigin:
+    """The checkpoint that a line of versions began with."""
+
+    base_model: str  # a hub name, or a folder's last part
+    licence: str  # as its card says it, "unknown" where it does not
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeVersion:
+    """Which maskloop did it."""
+
+    version: str
+    commit: str | None  # of its git repository; None where it was installed from a package
+
+    def __str__(self) -> str:
+        return f"{self.version} ({self.commit})" if self.commit else self.version
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What a version's card says."""
+
+    name: str  # the registered model
+    origin: ModelOrigin
+    labels: tuple[str, ...]
+    parent: str | None = None  # tag of the version it was fine-tuned from
+    task: str | None = None  # what it was trained for
+    metrics: HoldoutMetrics | None = None
+    decision: str | None = None  # the gate's reason
+    train_images: int | None = None
+    snapshot: str | None = None  # SHA-256 of the manifest's entries
+    seed: int | None = None
+    code: CodeVersion
+
+    def as_metadata(self) -> dict[str, str]:
+        """Return what a registry remembers of it beside metrics and parent."""
+        told = {
+            "base_model": self.origin.base_model,
+            "licence": self.origin.licence,
+            "code_version": self.code.version,
+            "code_commit": self.code.commit,
+            "task": self.task,
+            "decision": self.decision,
+            "train_images": self.train_images,
+            "snapshot": self.snapshot,
+            "seed": self.seed,
+        }
+        return {key: str(value) for key, value in told.items() if value is not None}
+
+
+def write_card(folder: Path, card: ModelCard) -> None:
+    """Write a model card into a checkpoint's folder, in place of one that was there."""
+    from huggingface_hub import metadata_save
+
+    path = folder / CARD_FILE
+    path.write_text(_text(card), encoding="utf-8")
+    metadata_save(path, _front_matter(card, _model_type(folder)))
+
+
+def origin_of_version(folder: Path, *, fallback: ModelOrigin) -> ModelOrigin:
+    """Return what a version's card says of its line's beginning; what it leaves open is the fallback's."""
+    said = _read_front_matter(folder)
+    return ModelOrigin(
+        base_model=str(said.get("base_model") or fallback.base_model),
+        licence=_licence(said) or fallback.licence,
+    )
+
+
+def origin_of_source(source: str, folder: Path | None) -> ModelOrigin:
+    """Return the origin of a checkpoint that is no version.
+
+    Args:
+        source: as the settings name it.
+        folder: where its files lie, if that is known.
+    """
+    is_folder = Path(source).expanduser().is_dir()
+    said = _read_front_matter(folder) if folder is not None else {}
+    return ModelOrigin(
+        base_model=Path(source).expanduser().resolve().name if is_folder else source,
+        licence=_licence(said) or UNKNOWN,
+    )
+
+
+def learning_settings(settings: Settings) -> dict[str, Any]:
+    """Return the settings that a training and its judgement depend on, as plain values."""
+    names = {
+        name
+        for name in type(settings).model_fields
+        if name in LEARNING_FIELDS or name.startswith(LEARNING_PREFIXES)
+    }
+    told: dict[str, Any] = settings.model_dump(mode="json", include=names)
+    return told
+
+
+@functools.lru_cache(maxsize=1)
+def code_version() -> CodeVersion:
+    """Return which maskloop runs; with "+changes" behind the commit where files differ from it."""
+    package = Path(__file__).resolve().parents[1]
+    # Installed into somebody's project, that project's commit says nothing of us.
+    commit = _git(package, "rev-parse", "HEAD") if _git(package, "ls-files", "types.py") else None
+    if commit and _git(package, "status", "--porcelain", "--untracked-files=no", "."):
+        commit += "+changes"
+    try:
+        version = importlib.metadata.version("maskloop")
+    except importlib.metadata.PackageNotFoundError:
+        version = UNKNOWN
+    return CodeVersion(version=version, commit=commit)
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(  # noqa: S603 - fixed words, no shell
+            ["git", "-C", str(folder), *arguments],  # noqa: S607 - whichever git there is
+            capture_output=True,
+            text=True,
+            timeout=GIT_PATIENCE_S,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _read_front_matter(folder: Path) -> dict[str, Any]:
+    from huggingface_hub import metadata_load
+
+    try:
+        said = metadata_load(folder / CARD_FILE)
+    except Exception:  # whatever stands there, a card is no reason not to train
+        return {}
+    return said or {}
+
+
+def _licence(said: Mapping[str, Any]) -> str | None:
+    licence = said.get("license")
+    if licence == "other":  # the hub's word for one that it has no word for
+        licence = said.get("license_name") or licence
+    if isinstance(licence, list):
+        licence = ", ".join(str(one) for one in licence)
+    return str(licence) if licence else None
+
+
+def _model_type(folder: Path) -> str | None:
+    try:
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return str(found) if found else None
+
+
+def _front_matter(card: ModelCard, model_type: str | None) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "license": card.origin.licence,
+        "base_model": card.origin.base_model,
+        "library_name": "transformers",
+        "pipeline_tag": "image-segmentation",
+        "tags": [tag for tag in ("maskloop", "image-segmentation", model_type, card.task) if tag],
+    }
+    numbers = _numbers(card.metrics)
+    if card.metrics is None or not numbers:
+        return told
+    results = [{"type": key, "name": name, "value": round(value, 4)} for key, name, value in numbers]
+    dataset = {"name": f"holdout of {card.metrics.images} images", "type": "private"}
+    index = {
+        "name": card.name,
+        "results": [{"task": {"type": "image-segmentation"}, "dataset": dataset, "metrics": results}],
+    }
+    return told | {"metrics": [key for key, _, _ in numbers], "model-index": [index]}
+
+
+def _numbers(metrics: HoldoutMetrics | None) -> list[tuple[str, str, float]]:
+    if metrics is None:
+        return []
+    found = [(key, name, getattr(metrics, key, None)) for key, name in NUMBERS]
+    return [(key, name, value) for key, name, value in found if value is not None]
+
+
+def _text(card: ModelCard) -> str:
+    at = datetime.now(UTC)
+    base = f"`{card.origin.base_model}` (licence: {card.origin.licence})"
+    began = (
+        f"It was fine-tuned from {card.parent}" if card.parent else "It is the model that the settings name"
+    )
+    parts = [
+        f"# {card.name}",
+        "",
+        f"A segmentation model registered by maskloop {card.code} on {at:%Y-%m-%d}.",
+    ]
+    parts += [f"{began}; the line began with {base}.", "", "Load it with `from_pretrained` from this folder."]
+    if card.task:
+        parts += ["", f"Task: {card.task}."]
+    shown = ", ".join(card.labels[:MAX_CLASSES])
+    more = len(card.labels) - MAX_CLASSES
+    parts += ["", f"Classes ({len(card.labels)}): {shown}" + (f" and {more} more" if more > 0 else "") + "."]
+    if card.snapshot:
+        parts += [
+            "",
+            f"Trained on {card.train_images} corrected images with seed {card.seed}. Which versions of which"
+            f" annotations they and the holdout are, stands in `{SNAPSHOT_FILE}` (SHA-256 {card.snapshot}).",
+        ]
+    if card.metrics is not None:
+        parts += ["", f"On the {card.metrics.images} images of the holdout:", ""]
+        parts += ["| measure | value |", "|---|---|"]
+        parts += [f"| {name} | {value:.3f} |" for _, name, value in _numbers(card.metrics)]
+    if card.decision:
+        parts += ["", f"The gate said: {card.decision}"]
+    if card.origin.licence == UNKNOWN:
+        parts += [
+            "",
+            "The licence of the base model is unknown: its card names none. Ask before you share this.",
+        ]
+    return "\n".join(parts) + "\n"
