@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "UNLABELLED",
     "AnnotationRule",
     "BoolMask",
     "Correction",
@@ -25,6 +26,9 @@ __all__ = [
     "Segment",
     "SegmentationTask",
 ]
+
+# The label of an area that somebody drew and did not name: no class, and no background either.
+UNLABELLED = ""
 
 BoolMask: TypeAlias = NDArray[np.bool_]  # (H, W)
 RgbImage: TypeAlias = NDArray[np.uint8]  # (H, W, 3), upright

@@ -86,7 +86,7 @@ def _train(job: Job, control: JobControl, services: Services) -> dict[str, objec
         _bring_image(correction, services)
 
     def note(progress: TrainingProgress) -> None:
-        control.progress(progress.step, progress.steps)
+        control.progress(progress.step, progress.steps, loss=progress.loss, eta_s=progress.eta_s)
 
     verdict = train_and_judge(
         champion,

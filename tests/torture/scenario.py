@@ -93,6 +93,7 @@ class Run:
             "LABEL_STUDIO_API_KEY": studio.token,
             "MASKLOOP_TRAIN_STEPS": "6",
             "MASKLOOP_TRAIN_AFTER": "6",
+            "MASKLOOP_TRAIN_QUIET_S": "0",
             # Promoted on a whim: it is renewals that are wanted, not good models.
             "MASKLOOP_GATE_CONFIDENCE": "0.5",
             "MASKLOOP_GATE_CLASS_DROP": "1.0",

@@ -33,7 +33,7 @@ from maskloop.learning.recipe import VALIDATED_IMAGES, FinetuneRecipe, choose_re
 from maskloop.learning.registry import ModelRegistry
 from maskloop.learning.registry_release import Release, release
 from maskloop.learning.snapshot import SnapshotManifest
-from maskloop.learning.splits import split_validation
+from maskloop.learning.splits import holdout_words, split_validation
 from maskloop.learning.training import TrainingProgress
 from maskloop.log import log_action
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -41,7 +41,7 @@ from maskloop.segmentation.postprocess import Thresholds
 from maskloop.segmentation.sources import find_folder
 from maskloop.settings import Settings
 from maskloop.store.images import ImageCache
-from maskloop.types import Correction, HoldoutMetrics, ModelVersion, Segment, SegmentationTask
+from maskloop.types import UNLABELLED, Correction, HoldoutMetrics, ModelVersion, Segment, SegmentationTask
 
 __all__ = ["LabelPlan", "Verdict", "register_base", "train_and_judge"]
 
@@ -82,6 +82,7 @@ class Verdict:
     version: ModelVersion  # the new model
     base: ModelVersion  # what it was trained from
     train_images: int
+    lacking: str | None  # what the holdout lacks to judge every class, in words
     seconds: float
 
     def as_json(self) -> dict[str, object]:
@@ -97,6 +98,7 @@ class Verdict:
             "challenger_metrics": dataclasses.asdict(self.challenger),
             "train_images": self.train_images,
             "holdout_images": self.challenger.images,
+            "holdout_lacks": self.lacking,
             "seconds": round(self.seconds, 2),
         }
 
@@ -163,6 +165,10 @@ def train_and_judge(
     started = time.monotonic()
     train, holdout = _used(train, settings), _used(holdout, settings)
     plan = plan.without(settings.ignore_labels)
+    lacking = holdout_words(
+        (frozenset(plan.class_for(segment.label) for segment in one.segments) for one in holdout),
+        plan.classes,
+    )
     learnt, stopping = split_validation(train, fraction=settings.validation_fraction, least=VALIDATED_IMAGES)
     examples, validation, judged = (
         _examples(some, plan, image_cache, settings, _seen_versions(champion))
@@ -253,6 +259,7 @@ def train_and_judge(
         version=version,
         base=champion,
         train_images=len(train),
+        lacking=lacking,
         seconds=time.monotonic() - started,
     )
 
@@ -317,17 +324,14 @@ def _examples(
     settings: Settings,
     seen: Collection[int],
 ) -> list[TrainingExample]:
+    ignored = settings.ignore_labels | {UNLABELLED}
     return [
         TrainingExample(
             image=image_cache.path(correction.image_key),
             segments=tuple(
-                _as_class(segment, plan)
-                for segment in correction.segments
-                if segment.label not in settings.ignore_labels
+                _as_class(segment, plan) for segment in correction.segments if segment.label not in ignored
             ),
-            ignored=tuple(
-                segment for segment in correction.segments if segment.label in settings.ignore_labels
-            ),
+            ignored=tuple(segment for segment in correction.segments if segment.label in ignored),
             key=f"{correction.project_id}/{correction.task_id}/{correction.annotation_id}",
             fresh=correction.version_id not in seen,
         )

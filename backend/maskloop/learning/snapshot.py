@@ -30,9 +30,7 @@ class ManifestEntry:
     updated_at: datetime  # aware; which version of the annotation was used
     image_key: str  # SHA-256 of the image file
     split: Split
-    version_id: int = (
-        0  # the database's row that keeps what was said; 0 in manifests from before it was noted
-    )
+    version_id: int = 0  # the row that keeps what was said; 0 in manifests from before it was noted
 
     def __post_init__(self) -> None:
         if self.updated_at.tzinfo is None:

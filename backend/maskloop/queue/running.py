@@ -54,17 +54,23 @@ class JobControl:
         self.owner = owner
         self.done = job.done
         self.total = job.total
+        self.details: dict[str, float] = {}
         self.cancelled = threading.Event()
         self.lost = threading.Event()
 
-    def progress(self, done: int, total: int) -> None:
+    def progress(self, done: int, total: int, **details: float) -> None:
         """Note how far the job is; call it at each step, it costs nothing.
+
+        Args:
+            done: steps.
+            total: steps in all.
+            details: what else tells how it goes, such as a loss; shown in the meta of the queue's job.
 
         Raises:
             JobCancelled: somebody asked that it ends.
             LeaseLost: somebody else took it over.
         """
-        self.done, self.total = done, total
+        self.done, self.total, self.details = done, total, details
         self.check()
 
     def check(self) -> None:
@@ -175,6 +181,6 @@ def _keep_lease(
         if beat.cancel:
             control.cancelled.set()
         if carrier is not None:
-            carrier.meta.update(done=control.done, total=control.total)
+            carrier.meta.update(control.details, done=control.done, total=control.total)
             with contextlib.suppress(RedisError):  # whoever looks there sees it a little later
                 carrier.save_meta()  # type: ignore[no-untyped-call]

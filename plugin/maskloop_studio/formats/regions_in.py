@@ -16,7 +16,7 @@ import numpy as np
 
 from maskloop.errors import CodecError
 from maskloop.masks import crop_mask
-from maskloop.types import BoolMask, Segment
+from maskloop.types import UNLABELLED, BoolMask, Segment
 from maskloop_studio.brush import decode_brush
 from maskloop_studio.formats.controls import GEOMETRY_KINDS, Control, ControlKind, LabelConfig
 from maskloop_studio.formats.shapes import ellipse_to_ring, rectangle_to_ring
@@ -123,6 +123,8 @@ def annotation_to_segments(
         object_id = _object_id(region, index)
         if region.get("id") is not None:
             object_of.setdefault(str(region["id"]), object_id)
+        if label == UNLABELLED:
+            notes.append(f"{where}: has no label, so nothing is learnt from its area")
         # A brush region that was erased to nothing says just that.
         if crop_hw.size:
             pieces.append(
@@ -206,7 +208,7 @@ def _read_control(
     labels_of: Mapping[str, list[tuple[object, object]]],
     where: str,
 ) -> tuple[Control, str]:
-    """Return the control that drew the region, and the region's label."""
+    """Return the control that drew the region, and the region's label; UNLABELLED where it has none."""
     name, region_type, value = region.get("from_name"), region.get("type"), region.get("value")
     controls = config.controls_of(name, str(region_type)) if isinstance(name, str) else ()
     if not controls:
@@ -230,11 +232,13 @@ def _read_control(
             for label in labels if isinstance(labels, list | tuple) else ():
                 if isinstance(label, str) and label in control.labels:
                     return control, label
+    if not any(isinstance(labels, list | tuple) and labels for labels in said):
+        return controls[0], UNLABELLED
     known = ", ".join(dict.fromkeys(label for control in controls for label in control.labels))
     raise CodecError(
         where,
         expected=f"at least one label out of {known[:200]}",
-        got=str(said[0] if said else None)[:100],
+        got=str(said[0])[:100],
         remedy="give the region a label of the label config, or put its label back",
     )
 

@@ -90,6 +90,8 @@ def follow_training(training_id: int, store: Store) -> None:
     outcome = wait_for_training(training_id, store, timeout_s=24 * 3600).outcome or {}
     told = BECAME.get(str(outcome.get("release")), "promoted" if outcome["promoted"] else "not promoted")
     print(f"{outcome['version']}: {told}; {outcome['reason']}")
+    if outcome.get("holdout_lacks"):
+        print(f"note: {outcome['holdout_lacks']}")
 
 
 def follow_sync(project_id: int, services: Services, *, full: bool, as_json: bool) -> None:

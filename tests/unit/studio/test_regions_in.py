@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maskloop.masks import paste_segment
-from maskloop.types import EditCounts
+from maskloop.types import UNLABELLED, EditCounts
 from maskloop_studio.brush import encode_brush
 from maskloop_studio.label_config import parse_label_config
 from maskloop_studio.regions import annotation_to_segments, count_edits, is_approximate
@@ -140,11 +140,11 @@ def test_annotation_to_segments_labels_beside_the_shape_name_it(labels, expected
     assert ([segment.label for segment in content.segments], content.problems) == ([expected], ())
 
 
-def test_annotation_to_segments_shape_without_labels_is_a_problem():
+def test_annotation_to_segments_shape_without_labels_is_an_area_of_no_class():
     content = _read(_region("a", "bare", "rectangle", x=0, y=0, width=50, height=50), _brush("b", LEFT))
-    (problem,) = content.problems
-    assert "region a: expected at least one label out of Car, Disc, Tree" in problem
-    assert len(content.segments) == 1
+    assert sorted(segment.label for segment in content.segments) == [UNLABELLED, "Car"]
+    assert content.problems == ()
+    assert "region a: has no label" in content.notes[0]
 
 
 def test_annotation_to_segments_several_labels_take_the_first_known():

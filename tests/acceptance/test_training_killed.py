@@ -1,0 +1,150 @@
+"""A training worker killed again and again ends with the dataset it began with, and one usable version."""
+
+import io
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+from pydantic import SecretStr
+
+from maskloop.learning.snapshot import SnapshotManifest
+from maskloop.segmentation.checkpoint import load_checkpoint
+from maskloop.store.annotations import SaidAnnotation
+from maskloop.store.corrections import DerivedMasks
+from maskloop.store.jobs import JobKind, JobStatus
+from maskloop.store.sessions import now
+from maskloop.synthetic.shapes import make_image
+from maskloop.types import EditCounts
+from maskloop_studio.services import Services
+from maskloop_studio.training import ensure_champion, model_name
+
+KILLS = 10
+LABELS = ("disc", "square", "triangle")
+WORKER = """
+import sys
+from maskloop.queue.running import run_job
+from maskloop.settings import load_settings
+from maskloop_studio import jobs
+from maskloop_studio.services import process_services
+
+services = process_services()
+number = int(sys.argv[1])
+run_job(
+    number,
+    lambda job, control: jobs.WORK[job.kind](job, control, services),
+    jobs=services.store.jobs,
+    lease_s=1.0,
+)
+"""
+
+
+@pytest.fixture
+def services(settings, studio):
+    made = Services(
+        settings.model_copy(
+            update={
+                "label_studio_url": studio.url,
+                "label_studio_api_key": SecretStr(studio.token),
+                "train_steps": 120,
+            }
+        )
+    )
+    yield made
+    made.close()
+
+
+def _keep_corrections(services, project_id, label_config, count=18):
+    """Keep made-up annotations as the intake would: every fourth one judges."""
+    for number in range(count):
+        image = make_image(number, size_hw=(96, 96), classes=LABELS)
+        key = services.image_cache.put(_png(image.image_hwc))
+        version_id = services.store.annotations.take(
+            SaidAnnotation(
+                annotation_id=number + 1,
+                project_id=project_id,
+                task_id=number + 1,
+                updated_at=now(),
+                state="submitted",
+                content={"result": []},
+                label_config=label_config,
+                split="holdout" if number % 4 == 0 else "train",
+                asked_at=now(),
+            )
+        )
+        services.store.corrections.save(
+            version_id,
+            DerivedMasks(
+                image_key=key,
+                image_uri="",
+                size_hw=(96, 96),
+                segments=image.segments,
+                edits=EditCounts(),
+                approximate=False,
+                model_version=None,
+            ),
+        )
+
+
+@pytest.mark.studio
+def test_training_killed_ten_times_ends_with_its_dataset_and_one_version(services, make_project):
+    labels = "".join(f'<Label value="{label}"/>' for label in LABELS)
+    config = (
+        '<View><Image name="image" value="$image"/>'
+        f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels></View>'
+    )
+    project = make_project(label_config=config)
+    services.store.projects.save(project.id, config)
+    ensure_champion(project.id, services)
+    _keep_corrections(services, project.id, config)
+    job_id = services.store.jobs.want(JobKind.TRAINING, project.id, "test")
+    wanted = None
+    draw = random.Random(7)
+    for _ in range(KILLS):
+        worker = _start(services, job_id)
+        _until(lambda worker=worker: f":{worker.pid}:" in (services.store.jobs.get(job_id).owner or ""))
+        time.sleep(draw.uniform(0.5, 8))
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.wait()
+        time.sleep(1.2)  # the lease lapses
+        snapshot = services.settings.runs_dir / f"training-{job_id}" / "snapshot.json"
+        if wanted is None and snapshot.exists():
+            wanted = SnapshotManifest.read(snapshot).digest
+            # What comes in from now on belongs to the next training.
+            _keep_corrections(services, project.id, config + " ", count=2)
+    assert _start(services, job_id).wait(400) == 0
+    job = services.store.jobs.get(job_id)
+    assert (job.status, job.attempts) == (JobStatus.DONE, 0)
+    base, made = services.registry.versions(model_name(project.id))
+    assert SnapshotManifest.read(made.path / "snapshot.json").digest == wanted
+    assert load_checkpoint(made.path, device="cpu").labels == made.labels
+    assert made.parent == base.number
+
+
+def _until(reached, timeout_s=120.0):
+    deadline = time.monotonic() + timeout_s
+    while not reached():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def _png(image_hwc):
+    buffer = io.BytesIO()
+    Image.fromarray(image_hwc).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _start(services, job_id):
+    settings = services.settings
+    places = {
+        "MASKLOOP_HOME": str(settings.home),
+        "LABEL_STUDIO_URL": settings.label_studio_url,
+        "LABEL_STUDIO_API_KEY": settings.label_studio_api_key.get_secret_value(),
+        "MASKLOOP_TRAIN_STEPS": str(settings.train_steps),
+    }
+    command = [sys.executable, "-c", WORKER, str(job_id)]
+    return subprocess.Popen(command, env={**os.environ, **places}, stderr=subprocess.DEVNULL)
