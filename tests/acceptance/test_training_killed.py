@@ -102,16 +102,19 @@ def test_training_killed_ten_times_ends_with_its_dataset_and_one_version(service
     ensure_champion(project.id, services)
     _keep_corrections(services, project.id, config)
     job_id = services.store.jobs.want(JobKind.TRAINING, project.id, "test")
+    snapshot = services.settings.runs_dir / f"training-{job_id}" / "snapshot.json"
     wanted = None
     draw = random.Random(7)
-    for _ in range(KILLS):
+    for kill in range(KILLS):
         worker = _start(services, job_id)
         _until(lambda worker=worker: f":{worker.pid}:" in (services.store.jobs.get(job_id).owner or ""))
-        time.sleep(draw.uniform(0.5, 8))
+        if kill % 2:  # the others hit the time before anything is begun
+            before = services.store.jobs.get(job_id).done
+            _until(lambda before=before: services.store.jobs.get(job_id).done != before)
+        time.sleep(draw.uniform(0.2, 6))
         os.kill(worker.pid, signal.SIGKILL)
         worker.wait()
         time.sleep(1.2)  # the lease lapses
-        snapshot = services.settings.runs_dir / f"training-{job_id}" / "snapshot.json"
         if wanted is None and snapshot.exists():
             wanted = SnapshotManifest.read(snapshot).digest
             # What comes in from now on belongs to the next training.
