@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 
 from maskloop_studio.cli import app
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+SETTINGS = (ROOT / "docs" / "settings.md").read_text()
 
 
 def _commands(group, prefix="maskloop"):
@@ -50,10 +52,10 @@ def test_command_stands_in_the_readme(name):
     assert name in README or f"`{last}`" in README
 
 
-def test_settings_of_the_readme_exist():
+def test_settings_of_the_documents_exist():
     from maskloop.settings import Settings
 
-    named = re.findall(r"`MASKLOOP_([A-Z_]+)`", README)
+    named = re.findall(r"`MASKLOOP_([A-Z_]+)`", README + SETTINGS)
     assert [name for name in named if name.lower() not in Settings.model_fields] == []
 
 
