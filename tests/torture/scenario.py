@@ -94,6 +94,7 @@ class Run:
             "MASKLOOP_TRAIN_STEPS": "6",
             "MASKLOOP_TRAIN_AFTER": "6",
             "MASKLOOP_TRAIN_QUIET_S": "0",
+            "MASKLOOP_KEEP_VERSIONS": "1000",  # each training is held against its version
             # Promoted on a whim: it is renewals that are wanted, not good models.
             "MASKLOOP_GATE_CONFIDENCE": "0.5",
             "MASKLOOP_GATE_CLASS_DROP": "1.0",
