@@ -7,12 +7,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: demo test torture check format base-models chromium servers clean help
+.PHONY: demo test torture check format base-models learning-curves chromium servers clean help
 
 help:
 	@echo "make demo [ARGS='--rounds 2 --exit --json demo.json']   the whole loop on this machine"
 	@echo "make test [ARGS='-k brush']                             linter, type checker and all tests"
 	@echo "make torture [KILLS=200] [SEED=7]                       kill everything, lose nothing"
+	@echo "make learning-curves [ARGS='--minutes 30']              quality against corrected images, docs/"
 	@echo "make check | format | base-models | clean"
 
 demo: $(VENV)/.runtime
@@ -38,6 +39,10 @@ format: $(VENV)/.dev
 base-models: $(VENV)/.runtime
 	$(BIN)/maskloop base-model build backend/maskloop/models/tiny-mask2former --family mask2former --seed 0
 	$(BIN)/maskloop base-model build backend/maskloop/models/tiny-oneformer --family oneformer --seed 0
+
+# Quality against the number of corrected images, on real images in ../shared/data; goes on where it stopped.
+learning-curves: $(VENV)/.dev
+	$(BIN)/python -m tests.benchmarks.learning_curves $(ARGS)
 
 # What tests need beside Python; where it cannot be installed, those that need it say that they were skipped.
 APT_INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends

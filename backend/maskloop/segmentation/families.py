@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -57,8 +58,10 @@ def family_of(config: Mapping[str, Any], source: str | Path) -> Family:
 
 
 def model_class(family: Family) -> Any:
-    """Return transformers' class of a family."""
+    """Return transformers' class of a family, which then also finds our own backbones."""
     import transformers
+
+    importlib.import_module("maskloop.segmentation.backbones.efficientnet_lite")  # registers itself
 
     kinds: dict[Family, Any] = {
         "mask2former": transformers.Mask2FormerForUniversalSegmentation,

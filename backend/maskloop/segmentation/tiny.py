@@ -24,7 +24,7 @@ __all__ = [
     "build_tiny_oneformer",
 ]
 
-Backbone: TypeAlias = Literal["resnet", "swin", "convnext"]
+Backbone: TypeAlias = Literal["resnet", "swin", "convnext", "efficientnet"]
 STAGES = ("stage1", "stage2", "stage3", "stage4")  # strides 4, 8, 16, 32
 # Frequent words become single tokens; all others are spelled letter by letter
 TOKEN_WORDS = ("the", "task", "is", "instance", "semantic", "panoptic", "photo", "with", "a", "an")
@@ -83,7 +83,8 @@ def build_tiny_mask2former(
         labels: class names in the order of their ids.
         seed: of the weights; torch's own generator is left as it was.
         thing_ids: classes whose objects are counted; all by default.
-        backbone: "resnet" learns fast on few images, "swin" has the form of most published checkpoints.
+        backbone: "resnet" learns fast on few images, "swin" has the form of most published checkpoints,
+            "efficientnet" may get ImageNet weights (`backbones.imagenet`).
         tiny: other sizes.
     """
     from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
@@ -280,6 +281,10 @@ def _backbone(kind: Backbone, tiny: Tiny) -> Any:
             layer_type="basic",
             **stages,
         )
+    if kind == "efficientnet":
+        from maskloop.segmentation.backbones.efficientnet_lite import EfficientNetLiteConfig
+
+        return EfficientNetLiteConfig(**stages)
     if kind == "convnext":
         return ConvNextConfig(
             hidden_sizes=list(tiny.convnext_sizes), depths=list(tiny.convnext_depths), **stages

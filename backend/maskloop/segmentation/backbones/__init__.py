@@ -1,0 +1,1 @@
+"""Backbones that transformers does not bring along."""

