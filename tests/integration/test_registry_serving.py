@@ -263,3 +263,21 @@ def test_shadow_that_cannot_be_loaded_breaks_no_answer(services, run_server, mon
         _wait(lambda: _predict(client) == f"{NAME}-v3")
     assert services.store.shadows.of(1) == ()
     assert caplog.text.count("shadow failed") == 1  # not tried again
+
+
+def test_current_right_after_the_start_is_the_champion_and_not_the_model_of_the_settings(services, directory):
+    directory.start()
+    try:
+        assert directory.current(1, timeout_s=PATIENCE_S).tag == f"{NAME}-v3"
+        assert not directory.current(None, timeout_s=PATIENCE_S).tag.startswith(NAME)
+    finally:
+        directory.stop()
+
+
+def test_current_project_without_a_champion_gets_the_model_of_the_settings(services, directory):
+    services.store.projects.save(2, CONFIG)
+    directory.start()
+    try:
+        assert not directory.current(2, timeout_s=PATIENCE_S).tag.startswith("maskloop-2-")
+    finally:
+        directory.stop()

@@ -62,6 +62,7 @@ class ModelDirectory:
         self._shadows: dict[int, ServedModel] = {}
         self._troubles: dict[int, _Trouble] = {}
         self._wanted: set[int] = set()
+        self._looked_at: set[int] = set()  # whose champion was asked for at least once
         self._base: ServedModel | None = None
         self._base_error: MaskloopError | None = None
         self._changed = threading.Condition()
@@ -89,7 +90,7 @@ class ModelDirectory:
         return tags or [self.tag(None)]
 
     def current(self, project_id: int | None, *, timeout_s: float) -> ServedModel:
-        """Return what answers for a project; waits only while the first model is being loaded.
+        """Return what answers for a project; waits only while the first model, or its first one, is loaded.
 
         Raises:
             ModelLoadError: the model of the settings cannot be loaded.
@@ -98,9 +99,7 @@ class ModelDirectory:
         if project_id is not None and project_id not in self._served:
             self.follow(project_id)
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._served.get(project_id or 0) or self._base or self._base_error, timeout_s
-            )
+            self._changed.wait_for(lambda: self._is_ready(project_id), timeout_s)
         served = self._served.get(project_id or 0) or self._base
         if served is not None:
             return served
@@ -110,6 +109,12 @@ class ModelDirectory:
             got="one that is still loading",
             remedy="ask again in a moment; a large model takes minutes on its first start",
         )
+
+    def _is_ready(self, project_id: int | None) -> bool:
+        if project_id in self._served or self._base_error is not None:
+            return True
+        # The model of the settings answers only for those that are known to have no champion.
+        return self._base is not None and (project_id is None or project_id in self._looked_at)
 
     def follow(self, project_id: int) -> None:
         """Look for a champion of this project from now on."""
@@ -144,6 +149,9 @@ class ModelDirectory:
             except MaskloopError as exc:
                 # The registry may be away for a while; what is served goes on being served.
                 self._note_trouble(project_id, exc)
+            with self._changed:
+                self._looked_at.add(project_id)
+                self._changed.notify_all()
 
     def _refresh(self, project_id: int) -> None:
         registry, name = self._services.registry, model_name(project_id)
