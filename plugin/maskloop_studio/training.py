@@ -66,7 +66,8 @@ def train_project(job: Job, control: JobControl, services: Services) -> dict[str
 
 
 def _train(job: Job, control: JobControl, services: Services) -> dict[str, object]:
-    from maskloop.learning.cycle import LabelPlan, train_and_judge
+    from maskloop.learning.cycle import train_and_judge
+    from maskloop.learning.material import LabelPlan
     from maskloop_studio.serving.options import parse_options, plan_prediction
 
     store, settings, project_id = services.store, services.settings, job.project_id

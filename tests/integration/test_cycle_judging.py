@@ -6,7 +6,8 @@ import json
 import pytest
 from PIL import Image
 
-from maskloop.learning.cycle import JUDGEMENT_FILE, LabelPlan, register_base, train_and_judge
+from maskloop.learning.cycle import JUDGEMENT_FILE, register_base, train_and_judge
+from maskloop.learning.material import LabelPlan
 from maskloop.learning.registry import MemoryRegistry
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.store.images import ImageCache

@@ -7,7 +7,8 @@ import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from maskloop.learning.cycle import LabelPlan, register_base, train_and_judge
+from maskloop.learning.cycle import register_base, train_and_judge
+from maskloop.learning.material import LabelPlan
 from maskloop.learning.promotion import PromotionDecision
 from maskloop.learning.registry import CHALLENGER, CHAMPION, SHADOW, MemoryRegistry
 from maskloop.learning.registry_release import Release

@@ -8,16 +8,15 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from maskloop.errors import TrainingError
-from maskloop.learning.choice import choose_corrections
-from maskloop.learning.dataset import TrainingExample
 from maskloop.learning.evaluation import judge_checkpoints
 from maskloop.learning.judging.judgement import Judgement
 from maskloop.learning.launch import finetune_in_processes
+from maskloop.learning.material import LabelPlan, Material, gather_material
 from maskloop.learning.model_card import (
     SNAPSHOT_FILE,
     ModelCard,
@@ -29,11 +28,10 @@ from maskloop.learning.model_card import (
     write_card,
 )
 from maskloop.learning.promotion import GateRule, PromotionDecision, decide
-from maskloop.learning.recipe import VALIDATED_IMAGES, FinetuneRecipe, choose_recipe
+from maskloop.learning.recipe import FinetuneRecipe, choose_recipe
 from maskloop.learning.registry import ModelRegistry
 from maskloop.learning.registry_release import Release, release
 from maskloop.learning.snapshot import SnapshotManifest
-from maskloop.learning.splits import holdout_words, split_validation
 from maskloop.learning.training import TrainingProgress
 from maskloop.log import log_action
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -41,34 +39,13 @@ from maskloop.segmentation.postprocess import Thresholds
 from maskloop.segmentation.sources import find_folder
 from maskloop.settings import Settings
 from maskloop.store.images import ImageCache
-from maskloop.types import UNLABELLED, Correction, HoldoutMetrics, ModelVersion, Segment, SegmentationTask
+from maskloop.types import Correction, HoldoutMetrics, ModelVersion, SegmentationTask
 
-__all__ = ["LabelPlan", "Verdict", "register_base", "train_and_judge"]
+__all__ = ["Verdict", "register_base", "train_and_judge"]
 
 logger = logging.getLogger(__name__)
 TRAINING_KEY = "training"  # of a version's metadata
 JUDGEMENT_FILE = "judgement.json"  # in a version's folder: what the gate saw, image by image
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelPlan:
-    """Which classes the next model has, and which of the annotators' labels is which class."""
-
-    labels: tuple[str, ...]  # what annotators can choose
-    class_of_label: Mapping[str, str]  # label -> class of the champion; a label not in it is a new class
-
-    def class_for(self, label: str) -> str:
-        """Return the model's class for an annotator's label."""
-        return self.class_of_label.get(label, label)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The next model's classes."""
-        return tuple(dict.fromkeys(self.class_for(label) for label in self.labels))
-
-    def without(self, ignored: Collection[str]) -> LabelPlan:
-        """Return the plan without labels that mark areas to ignore."""
-        return dataclasses.replace(self, labels=tuple(label for label in self.labels if label not in ignored))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,27 +140,19 @@ def train_and_judge(
         TrainingError: there is nothing to learn from, or training diverged.
     """
     started = time.monotonic()
-    train, holdout = _used(train, settings), _used(holdout, settings)
-    plan = plan.without(settings.ignore_labels)
-    lacking = holdout_words(
-        (frozenset(plan.class_for(segment.label) for segment in one.segments) for one in holdout),
-        plan.classes,
+    material = gather_material(
+        train, holdout, plan=plan, seen=_seen_versions(champion), image_cache=image_cache, settings=settings
     )
-    learnt, stopping = split_validation(train, fraction=settings.validation_fraction, least=VALIDATED_IMAGES)
-    examples, validation, judged = (
-        _examples(some, plan, image_cache, settings, _seen_versions(champion))
-        for some in (learnt, stopping, holdout)
-    )
-    if not examples:
+    if not material.examples:
         raise TrainingError(
             f"training of {champion.name}",
             expected="at least one correction outside the holdout",
-            got=f"none (and {len(judged)} in the holdout)",
+            got=f"none (and {len(material.judged)} in the holdout)",
             remedy="correct more tasks, draw masks instead of boxes, or lower MASKLOOP_HOLDOUT_FRACTION",
         )
     base = load_checkpoint(champion.path, device=settings.device)
+    recipe = _recipe_for(base, material, settings)
     version = _registered(champion.name, key, registry)
-    made = None if version is None or version.metrics is None else version
     loss_curve: list[tuple[int, float]] = []
 
     def follow(progress: TrainingProgress) -> None:
@@ -191,44 +160,28 @@ def train_and_judge(
         if on_progress is not None:
             on_progress(progress)
 
-    if made is None:
-        recipe = _recipe_for(base, examples, plan, settings)
+    if version is not None:
+        challenger = load_checkpoint(version.path, device=settings.device)
+    else:
         challenger = finetune_in_processes(
             base,
-            examples,
+            material.examples,
             processes=settings.train_processes,
-            validation=validation,
-            labels=plan.classes,
+            validation=material.validation,
+            labels=material.plan.classes,
             task=task,
             recipe=recipe,
             output_dir=work_dir,
             on_progress=follow,
         )
-    else:
-        challenger = load_checkpoint(made.path, device=settings.device)
     before, after = judge_checkpoints(
-        [base, challenger], judged, labels=plan.classes, task=task, thresholds=thresholds
+        [base, challenger], material.judged, labels=material.plan.classes, task=task, thresholds=thresholds
     )
     decision = decide(before, after, GateRule.from_settings(settings))
-    if made is None:
+    if version is None:
         folder = save_checkpoint(challenger, work_dir / "checkpoint")
         _write_judgement(folder / JUDGEMENT_FILE, before, after, decision)
-        manifest = SnapshotManifest.of(train=train, holdout=holdout)
-        manifest.write(folder / SNAPSHOT_FILE)
-        card = ModelCard(
-            name=champion.name,
-            origin=_origin(champion, settings),
-            labels=challenger.labels,
-            parent=champion.tag,
-            task=str(task),
-            metrics=after.metrics,
-            decision=decision.reason,
-            train_images=len(train),
-            snapshot=manifest.digest,
-            seed=settings.seed,
-            code=code_version(),
-        )
-        write_card(folder, card)
+        card = _describe(champion, challenger, material, after, decision, folder, task, settings)
         version = registry.register(
             champion.name,
             folder,
@@ -244,8 +197,6 @@ def train_and_judge(
                 "recipe": json.dumps(dataclasses.asdict(recipe), default=str),
             },
         )
-    else:
-        version = made
     became = release(
         version, better=decision.promote, reason=decision.reason, mode=settings.promotion, registry=registry
     )
@@ -258,10 +209,40 @@ def train_and_judge(
         release=became,
         version=version,
         base=champion,
-        train_images=len(train),
-        lacking=lacking,
+        train_images=len(material.train),
+        lacking=material.lacking,
         seconds=time.monotonic() - started,
     )
+
+
+def _describe(
+    champion: ModelVersion,
+    challenger: Checkpoint,
+    material: Material,
+    judgement: Judgement,
+    decision: PromotionDecision,
+    folder: Path,
+    task: SegmentationTask,
+    settings: Settings,
+) -> ModelCard:
+    """Put the snapshot and the card beside a new version's weights; return the card."""
+    manifest = SnapshotManifest.of(train=material.train, holdout=material.holdout)
+    manifest.write(folder / SNAPSHOT_FILE)
+    card = ModelCard(
+        name=champion.name,
+        origin=_origin(champion, settings),
+        labels=challenger.labels,
+        parent=champion.tag,
+        task=str(task),
+        metrics=judgement.metrics,
+        decision=decision.reason,
+        train_images=len(material.train),
+        snapshot=manifest.digest,
+        seed=settings.seed,
+        code=code_version(),
+    )
+    write_card(folder, card)
+    return card
 
 
 def _origin(champion: ModelVersion, settings: Settings) -> ModelOrigin:
@@ -277,13 +258,11 @@ def _registered(name: str, key: str, registry: ModelRegistry) -> ModelVersion | 
     )
 
 
-def _recipe_for(
-    base: Checkpoint, examples: Sequence[TrainingExample], plan: LabelPlan, settings: Settings
-) -> FinetuneRecipe:
+def _recipe_for(base: Checkpoint, material: Material, settings: Settings) -> FinetuneRecipe:
     return choose_recipe(
-        len(examples),
-        sum(len(example.segments) for example in examples),
-        len(plan.classes),
+        len(material.examples),
+        sum(len(example.segments) for example in material.examples),
+        len(material.plan.classes),
         settings,
         parameters=sum(parameter.numel() for parameter in base.model.parameters()),
     )
@@ -301,43 +280,7 @@ def _write_judgement(
     target.write_text(json.dumps(told, indent=1), encoding="utf-8")
 
 
-def _used(corrections: Iterable[Correction], settings: Settings) -> list[Correction]:
-    """Return the corrections that count, one a task."""
-    return [
-        correction
-        for correction in choose_corrections(corrections, settings.annotation_rule)
-        # A box taken for a mask would teach, and judge, that objects are boxes.
-        if settings.learn_from_boxes or not correction.approximate
-    ]
-
-
 def _seen_versions(champion: ModelVersion) -> frozenset[int]:
     """Return the rows that the champion has learnt from; none where its folder does not say."""
     snapshot = champion.path / SNAPSHOT_FILE
     return frozenset(SnapshotManifest.read(snapshot).version_ids("train") if snapshot.exists() else ())
-
-
-def _examples(
-    corrections: Iterable[Correction],
-    plan: LabelPlan,
-    image_cache: ImageCache,
-    settings: Settings,
-    seen: Collection[int],
-) -> list[TrainingExample]:
-    ignored = settings.ignore_labels | {UNLABELLED}
-    return [
-        TrainingExample(
-            image=image_cache.path(correction.image_key),
-            segments=tuple(
-                _as_class(segment, plan) for segment in correction.segments if segment.label not in ignored
-            ),
-            ignored=tuple(segment for segment in correction.segments if segment.label in ignored),
-            key=f"{correction.project_id}/{correction.task_id}/{correction.annotation_id}",
-            fresh=correction.version_id not in seen,
-        )
-        for correction in corrections
-    ]
-
-
-def _as_class(segment: Segment, plan: LabelPlan) -> Segment:
-    return dataclasses.replace(segment, label=plan.class_for(segment.label))

@@ -3,7 +3,8 @@
 import pytest
 
 from maskloop.errors import TrainingError
-from maskloop.learning.cycle import LabelPlan, _examples, train_and_judge
+from maskloop.learning.cycle import train_and_judge
+from maskloop.learning.material import LabelPlan, to_examples
 from maskloop.learning.registry import MemoryRegistry
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.settings import Settings
@@ -55,7 +56,7 @@ def test_examples_ignored_labels_become_areas_and_new_versions_are_fresh(
     corrections = [make_correction(version_id=number, segments=said) for number in (1, 2)]
     plan = LabelPlan(labels=("disc",), class_of_label={"disc": "circle"})
     asked = Settings(home=settings.home, ignore_labels=frozenset({"unclear"}))
-    old, new = _examples(corrections, plan, ImageCache(tmp_path), asked, {1})
+    old, new = to_examples(corrections, plan, ImageCache(tmp_path), asked, {1})
     assert [segment.label for segment in old.segments] == ["circle"]
     assert [segment.label for segment in old.ignored] == ["unclear"]
     assert (old.fresh, new.fresh) == (False, True)
