@@ -266,6 +266,19 @@ def train(
         follow_training(number, services.store)
 
 
+@app.command()
+def evaluate(
+    project: ProjectArgument,
+    version: Annotated[int | None, typer.Option(help="Its number [default: the champion].")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge a model version on a project's holdout, class by class, as the gate does."""
+    from maskloop_studio.operations.evaluating import print_evaluation
+    from maskloop_studio.services import process_services
+
+    print_evaluation(project, version, process_services(), as_json=as_json)
+
+
 @base_app.command("build")
 def base_model_build(
     folder: Annotated[Path, typer.Argument(help="Where the checkpoint is written.")],

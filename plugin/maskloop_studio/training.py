@@ -12,12 +12,14 @@ from maskloop_studio.job_specs import request
 from maskloop_studio.label_config import LabelMap, parse_label_config
 
 if TYPE_CHECKING:
+    from maskloop.learning.material import LabelPlan
     from maskloop.learning.training import TrainingProgress
     from maskloop.queue.running import JobControl
     from maskloop.types import Correction, ModelVersion
     from maskloop_studio.services import Services
+    from maskloop_studio.serving.options import PredictionPlan
 
-__all__ = ["ensure_champion", "model_name", "train_project"]
+__all__ = ["bring_image", "ensure_champion", "model_name", "plan_learning", "train_project"]
 
 logger = logging.getLogger(__name__)
 
@@ -67,24 +69,15 @@ def train_project(job: Job, control: JobControl, services: Services) -> dict[str
 
 def _train(job: Job, control: JobControl, services: Services) -> dict[str, object]:
     from maskloop.learning.cycle import train_and_judge
-    from maskloop.learning.material import LabelPlan
-    from maskloop_studio.serving.options import parse_options, plan_prediction
 
     store, settings, project_id = services.store, services.settings, job.project_id
     champion = ensure_champion(project_id, services)
-    config = parse_label_config(services.client.project(project_id).label_config)
-    asked = plan_prediction(
-        settings,
-        parse_options(store.projects.options(project_id)),
-        config,
-        champion.labels,
-        model_version=champion.tag,
-    )
+    plan, asked = plan_learning(project_id, champion, services)
     store.trainings.begin(job.job_id, project_id, through_version=store.corrections.last_version(project_id))
     train, holdout = _frozen_corrections(job, services)
     for correction in (*train, *holdout):
         control.check()
-        _bring_image(correction, services)
+        bring_image(correction, services)
 
     def note(progress: TrainingProgress) -> None:
         control.progress(progress.step, progress.steps, loss=progress.loss, eta_s=progress.eta_s)
@@ -93,7 +86,7 @@ def _train(job: Job, control: JobControl, services: Services) -> dict[str, objec
         champion,
         train=train,
         holdout=holdout,
-        plan=LabelPlan(labels=config.all_labels, class_of_label=_class_of_label(asked.label_map)),
+        plan=plan,
         image_cache=services.image_cache,
         registry=services.registry,
         settings=settings,
@@ -104,6 +97,30 @@ def _train(job: Job, control: JobControl, services: Services) -> dict[str, objec
         on_progress=note,
     )
     return verdict.as_json()
+
+
+def plan_learning(
+    project_id: int, model: ModelVersion, services: Services
+) -> tuple[LabelPlan, PredictionPlan]:
+    """Return which classes a project's next model has, and how a model is asked and drawn there.
+
+    Raises:
+        LabelConfigError: the label config has no image or nothing to draw with.
+        StudioError: Label Studio does not answer.
+    """
+    from maskloop.learning.material import LabelPlan
+    from maskloop_studio.serving.options import parse_options, plan_prediction
+
+    config = parse_label_config(services.client.project(project_id).label_config)
+    asked = plan_prediction(
+        services.settings,
+        parse_options(services.store.projects.options(project_id)),
+        config,
+        model.labels,
+        model_version=model.tag,
+    )
+    labels = LabelPlan(labels=config.all_labels, class_of_label=_class_of_label(asked.label_map))
+    return labels, asked
 
 
 def _frozen_corrections(
@@ -122,7 +139,7 @@ def _frozen_corrections(
     return book.at(frozen.version_ids("train")), book.at(frozen.version_ids("holdout"))
 
 
-def _bring_image(correction: Correction, services: Services) -> None:
+def bring_image(correction: Correction, services: Services) -> None:
     """Fetch a correction's image where another machine took the correction in.
 
     Raises:

@@ -1,6 +1,7 @@
 """A training worker killed again and again ends with the dataset it began with, and one usable version."""
 
 import io
+import json
 import os
 import random
 import signal
@@ -20,6 +21,7 @@ from maskloop.store.jobs import JobKind, JobStatus
 from maskloop.store.sessions import now
 from maskloop.synthetic.shapes import make_image
 from maskloop.types import EditCounts
+from maskloop_studio.operations.evaluating import print_evaluation
 from maskloop_studio.services import Services
 from maskloop_studio.training import ensure_champion, model_name
 
@@ -90,8 +92,7 @@ def _keep_corrections(services, project_id, label_config, count=18):
         )
 
 
-@pytest.mark.studio
-def test_training_killed_ten_times_ends_with_its_dataset_and_one_version(services, make_project):
+def _make_project(services, make_project):
     labels = "".join(f'<Label value="{label}"/>' for label in LABELS)
     config = (
         '<View><Image name="image" value="$image"/>'
@@ -101,6 +102,24 @@ def test_training_killed_ten_times_ends_with_its_dataset_and_one_version(service
     services.store.projects.save(project.id, config)
     ensure_champion(project.id, services)
     _keep_corrections(services, project.id, config)
+    return project, config
+
+
+@pytest.mark.studio
+def test_evaluate_champion_on_the_holdout_tells_every_class(services, make_project, capsys):
+    project, _ = _make_project(services, make_project)
+    print_evaluation(project.id, None, services, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert (told["version"], told["metrics"]["images"]) == (f"{model_name(project.id)}-v1", 5)
+    assert set(told["metrics"]["per_class"]) == set(LABELS)
+    assert len(told["images"]) == 5
+    print_evaluation(project.id, 1, services, as_json=False)
+    assert all(label in capsys.readouterr().out for label in LABELS[:1])
+
+
+@pytest.mark.studio
+def test_training_killed_ten_times_ends_with_its_dataset_and_one_version(services, make_project):
+    project, config = _make_project(services, make_project)
     job_id = services.store.jobs.want(JobKind.TRAINING, project.id, "test")
     snapshot = services.settings.runs_dir / f"training-{job_id}" / "snapshot.json"
     wanted = None
