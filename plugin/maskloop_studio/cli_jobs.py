@@ -21,7 +21,7 @@ jobs_app = typer.Typer(
 )
 
 UNFINISHED = (JobStatus.WAITING, JobStatus.RUNNING, JobStatus.DEAD)
-MAX_SHOWN_ERROR = 200
+MAX_SHOWN_ERROR = 500
 JobNames = Annotated[
     list[str] | None,
     typer.Argument(metavar="JOB...", help="As `maskloop jobs list` names them: event-17, or 17."),
@@ -112,12 +112,12 @@ def _chosen(names: list[str] | None, every: bool, project: int | None) -> list[J
 
 def _print_table(jobs: tuple[Job, ...]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     if not jobs:
         typer.echo("no such jobs")
         return
-    table = Table("job", "project", "what", "status", "tries", "progress", "next try", "error")
+    table = Table(Column("job", no_wrap=True), "project", "what", "status", "tries", "progress", "next try")
     for job in jobs:
         table.add_row(
             job.name,
@@ -127,9 +127,11 @@ def _print_table(jobs: tuple[Job, ...]) -> None:
             str(job.attempts),
             f"{job.done}/{job.total}" if job.total else "",
             f"{job.due_at.astimezone():%H:%M:%S}" if job.status is JobStatus.WAITING else "",
-            (job.error or "")[:MAX_SHOWN_ERROR],
         )
     Console().print(table)
+    for job in jobs:
+        if job.error:  # below the table: in a narrow column nobody could read it
+            typer.echo(f"{job.name}: {job.error[:MAX_SHOWN_ERROR]}")
 
 
 def _as_json(job: Job) -> dict[str, object]:

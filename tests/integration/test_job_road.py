@@ -198,7 +198,7 @@ def test_jobs_command_lists_retries_drops_and_cancels(services):
         (f"event-{first}", "dead"),
         (f"event-{second}", "dead"),
     ]
-    assert f"event-{first}" in _shown("list")[1]
+    assert f"event-{first}: cannot be read" in _shown("list")[1]
     assert _shown("drop", f"event-{second}")[0] == 0
     assert _shown("retry", "--all")[0] == 0
     assert services.store.jobs.counts() == {"waiting": 1, "dropped": 1}

@@ -76,9 +76,10 @@ def test_queue_url_long_home_still_fits_a_socket(settings, tmp_path):
     assert queue_url(deep) != queue_url(settings)
 
 
-def test_enqueue_without_server_raises_with_remedy(settings):
+@pytest.mark.parametrize("ask", [lambda queue: queue.enqueue(_spec()), lambda queue: queue.lengths()])
+def test_queue_without_server_raises_with_remedy(settings, ask):
     with pytest.raises(QueueError, match="maskloop up"):
-        RqQueue(connect_queue(settings)).enqueue(_spec())
+        ask(RqQueue(connect_queue(settings)))
 
 
 def _work_off(connection):

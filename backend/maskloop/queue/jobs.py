@@ -5,7 +5,8 @@ The database is the truth and the queue only carries: a job holds numbers of row
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -76,19 +77,17 @@ class RqQueue:
         Raises:
             QueueError: the queue cannot be reached.
         """
-        try:
+        with _translated(f"queue {spec.queue.value}, job {spec.job_id}"):
             return self._enqueue(spec)
-        except RedisError as exc:
-            raise QueueError(
-                f"queue {spec.queue.value}, job {spec.job_id}",
-                expected="a Redis or Valkey that answers",
-                got=f"{type(exc).__name__}: {exc}",
-                remedy="start `maskloop up`, or check MASKLOOP_REDIS_URL; the job is queued when it is back",
-            ) from exc
 
     def lengths(self) -> dict[str, int]:
-        """Return how many jobs wait in each queue."""
-        return {name.value: queue.count for name, queue in self._queues.items()}
+        """See JobQueue.
+
+        Raises:
+            QueueError: the queue cannot be reached.
+        """
+        with _translated("queue, its lengths"):
+            return {name.value: queue.count for name, queue in self._queues.items()}
 
     def _enqueue(self, spec: JobSpec) -> bool:
         for _ in range(2):
@@ -132,6 +131,19 @@ class RqQueue:
         # would wait for the job's timeout.
         begun = job.started_at
         return status is JobStatus.STARTED and (begun is None or now() - begun > CLAIM_PATIENCE)
+
+
+@contextlib.contextmanager
+def _translated(place: str) -> Iterator[None]:
+    try:
+        yield
+    except RedisError as exc:
+        raise QueueError(
+            place,
+            expected="a Redis or Valkey that answers",
+            got=f"{type(exc).__name__}: {exc}",
+            remedy="start `maskloop up`, or check MASKLOOP_REDIS_URL; the job is queued when it is back",
+        ) from exc
 
 
 class MemoryQueue:
