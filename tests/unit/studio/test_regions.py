@@ -10,7 +10,7 @@ from label_studio_sdk.label_interface.interface import LabelInterface
 
 from maskloop.errors import CodecError
 from maskloop.masks import mask_to_segment, paste_segment
-from maskloop.types import EditCounts, Prediction
+from maskloop.types import UNLABELLED, EditCounts, Prediction
 from maskloop_studio.brush import encode_brush
 from maskloop_studio.label_config import map_labels, parse_label_config
 from maskloop_studio.regions import annotation_to_segments, count_edits, prediction_to_regions
@@ -152,9 +152,7 @@ BROKEN = [
     pytest.param({"value": None}, "a value", id="no value"),
     pytest.param({"value": {"brushlabels": ["Car"]}}, "header", id="no rle"),
     pytest.param({"value": {"rle": RLE, "brushlabels": ["Zebra"]}}, "one label out of Car, Disc", id="label"),
-    pytest.param({"value": {"rle": RLE, "brushlabels": []}}, "one label", id="empty labels"),
     pytest.param({"value": {"rle": RLE, "brushlabels": [{}]}}, "one label", id="label is a dict"),
-    pytest.param({"value": {"rle": RLE}}, "one label", id="no label"),
     pytest.param({"value": {"rle": RLE[:-4], "brushlabels": ["Car"]}}, "end before", id="truncated"),
 ]
 
@@ -167,6 +165,16 @@ def test_annotation_to_segments_broken_region_keeps_the_others(changes, words):
     assert words in problem
     assert "task 4, annotation 2, region bad1" in problem
     assert np.array_equal(_masks(content)[0], BORDER)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [pytest.param({"rle": RLE}, id="none"), pytest.param({"rle": RLE, "brushlabels": []}, id="empty")],
+)
+def test_annotation_to_segments_region_without_labels_is_an_area_of_no_class(value):
+    content = annotation_to_segments([_brush(HOLE, value=value), _brush(BORDER)], CONFIG)
+    assert [segment.label for segment in content.segments] == [UNLABELLED, "Car"]
+    assert content.problems == ()
 
 
 def test_annotation_to_segments_erased_region_says_nothing_is_there():
