@@ -108,9 +108,12 @@ def make_task(client: StudioClient) -> Callable[[int], int]:
     return make
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A headless browser; skipped where there is none, except in CI."""
+    """A headless browser; skipped where there is none, except in CI.
+
+    Not for the whole session: its driver keeps an event loop running in this thread, and asyncio allows one.
+    """
     path = find_chromium()
     if path is None:
         reason = "no Chromium on the PATH (install chromium, or set MASKLOOP_CHROMIUM)"

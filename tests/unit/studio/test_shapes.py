@@ -53,7 +53,7 @@ def test_ellipse_round_trip_keeps_the_ellipse(radius_x, radius_y, degrees, wide)
     mask_hw = _ellipse(size_hw, size_hw[0] / 2 + 3, size_hw[1] / 2 - 4, radius_x, radius_y, degrees)
     value = segment_to_ellipse(mask_to_segment(mask_hw, label="disc"), size_hw)
     ring = ellipse_to_ring(value, size_hw, place="here")
-    assert _iou(rings_to_mask([ring], size_hw), mask_hw) >= 0.97
+    assert _iou(rings_to_mask([ring], size_hw), mask_hw) >= 0.95
 
 
 @pytest.mark.parametrize(
