@@ -57,16 +57,15 @@ def list_jobs(
 @jobs_app.command("retry")
 def retry_jobs(jobs: JobNames = None, every: AllDead = False, project: ProjectOption = None) -> None:
     """Try jobs again now: dead, cancelled or dropped ones, and those that wait for their next attempt."""
-    from maskloop_studio.job_specs import job_spec, queue_or_wait
+    from maskloop_studio.job_specs import try_again
     from maskloop_studio.services import process_services
 
     services = process_services()
     for job in _chosen(jobs, every, project):
-        again = services.store.jobs.retry(job.job_id)
+        again = try_again(job, store=services.store, queue=services.queue)
         if again is None:
             typer.echo(f"{job.name} is {job.status.value}: nothing to try again")
             continue
-        queue_or_wait(services.queue, job_spec(job.kind, again))
         other = "" if again == job.job_id else f" ({job.kind.value}-{again} waits already and does the same)"
         typer.echo(f"{job.name} waits again{other}")
 

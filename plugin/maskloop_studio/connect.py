@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from maskloop.errors import LabelConfigError
 from maskloop.log import log_action
 from maskloop.store.jobs import JobKind
+from maskloop_studio.access.basic_credentials import expected_credentials
 from maskloop_studio.access.studio_webhooks import (
-    basic_credentials,
     drop_webhooks,
     forget_deletions,
     is_ours,
@@ -85,7 +85,7 @@ def connect_project(
     services.store.projects.save(project_id, project.label_config)
     headers = webhook_headers(services.settings, services.store)
     _drop_old_backends(project_id, backend_url, headers, client)
-    credentials = basic_credentials(services.settings)
+    credentials = expected_credentials(services.settings)
     client.connect_backend(project_id, url=backend_url, title=BACKEND_TITLE, credentials=credentials)
     secure_webhook(project_id, backend_url, headers, client)
     deletion_told = watch_deletions(backend_url, headers, client)

@@ -18,7 +18,7 @@ from maskloop.store.annotations import AnnotationVersion, SaidAnnotation
 from maskloop.store.corrections import DerivedMasks
 from maskloop.store.jobs import Job, JobKind, JobStatus
 from maskloop.store.sessions import now
-from maskloop_studio.job_specs import job_spec, queue_or_wait, request
+from maskloop_studio.job_specs import count_new_corrections, request, try_again
 from maskloop_studio.receiving import ANNOTATION_ACTIONS
 
 if TYPE_CHECKING:
@@ -218,12 +218,7 @@ def _follow_project(job: Job, services: Services) -> None:
         statuses=[JobStatus.DEAD], kind=JobKind.EVENT, project_id=job.project_id, limit=1000
     ):
         if dead.action in ANNOTATION_ACTIONS:
-            _again(dead, services)
-
-
-def _again(job: Job, services: Services) -> None:
-    if services.store.jobs.retry(job.job_id) is not None:
-        queue_or_wait(services.queue, job_spec(job.kind, job.job_id))
+            try_again(dead, store=store, queue=services.queue)
 
 
 def _drop_project(job: Job, services: Services) -> None:
@@ -236,9 +231,7 @@ def _drop_project(job: Job, services: Services) -> None:
 
 def _train_when_due(project_id: int, services: Services) -> None:
     store, settings = services.store, services.settings
-    new = store.corrections.count(
-        project_id, split="train", after_version=store.trainings.trained_through(project_id)
-    )
+    new = count_new_corrections(project_id, store)
     if new >= settings.train_after:
         request(
             JobKind.TRAINING,

@@ -12,8 +12,9 @@ from maskloop.store.jobs import JobKind
 
 if TYPE_CHECKING:
     from maskloop.store.database import Store
+    from maskloop.store.jobs import Job
 
-__all__ = ["job_spec", "queue_or_wait", "request"]
+__all__ = ["count_new_corrections", "job_spec", "queue_or_wait", "request", "try_again"]
 
 logger = logging.getLogger(__name__)
 QUEUES = {
@@ -68,3 +69,22 @@ def request(
     if not quiet_s:
         queue_or_wait(queue, job_spec(kind, job_id))
     return job_id
+
+
+def try_again(job: Job, *, store: Store, queue: JobQueue) -> int | None:
+    """Let a job that has ended without success, or waits for its next attempt, run now.
+
+    Returns:
+        Its number, or that of another one that waits and does the same; None where there is nothing to be
+        tried again.
+    """
+    job_id = store.jobs.retry(job.job_id)
+    if job_id is not None:
+        queue_or_wait(queue, job_spec(job.kind, job_id))
+    return job_id
+
+
+def count_new_corrections(project_id: int, store: Store) -> int:
+    """Return how many corrections to learn from no training has seen yet."""
+    seen = store.trainings.trained_through(project_id)
+    return store.corrections.count(project_id, split="train", after_version=seen)

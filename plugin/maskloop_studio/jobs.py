@@ -5,17 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from maskloop.log import configure_logging, log_action
 from maskloop.queue.running import JobControl, run_job
 from maskloop.store.jobs import Job, JobKind, JobStatus
 from maskloop.store.sessions import now
-from maskloop_studio.job_specs import job_spec, queue_or_wait, request
+from maskloop_studio.job_specs import count_new_corrections, job_spec, queue_or_wait, request
 from maskloop_studio.services import Services, process_services
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["run", "sweep", "want_syncs", "want_training", "work_on"]
 
@@ -66,9 +63,7 @@ def want_training(project_id: int) -> None:
     """Ask for a training of a project that has new corrections (RQ's cron calls this)."""
     services = process_services()
     store = services.store
-    new = store.corrections.count(
-        project_id, split="train", after_version=store.trainings.trained_through(project_id)
-    )
+    new = count_new_corrections(project_id, store)
     if new:
         reason = f"schedule, {new} new corrections"
         request(JobKind.TRAINING, project_id, reason, store=store, queue=services.queue)

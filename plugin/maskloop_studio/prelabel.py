@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from maskloop.errors import MaskloopError
 from maskloop.learning.registry import CHAMPION
 from maskloop.log import log_action
-from maskloop_studio.label_config import LabelConfig, parse_label_config
+from maskloop_studio.label_config import LabelConfig
 from maskloop_studio.promotion import show_stored
-from maskloop_studio.serving.options import PredictionPlan, parse_options, plan_prediction
+from maskloop_studio.serving.options import PredictionPlan, plan_project
 from maskloop_studio.serving.predicting import predict_uris
 from maskloop_studio.training import ensure_champion
 
@@ -49,10 +49,7 @@ def renew_project(
     started = time.monotonic()
     client = services.client
     champion = ensure_champion(project_id, services)
-    project = client.project(project_id)
-    config = parse_label_config(project.label_config)
-    options = parse_options(services.store.projects.options(project_id))
-    plan = plan_prediction(services.settings, options, config, champion.labels, model_version=champion.tag)
+    config, plan = plan_project(project_id, champion, services)
     known = _settle_pushed(project_id, champion, services)
     tasks = (task for task in client.iter_tasks(project_id, only_unlabelled=True) if task.id not in known)
     unlabelled = client.count_tasks(project_id, only_unlabelled=True)

@@ -21,12 +21,13 @@ from starlette.exceptions import HTTPException
 from maskloop.errors import MaskloopError, QueueError, StoreError
 from maskloop.log import log_action
 from maskloop_studio import protocol as wire
+from maskloop_studio.access.basic_credentials import expected_credentials
 from maskloop_studio.access.credentials import SECRET_HEADER
 from maskloop_studio.operations.status_page import render_status
 from maskloop_studio.services import Services
 from maskloop_studio.serving.backend import StudioBackend
 from maskloop_studio.serving.http.answers import error_response, status_of
-from maskloop_studio.serving.http.basic_auth import BasicAuth, expected_credentials
+from maskloop_studio.serving.http.basic_auth import BasicAuth
 from maskloop_studio.serving.http.bodies import MAX_BODY_BYTES, BodyGuard
 from maskloop_studio.serving.http.connections import GuardedConnection
 from maskloop_studio.serving.http.json_body import MAX_EVENT_TREE_BYTES, parse_json, request_schema

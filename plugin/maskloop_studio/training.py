@@ -9,7 +9,7 @@ from maskloop.errors import ImageError
 from maskloop.log import log_action
 from maskloop.store.jobs import Job, JobKind
 from maskloop_studio.job_specs import request
-from maskloop_studio.label_config import LabelMap, parse_label_config
+from maskloop_studio.label_config import LabelMap
 
 if TYPE_CHECKING:
     from maskloop.learning.material import LabelPlan
@@ -109,16 +109,9 @@ def plan_learning(
         StudioError: Label Studio does not answer.
     """
     from maskloop.learning.material import LabelPlan
-    from maskloop_studio.serving.options import parse_options, plan_prediction
+    from maskloop_studio.serving.options import plan_project
 
-    config = parse_label_config(services.client.project(project_id).label_config)
-    asked = plan_prediction(
-        services.settings,
-        parse_options(services.store.projects.options(project_id)),
-        config,
-        model.labels,
-        model_version=model.tag,
-    )
+    config, asked = plan_project(project_id, model, services)
     labels = LabelPlan(labels=config.all_labels, class_of_label=_class_of_label(asked.label_map))
     return labels, asked
 

@@ -7,13 +7,13 @@ lets the API make: without one the comparison with Label Studio (`sync.py`) noti
 
 from __future__ import annotations
 
-import base64
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from maskloop.errors import StudioError
 from maskloop.log import log_action
+from maskloop_studio.access.basic_credentials import authorization
 from maskloop_studio.access.studio_values import Json
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SECRET_HEADER",
-    "basic_credentials",
     "drop_webhooks",
     "forget_deletions",
     "is_ours",
@@ -37,23 +36,10 @@ SECRET_HEADER = "X-Maskloop-Secret"  # noqa: S105 - its name, not the secret
 PROJECT_DELETED = "PROJECT_DELETED"
 
 
-def basic_credentials(settings: Settings) -> tuple[str, str] | None:
-    """Return user and password that our server asks for, or None."""
-    if not settings.basic_auth_user:
-        return None
-    password = settings.basic_auth_password
-    return settings.basic_auth_user, password.get_secret_value() if password is not None else ""
-
-
 def webhook_headers(settings: Settings, store: Store) -> dict[str, str]:
     """Return what our webhooks carry."""
     said = settings.webhook_secret.get_secret_value() if settings.webhook_secret is not None else ""
-    headers = {SECRET_HEADER: said or store.projects.webhook_secret()}
-    credentials = basic_credentials(settings)
-    if credentials is not None:
-        token = base64.b64encode(":".join(credentials).encode()).decode("ascii")
-        headers["Authorization"] = f"Basic {token}"
-    return headers
+    return {SECRET_HEADER: said or store.projects.webhook_secret(), **authorization(settings)}
 
 
 def is_ours(webhook: Json, headers: Mapping[str, str]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import urllib.error
 import urllib.request
@@ -11,6 +10,7 @@ from maskloop.errors import ResourceError
 from maskloop.queue.broker import connect_queue
 from maskloop.queue.workers import has_live_scheduler, has_live_worker
 from maskloop.settings import Settings
+from maskloop_studio.access.basic_credentials import authorization
 
 __all__ = ["check_health"]
 
@@ -41,10 +41,7 @@ def check_health(settings: Settings, *, worker: bool = False, scheduler: bool = 
 def _check_server(settings: Settings) -> None:
     host = "127.0.0.1" if settings.host in ANY_ADDRESS else settings.host
     url = f"http://{host}:{settings.port}/health"
-    request = urllib.request.Request(url)
-    if settings.basic_auth_user and settings.basic_auth_password is not None:
-        pair = f"{settings.basic_auth_user}:{settings.basic_auth_password.get_secret_value()}"
-        request.add_header("Authorization", f"Basic {base64.b64encode(pair.encode()).decode()}")
+    request = urllib.request.Request(url, headers=authorization(settings))
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
             status = json.load(answer).get("status")

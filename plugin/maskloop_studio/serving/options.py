@@ -13,13 +13,15 @@ from maskloop.log import log_action
 from maskloop.queue.cron import check_cron_line
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.types import Prediction, SegmentationTask
-from maskloop_studio.label_config import LabelConfig, LabelMap, map_labels
+from maskloop_studio.label_config import LabelConfig, LabelMap, map_labels, parse_label_config
 from maskloop_studio.regions import DrawingOptions, Region, prediction_to_regions
 
 if TYPE_CHECKING:
     from maskloop.settings import Settings
+    from maskloop.types import ModelVersion
+    from maskloop_studio.services import Services
 
-__all__ = ["PredictionPlan", "ProjectOptions", "parse_options", "plan_prediction"]
+__all__ = ["PredictionPlan", "ProjectOptions", "parse_options", "plan_prediction", "plan_project"]
 
 
 logger = logging.getLogger(__name__)
@@ -130,6 +132,21 @@ def plan_prediction(
         shared_borders=task is not SegmentationTask.INSTANCE,
     )
     return PredictionPlan(label_map=label_map, task=task, thresholds=thresholds, drawing=drawing)
+
+
+def plan_project(
+    project_id: int, model: ModelVersion, services: Services
+) -> tuple[LabelConfig, PredictionPlan]:
+    """Return a project's label config as Label Studio has it now, and how a model predicts there.
+
+    Raises:
+        LabelConfigError: the label config has no image or nothing to draw with.
+        StudioError: Label Studio does not answer.
+    """
+    config = parse_label_config(services.client.project(project_id).label_config)
+    options = parse_options(services.store.projects.options(project_id))
+    plan = plan_prediction(services.settings, options, config, model.labels, model_version=model.tag)
+    return config, plan
 
 
 def _match_labels(
