@@ -264,7 +264,9 @@ def test_connect_with_credentials_gives_them_to_backend_and_webhook(
     (hook,) = client.webhooks(project.id)
     assert hook["headers"]["Authorization"] == expected
 
-    services.settings = services.settings.model_copy(update={"basic_auth_user": None})
+    services.settings = services.settings.model_copy(
+        update={"basic_auth_user": None, "basic_auth_password": None}
+    )
     connect_project(project.id, backend.url, services, new_labels=True)
     assert client.backends(project.id)[0].auth_method == "NONE"
     assert "Authorization" not in client.webhooks(project.id)[0]["headers"]
