@@ -19,12 +19,14 @@ __all__ = [
     "Correction",
     "EditCounts",
     "HoldoutMetrics",
+    "ImageStudy",
     "ModelVersion",
     "Prediction",
     "PromotionMode",
     "RgbImage",
     "Segment",
     "SegmentationTask",
+    "Signals",
 ]
 
 # The label of an area that somebody drew and did not name: no class, and no background either.
@@ -91,6 +93,25 @@ class Segment:
         return top, left, top + self.mask_hw.shape[0], left + self.mask_hw.shape[1]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Signals:
+    """Why an image may have to be corrected; each 0..1, higher is more doubt."""
+
+    entropy: float  # of the classes, over the queries that matter
+    margin: float  # one minus the distance between the two likeliest classes, over the same
+    border: float  # how undecided the masks are along their borders
+    missing: float  # risk of objects that were not shown: queries just under the threshold
+    disagreement: float | None = None  # with what is said of the mirrored and resized image; None: not asked
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageStudy:
+    """What choosing wants to know of an image beyond its prediction."""
+
+    signals: Signals
+    embedding_d: NDArray[np.float32]  # (D,) of unit length, from the model's own features
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
     """What a model says of one image."""
@@ -98,6 +119,7 @@ class Prediction:
     segments: tuple[Segment, ...]  # best first
     size_hw: tuple[int, int]  # of the upright image
     confidence: float  # 0..1: how sure the model is of the image as a whole; the lowest is asked about first
+    study: ImageStudy | None = None  # where it was asked for
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.confidence <= 1.0:
