@@ -44,7 +44,7 @@ from .curve_report import write_page
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "tests" / "benchmarks" / "results" / "learning-curves.jsonl"
 PAGE = ROOT / "docs" / "learning-curves.md"
-PLAN = 1  # of sizes, model and recipe: results of another one are left out
+PLAN = 2  # of sizes, model and recipe: results of another one are left out
 FAMILIES: tuple[Family, ...] = ("mask2former", "oneformer")
 SEEDS = (0, 1, 2)
 MODEL = Tiny(queries=40, decoder_layers=3)
@@ -143,6 +143,7 @@ def cell_recipe(pool: Pool, examples: Iterable[object], base: Checkpoint, seed: 
         sum(len(example.segments) for example in chosen),  # type: ignore[attr-defined]
         len(pool.labels),
         settings,
+        new_classes=len(set(pool.labels) - set(base.labels)),
         parameters=sum(parameter.numel() for parameter in base.model.parameters()),
     )
     return replace(recipe, threads=1)

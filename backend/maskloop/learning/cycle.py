@@ -264,6 +264,7 @@ def _recipe_for(base: Checkpoint, material: Material, settings: Settings) -> Fin
         sum(len(example.segments) for example in material.examples),
         len(material.plan.classes),
         settings,
+        new_classes=len(set(material.plan.classes) - set(base.labels)),
         parameters=sum(parameter.numel() for parameter in base.model.parameters()),
     )
 

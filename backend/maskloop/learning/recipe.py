@@ -51,25 +51,35 @@ class FinetuneRecipe:
 
 
 def choose_recipe(
-    images: int, objects: int, classes: int, settings: Settings, *, parameters: int = 0
+    images: int,
+    objects: int,
+    classes: int,
+    settings: Settings,
+    *,
+    new_classes: int = 0,
+    parameters: int = 0,
 ) -> FinetuneRecipe:
     """Return the recipe that fits the data's size; what the settings name stays as they say.
 
     Steps grow with the square root of the images: each new image brings less that is new. More objects an
-    image and more classes than usual each add some. The rate of a large model is the one that
-    it was published with, its backbone learns at a tenth of it, and not at all from few images.
+    image and more classes than usual each add some; where all classes are new to the model it takes twice
+    as many, and in between by their share. The rate of a large model is the one that it was
+    published with, its backbone learns at a tenth of it, and not at all from few images.
 
     Args:
         images: to learn from.
         objects: on all of them.
         classes: that the model is to know.
+        new_classes: of them, those that it has never learnt.
         settings: steps, batch, rate, backbone rate, minutes, patience, seed; None means "chosen here".
         parameters: of the model; 0 counts as small.
     """
     large = parameters >= LARGE_PARAMETERS
     crowded = min(max(objects / max(images, 1) / 8, 1.0), 2.0)
     varied = min(max(classes / 10, 1.0), 2.0)
-    steps = settings.train_steps or round(min(max(35 * math.sqrt(images * crowded * varied), 100), 5000))
+    fresh = 1.0 + min(new_classes / max(classes, 1), 1.0)
+    fitting = fresh * max(35 * math.sqrt(images * crowded * varied), 100)
+    steps = settings.train_steps or round(min(fitting, 5000))
     factor = settings.backbone_rate if settings.backbone_rate is not None else (0.1 if large else 1.0)
     return FinetuneRecipe(
         steps=steps,

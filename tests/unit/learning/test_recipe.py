@@ -8,9 +8,9 @@ from maskloop.settings import Settings
 
 @pytest.fixture
 def chosen(settings):
-    def choose(images=32, objects=90, classes=3, parameters=0, **said):
+    def choose(images=32, objects=90, classes=3, new_classes=0, parameters=0, **said):
         asked = Settings(home=settings.home, **said)
-        return choose_recipe(images, objects, classes, asked, parameters=parameters)
+        return choose_recipe(images, objects, classes, asked, new_classes=new_classes, parameters=parameters)
 
     return choose
 
@@ -18,6 +18,11 @@ def chosen(settings):
 def test_choose_recipe_more_images_more_steps_within_bounds(chosen):
     steps = [chosen(images=images, objects=3 * images).steps for images in (1, 8, 32, 128, 2000, 10**6)]
     assert steps == [100, 100, 198, 396, 1565, 5000]
+
+
+def test_choose_recipe_new_classes_take_longer_by_their_share(chosen):
+    steps = [chosen(new_classes=new).steps for new in (0, 1, 3)]
+    assert steps == [198, 264, 396]
 
 
 @pytest.mark.parametrize(
