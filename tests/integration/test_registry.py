@@ -47,7 +47,7 @@ def register(registry, name, tmp_path, content="1", **changes):
 
 
 def test_register_then_get_gives_all_back(registry, name, tmp_path):
-    made = register(registry, name, tmp_path, loss_curve=[(10, 2.0), (20, 1.5)])
+    made = register(registry, name, tmp_path)
     assert made == registry.get(name, 1)
     assert (made.number, made.labels, made.metrics, made.parent) == (1, ("disc", "Größe, 2"), METRICS, None)
     assert (made.path / "model.safetensors").read_text() == "weights 1"
@@ -124,17 +124,39 @@ def test_unknown_version_raises(registry, name, tmp_path):
             call(name, 9)
 
 
-def test_mlflow_run_holds_curve_and_metrics(tmp_path, mlflow_home):
+def test_mlflow_run_is_written_while_the_training_runs(tmp_path, mlflow_home):
     registry = make_mlflow(mlflow_home)
-    register(registry, "curve", tmp_path, loss_curve=[(10, 2.0), (20, 1.5)])
+    run_id = registry.start_run("curve", "training-4")
+    registry.log_step(run_id, step=10, loss=2.0, eta_s=7.5)
     client = registry.connection.client()
-    run_id = client.get_model_version("curve", "1").run_id
-    assert [(point.step, point.value) for point in client.get_metric_history(run_id, "loss")] == [
-        (10, 2.0),
-        (20, 1.5),
-    ]
-    assert client.get_run(run_id).data.metrics["ap50"] == 0.5
-    assert client.get_run(run_id).data.params == {"seed": "7"}
+    assert curve_of(client, run_id) == [(10, 2.0)]
+    assert client.get_run(run_id).info.status == "RUNNING"
+
+    # killed: another process goes on with the same record
+    again = make_mlflow(mlflow_home)
+    assert again.start_run("curve", "training-4") == run_id
+    again.log_step(run_id, step=20, loss=float("nan"), eta_s=0.0)
+    register(again, "curve", tmp_path, run_id=run_id)
+    assert client.get_model_version("curve", "1").run_id == run_id
+    told = client.get_run(run_id)
+    assert (told.info.status, told.data.metrics["ap50"], told.data.params) == ("FINISHED", 0.5, {"seed": "7"})
+    assert curve_of(client, run_id) == [(10, 2.0)]
+
+
+@pytest.mark.parametrize(("failed", "status"), [(True, "FAILED"), (False, "KILLED")], ids=["failed", "ended"])
+def test_mlflow_run_without_a_version_is_closed(mlflow_home, failed, status):
+    registry = make_mlflow(mlflow_home)
+    run_id = registry.start_run("closed", f"training-{status}")
+    registry.end_run(run_id, failed=failed)
+    client = registry.connection.client()
+    assert client.get_run(run_id).info.status == status
+    assert registry.start_run("closed", f"training-{status}") == run_id  # tried again
+    assert client.get_run(run_id).info.status == "RUNNING"
+    assert registry.start_run("other", f"training-{status}") != run_id
+
+
+def curve_of(client, run_id):
+    return [(point.step, point.value) for point in client.get_metric_history(run_id, "loss")]
 
 
 def test_mlflow_other_process_sees_the_champion(tmp_path, mlflow_home):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from maskloop.errors import TrainingError
 from maskloop.learning.evaluation import judge_checkpoints
+from maskloop.learning.journal import TrainingJournal
 from maskloop.learning.judging.judgement import Judgement
 from maskloop.learning.launch import finetune_in_processes
 from maskloop.learning.material import LabelPlan, Material, gather_material
@@ -152,51 +153,55 @@ def train_and_judge(
         )
     base = load_checkpoint(champion.path, device=settings.device)
     recipe = _recipe_for(base, material, settings)
-    version = _registered(champion.name, key, registry)
-    loss_curve: list[tuple[int, float]] = []
+    with TrainingJournal(registry, champion.name, key) as journal:
 
-    def follow(progress: TrainingProgress) -> None:
-        loss_curve.append((progress.step, progress.loss))
-        if on_progress is not None:
-            on_progress(progress)
+        def follow(progress: TrainingProgress) -> None:
+            journal.note(progress)
+            if on_progress is not None:
+                on_progress(progress)
 
-    if version is not None:
-        challenger = load_checkpoint(version.path, device=settings.device)
-    else:
-        challenger = finetune_in_processes(
-            base,
-            material.examples,
-            processes=settings.train_processes,
-            validation=material.validation,
+        version = _registered(champion.name, key, registry)
+        if version is not None:
+            challenger = load_checkpoint(version.path, device=settings.device)
+        else:
+            challenger = finetune_in_processes(
+                base,
+                material.examples,
+                processes=settings.train_processes,
+                validation=material.validation,
+                labels=material.plan.classes,
+                task=task,
+                recipe=recipe,
+                output_dir=work_dir,
+                on_progress=follow,
+            )
+        before, after = judge_checkpoints(
+            [base, challenger],
+            material.judged,
             labels=material.plan.classes,
             task=task,
-            recipe=recipe,
-            output_dir=work_dir,
-            on_progress=follow,
+            thresholds=thresholds,
         )
-    before, after = judge_checkpoints(
-        [base, challenger], material.judged, labels=material.plan.classes, task=task, thresholds=thresholds
-    )
-    decision = decide(before, after, GateRule.from_settings(settings))
-    if version is None:
-        folder = save_checkpoint(challenger, work_dir / "checkpoint")
-        _write_judgement(folder / JUDGEMENT_FILE, before, after, decision)
-        card = _describe(champion, challenger, material, after, decision, folder, task, settings)
-        version = registry.register(
-            champion.name,
-            folder,
-            labels=challenger.labels,
-            metrics=after.metrics,
-            parent=champion.number,
-            loss_curve=loss_curve,
-            metadata={
-                **card.as_metadata(),
-                TRAINING_KEY: key,
-                "gate": json.dumps(decision.as_json()),
-                "settings": json.dumps(learning_settings(settings)),
-                "recipe": json.dumps(dataclasses.asdict(recipe), default=str),
-            },
-        )
+        decision = decide(before, after, GateRule.from_settings(settings))
+        if version is None:
+            folder = save_checkpoint(challenger, work_dir / "checkpoint")
+            _write_judgement(folder / JUDGEMENT_FILE, before, after, decision)
+            card = _describe(champion, challenger, material, after, decision, folder, task, settings)
+            version = registry.register(
+                champion.name,
+                folder,
+                labels=challenger.labels,
+                metrics=after.metrics,
+                parent=champion.number,
+                run_id=journal.run_id,
+                metadata={
+                    **card.as_metadata(),
+                    TRAINING_KEY: key,
+                    "gate": json.dumps(decision.as_json()),
+                    "settings": json.dumps(learning_settings(settings)),
+                    "recipe": json.dumps(dataclasses.asdict(recipe), default=str),
+                },
+            )
     became = release(
         version, better=decision.promote, reason=decision.reason, mode=settings.promotion, registry=registry
     )

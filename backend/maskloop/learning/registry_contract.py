@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from maskloop.errors import DamagedVersionError, RegistryError
 from maskloop.learning.registry_history import PromotionStep, ancestors, promotion_line
@@ -21,7 +21,6 @@ __all__ = [
     "CHALLENGER",
     "CHAMPION",
     "SHADOW",
-    "LossCurve",
     "ModelRegistry",
     "VersionRecord",
     "check_deletable",
@@ -34,7 +33,6 @@ __all__ = [
     "way_back",
 ]
 
-LossCurve: TypeAlias = Sequence[tuple[int, float]]  # (step, loss)
 CHAMPION = "champion"  # serves
 CHALLENGER = "challenger"  # judged better, waits for somebody to promote it
 SHADOW = "shadow"  # judged better, predicts beside the champion and is shown to nobody
@@ -52,7 +50,7 @@ class ModelRegistry(Protocol):
         metrics: HoldoutMetrics | None,
         parent: int | None,
         metadata: Mapping[str, str] | None = None,
-        loss_curve: LossCurve = (),
+        run_id: str | None = None,
     ) -> ModelVersion:
         """Copy a checkpoint folder into the registry as the name's next version.
 
@@ -63,11 +61,24 @@ class ModelRegistry(Protocol):
             metrics: on the holdout, if it was judged.
             parent: the version it was fine-tuned from.
             metadata: what else to remember of the training: seed, decision, snapshot ...
-            loss_curve: (step, loss) pairs.
+            run_id: the record of the training, as `start_run` gave it; by default one is made.
 
         Raises:
             RegistryError: the folder is no whole checkpoint, or the registry refuses.
         """
+
+    def start_run(self, name: str, key: str) -> str:
+        """Begin the record of a training, or go on with the one that has this key; return its id.
+
+        Raises:
+            RegistryError: the registry does not answer; so with the next two.
+        """
+
+    def log_step(self, run_id: str, *, step: int, loss: float, eta_s: float) -> None:
+        """Write down how far a training is: optimiser steps, loss, seconds that it still takes."""
+
+    def end_run(self, run_id: str, *, failed: bool) -> None:
+        """Close the record of a training that made no version: it failed, or somebody ended it."""
 
     def champion(self, name: str) -> ModelVersion | None:
         """Return the version to serve; None where nothing has been promoted yet.

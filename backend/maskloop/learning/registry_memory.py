@@ -11,7 +11,6 @@ from maskloop.learning.registry_contract import (
     CHALLENGER,
     CHAMPION,
     SHADOW,
-    LossCurve,
     VersionRecord,
     check_deletable,
     check_folder,
@@ -45,9 +44,9 @@ class MemoryRegistry:
         metrics: HoldoutMetrics | None,
         parent: int | None,
         metadata: Mapping[str, str] | None = None,
-        loss_curve: LossCurve = (),
+        run_id: str | None = None,
     ) -> ModelVersion:
-        """See ModelRegistry; the loss curve is not kept."""
+        """See ModelRegistry."""
         digests = folder_digests(folder, place=f"model {name}")
         number = self._last[name] = self._last[name] + 1
         target = self._root / name / str(number)
@@ -58,6 +57,16 @@ class MemoryRegistry:
         record = VersionRecord(version=version, digests=digests, metadata=dict(metadata or {}))
         self._records[name][number] = record
         return version
+
+    def start_run(self, name: str, key: str) -> str:
+        """See ModelRegistry."""
+        return f"{name}/{key}"
+
+    def log_step(self, run_id: str, *, step: int, loss: float, eta_s: float) -> None:
+        """See ModelRegistry; nothing is kept."""
+
+    def end_run(self, run_id: str, *, failed: bool) -> None:
+        """See ModelRegistry; nothing is kept."""
 
     def champion(self, name: str) -> ModelVersion | None:
         """See ModelRegistry."""

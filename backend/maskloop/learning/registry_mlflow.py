@@ -6,9 +6,7 @@ what maskloop knows of it, of a registered model one tag for each change of cham
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -21,7 +19,6 @@ from maskloop.learning.registry_contract import (
     CHALLENGER,
     CHAMPION,
     SHADOW,
-    LossCurve,
     VersionRecord,
     check_deletable,
     check_folder,
@@ -33,6 +30,7 @@ from maskloop.learning.registry_contract import (
     way_back,
 )
 from maskloop.learning.registry_history import PromotionStep, StepKind, json_to_step, step_to_json
+from maskloop.learning.registry_runs import MlflowRuns
 from maskloop.types import HoldoutMetrics, ModelVersion
 
 if TYPE_CHECKING:
@@ -42,7 +40,6 @@ __all__ = ["MlflowRegistry"]
 
 _ARTIFACT = "checkpoint"  # the checkpoint's folder within a run's artifacts
 _STEP = "maskloop.step."  # begins the tag of a change of champion; its number and a random end follow
-_PARAM_CHARACTERS = 6000  # MLflow's limit on a parameter's value
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
@@ -56,6 +53,7 @@ class MlflowRegistry:
     def __init__(self, tracking_uri: str, artifacts_dir: Path) -> None:
         self._artifacts_dir = artifacts_dir.resolve()
         self.connection = MlflowConnection(tracking_uri, self._artifacts_dir)
+        self._runs = MlflowRuns(self.connection)
         self._checked: set[tuple[str, int]] = set()  # versions whose files this process has read in full
 
     def register(
@@ -67,14 +65,15 @@ class MlflowRegistry:
         metrics: HoldoutMetrics | None,
         parent: int | None,
         metadata: Mapping[str, str] | None = None,
-        loss_curve: LossCurve = (),
+        run_id: str | None = None,
     ) -> ModelVersion:
-        """See ModelRegistry; the training becomes an MLflow run with parameters, metrics and loss curve."""
+        """See ModelRegistry; parameters, metrics and files go to the training's MLflow run."""
         digests = folder_digests(folder, place=f"model {name}")
         remembered = dict(metadata or {})
         with self.connection.translated(f"model {name}"):
             client = self.connection.client()
-            run_id = self._log_run(client, name, folder, remembered, metrics, loss_curve)
+            run_id = run_id or self._runs.create(name)
+            self._runs.finish(run_id, params=remembered, metrics=metrics, folder=folder, path=_ARTIFACT)
             source = f"{client.get_run(run_id).info.artifact_uri}/{_ARTIFACT}"
             self._ensure_model(client, name)
             made = client.create_model_version(
@@ -90,6 +89,21 @@ class MlflowRegistry:
                 },
             )
         return self.get(name, int(made.version))
+
+    def start_run(self, name: str, key: str) -> str:
+        """See ModelRegistry."""
+        with self.connection.translated(f"training {key}"):
+            return self._runs.find(name, key) or self._runs.create(name, key)
+
+    def log_step(self, run_id: str, *, step: int, loss: float, eta_s: float) -> None:
+        """See ModelRegistry; MLflow's page of the run shows both as curves."""
+        with self.connection.translated(f"MLflow run {run_id}"):
+            self._runs.log(run_id, step, {"loss": loss, "eta_s": eta_s})
+
+    def end_run(self, run_id: str, *, failed: bool) -> None:
+        """See ModelRegistry."""
+        with self.connection.translated(f"MLflow run {run_id}"):
+            self._runs.end(run_id, "FAILED" if failed else "KILLED")
 
     def champion(self, name: str) -> ModelVersion | None:
         """See ModelRegistry; takes milliseconds, so that servers can ask every second."""
@@ -276,32 +290,6 @@ class MlflowRegistry:
                 got=f"{type(exc).__name__}: {exc}",
                 remedy="promote a version that `maskloop models list` shows",
             ) from exc
-
-    def _log_run(
-        self,
-        client: MlflowClient,
-        name: str,
-        folder: Path,
-        metadata: Mapping[str, str],
-        metrics: HoldoutMetrics | None,
-        loss_curve: LossCurve,
-    ) -> str:
-        from mlflow.entities import Metric, Param
-
-        run_id = str(client.create_run(self.connection.experiment_id, run_name=name).info.run_id)
-        params = [Param(key, value[:_PARAM_CHARACTERS]) for key, value in metadata.items()]
-        points = [Metric("loss", loss, 0, step) for step, loss in loss_curve]
-        if metrics is not None:
-            values = dataclasses.asdict(metrics).items()
-            points += [
-                Metric(key, value, 0, 0)
-                for key, value in values
-                if isinstance(value, int | float) and math.isfinite(value)
-            ]
-        client.log_batch(run_id, metrics=points, params=params)
-        client.log_artifacts(run_id, str(folder), _ARTIFACT)
-        client.set_terminated(run_id)
-        return run_id
 
     def _ensure_model(self, client: MlflowClient, name: str) -> None:
         from mlflow.exceptions import MlflowException

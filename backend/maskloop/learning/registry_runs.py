@@ -1,0 +1,75 @@
+"""MLflow's runs: the record of a training, from its first step to the files of what it made."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from maskloop.learning.registry_connection import MlflowConnection
+from maskloop.types import HoldoutMetrics
+
+__all__ = ["MlflowRuns"]
+
+_KEY = "maskloop.training"  # the tag that names a training
+_PARAM_CHARACTERS = 6000  # MLflow's limit on a parameter's value
+
+
+class MlflowRuns:
+    """Runs of our experiment; lets MLflow's own errors through."""
+
+    def __init__(self, connection: MlflowConnection) -> None:
+        self._connection = connection
+
+    def find(self, name: str, key: str) -> str | None:
+        """Return the run of a training of a registered model, open again; None where there is none."""
+        client = self._connection.client()
+        asked = f"tags.`{_KEY}` = '{key}' AND attributes.run_name = '{name}'"
+        found = client.search_runs([self._connection.experiment_id], asked, max_results=1)
+        if not found:
+            return None
+        run_id = str(found[0].info.run_id)
+        client.update_run(run_id, status="RUNNING")
+        return run_id
+
+    def create(self, name: str, key: str | None = None) -> str:
+        """Return a new run."""
+        client = self._connection.client()
+        tags = {} if key is None else {_KEY: key}
+        return str(client.create_run(self._connection.experiment_id, run_name=name, tags=tags).info.run_id)
+
+    def log(self, run_id: str, step: int, values: Mapping[str, float]) -> None:
+        """Add a point to each of some curves; what is no number is left out."""
+        from mlflow.entities import Metric
+
+        at = int(time.time() * 1000)
+        points = [Metric(key, value, at, step) for key, value in values.items() if math.isfinite(value)]
+        self._connection.client().log_batch(run_id, metrics=points)
+
+    def finish(
+        self,
+        run_id: str,
+        *,
+        params: Mapping[str, str],
+        metrics: HoldoutMetrics | None,
+        folder: Path,
+        path: str,
+    ) -> None:
+        """Add what a training came to, copy its files to a path of the run, and close it."""
+        from mlflow.entities import Param
+
+        client = self._connection.client()
+        told = [Param(key, value[:_PARAM_CHARACTERS]) for key, value in params.items()]
+        client.log_batch(run_id, params=told)
+        if metrics is not None:
+            values = dataclasses.asdict(metrics).items()
+            self.log(run_id, 0, {key: value for key, value in values if isinstance(value, int | float)})
+        client.log_artifacts(run_id, str(folder), path)
+        client.set_terminated(run_id)
+
+    def end(self, run_id: str, status: Literal["FAILED", "KILLED"]) -> None:
+        """Close a run that came to nothing."""
+        self._connection.client().set_terminated(run_id, status=status)
