@@ -25,6 +25,8 @@ from maskloop_studio.operations.evaluating import print_evaluation
 from maskloop_studio.services import Services
 from maskloop_studio.training import ensure_champion, model_name
 
+from ..waiting import until
+
 KILLS = 10
 LABELS = ("disc", "square", "triangle")
 WORKER = """
@@ -126,10 +128,13 @@ def test_training_killed_ten_times_ends_with_its_dataset_and_one_version(service
     draw = random.Random(7)
     for kill in range(KILLS):
         worker = _start(services, job_id)
-        _until(lambda worker=worker: f":{worker.pid}:" in (services.store.jobs.get(job_id).owner or ""))
+        until(
+            lambda worker=worker: f":{worker.pid}:" in (services.store.jobs.get(job_id).owner or ""),
+            timeout_s=120.0,
+        )
         if kill % 2:  # the others hit the time before anything is begun
             before = services.store.jobs.get(job_id).done
-            _until(lambda before=before: services.store.jobs.get(job_id).done != before)
+            until(lambda before=before: services.store.jobs.get(job_id).done != before, timeout_s=120.0)
         time.sleep(draw.uniform(0.2, 6))
         os.kill(worker.pid, signal.SIGKILL)
         worker.wait()
@@ -145,13 +150,6 @@ def test_training_killed_ten_times_ends_with_its_dataset_and_one_version(service
     assert SnapshotManifest.read(made.path / "snapshot.json").digest == wanted
     assert load_checkpoint(made.path, device="cpu").labels == made.labels
     assert made.parent == base.number
-
-
-def _until(reached, timeout_s=120.0):
-    deadline = time.monotonic() + timeout_s
-    while not reached():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def _png(image_hwc):

@@ -25,6 +25,8 @@ from maskloop_studio.cli import app
 from maskloop_studio.job_specs import job_spec, request
 from maskloop_studio.operations.scheduler import schedules
 
+from ..waiting import until
+
 
 @pytest.fixture
 def services(make_services, connection, monkeypatch):
@@ -108,7 +110,7 @@ def test_progress_stands_in_the_meta_of_the_queues_job(services, connection, mon
     def work(job, control, services):
         control.progress(3, 9)
         carrier = RqJob.fetch(job.name, connection=connection, serializer=JSONSerializer)
-        _until(lambda: carrier.get_meta(refresh=True).get("done") == 3)
+        until(lambda: carrier.get_meta(refresh=True).get("done") == 3)
 
     monkeypatch.setitem(jobs.WORK, JobKind.SYNC, work)
     number = request(JobKind.SYNC, 1, "test", store=services.store, queue=services.queue)
@@ -132,7 +134,7 @@ def test_worker_killed_in_a_job_another_takes_it_over(services, settings, connec
     }
     worker = subprocess.Popen([sys.executable, "-c", script], env=environment)
     try:
-        _until(lambda: services.store.jobs.get(number).status is JobStatus.RUNNING, timeout_s=30)
+        until(lambda: services.store.jobs.get(number).status is JobStatus.RUNNING, timeout_s=30)
         assert has_live_worker(connection)
     finally:
         os.kill(worker.pid, signal.SIGKILL)
@@ -153,7 +155,7 @@ def test_schedule_puts_its_job_on_the_queue_as_json(services, connection):
     clock = threading.Thread(target=run_cron, args=(connection, lambda: [schedule], stop))
     clock.start()
     try:
-        _until(lambda: services.queue.lengths()["intake"] == 1)
+        until(lambda: services.queue.lengths()["intake"] == 1)
         assert has_live_scheduler(connection)
     finally:
         stop.set()
@@ -175,7 +177,7 @@ def test_schedule_queue_away_is_waited_for(services, broker, connection, setting
     try:
         time.sleep(0.3)
         again.start()
-        _until(lambda: services.queue.lengths()["intake"] == 1)
+        until(lambda: services.queue.lengths()["intake"] == 1)
     finally:
         stop.set()
         clock.join()
@@ -222,13 +224,6 @@ def _lapse(store, number):
 
     with store._sessions.write() as session:
         session.get(JobRow, number).lease_until = now()
-
-
-def _until(reached, timeout_s=10.0):
-    deadline = time.monotonic() + timeout_s
-    while not reached():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def test_schedules_follow_projects_and_their_options(services):

@@ -13,6 +13,8 @@ from maskloop.queue.broker import EmbeddedBroker, connect_queue, queue_url
 from maskloop.queue.jobs import JobSpec, MemoryQueue, QueueName, RqQueue
 from maskloop.queue.workers import has_live_worker
 
+from ..waiting import until
+
 
 def _spec(job_id="job-1", function="builtins.print", queue=QueueName.INTAKE, **arguments):
     return JobSpec(queue=queue, function=function, job_id=job_id, arguments=arguments)
@@ -51,7 +53,7 @@ def test_enqueue_after_the_job_is_done_queues_it_again(connection, tmp_path):
 def test_broker_killed_keeps_the_jobs(settings, connection, broker):
     RqQueue(connection).enqueue(_spec())
     os.kill(int(connection.info()["process_id"]), signal.SIGKILL)
-    _until(lambda: not broker.is_alive())
+    until(lambda: not broker.is_alive())
     again = EmbeddedBroker(settings)
     again.start()
     try:
@@ -92,13 +94,6 @@ def _work_off(connection):
     worker.work(burst=True, logging_level="CRITICAL")
 
 
-def _until(reached, timeout_s=10.0):
-    deadline = time.monotonic() + timeout_s
-    while not reached():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
 def test_broker_killed_while_it_starts_is_started_again(settings, monkeypatch):
     """A signal is no failure of its own: whoever starts the loop must not end for it."""
     from maskloop.queue import broker as module
@@ -127,7 +122,7 @@ def test_worker_told_to_stop_without_a_queue_still_stops(settings, broker, tmp_p
     places = {"MASKLOOP_HOME": str(settings.home), "MASKLOOP_REDIS_URL": queue_url(settings)}
     with (tmp_path / "log").open("wb") as log:
         worker = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, **places}, stderr=log)
-    _until(lambda: has_live_worker(connect_queue(settings)), timeout_s=30)
+    until(lambda: has_live_worker(connect_queue(settings)), timeout_s=30)
     broker.stop()
     time.sleep(1)
     worker.terminate()

@@ -9,6 +9,8 @@ from maskloop.errors import CodecError, StudioError, TrainingError
 from maskloop.queue.running import LeaseLost, run_job
 from maskloop.store.jobs import MAX_ATTEMPTS, JobKind, JobStatus
 
+from ...waiting import until
+
 
 def _error(kind):
     return kind("task 7", expected="an answer", got="none", remedy="try again")
@@ -68,7 +70,7 @@ def test_run_job_longer_than_its_lease_keeps_it(store, number):
 def test_run_job_progress_is_seen_outside(store, number):
     def work(job, control):
         control.progress(3, 9)
-        _until(lambda: store.jobs.get(number).done == 3)
+        until(lambda: store.jobs.get(number).done == 3)
         assert store.jobs.get(number).total == 9
 
     assert _run(store, number, work, lease_s=1) is JobStatus.DONE
@@ -99,7 +101,7 @@ def test_run_job_that_lost_its_lease_stops_and_changes_nothing(store, number):
     def work(job, control):
         _take_away(store, number)
         with pytest.raises(LeaseLost):
-            _until(lambda: control.progress(1, 2))
+            until(lambda: control.progress(1, 2))
         raise LeaseLost
 
     assert _run(store, number, work, lease_s=0.5) is None
@@ -119,10 +121,3 @@ def _make_due(store, number):
 
     with store._sessions.write() as session:
         session.get(JobRow, number).due_at = now()
-
-
-def _until(reached, timeout_s=10.0):
-    deadline = time.monotonic() + timeout_s
-    while not reached():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
