@@ -79,6 +79,13 @@ def test_finetune_same_seed_is_reproducible(tmp_path):
     assert torch.equal(weights(first), weights(second))
 
 
+def test_finetune_data_workers_change_nothing(tmp_path, monkeypatch):
+    alone = finetune(make_base(), make_examples(), recipe=RECIPE, output_dir=tmp_path / "alone")
+    monkeypatch.setattr("maskloop.learning.trainer.data_workers", lambda device, processes: 2)
+    helped = finetune(make_base(), make_examples(), recipe=RECIPE, output_dir=tmp_path / "helped")
+    assert torch.equal(weights(alone), weights(helped))
+
+
 def test_finetune_new_class_keeps_the_old_ones_first(tmp_path):
     examples = make_examples(classes=("star", "disc"))
     trained = finetune(make_base(), examples, recipe=RECIPE, output_dir=tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -18,11 +19,18 @@ from maskloop.learning.ignoring import IgnoringLoss
 from maskloop.learning.recipe import LARGE_PARAMETERS, FinetuneRecipe
 from maskloop.learning.schedule import rate_factor
 
-__all__ = ["SegmentationTrainer", "parameter_groups", "prepared_for_training", "training_arguments"]
+__all__ = [
+    "SegmentationTrainer",
+    "data_workers",
+    "parameter_groups",
+    "prepared_for_training",
+    "training_arguments",
+]
 
 _LOG = logging.getLogger(__name__)
 _BACKBONE = "pixel_level_module.encoder."  # in the names of all three families
 _MOST_BAD_STEPS = 4  # in a row; fewer are left out
+MOST_DATA_WORKERS = 8  # more do not keep a GPU any busier
 
 
 class SegmentationTrainer(Trainer):
@@ -223,7 +231,7 @@ def training_arguments(
         report_to=[],
         log_level="warning",
         disable_tqdm=True,
-        dataloader_num_workers=0,
+        dataloader_num_workers=data_workers(device, processes),
         dataloader_pin_memory=not on_cpu,
         remove_unused_columns=False,
         ddp_find_unused_parameters=True,
@@ -232,6 +240,13 @@ def training_arguments(
         # Several GPUs in one process would split lists of masks as if they were batches
         arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
+
+
+def data_workers(device: torch.device, processes: int) -> int:
+    """Return how many processes make batches while a GPU computes; none on a CPU, which has no time over."""
+    if device.type == "cpu":
+        return 0
+    return max(0, min(MOST_DATA_WORKERS, (os.cpu_count() or 1) // processes - 1))
 
 
 def _uses_bfloat16(recipe: FinetuneRecipe, device: torch.device, parameters: int) -> bool:
