@@ -16,6 +16,7 @@ from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.segmentation.predict import predict_images
 from maskloop.segmentation.sources import first_line
+from maskloop.segmentation.views import ViewPlan
 from maskloop.types import Prediction, RgbImage, SegmentationTask
 
 __all__ = ["Answer", "Engine", "EngineClosedError", "InferenceError"]
@@ -39,6 +40,7 @@ class _Request:
     images: Sequence[RgbImage]
     task: SegmentationTask
     thresholds: Thresholds
+    study: bool
     future: Future[list[Answer]] = field(default_factory=Future)
     answers: dict[int, Answer] = field(default_factory=dict)
     started: bool = False  # its first image was taken: it can no longer be cancelled
@@ -46,8 +48,8 @@ class _Request:
 
     def fits(self, other: _Request) -> bool:
         """Whether both may share a batch."""
-        mine = (self.task, self.thresholds)
-        return self.checkpoint is other.checkpoint and mine == (other.task, other.thresholds)
+        mine = (self.task, self.thresholds, self.study)
+        return self.checkpoint is other.checkpoint and mine == (other.task, other.thresholds, other.study)
 
 
 class Engine:
@@ -65,6 +67,7 @@ class Engine:
         max_batch: int,
         device: str,
         keep: int = 2,
+        plan: ViewPlan = ViewPlan(),  # noqa: B008  # frozen
     ) -> None:
         """Start the thread.
 
@@ -74,11 +77,12 @@ class Engine:
             max_batch: images in one forward pass, of one request or several.
             device: as for load_checkpoint.
             keep: checkpoints held; more while requests for them wait.
+            plan: which views a study asks for.
         """
         if max_batch < 1 or keep < 1:
             raise ValueError(f"Engine: expected max_batch and keep of at least 1, got {max_batch} and {keep}")
         self._task, self._thresholds, self._max_batch = task, thresholds, max_batch
-        self._device, self._keep = device, keep
+        self._device, self._keep, self._plan = device, keep, plan
         self._changed = threading.Condition()  # guards everything below
         self._waiting: deque[tuple[_Request, int]] = deque()  # an image is its request and its index there
         self._models: OrderedDict[str, Checkpoint] = OrderedDict()  # least recently used first
@@ -115,6 +119,7 @@ class Engine:
         source: str,
         task: SegmentationTask | None = None,
         thresholds: Thresholds | None = None,
+        study: bool = False,
     ) -> Future[list[Answer]]:
         """Queue images for a model, loading it first where it is not held.
 
@@ -123,6 +128,7 @@ class Engine:
             source: as for load_checkpoint.
             task: which post-processing; the engine's by default.
             thresholds: what counts; the engine's by default.
+            study: also say what choosing wants to know; for those who wait for nothing.
 
         Returns:
             A future of one answer per image, in order: the prediction, or the error of that image. A
@@ -139,6 +145,7 @@ class Engine:
             images=tuple(images),
             task=self._task if task is None else task,
             thresholds=self._thresholds if thresholds is None else thresholds,
+            study=study,
         )
         if not request.images:
             request.future.set_result([])
@@ -159,9 +166,10 @@ class Engine:
         source: str,
         task: SegmentationTask | None = None,
         thresholds: Thresholds | None = None,
+        study: bool = False,
     ) -> list[Answer]:
         """Return one answer per image; the same as submit, but waits. Safe from any thread."""
-        return self.submit(images, source=source, task=task, thresholds=thresholds).result()
+        return self.submit(images, source=source, task=task, thresholds=thresholds, study=study).result()
 
     @property
     def held(self) -> tuple[str, ...]:
@@ -274,6 +282,8 @@ class Engine:
             task=request.task,
             thresholds=request.thresholds,
             max_batch=self._max_batch,
+            study=request.study,
+            plan=self._plan,
         )
 
     def _deliver(self, batch: list[tuple[_Request, int]], answers: list[Answer]) -> None:

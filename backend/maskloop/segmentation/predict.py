@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from maskloop.masks import drop_duplicates, drop_specks
 from maskloop.segmentation.checkpoint import Checkpoint
+from maskloop.segmentation.embedding import image_embedding
 from maskloop.segmentation.postprocess import Thresholds, segments_of
 from maskloop.segmentation.preprocess import images_to_batch, resized_size
+from maskloop.segmentation.studying import image_reading, patch_grid
+from maskloop.segmentation.views import ViewPlan, view_image, view_model, view_prediction
 from maskloop.selection.confidence import image_confidence
-from maskloop.types import Prediction, RgbImage, SegmentationTask
+from maskloop.selection.signals import Reading, disagreement
+from maskloop.types import ImageStudy, Prediction, RgbImage, SegmentationTask
 
 __all__ = ["predict_images"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Look:
+    """What one forward pass says of an image."""
+
+    prediction: Prediction
+    reading: Reading
+    embedding_d: NDArray[np.float32] | None  # where it was asked for
 
 
 def predict_images(
@@ -25,6 +40,8 @@ def predict_images(
     task: SegmentationTask,
     thresholds: Thresholds = Thresholds(),  # noqa: B008  # frozen
     max_batch: int = 8,
+    study: bool = False,
+    plan: ViewPlan = ViewPlan(),  # noqa: B008  # frozen
 ) -> list[Prediction]:
     """Return what the model says of each image.
 
@@ -39,6 +56,9 @@ def predict_images(
         task: which post-processing, and for OneFormer also which question.
         thresholds: what counts.
         max_batch: images in one forward pass.
+        study: also say what choosing wants to know, which takes a forward pass more for each view; the
+            segments are the same.
+        plan: which views.
 
     Returns:
         One prediction per image, in the order of the images, masks in the images' own pixels.
@@ -46,15 +66,43 @@ def predict_images(
     Raises:
         ImageError: an image is not uint8 (H, W, 3) or has no pixels.
     """
-    predictions: dict[int, Prediction] = {}
     with torch.inference_mode():
-        for indices in _groups(checkpoint, images, max_batch):
-            batch = [images[index] for index in indices]
-            for index, prediction in zip(
-                indices, _predict_batch(checkpoint, batch, task, thresholds), strict=True
-            ):
-                predictions[index] = prediction
-    return [predictions[index] for index in range(len(images))]
+        looks = _look_at(checkpoint, images, task, thresholds, max_batch, study)
+        if not study:
+            return [look.prediction for look in looks]
+        seen: list[list[Prediction]] = [[] for _ in looks]
+        for view in plan.views:
+            shown = [view_image(image, view) for image in images]
+            others = _look_at(view_model(checkpoint, view), shown, task, thresholds, max_batch, False)
+            for place, other in zip(seen, others, strict=True):
+                place.append(view_prediction(other.prediction, view, checkpoint.labels, plan))
+    return [_studied(look, views) for look, views in zip(looks, seen, strict=True)]
+
+
+def _look_at(
+    checkpoint: Checkpoint,
+    images: Sequence[RgbImage],
+    task: SegmentationTask,
+    thresholds: Thresholds,
+    max_batch: int,
+    study: bool,
+) -> list[_Look]:
+    looks: dict[int, _Look] = {}
+    for indices in _groups(checkpoint, images, max_batch):
+        batch = [images[index] for index in indices]
+        found = _look_at_batch(checkpoint, batch, task, thresholds, study)
+        looks.update(zip(indices, found, strict=True))
+    return [looks[index] for index in range(len(images))]
+
+
+def _studied(look: _Look, views: Sequence[Prediction]) -> Prediction:
+    signals = replace(look.reading.signals, disagreement=disagreement(look.prediction, views))
+    assert look.embedding_d is not None
+    return replace(
+        look.prediction,
+        confidence=image_confidence(signals, look.reading.objects),
+        study=ImageStudy(signals=signals, embedding_d=look.embedding_d),
+    )
 
 
 def _groups(checkpoint: Checkpoint, images: Sequence[RgbImage], max_batch: int) -> Iterator[list[int]]:
@@ -72,11 +120,15 @@ def _groups(checkpoint: Checkpoint, images: Sequence[RgbImage], max_batch: int) 
             yield indices[start : start + max_batch]
 
 
-def _predict_batch(
-    checkpoint: Checkpoint, images: Sequence[RgbImage], task: SegmentationTask, thresholds: Thresholds
-) -> Iterator[Prediction]:
+def _look_at_batch(
+    checkpoint: Checkpoint,
+    images: Sequence[RgbImage],
+    task: SegmentationTask,
+    thresholds: Thresholds,
+    study: bool,
+) -> Iterator[_Look]:
     batch = images_to_batch(images, checkpoint.preprocessing, checkpoint.device)
-    words = {}
+    words: dict[str, object] = {"output_hidden_states": True} if study else {}
     if checkpoint.task_text is not None:
         words["task_inputs"] = checkpoint.task_text.task_inputs(task, len(images), checkpoint.device)
     output = checkpoint.model(
@@ -88,9 +140,11 @@ def _predict_batch(
     padded_hw = batch.pixel_values_bchw.shape[-2:]
     for index, size_hw in enumerate(batch.image_sizes_hw):
         class_logits_qk = output.class_queries_logits[index]
+        valid_hw = batch.valid_sizes_hw[index]
+        mask_logits_qhw = _cut_padding(output.masks_queries_logits[index], valid_hw, padded_hw)
         segments = segments_of(task)(
             class_logits_qk,
-            _cut_padding(output.masks_queries_logits[index], batch.valid_sizes_hw[index], padded_hw),
+            mask_logits_qhw,
             labels=checkpoint.labels,
             thing_ids=checkpoint.thing_ids,
             thresholds=thresholds,
@@ -100,9 +154,30 @@ def _predict_batch(
             segments = tuple(drop_specks(segment, thresholds.part) for segment in segments)
         if task is SegmentationTask.INSTANCE and thresholds.duplicate < 1:
             segments = drop_duplicates(segments, thresholds.duplicate)
-        class_probs_qk = class_logits_qk.float().softmax(dim=-1).cpu().numpy().astype(np.float64)
-        confidence = image_confidence(class_probs_qk, [segment.score for segment in segments])
-        yield Prediction(segments=segments, size_hw=size_hw, confidence=confidence)
+        reading = image_reading(
+            class_logits_qk,
+            mask_logits_qhw,
+            task=task,
+            labels=checkpoint.labels,
+            thing_ids=checkpoint.thing_ids,
+            thresholds=thresholds,
+        )
+        yield _Look(
+            prediction=Prediction(
+                segments=segments,
+                size_hw=size_hw,
+                confidence=image_confidence(reading.signals, reading.objects),
+            ),
+            reading=reading,
+            embedding_d=image_embedding(
+                output,
+                index,
+                (valid_hw[0] / padded_hw[0], valid_hw[1] / padded_hw[1]),
+                patch_grid(checkpoint),
+            )
+            if study
+            else None,
+        )
 
 
 def _cut_padding(mask_logits_qhw: Tensor, valid_hw: tuple[int, int], padded_hw: Sequence[int]) -> Tensor:

@@ -47,6 +47,7 @@ class Preprocessing:
     mean: tuple[float, float, float] = IMAGENET_MEAN  # of RGB after rescaling
     std: tuple[float, float, float] = IMAGENET_STD
     rescale: float = 1 / 255  # factor on 0..255
+    zoom: float = 1.0  # factor on the size that all this comes to; no checkpoint names one
 
     def __post_init__(self) -> None:
         if self.size_divisor % self.mask_stride:
@@ -117,6 +118,7 @@ def resized_size(size_hw: tuple[int, int], preprocessing: Preprocessing) -> tupl
             scale = min(scale, preprocessing.longest_edge / max(size_hw))
     else:
         scale = 1.0
+    scale *= preprocessing.zoom
     stride = preprocessing.mask_stride
     return _to_stride(height * scale, stride), _to_stride(width * scale, stride)
 

@@ -1,42 +1,41 @@
-"""How sure a model is of a whole image, from its queries; pure numbers, no model."""
+"""How sure a model is of a whole image: the signals made one number that ranks by correction work."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
 
-import numpy as np
-from numpy.typing import NDArray
+from maskloop.types import Signals
 
 __all__ = ["image_confidence"]
 
+# Each signal's part in the doubt, from the grid search that docs/selection.md reports; margin says what
+# entropy says, a little worse. Without views the others weigh more: both confidences lie on one scale.
+VIEWED_WEIGHTS: Mapping[str, float] = MappingProxyType(
+    {"entropy": 0.13, "margin": 0.0, "border": 0.43, "missing": 0.22, "disagreement": 0.22}
+)
+CHEAP_WEIGHTS: Mapping[str, float] = MappingProxyType(
+    {"entropy": 0.2, "margin": 0.0, "border": 0.67, "missing": 0.33}
+)
+OBJECTS_POWER = 0.7  # how the work grows with the number of objects
+STEEPNESS = 4.0  # confidence is a half where a lone object's doubt is one divided by this
 
-def image_confidence(class_probs_qk: NDArray[np.floating], segment_scores: Sequence[float]) -> float:
+
+def image_confidence(signals: Signals, objects: float) -> float:
     """Return how sure the model is of one image, 0..1; the lowest is worth an annotator's time first.
 
-    Each query is unsure by one minus the margin between its two likeliest outcomes, "no object" among
-    them. It counts by how likely it is to be an object at all, so that a half-seen object which would be
-    missed lowers the confidence as a doubtful class does, and the many empty queries do not blur it. The
-    sum is divided by the expected number of objects (at least one), and what is left is multiplied by the
-    mean score of the segments, which brings in how clear-cut their masks are.
+    The doubt of one object is a weighted mean of the signals. Work grows with the number of objects, but
+    slower: counting them in full would rank by crowdedness, not at all by the rate of errors alone.
 
     Args:
-        class_probs_qk: (Q, K + 1), rows sum to 1, the last column is "no object".
-        segment_scores: 0..1, of the segments that are shown.
+        signals: 0..1 each; without disagreement the other signals stand for it, on the same scale.
+        objects: how many the annotator has to look at, at least 0; less than one counts as one.
 
     Returns:
-        1.0 where every query surely is no object, and without any query.
-
-    Source:
-        Margin sampling: Scheffer, Decomain, Wrobel, "Active Hidden Markov Models for Information
-        Extraction", IDA 2001; margins aggregated over detections: Brust, Kaeding, Denzler, "Active Learning
-        for Deep Object Detection", VISAPP 2019, section 3.
+        1.0 where nothing is in doubt; falls with each signal and with the number of objects in doubt.
     """
-    if class_probs_qk.shape[0] == 0:
-        return 1.0
-    probs_qk = np.asarray(class_probs_qk, dtype=np.float64)
-    objectness_q = np.clip(1.0 - probs_qk[:, -1], 0.0, 1.0)
-    ranked_qk = np.sort(probs_qk, axis=1)
-    unsure_q = 1.0 - (ranked_qk[:, -1] - ranked_qk[:, -2])
-    doubt = float((objectness_q * unsure_q).sum() / max(1.0, float(objectness_q.sum())))
-    clearness = float(np.mean(segment_scores)) if len(segment_scores) else 1.0
-    return float(np.clip((1.0 - doubt) * clearness, 0.0, 1.0))
+    weights = CHEAP_WEIGHTS if signals.disagreement is None else VIEWED_WEIGHTS
+    doubt = sum(weight * float(getattr(signals, name)) for name, weight in weights.items())
+    work = doubt * math.pow(max(1.0, objects), OBJECTS_POWER)
+    return 1.0 / (1.0 + STEEPNESS * max(0.0, work))

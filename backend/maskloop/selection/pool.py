@@ -18,8 +18,8 @@ Embeddings: TypeAlias = NDArray[np.float32]
 class Clustering:
     """Groups of alike images."""
 
-    cluster_n: NDArray[np.int64]  # (N,) the group of each image of the pool, 0..K-1; a group may be empty
-    centres_kd: Embeddings  # (K, D) the middle of each group
+    cluster_n: NDArray[np.int64]  # (N,) the group of each image of the pool, below K; a group may be empty
+    centres_kd: Embeddings  # (K, D) the middle of each group; NaN for a number without one
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,50 +1,52 @@
-"""Confidence of an image from its queries' probabilities."""
+"""Confidence of an image from its signals."""
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import fields, replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskloop.selection.confidence import image_confidence
+from maskloop.selection.confidence import CHEAP_WEIGHTS, VIEWED_WEIGHTS, image_confidence
+from maskloop.types import Signals
 
-EMPTY = [0.0, 0.0, 1.0]  # two classes and "no object"
+NAMES = [field.name for field in fields(Signals)]
+SURE = Signals(entropy=0.0, margin=0.0, border=0.0, missing=0.0)
+LOST = Signals(entropy=1.0, margin=1.0, border=1.0, missing=1.0)
 
-
-def confidence(rows: list[list[float]], scores: tuple[float, ...] = ()) -> float:
-    return image_confidence(np.array(rows).reshape(len(rows), 3), scores)
-
-
-CASES = {
-    "no query": ([], (), 1.0),
-    "surely empty": ([EMPTY, EMPTY], (), 1.0),
-    "sure object": ([[1.0, 0.0, 0.0], EMPTY], (1.0,), 1.0),
-    "sure object, vague mask": ([[1.0, 0.0, 0.0], EMPTY], (0.6,), 0.6),
-    "two classes alike": ([[0.5, 0.5, 0.0], EMPTY], (0.5,), 0.0),
-    "half an object": ([[0.5, 0.0, 0.5], EMPTY], (), 0.5),
-    "one sure, one doubtful": ([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0]], (1.0,), 0.5),
-}
+fractions = st.floats(0, 1)
+signals = st.builds(Signals, **dict.fromkeys(NAMES, fractions))
 
 
-@pytest.mark.parametrize(("rows", "scores", "expected"), CASES.values(), ids=CASES.keys())
-def test_image_confidence_case(rows: list[list[float]], scores: tuple[float, ...], expected: float) -> None:
-    assert confidence(rows, scores) == pytest.approx(expected)
+@pytest.mark.parametrize("disagreement", [None, 0.0], ids=["not asked", "none"])
+def test_image_confidence_without_doubt_is_full(disagreement: float | None) -> None:
+    assert image_confidence(replace(SURE, disagreement=disagreement), 40) == 1.0
 
 
-def test_image_confidence_likelier_missed_object_is_less_sure() -> None:
-    values = [confidence([[p, 0.0, 1.0 - p], EMPTY]) for p in (0.0, 0.1, 0.2, 0.3, 0.4, 0.49)]
-    assert values == sorted(values, reverse=True)
-    assert len(set(values)) == len(values)
+@pytest.mark.parametrize("disagreement", [None, 1.0], ids=["not asked", "full"])
+def test_image_confidence_all_doubt_is_low(disagreement: float | None) -> None:
+    assert image_confidence(replace(LOST, disagreement=disagreement), 1) <= 0.25
 
 
-def test_image_confidence_empty_queries_do_not_blur_doubt() -> None:
-    doubtful = [0.4, 0.3, 0.3]
-    assert confidence([doubtful] + [EMPTY] * 99) == pytest.approx(confidence([doubtful]))
+@given(signals, st.sampled_from(NAMES), fractions, st.floats(0, 300))
+def test_image_confidence_more_of_one_signal_is_never_surer(
+    some: Signals, name: str, value: float, objects: float
+) -> None:
+    low, high = sorted((getattr(some, name), value))
+    surer, doubtful = (image_confidence(replace(some, **{name: level}), objects) for level in (low, high))
+    assert 0.0 <= doubtful <= surer <= 1.0
 
 
-@given(st.lists(st.tuples(*[st.floats(-30, 30)] * 3), max_size=12), st.lists(st.floats(0, 1), max_size=5))
-def test_image_confidence_any_probabilities_stay_in_range(logits: list, scores: list[float]) -> None:
-    exponents = np.exp(np.array(logits).reshape(len(logits), 3))
-    value = image_confidence((exponents / exponents.sum(axis=1, keepdims=True)).astype(np.float32), scores)
-    assert 0.0 <= value <= 1.0
+@given(signals, st.floats(0, 300), st.floats(0, 300))
+def test_image_confidence_more_objects_in_doubt_are_more_work(
+    some: Signals, one: float, other: float
+) -> None:
+    fewer, more = sorted((one, other))
+    assert image_confidence(some, more) <= image_confidence(some, fewer)
+
+
+@pytest.mark.parametrize("weights", [CHEAP_WEIGHTS, VIEWED_WEIGHTS], ids=["cheap", "viewed"])
+def test_image_confidence_weights_name_signals_and_are_never_negative(weights: dict[str, float]) -> None:
+    assert set(weights) <= set(NAMES)
+    assert min(weights.values()) >= 0

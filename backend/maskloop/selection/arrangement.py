@@ -1,0 +1,169 @@
+"""From a strategy's preference to the score and cluster that Label Studio orders by, with a share by chance.
+
+Label Studio serves from the cluster with the fewest solved tasks the one with the lowest score
+(`_try_uncertainty_sampling` in its projects/functions/next_task.py).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskloop.selection.chance import chance
+from maskloop.selection.pool import Arrangement, Floats, Pool, Preference
+from maskloop.selection.strategies import Strategy, prefer
+
+__all__ = ["arrange", "drawn_at_random", "overall_rank", "serve_order"]
+
+Ints = NDArray[np.int64]
+
+# What a task's chance is asked for.
+DRAWN, TURN, COIN = 1, 2, 3
+SCORE_STEP = 1e-9
+
+
+def drawn_at_random(task_ids: Sequence[int], *, random_share: float, seed: int) -> NDArray[np.bool_]:
+    """Say which tasks are left to chance: each with this probability, for good, whatever is known of it."""
+    return chance(seed, task_ids, DRAWN) < random_share
+
+
+def arrange(pool: Pool, strategy: Strategy, *, random_share: float, seed: int) -> Arrangement:
+    """Order the pool as a strategy prefers, with a share of tasks whose turn comes by chance.
+
+    Every task is either left to chance or chosen, by a coin of its own that never changes. Those left to
+    chance are a uniform sample of the pool: the strategy has no say in whether or when they come. They are
+    dealt out to the places that chance gives them in the clusters' queues, wherever those are. So the
+    cluster told to Label Studio is, for them, only the queue that they stand in: Label Studio serves small
+    clusters as often as large ones, and a sample drawn inside each would over-represent the small.
+
+    Each place in a queue goes to chance with the share of those left to chance among what remains, apart
+    from all others. So wherever one stops, and however often the pool is arranged anew before, each task
+    served is one left to chance with the same probability, and one that was passed over comes later.
+
+    Args:
+        pool: what is known of the images without labels.
+        strategy: of `maskloop.selection.strategies`.
+        random_share: 0..1.
+        seed: decides all that is left to chance.
+
+    Returns:
+        Scores that are all different; a chosen task has the strategy's, one left to chance just less than
+        the chosen one it stands before.
+
+    Raises:
+        ConfigurationError: the strategy said something that cannot be used.
+    """
+    preference = prefer(strategy, pool, np.random.default_rng(seed))
+    ids_n = np.asarray(pool.task_ids, dtype=np.int64)
+    at_random_n = drawn_at_random(pool.task_ids, random_share=random_share, seed=seed)
+    turn_n = chance(seed, ids_n, TURN)
+    cluster_n, rank_n, target_n = _merge(preference, ids_n, at_random_n, turn_n, seed)
+    return Arrangement(
+        score_n=_strict_scores(target_n, rank_n, turn_n), cluster_n=cluster_n, at_random_n=at_random_n
+    )
+
+
+def serve_order(arrangement: Arrangement, solved_clusters: Mapping[int, int] | None = None) -> Iterator[int]:
+    """Yield rows of the pool in the order in which Label Studio serves them to one who solves each.
+
+    Args:
+        arrangement: of the pool.
+        solved_clusters: cluster -> how many tasks of it this annotator has solved before.
+    """
+    solved = Counter(dict(solved_clusters or {}))
+    order_n = np.lexsort((arrangement.score_n, arrangement.cluster_n))
+    cluster_n, score_n = arrangement.cluster_n[order_n], arrangement.score_n[order_n]
+    starts = np.flatnonzero(np.diff(cluster_n, prepend=-1)).tolist()
+    ends = [*starts[1:], len(order_n)][: len(starts)]
+    heads = [
+        (solved[int(cluster_n[start])], float(score_n[start]), start, end)
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    heapq.heapify(heads)
+    while heads:
+        count, _, at, end = heads[0]
+        yield int(order_n[at])
+        if at + 1 < end:
+            heapq.heapreplace(heads, (count + 1, float(score_n[at + 1]), at + 1, end))
+        else:
+            heapq.heappop(heads)
+
+
+def overall_rank(arrangement: Arrangement, solved_clusters: Mapping[int, int] | None = None) -> Ints:
+    """Return each task's turn, from 0, if one annotator were served everything."""
+    order_n = np.fromiter(serve_order(arrangement, solved_clusters), dtype=np.int64)
+    rank_n = np.empty_like(order_n)
+    rank_n[order_n] = np.arange(len(order_n))
+    return rank_n
+
+
+def _merge(
+    preference: Preference, ids_n: Ints, at_random_n: NDArray[np.bool_], turn_n: Floats, seed: int
+) -> tuple[Ints, Ints, Floats]:
+    """Put those left to chance among the chosen.
+
+    Returns:
+        cluster_n: the queue.
+        rank_n: ascending inside a queue; only those left to chance that stand together share one.
+        target_n: the score; of those left to chance, that of the chosen one they stand before.
+    """
+    count = len(ids_n)
+    cluster_n = np.zeros(count, dtype=np.int64)
+    if preference.cluster_n is not None:
+        cluster_n[:] = preference.cluster_n
+    score_n = np.asarray(preference.score_n, dtype=np.float64)
+    drawn_m = np.flatnonzero(at_random_n)[np.argsort(turn_n[at_random_n], kind="stable")]
+    chosen_c = np.flatnonzero(~at_random_n)
+    chosen_c = chosen_c[np.lexsort((turn_n[chosen_c], score_n[chosen_c], cluster_n[chosen_c]))]
+    if not len(chosen_c):
+        return np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64), turn_n
+    before_m = _places(cluster_n[chosen_c], ids_n[chosen_c], len(drawn_m), seed)
+    rank_n, target_n = np.empty(count, dtype=np.int64), score_n.copy()
+    rank_n[chosen_c] = 2 * np.arange(len(chosen_c)) + 1
+    dealt = drawn_m[: len(before_m)]
+    rank_n[dealt] = 2 * before_m
+    target_n[dealt], cluster_n[dealt] = score_n[chosen_c[before_m]], cluster_n[chosen_c[before_m]]
+    # Those for whom there was no place come last, spread over the queues by their length.
+    late = drawn_m[len(before_m) :]
+    ends = np.linspace(0, len(chosen_c) - 1, len(late) + 2)[1:-1].round().astype(np.int64)
+    rank_n[late], cluster_n[late] = 2 * len(chosen_c), cluster_n[chosen_c[ends]]
+    target_n[late] = 1.0
+    return cluster_n, rank_n, target_n
+
+
+def _places(cluster_c: Ints, ids_c: Ints, drawn: int, seed: int) -> Ints:
+    """Return before which of the chosen, in the order of their queues, the drawn ones stand, soonest first.
+
+    Before each chosen task stand as many as a coin says that is thrown until it fails. The coins belong to
+    the task and to how many are left to chance in all, so that they are thrown anew once one was served.
+    """
+    if not drawn:
+        return np.empty(0, dtype=np.int64)
+    heads = drawn / (drawn + len(ids_c))
+    u_c = chance(seed, ids_c, COIN, drawn)
+    throws_c = np.floor(np.log1p(-u_c) / np.log(heads)).clip(max=drawn).astype(np.int64)
+    before_m = np.repeat(np.arange(len(ids_c)), throws_c)
+    starts = np.flatnonzero(np.diff(cluster_c, prepend=-1))
+    start_c = np.repeat(starts, np.diff(starts, append=len(cluster_c)))
+    # The place in the queue: chosen ones ahead of it, and those left to chance ahead of it.
+    ahead_m = np.arange(len(before_m)) - (np.cumsum(throws_c) - throws_c)[start_c[before_m]]
+    depth_m = before_m - start_c[before_m] + ahead_m
+    by_queue_m = chance(seed, cluster_c[before_m], COIN)
+    soonest_m: Ints = before_m[np.lexsort((by_queue_m, depth_m))]
+    return soonest_m[:drawn]
+
+
+def _strict_scores(target_n: Floats, rank_n: Ints, turn_n: Floats) -> Floats:
+    """Return scores near these, 0..1, no two the same, ascending with the rank inside a cluster."""
+    order_n = np.lexsort((turn_n, rank_n, target_n))
+    near_n, steps_n = target_n[order_n], np.arange(len(order_n)) * SCORE_STEP
+    # From the top down, so that the chosen task keeps its score and what comes before it gives way.
+    strict_n = np.minimum.accumulate((near_n - steps_n)[::-1])[::-1] + steps_n
+    strict_n = np.maximum(np.where(near_n - strict_n < SCORE_STEP / 2, near_n, strict_n), steps_n)
+    score_n = np.empty(len(order_n))
+    score_n[order_n] = strict_n
+    return score_n
