@@ -83,6 +83,8 @@ class QueueError(MaskloopError):
 class StudioError(MaskloopError):
     """Label Studio refused or did not answer."""
 
+    status: int | None = None  # HTTP's; None where there was no answer
+
 
 class ResourceError(MaskloopError):
     """A port that is taken, a disk that is full."""

@@ -112,6 +112,32 @@ class Settings(BaseSettings):
     )
     min_free_disk_bytes: int = Field(256 * 2**20, ge=0)
 
+    # selection
+    strategy: str = Field(
+        "hybrid", description="hybrid, uncertainty, diversity, clustered, random, or module:function"
+    )
+    random_share: Fraction = Field(
+        0.1, description="of the tasks: left to chance, to measure what choosing is worth"
+    )
+    clusters: int | None = Field(
+        None, ge=1, le=1000, description="groups of alike images; default: by their number"
+    )
+    push_connections: int = Field(
+        4, ge=1, le=64, description="predictions sent to Label Studio at the same time"
+    )
+    keep_predictions: int = Field(
+        1, ge=0, description="earlier versions whose predictions stay in Label Studio, for a rollback"
+    )
+    prelabel_cron: str | None = Field(
+        None, description="a cron line, local time: when unlabelled tasks without a prediction get one"
+    )
+    order_tabs: int = Field(
+        1, ge=0, le=50, description="Data Manager tabs in our order, one for each who annotates a project"
+    )
+    selection_views: int = Field(
+        1, ge=0, le=2, description="views of an image held against what is said of it: smaller, mirrored"
+    )
+
     # learning
     annotation_rule: AnnotationRule = Field(
         AnnotationRule.NEWEST, description="which of several annotations of one task counts"

@@ -16,6 +16,7 @@ import typer
 from maskloop.errors import MaskloopError
 from maskloop_studio.cli_jobs import jobs_app
 from maskloop_studio.cli_models import models_app
+from maskloop_studio.cli_simulate import simulate_command
 
 __all__ = ["app", "main"]
 
@@ -30,6 +31,7 @@ base_app = typer.Typer(no_args_is_help=True, help="The small models that maskloo
 app.add_typer(models_app, name="models")
 app.add_typer(base_app, name="base-model")
 app.add_typer(jobs_app, name="jobs")
+app.command("simulate")(simulate_command)
 
 ProjectArgument = Annotated[
     int, typer.Argument(help="The project's number in Label Studio (in its address).")
@@ -192,7 +194,7 @@ def connect(
 
 @app.command()
 def disconnect(project: ProjectArgument) -> None:
-    """Take maskloop out of a Label Studio project: its backend and webhooks; `connect` brings it back.
+    """Take maskloop out of a Label Studio project: backend, webhooks, tabs; `connect` brings it back.
 
     Stored predictions and everything that annotators said stay.
     """
@@ -201,7 +203,8 @@ def disconnect(project: ProjectArgument) -> None:
 
     gone = disconnect_project(project, process_services())
     typer.echo(
-        f"removed {gone.backends} backends and {gone.webhooks} webhooks from project {gone.project_id}"
+        f"removed {gone.backends} backends, {gone.webhooks} webhooks and {gone.tabs} tabs "
+        f"from project {gone.project_id}"
     )
 
 
@@ -237,15 +240,39 @@ def health(
 
 
 @app.command()
-def prelabel(project: ProjectArgument) -> None:
-    """Predict a project's unlabelled tasks now and push the predictions; can be stopped and run again."""
+def doctor(
+    project: Annotated[
+        int | None, typer.Argument(help="Also look at this project (its number in Label Studio).")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at everything the loop needs, and say what is wrong and what helps: exit code 0 or 1.
+
+    Of a project too: is it connected, does Label Studio reach us, do annotators get the tasks in our order.
+    """
+    from maskloop_studio.operations.doctor.command import examine, print_findings
+    from maskloop_studio.services import process_services
+
+    if not print_findings(examine(process_services(), project), as_json=as_json):
+        raise typer.Exit(1)
+
+
+@app.command()
+def prelabel(
+    project: ProjectArgument,
+    wait: Annotated[bool, typer.Option(help="Wait for it and show how far it is.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict a project's unlabelled tasks, push the predictions in order, show them; workers share it.
+
+    Where no worker runs, this command does it itself. It can be stopped and run again.
+    """
     from maskloop.log import configure_logging
-    from maskloop_studio.prelabel import renew_project
+    from maskloop_studio.operations.prelabelling import prelabel as run
     from maskloop_studio.services import process_services
 
     configure_logging()
-    pushed = renew_project(project, process_services())
-    typer.echo(f"pushed {pushed} predictions")
+    run(project, process_services(), wait=wait, as_json=as_json)
 
 
 @app.command()
@@ -277,6 +304,18 @@ def evaluate(
     from maskloop_studio.services import process_services
 
     print_evaluation(project, version, process_services(), as_json=as_json)
+
+
+@app.command()
+def report(project: ProjectArgument, as_json: JsonOption = False) -> None:
+    """Say what annotators corrected, version by version, and what choosing images is worth.
+
+    A share of the tasks, MASKLOOP_RANDOM_SHARE, is left to chance: chosen ones are compared with these.
+    """
+    from maskloop_studio.operations.reporting import print_report
+    from maskloop_studio.services import process_services
+
+    print_report(project, process_services(), as_json=as_json)
 
 
 @base_app.command("build")

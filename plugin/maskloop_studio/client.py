@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from maskloop.errors import ConfigurationError
+from maskloop_studio.access.studio_predictions import PredictionCalls
 from maskloop_studio.access.studio_queries import (
     BY_ID,
     TASK_FIELDS,
@@ -20,7 +21,7 @@ from maskloop_studio.access.studio_queries import (
     stamp_params,
     task_params,
 )
-from maskloop_studio.access.studio_transport import CONNECT_TIMEOUT_S, StudioTransport
+from maskloop_studio.access.studio_transport import CONNECT_TIMEOUT_S
 from maskloop_studio.access.studio_values import (
     Json,
     StampedTask,
@@ -34,6 +35,7 @@ from maskloop_studio.access.studio_values import (
     to_project,
     to_task,
 )
+from maskloop_studio.access.studio_views import ViewCalls
 
 if TYPE_CHECKING:
     from maskloop.settings import Settings
@@ -43,7 +45,7 @@ __all__ = ["StudioBackend", "StudioClient", "StudioProject", "StudioTask", "Stud
 BASIC_AUTH, NO_AUTH = "BASIC_AUTH", "NONE"  # Label Studio's words
 
 
-class StudioClient(StudioTransport):
+class StudioClient(PredictionCalls, ViewCalls):
     """One Label Studio with one token; may be shared by threads.
 
     Every method raises StudioError when Label Studio cannot be reached or refuses.
@@ -162,39 +164,6 @@ class StudioClient(StudioTransport):
     def next_task(self, project_id: int) -> Json | None:
         """Return the task that Label Studio would show next, or None when all are done."""
         return self._json_or_none(f"api/projects/{project_id}/next")
-
-    def create_prediction(
-        self,
-        task_id: int,
-        result: Sequence[Mapping[str, Any]],
-        *,
-        score: float | None = None,
-        cluster: int | None = None,
-        model_version: str,
-    ) -> int:
-        """Store a prediction and return its id."""
-        body = {
-            "task": task_id,
-            "result": list(result),
-            "score": score,
-            "cluster": cluster,
-            "model_version": model_version,
-        }
-        return int(self._json("POST", "api/predictions/", body)["id"])
-
-    def prediction(self, prediction_id: int) -> Json | None:
-        """Return a prediction as Label Studio says it, or None where there is none."""
-        return self._json_or_none(f"api/predictions/{prediction_id}/")
-
-    def predictions_of(self, task_id: int) -> list[Json]:
-        """Return a task's stored predictions as Label Studio says them."""
-        answer = self._json("GET", "api/predictions/", params={"task": task_id})
-        return list(answer)
-
-    def prediction_ids(self, task_id: int, model_version: str) -> list[int]:
-        """Return the ids of a task's predictions of one version, oldest first."""
-        found = self.predictions_of(task_id)
-        return sorted(int(raw["id"]) for raw in found if raw.get("model_version") == model_version)
 
     def annotation(self, annotation_id: int) -> Json | None:
         """Return an annotation as Label Studio says it, or None where there is none."""

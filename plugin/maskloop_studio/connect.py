@@ -20,6 +20,7 @@ from maskloop_studio.access.studio_webhooks import (
 )
 from maskloop_studio.job_specs import request
 from maskloop_studio.label_config import map_labels, parse_label_config
+from maskloop_studio.ordering import remove_order, set_up_order
 from maskloop_studio.training import ensure_champion
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Disconnection:
     project_id: int
     backends: int
     webhooks: int
+    tabs: int  # of the Data Manager
 
 
 def connect_project(
@@ -90,7 +92,7 @@ def connect_project(
     secure_webhook(project_id, backend_url, headers, client)
     deletion_told = watch_deletions(backend_url, headers, client)
     # `model_version` follows when the first predictions are there: Label Studio takes none it has not seen.
-    client.update_project(project_id, sampling="Uncertainty sampling")
+    set_up_order(project_id, services)
     request(JobKind.RENEWAL, project_id, "connected", store=services.store, queue=services.queue)
     log_action(logger, "connected", project_id=project_id, model_version=champion.tag, backend=backend_url)
     return Connection(
@@ -104,7 +106,7 @@ def connect_project(
 
 
 def disconnect_project(project_id: int, services: Services) -> Disconnection:
-    """Take maskloop out of a project: backend, webhooks, and our note that it is connected.
+    """Take maskloop out of a project: backend, webhooks, our tabs, and our note that it is connected.
 
     Predictions that are stored stay, as does what annotators said. Doing it again changes nothing.
 
@@ -113,7 +115,7 @@ def disconnect_project(project_id: int, services: Services) -> Disconnection:
     """
     client = services.client
     headers = webhook_headers(services.settings, services.store)
-    backends = webhooks = 0
+    backends = webhooks = tabs = 0
     if client.find_project(project_id) is not None:
         ours = _our_backends(project_id, headers, client, title=BACKEND_TITLE)
         before = len(client.webhooks(project_id))
@@ -122,11 +124,12 @@ def disconnect_project(project_id: int, services: Services) -> Disconnection:
         backends = len(ours)
         drop_webhooks(client.webhooks(project_id), headers, client)
         webhooks = before - len(client.webhooks(project_id))
+        tabs = remove_order(project_id, client)
     services.store.projects.remove(project_id)
     if not services.store.projects.ids():
         webhooks += forget_deletions(headers, client)
     log_action(logger, "disconnected", project_id=project_id, backends=backends, webhooks=webhooks)
-    return Disconnection(project_id=project_id, backends=backends, webhooks=webhooks)
+    return Disconnection(project_id=project_id, backends=backends, webhooks=webhooks, tabs=tabs)
 
 
 def _our_backends(

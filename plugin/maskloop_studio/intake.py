@@ -191,6 +191,7 @@ def _drop_tasks(job: Job, control: JobControl, services: Services) -> None:
             store.annotations.delete(project_id, task_ids=[task_id], asked_at=asked_at)
             # On SQLite Label Studio gives a deleted task's number to the next one, without a prediction yet.
             store.pushes.forget(project_id, [task_id])
+            store.scores.forget_tasks(project_id, [task_id])
         else:
             _drop_gone(task_id, project_id, services)
 
@@ -205,6 +206,7 @@ def _drop_gone(task_id: int, project_id: int, services: Services) -> None:
     standing = {annotation.id for annotation in task.annotations} if task is not None else set()
     if store.annotations.delete(project_id, annotation_ids=sorted(known - standing), asked_at=asked_at):
         store.pushes.forget(project_id, [task_id])
+        store.scores.forget_tasks(project_id, [task_id])
 
 
 def _follow_project(job: Job, services: Services) -> None:
@@ -226,6 +228,7 @@ def _drop_project(job: Job, services: Services) -> None:
         return
     gone = services.store.annotations.delete_project(job.project_id)
     services.store.projects.remove(job.project_id)
+    services.store.scores.forget_project(job.project_id)
     log_action(logger, "project deleted", project_id=job.project_id, annotations=gone)
 
 

@@ -21,12 +21,14 @@ QUEUES = {
     JobKind.EVENT: QueueName.INTAKE,
     JobKind.SYNC: QueueName.INTAKE,
     JobKind.RENEWAL: QueueName.PREDICT,
+    JobKind.SHARD: QueueName.PREDICT,
     JobKind.TRAINING: QueueName.TRAIN,
 }
 TIMEOUTS_S = {
     JobKind.EVENT: 3600,  # a bulk event names thousands of annotations
     JobKind.SYNC: 24 * 3600,
     JobKind.RENEWAL: 24 * 3600,
+    JobKind.SHARD: 3600,
     JobKind.TRAINING: 24 * 3600,
 }
 

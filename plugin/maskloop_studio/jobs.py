@@ -14,7 +14,7 @@ from maskloop.store.sessions import now
 from maskloop_studio.job_specs import count_new_corrections, job_spec, queue_or_wait, request
 from maskloop_studio.services import Services, process_services
 
-__all__ = ["run", "sweep", "want_syncs", "want_training", "work_on"]
+__all__ = ["run", "sweep", "want_prelabelling", "want_syncs", "want_training", "work_on"]
 
 logger = logging.getLogger(__name__)
 FULL_SYNC_EVERY = timedelta(days=1)
@@ -59,6 +59,12 @@ def want_syncs() -> None:
         request(JobKind.SYNC, project_id, "schedule", store=services.store, queue=services.queue)
 
 
+def want_prelabelling(project_id: int) -> None:
+    """Ask that a project's unlabelled tasks are predicted (RQ's cron calls this)."""
+    services = process_services()
+    request(JobKind.RENEWAL, project_id, "schedule", store=services.store, queue=services.queue)
+
+
 def want_training(project_id: int) -> None:
     """Ask for a training of a project that has new corrections (RQ's cron calls this)."""
     services = process_services()
@@ -72,7 +78,7 @@ def want_training(project_id: int) -> None:
 def _queue_next(job_id: int, services: Services) -> None:
     """Queue what waited for this job to end: of each kind and project only one runs."""
     ended = services.store.jobs.get(job_id)
-    if ended is None or ended.kind is JobKind.EVENT:
+    if ended is None or ended.kind in (JobKind.EVENT, JobKind.SHARD):
         return
     for job in services.store.jobs.find(
         statuses=[JobStatus.WAITING], kind=ended.kind, project_id=ended.project_id, limit=1
@@ -88,9 +94,15 @@ def _take_event(job: Job, control: JobControl, services: Services) -> None:
 
 
 def _renew(job: Job, control: JobControl, services: Services) -> dict[str, object]:
-    from maskloop_studio.prelabel import renew_project
+    from maskloop_studio.prelabel import prelabel_project
 
-    return {"pushed": renew_project(job.project_id, services, on_progress=control.progress)}
+    return prelabel_project(job.project_id, services, on_progress=control.progress).as_json()
+
+
+def _score_shard(job: Job, control: JobControl, services: Services) -> dict[str, object]:
+    from maskloop_studio.prelabelling.scoring import score_shard
+
+    return {"scored": score_shard(job, services, on_progress=control.progress)}
 
 
 def _train(job: Job, control: JobControl, services: Services) -> dict[str, object]:
@@ -122,6 +134,7 @@ def _is_stale(project_id: int, services: Services) -> bool:
 WORK: dict[JobKind, Worker] = {
     JobKind.EVENT: _take_event,
     JobKind.RENEWAL: _renew,
+    JobKind.SHARD: _score_shard,
     JobKind.TRAINING: _train,
     JobKind.SYNC: _sync,
 }

@@ -77,6 +77,7 @@ class Services:
         """The process's one engine."""
         from maskloop.segmentation.engine import Engine
         from maskloop.segmentation.postprocess import Thresholds
+        from maskloop.segmentation.views import ViewPlan
 
         settings = self.settings
         return Engine(
@@ -84,6 +85,7 @@ class Services:
             thresholds=Thresholds.from_settings(settings),
             max_batch=settings.max_batch,
             device=settings.device,
+            plan=ViewPlan.from_settings(settings),
         )
 
     def close(self) -> None:

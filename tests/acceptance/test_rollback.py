@@ -27,7 +27,7 @@ CONFIG = (
 @pytest.fixture
 def services(settings, studio):
     changes = {"label_studio_url": studio.url, "label_studio_api_key": SecretStr(studio.token)}
-    changes |= {"score_threshold": 0.0, "keep_versions": 1}
+    changes |= {"score_threshold": 0.0, "keep_versions": 1, "keep_predictions": 2}
     made = Services(settings.model_copy(update=changes))
     made.queue = MemoryQueue()
     yield made
@@ -100,10 +100,10 @@ def test_rollback_during_a_renewal_ends_with_the_older_version_displayed(
         _renew(services)
     promote_version(project.id, 3, services)
     (job,) = services.store.jobs.due()
-    create, rolled_back = services.client.create_prediction, []
+    create, rolled_back, first = services.client.create_prediction, [], iter([True])
 
     def create_and_roll_back(*arguments, **values):
-        if not rolled_back:
+        if next(first, False):  # several are sent at once
             rolled_back.append(roll_back(project.id, services).after)
         return create(*arguments, **values)
 

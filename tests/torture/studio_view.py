@@ -33,6 +33,7 @@ class StudioView:
     predictions: Mapping[int, Sequence[str]]  # task -> the versions of its predictions, one entry each
     unlabelled: frozenset[int]  # tasks without a submitted or skipped annotation
     shown_version: str  # of predictions
+    in_hand: frozenset[int] = frozenset()  # tasks with a draft: a renewal leaves them alone
 
 
 class StudioApi:
@@ -82,11 +83,13 @@ class StudioApi:
         """Return all that is to be compared."""
         said: dict[int, Said] = {}
         predictions: dict[int, list[str]] = {}
-        unlabelled = set()
+        unlabelled, in_hand = set(), set()
         for task in self.tasks(project_id):
             predictions[task["id"]] = [str(row["model_version"]) for row in task["predictions"]]
             if not task["is_labeled"] and not task["annotations"]:
                 unlabelled.add(int(task["id"]))
+            if task["draft_exists"]:
+                in_hand.add(int(task["id"]))
             for row in task["annotations"]:
                 # The list cuts long regions short; the annotation itself has them whole.
                 whole = self.call("GET", f"/api/annotations/{row['id']}/")
@@ -99,7 +102,11 @@ class StudioApi:
                 )
         shown = str(self.call("GET", f"/api/projects/{project_id}/")["model_version"] or "")
         return StudioView(
-            said=said, predictions=predictions, unlabelled=frozenset(unlabelled), shown_version=shown
+            said=said,
+            predictions=predictions,
+            unlabelled=frozenset(unlabelled),
+            shown_version=shown,
+            in_hand=frozenset(in_hand),
         )
 
 

@@ -81,11 +81,11 @@ def mask_faults(
 
 
 def prediction_faults(view: StudioView, champion: str) -> dict[str, list[str]]:
-    """Return tasks that have no prediction of the champion, or two of one version."""
+    """Return tasks that have no prediction of the champion, though nobody has them in hand, or two of one."""
     return {
         "predictions missing": [
             f"task {task_id}: has {view.predictions[task_id]}, champion is {champion}"
-            for task_id in sorted(view.unlabelled)
+            for task_id in sorted(view.unlabelled - view.in_hand)
             if champion not in view.predictions[task_id]
         ],
         "predictions twice": [

@@ -84,7 +84,9 @@ class JobControl:
 Work: TypeAlias = Callable[[Job, JobControl], dict[str, object] | None]
 
 
-def run_job(job_id: int, work: Work, *, jobs: JobBook, lease_s: float = LEASE_S) -> JobStatus | None:
+def run_job(
+    job_id: int, work: Work, *, jobs: JobBook, lease_s: float = LEASE_S, carried: bool = True
+) -> JobStatus | None:
     """Claim a job and work on it; return what became of it, None where it was not to be had.
 
     An error ends in the job's row: it is tried again later, or stands in the dead-letter list in the end.
@@ -94,6 +96,7 @@ def run_job(job_id: int, work: Work, *, jobs: JobBook, lease_s: float = LEASE_S)
         work: does it; what it returns is kept as the job's outcome.
         jobs: where the job is.
         lease_s: after this without a sign of life others may take it over.
+        carried: the queue's job in hand is this one; False inside another job.
 
     Raises:
         StoreError: the database cannot tell or take anything; the lease lapses then.
@@ -104,7 +107,7 @@ def run_job(job_id: int, work: Work, *, jobs: JobBook, lease_s: float = LEASE_S)
         return None
     control = JobControl(job, owner)
     started = time.monotonic()
-    with _heartbeat(control, jobs, lease_s):
+    with _heartbeat(control, jobs, lease_s, get_current_job() if carried else None):
         status = _attempt(job, work, control, jobs)
     log_action(
         logger,
@@ -143,11 +146,11 @@ def _attempt(job: Job, work: Work, control: JobControl, jobs: JobBook) -> JobSta
 
 
 @contextlib.contextmanager
-def _heartbeat(control: JobControl, jobs: JobBook, lease_s: float) -> Iterator[None]:
+def _heartbeat(control: JobControl, jobs: JobBook, lease_s: float, carrier: RqJob | None) -> Iterator[None]:
     stop = threading.Event()
     thread = threading.Thread(
         target=_keep_lease,
-        args=(control, jobs, get_current_job(), stop, lease_s),
+        args=(control, jobs, carrier, stop, lease_s),
         name=f"lease-{control.job.name}",
         daemon=True,
     )

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from types import FrameType
@@ -26,7 +27,15 @@ from maskloop.errors import QueueError
 from maskloop.log import log_action
 from maskloop.queue.jobs import QueueName
 
-__all__ = ["default_queues", "has_gpu", "has_live_scheduler", "has_live_worker", "keep_working", "run_worker"]
+__all__ = [
+    "default_queues",
+    "has_gpu",
+    "has_live_scheduler",
+    "has_live_worker",
+    "is_served",
+    "keep_working",
+    "run_worker",
+]
 
 # A killed job must go on within seconds, RQ's own defaults take minutes.
 MONITORING_S = 5
@@ -145,6 +154,38 @@ def has_live_worker(connection: Redis) -> bool:
     return any(
         worker.hostname == here and _runs(worker.pid)
         for worker in _ask(lambda: Worker.all(connection=connection, serializer=JSONSerializer))
+    )
+
+
+def is_served(connection: Redis, queue: QueueName) -> bool:
+    """Return whether a worker of any machine takes jobs from a queue.
+
+    Of another machine's that was killed the queue only learns after a minute.
+
+    Raises:
+        QueueError: the queue does not answer.
+    """
+    here = socket.gethostname()
+    return any(
+        queue.value in worker.queue_names() and (worker.hostname != here or _runs(worker.pid))
+        for worker in _ask(lambda: Worker.all(connection=connection, serializer=JSONSerializer))
+    )
+
+
+def served_queues(connection: Redis) -> Counter[str]:
+    """Return how many workers are signed in for each queue, on all machines.
+
+    Those of this machine are only counted while they run; others until their sign of life lapses.
+
+    Raises:
+        QueueError: the queue does not answer.
+    """
+    here = socket.gethostname()
+    return Counter(
+        name
+        for worker in _ask(lambda: Worker.all(connection=connection, serializer=JSONSerializer))
+        if worker.hostname != here or _runs(worker.pid)
+        for name in worker.queue_names()
     )
 
 

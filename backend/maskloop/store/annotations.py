@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -160,6 +160,18 @@ class AnnotationBook:
                     query, execution_options={"yield_per": STREAM}
                 )
             }
+
+    def labelled_tasks(self, project_id: int, *, newest: int | None = None) -> tuple[int, ...]:
+        """Return the tasks with a submitted annotation, the one that was changed last first."""
+        last = func.max(AnnotationRow.version_id)
+        query = (
+            select(AnnotationRow.task_id)
+            .where(AnnotationRow.project_id == project_id, AnnotationRow.state == "submitted")
+            .group_by(AnnotationRow.task_id)
+            .order_by(last.desc())
+        )
+        with self._sessions.read() as session:
+            return tuple(session.scalars(query.limit(newest)))
 
     def of_task(self, project_id: int, task_id: int) -> tuple[int, ...]:
         """Return the numbers of a task's annotations; deleted ones are left out."""

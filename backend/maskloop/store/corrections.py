@@ -13,7 +13,7 @@ from maskloop.store.sessions import Sessions
 from maskloop.store.tables import AnnotationRow, MasksRow, VersionRow
 from maskloop.types import Correction, EditCounts, Segment
 
-__all__ = ["CorrectionBook", "DerivedMasks"]
+__all__ = ["CorrectionBook", "DerivedMasks", "EditedTask"]
 
 STREAM = 64  # rows in memory at once: masks are large
 VERSIONS_AT_ONCE = 500
@@ -31,6 +31,16 @@ class DerivedMasks:
     edits: EditCounts
     approximate: bool  # some of it was given as boxes
     model_version: str | None  # whose prediction was corrected
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditedTask:
+    """What an annotator did to a prediction, without the masks."""
+
+    task_id: int
+    model_version: str  # whose prediction it was
+    edits: EditCounts
+    lead_time_s: float | None
 
 
 class CorrectionBook:
@@ -84,6 +94,38 @@ class CorrectionBook:
     def of(self, project_id: int, *, split: str | None = None) -> tuple[Correction, ...]:
         """Return a project's corrections, of one split or of both, by annotation number."""
         return tuple(self.stream(project_id, split=split))
+
+    def edited(self, project_id: int) -> tuple[EditedTask, ...]:
+        """Return what was done to predictions, by annotation number; without those from nothing."""
+        query = (
+            select(
+                AnnotationRow.task_id,
+                MasksRow.model_version,
+                MasksRow.kept,
+                MasksRow.changed,
+                MasksRow.added,
+                MasksRow.removed,
+                VersionRow.lead_time_s,
+            )
+            .join(VersionRow, VersionRow.version_id == AnnotationRow.version_id)
+            .join(MasksRow, MasksRow.version_id == AnnotationRow.version_id)
+            .where(
+                AnnotationRow.project_id == project_id,
+                AnnotationRow.state == "submitted",
+                MasksRow.model_version.is_not(None),
+            )
+        )
+        with self._sessions.read() as session:
+            rows = session.execute(query.order_by(AnnotationRow.annotation_id)).all()
+        return tuple(
+            EditedTask(
+                task_id=task_id,
+                model_version=model_version or "",
+                edits=EditCounts(kept=kept, changed=changed, added=added, removed=removed),
+                lead_time_s=lead_time_s,
+            )
+            for task_id, model_version, kept, changed, added, removed, lead_time_s in rows
+        )
 
     def at(self, version_ids: Sequence[int]) -> tuple[Correction, ...]:
         """Return these versions' corrections, by version number: what a snapshot was made of, years later."""

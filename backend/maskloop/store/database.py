@@ -7,8 +7,10 @@ from maskloop.store.corrections import CorrectionBook
 from maskloop.store.jobs import JobBook
 from maskloop.store.projects import ProjectBook
 from maskloop.store.pushes import PushLog
+from maskloop.store.scores import ScoreBook
 from maskloop.store.sessions import Sessions
 from maskloop.store.shadows import ShadowBook
+from maskloop.store.shards import ShardBook
 from maskloop.store.trainings import TrainingBook
 
 __all__ = ["Store"]
@@ -33,6 +35,8 @@ class Store:
         self.trainings = TrainingBook(self._sessions, self.jobs)
         self.pushes = PushLog(self._sessions)
         self.shadows = ShadowBook(self._sessions)
+        self.scores = ScoreBook(self._sessions)
+        self.shards = ShardBook(self._sessions, self.jobs)
 
     def close(self) -> None:
         """Give all connections back."""

@@ -14,6 +14,7 @@ class JobKind(StrEnum):
 
     EVENT = "event"  # reads what annotators did
     RENEWAL = "renewal"  # predicts what is unlabelled
+    SHARD = "shard"  # a part of a renewal's predicting, which any worker may take
     TRAINING = "training"
     SYNC = "sync"  # compares with Label Studio
 
@@ -46,7 +47,7 @@ class Job:
     job_id: int
     kind: JobKind
     project_id: int
-    action: str  # of an event; else why it is wanted
+    action: str  # of an event; the model version of a shard; else why it is wanted
     subject_ids: tuple[int, ...]
     status: JobStatus
     attempts: int

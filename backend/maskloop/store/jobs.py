@@ -38,6 +38,7 @@ MAX_LAPSES = 25  # a job that kills its worker each time must not go round for e
 FIRST_RETRY_S = 2.0
 MAX_RETRY_S = 300.0
 MOST_QUIETS = 10  # times the quiet that a job may be put off in all
+MANY = (JobKind.EVENT, JobKind.SHARD)  # of these, several of a project may wait and run
 KEY_BATCH = 500  # keys asked about at once
 
 
@@ -207,13 +208,15 @@ class JobBook:
             if row is not None:
                 _end(row, JobStatus.CANCELLED, self._sessions.clock(session))
 
-    def due(self, *, limit: int = 1000) -> tuple[Job, ...]:
+    def due(
+        self, *, kind: JobKind | None = None, project_id: int | None = None, limit: int = 1000
+    ) -> tuple[Job, ...]:
         """Return jobs that nobody works on though their time has come, oldest first."""
         with self._sessions.read() as session:
             at = self._sessions.clock(session)
             other = aliased(JobRow)
             goes_on = exists().where(
-                JobRow.kind != JobKind.EVENT,
+                JobRow.kind.not_in(MANY),
                 other.kind == JobRow.kind,
                 other.project_id == JobRow.project_id,
                 other.status == JobStatus.RUNNING,
@@ -225,6 +228,10 @@ class JobBook:
                     and_(JobRow.status == JobStatus.RUNNING, JobRow.lease_until < at),
                 )
             )
+            if kind is not None:
+                query = query.where(JobRow.kind == kind)
+            if project_id is not None:
+                query = query.where(JobRow.project_id == project_id)
             return _jobs(session, query.order_by(JobRow.due_at, JobRow.job_id).limit(limit))
 
     # looking and mending
@@ -292,7 +299,7 @@ class JobBook:
         return self._change(job_id, (JobStatus.DEAD, JobStatus.WAITING), change)
 
     def cancel(self, job_id: int) -> JobStatus | None:
-        """Ask that a job ends: at once where it waits, at its next step where it runs.
+        """Ask that a job, with a renewal its shards, ends: at once where it waits, at its next step else.
 
         Returns:
             What it is now; None where it has ended already.
@@ -304,9 +311,16 @@ class JobBook:
         def ask(row: JobRow, _at: datetime) -> None:
             row.cancel_requested = True
 
+        became = None
         if self._change(job_id, (JobStatus.WAITING,), end):
-            return JobStatus.CANCELLED
-        return JobStatus.RUNNING if self._change(job_id, (JobStatus.RUNNING,), ask) else None
+            became = JobStatus.CANCELLED
+        elif self._change(job_id, (JobStatus.RUNNING,), ask):
+            became = JobStatus.RUNNING
+        job = self.get(job_id) if became is not None else None
+        if job is not None and job.kind is JobKind.RENEWAL:
+            for shard_id in self._shards(job.project_id):
+                self.cancel(shard_id)
+        return became
 
     def prune(self, before: datetime) -> int:
         """Forget jobs that ended well before a time; trainings stay, and so does what died."""
@@ -320,6 +334,15 @@ class JobBook:
                 )
             )
             return int(getattr(result, "rowcount", 0))
+
+    def _shards(self, project_id: int) -> tuple[int, ...]:
+        with self._sessions.read() as session:
+            query = select(JobRow.job_id).where(
+                JobRow.project_id == project_id,
+                JobRow.kind == JobKind.SHARD,
+                JobRow.status.in_((JobStatus.WAITING, JobStatus.RUNNING)),
+            )
+            return tuple(session.scalars(query))
 
     def _waiting(self, kind: JobKind, project_id: int) -> int | None:
         with self._sessions.read() as session:

@@ -7,7 +7,19 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Float, Index, Integer, Text, TypeDecorator, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    Text,
+    TypeDecorator,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 __all__ = [
@@ -18,6 +30,7 @@ __all__ = [
     "MasksRow",
     "ProjectRow",
     "PushedRow",
+    "ScoredRow",
     "SecretRow",
     "ShadowRow",
     "TrainingRow",
@@ -70,15 +83,16 @@ class JobRow(Base):
     __table_args__ = (
         Index("ix_jobs_status_due", "status", "due_at"),
         Index("ix_jobs_project_kind", "project_id", "kind", "status"),
-        # Of each project and kind at most one waits and at most one runs, whoever asks at the same moment.
+        # Of each project and kind at most one waits and at most one runs, whoever asks at the same moment;
+        # events and shards are many.
         *(
             Index(
                 f"ux_jobs_{status}",
                 "kind",
                 "project_id",
                 unique=True,
-                sqlite_where=text(f"status = '{status}' AND kind <> 'event'"),
-                postgresql_where=text(f"status = '{status}' AND kind <> 'event'"),
+                sqlite_where=text(f"status = '{status}' AND kind NOT IN ('event', 'shard')"),
+                postgresql_where=text(f"status = '{status}' AND kind NOT IN ('event', 'shard')"),
             )
             for status in ("waiting", "running")
         ),
@@ -86,10 +100,10 @@ class JobRow(Base):
     )
 
     job_id: Mapped[int] = mapped_column(RowNumber, primary_key=True, autoincrement=True)
-    kind: Mapped[str]  # event, renewal, training, sync
+    kind: Mapped[str]  # event, renewal, shard, training, sync
     project_id: Mapped[int] = mapped_column(BigInteger)
-    action: Mapped[str]  # what Label Studio calls the event, or why somebody wanted the job
-    subject_ids: Mapped[list[int]] = mapped_column(JSON)  # annotations or tasks of an event
+    action: Mapped[str]  # what Label Studio calls the event, a shard's model version, or why it is wanted
+    subject_ids: Mapped[list[int]] = mapped_column(JSON)  # annotations or tasks of an event, tasks of a shard
     key: Mapped[str | None] = mapped_column(unique=True)  # the same event told twice has the same key
     status: Mapped[str] = mapped_column(default="waiting")
     attempts: Mapped[int] = mapped_column(default=0)  # that ended in an error
@@ -203,6 +217,33 @@ class PushedRow(Base):
     task_id: Mapped[int] = mapped_column(BigInteger)
     model_version: Mapped[str]
     prediction_id: Mapped[int | None] = mapped_column(BigInteger)  # None: whether it arrived is not known yet
+
+
+class ScoredRow(Base):
+    """What a model version thinks of a task, and where choosing put it."""
+
+    __tablename__ = "scored_tasks"
+    __table_args__ = (
+        Index("ux_scored_tasks", "project_id", "model_version", "task_id", unique=True),
+        Index("ix_scored_tasks_untold", "project_id", "model_version", "told", "task_id"),
+        {"sqlite_autoincrement": True},
+    )
+
+    scored_id: Mapped[int] = mapped_column(RowNumber, primary_key=True, autoincrement=True)
+    project_id: Mapped[int] = mapped_column(BigInteger)
+    model_version: Mapped[str]
+    task_id: Mapped[int] = mapped_column(BigInteger)
+    confidence: Mapped[float | None] = mapped_column(Float)  # None: it could not be predicted
+    signals: Mapped[dict[str, float | None] | None] = mapped_column(JSON(none_as_null=True))
+    embedding: Mapped[bytes | None] = mapped_column(LargeBinary)  # float16
+    regions: Mapped[bytes | None] = mapped_column(LargeBinary)  # compressed JSON, until they are pushed
+    error: Mapped[str | None] = mapped_column(Text)  # why it has no prediction, or was not taken
+    labelled: Mapped[bool] = mapped_column(default=False)  # it had an annotation: only its embedding counts
+    score: Mapped[float | None] = mapped_column(Float)  # as arranged; None: not arranged yet
+    cluster: Mapped[int | None] = mapped_column(Integer)  # the group of alike images it is in
+    queue: Mapped[int | None] = mapped_column(Integer)  # the cluster that Label Studio is told
+    at_random: Mapped[bool] = mapped_column(default=False)  # drawn by chance
+    told: Mapped[bool] = mapped_column(default=False)  # Label Studio has score, cluster and regions
 
 
 class ShadowRow(Base):

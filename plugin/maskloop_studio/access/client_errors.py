@@ -44,7 +44,9 @@ def refused_error(place: str, status: int, body: object) -> StudioError:
     """
     detail = _without_secrets(_detail(body))
     got = f"status {status}" + (f" ({detail[:MAX_DETAIL_CHARS]})" if detail else "")
-    return StudioError(place, expected="success", got=got, remedy=_remedy(status, detail))
+    error = StudioError(place, expected="success", got=got, remedy=_remedy(status, detail))
+    error.status = status
+    return error
 
 
 def _remedy(status: int, detail: str) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "pages_by_change",
     "pages_by_id",
     "stamp_params",
+    "stand_params",
     "task_params",
 ]
 
@@ -29,6 +30,32 @@ PAGE_SIZE = 200
 TASK_FIELDS = "id,project,data,is_labeled,total_predictions,updated_at"
 # With `expand` the nested fields are honoured, so that no region travels.
 STAMP_FIELDS = "id,updated_at,annotations.id,annotations.updated_at,annotations.was_cancelled"
+STAND_FIELDS = (
+    "id,is_labeled,total_annotations,cancelled_annotations,total_predictions,"
+    "predictions_model_versions,draft_exists"
+)
+COSTLY_COLUMNS = [
+    f"tasks:{name}"
+    for name in (
+        "annotations_results",
+        "predictions_results",
+        "predictions_score",
+        "annotators",
+        "annotations_ids",
+        "avg_lead_time",
+        "completed_at",
+        "file_upload",
+        "storage_filename",
+        "updated_by",
+        "state",
+    )
+]
+UNLABELLED: Json = {
+    "filter": "filter:tasks:completed_at",
+    "operator": "empty",
+    "type": "Datetime",
+    "value": True,
+}
 TIME_FORM = "%Y-%m-%dT%H:%M:%S.%fZ"
 BY_ID, BY_CHANGE = "tasks:id", "tasks:updated_at"
 
@@ -46,9 +73,7 @@ def task_params(
     """Return the parameters that list tasks without their annotations, in the order of their ids."""
     items = [_number("id", "greater", after_id) if task_id is None else _number("id", "equal", task_id)]
     if only_unlabelled:
-        items.append(
-            {"filter": "filter:tasks:completed_at", "operator": "empty", "type": "Datetime", "value": True}
-        )
+        items.append(UNLABELLED)
     return {
         "project": project_id,
         "fields": "task_only",
@@ -67,6 +92,29 @@ def stamp_params(project_id: int, filters: Json, ordering: str) -> Json:
         "expand": "annotations",
         "page_size": PAGE_SIZE,
         "query": _query(filters, ordering),
+    }
+
+
+def stand_params(
+    project_id: int, *, after_id: int = 0, task_ids: Sequence[int] | None = None, with_data: bool = False
+) -> Json:
+    """Return the parameters that tell how it stands with tasks: these, or those without labels."""
+    if task_ids is None:
+        items = [_number("id", "greater", after_id), UNLABELLED]
+    else:
+        line = {"filter": "filter:tasks:id", "operator": "in_list", "type": "List", "value": list(task_ids)}
+        items = [line]
+    return {
+        "project": project_id,
+        "fields": "task_only",
+        "include": f"{STAND_FIELDS},data" if with_data else STAND_FIELDS,
+        "page_size": PAGE_SIZE,
+        "query": _query(
+            {"conjunction": "and", "items": items},
+            BY_ID,
+            # Columns are worked out where they are not hidden: of these, only two are wanted.
+            hiddenColumns={"explore": COSTLY_COLUMNS, "labeling": COSTLY_COLUMNS},
+        ),
     }
 
 
@@ -129,5 +177,5 @@ def _moment(operator: str, at: datetime) -> Json:
     return {"filter": "filter:tasks:updated_at", "operator": operator, "type": "Datetime", "value": text}
 
 
-def _query(filters: Json, ordering: str) -> str:
-    return json.dumps({"filters": filters, "ordering": [ordering]}, separators=(",", ":"))
+def _query(filters: Json, ordering: str, **more: Json) -> str:
+    return json.dumps({"filters": filters, "ordering": [ordering], **more}, separators=(",", ":"))

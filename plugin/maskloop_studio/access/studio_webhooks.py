@@ -118,7 +118,7 @@ def drop_webhooks(webhooks: list[Json], headers: Mapping[str, str], client: Stud
 
 
 def _is_refusal(exc: StudioError) -> bool:
-    return exc.got.startswith("status 4")
+    return exc.status is not None and 400 <= exc.status < 500
 
 
 def _webhook_url(backend_url: str) -> str:

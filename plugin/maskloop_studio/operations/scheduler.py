@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 SWEEP_S = 5.0
 PRUNE_S = 3600.0
 KEEP = timedelta(days=30)  # of jobs that ended well
+NAMES = {"train": "training", "prelabel": "prelabelling"}
 
 
 def run_scheduler(services: Services, connection: Redis, stop: threading.Event) -> None:
@@ -53,16 +54,21 @@ def schedules(services: Services) -> tuple[Schedule, ...]:
         Schedule(name="sync", function="maskloop_studio.jobs.want_syncs", every_s=60 * settings.sync_minutes)
     ]
     for project_id in projects.ids():
-        line = projects.options(project_id).get("train_cron") or settings.train_cron
-        if line:
-            found.append(
-                Schedule(
-                    name=f"training-{project_id}",
-                    function="maskloop_studio.jobs.want_training",
-                    arguments={"project_id": project_id},
-                    cron=str(line),
+        options = projects.options(project_id)
+        for kind, function, general in (
+            ("train", "maskloop_studio.jobs.want_training", settings.train_cron),
+            ("prelabel", "maskloop_studio.jobs.want_prelabelling", settings.prelabel_cron),
+        ):
+            line = options.get(f"{kind}_cron") or general
+            if line:
+                found.append(
+                    Schedule(
+                        name=f"{NAMES[kind]}-{project_id}",
+                        function=function,
+                        arguments={"project_id": project_id},
+                        cron=str(line),
+                    )
                 )
-            )
     return tuple(found)
 
 

@@ -41,8 +41,9 @@ class ProjectOptions(BaseModel):
     label_mask_thresholds: OfLabel = Field(default_factory=dict, max_length=1000)
     label_overlap_thresholds: OfLabel = Field(default_factory=dict, max_length=1000)
     train_cron: str | None = Field(None, max_length=200)  # a cron line; wins over the settings'
+    prelabel_cron: str | None = Field(None, max_length=200)  # the same
 
-    @field_validator("train_cron")
+    @field_validator("train_cron", "prelabel_cron")
     @classmethod
     def _is_cron_line(cls, value: str | None) -> str | None:
         if value is not None:

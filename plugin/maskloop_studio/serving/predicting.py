@@ -27,6 +27,7 @@ def predict_uris(
     plan: PredictionPlan,
     services: Services,
     deadline: float | None = None,
+    study: bool = False,
 ) -> list[Prediction | MaskloopError | None]:
     """Return one prediction a task, in order.
 
@@ -37,6 +38,7 @@ def predict_uris(
         plan: what is asked of it.
         services: fetcher, engine, bounds.
         deadline: `time.monotonic()` after which no further chunk is begun.
+        study: also say what choosing wants to know.
 
     Returns:
         The prediction, or why there is none; None where the deadline came first.
@@ -51,7 +53,7 @@ def predict_uris(
             _decoded(data, services.settings.max_image_pixels)
             for data in _fetched(uris[chunk], task_ids[chunk], services)
         ]
-        answers.extend(_predicted(images, source, plan, services))
+        answers.extend(_predicted(images, source, plan, services, study))
     return answers
 
 
@@ -85,8 +87,14 @@ def _decoded(data: bytes | MaskloopError, max_pixels: int) -> RgbImage | Maskloo
 
 
 def _predicted(
-    images: Sequence[RgbImage | MaskloopError], source: str, plan: PredictionPlan, services: Services
+    images: Sequence[RgbImage | MaskloopError],
+    source: str,
+    plan: PredictionPlan,
+    services: Services,
+    study: bool,
 ) -> list[Prediction | MaskloopError]:
     good = [image for image in images if not isinstance(image, MaskloopError)]
-    answers = iter(services.engine.predict(good, source=source, task=plan.task, thresholds=plan.thresholds))
+    answers = iter(
+        services.engine.predict(good, source=source, task=plan.task, thresholds=plan.thresholds, study=study)
+    )
     return [image if isinstance(image, MaskloopError) else next(answers) for image in images]

@@ -175,3 +175,14 @@ def test_stream_deletion_meanwhile_leaves_the_rest(store, keep):
 def test_known_times_are_aware(store, make_said):
     store.annotations.take(make_said())
     assert store.annotations.known(1)[70].updated_at.utcoffset() == timedelta(0)
+
+
+def test_corrections_edited_tells_of_predictions_that_stand(store, keep, make_masks):
+    keep()
+    keep(annotation_id=71, task_id=8, state="skipped")
+    from_nothing = keep(annotation_id=72, task_id=9)
+    store.corrections.save(from_nothing, make_masks(model_version=None))
+    keep(annotation_id=73, task_id=10, project_id=2)
+    (edited,) = store.corrections.edited(1)
+    assert (edited.task_id, edited.model_version, edited.lead_time_s) == (7, "maskloop-1-v1", 3.5)
+    assert (edited.edits.kept, edited.edits.added) == (1, 2)

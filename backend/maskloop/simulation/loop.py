@@ -1,0 +1,164 @@
+"""Rounds of labelling: learn, let a strategy order the rest, take the next as Label Studio serves them."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from maskloop.selection.arrangement import arrange, serve_order
+from maskloop.selection.clusters import cluster_pool
+from maskloop.selection.pool import Embeddings, Floats, Pool
+from maskloop.selection.strategies import find_strategy
+
+__all__ = ["Budget", "Learner", "Learnt", "Looks", "Point", "run_cell", "starting_set"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How many images are labelled when."""
+
+    start: int  # drawn by chance before any model is asked
+    per_round: int
+    rounds: int  # of choosing, after the start
+    random_share: float = 0.0  # of the pool, left to chance whatever the strategy says
+    clusters: int | None = None  # groups of alike images; None: by the size of the pool
+
+    def __post_init__(self) -> None:
+        if min(self.start, self.per_round, self.rounds) < 1 or not 0 <= self.random_share <= 1:
+            raise ValueError(f"Budget: expected at least one image and round and a share in 0..1, got {self}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Looks:
+    """What a model makes of the whole pool, labelled images included."""
+
+    confidence_n: Floats  # (N,) 0..1
+    embedding_nd: Embeddings  # (N, D) of unit length
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Learnt:
+    """What became of one training."""
+
+    key: str  # names it
+    quality: Mapping[str, float]  # on the holdout
+    looks: Looks | None  # where they were asked for
+
+
+class Learner(Protocol):
+    """Trains, judges and looks; `models.ModelLearner` does so with a real model."""
+
+    def learn(self, images: Sequence[int], *, seed: int, previous: Learnt | None, look: bool) -> Learnt:
+        """Return what a model that learns from these images of the pool is worth.
+
+        Args:
+            images: their places in the pool, in the order they were labelled.
+            seed: of the training.
+            previous: what was learnt before the newest of them were labelled.
+            look: whether the pool is to be looked at.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One point of a curve."""
+
+    labels: int  # labelled images
+    objects: int  # on them
+    quality: Mapping[str, float]
+    chosen: tuple[int, ...]  # the images that were labelled last
+
+
+def starting_set(pool: int, start: int, seed: int) -> tuple[int, ...]:
+    """Return the images that have labels before anything is chosen: of a seed always the same."""
+    return tuple(int(index) for index in np.random.default_rng([seed, 0]).permutation(pool)[:start])
+
+
+def run_cell(
+    learner: Learner,
+    objects_n: Sequence[int],
+    *,
+    strategy: str,
+    budget: Budget,
+    seed: int,
+    on_point: Callable[[Point], None] = lambda _: None,
+) -> tuple[Point, ...]:
+    """Return the curve of one strategy with one seed, from the starting set on.
+
+    Args:
+        learner: holds the images.
+        objects_n: how many objects are on each image of the pool.
+        strategy: a name of `selection.strategies` or "module:function".
+        budget: how many images are labelled when; a pool that runs out ends the rounds.
+        seed: of starting set, training, clusters and chance.
+        on_point: told of each point.
+
+    Raises:
+        ConfigurationError: an unknown strategy.
+    """
+    find_strategy(strategy)
+    labelled = list(starting_set(len(objects_n), budget.start, seed))
+    history = _History(len(objects_n))
+    chosen: tuple[int, ...] = tuple(labelled)
+    learnt: Learnt | None = None
+    points: list[Point] = []
+    for number in range(budget.rounds + 1):
+        last = number == budget.rounds or len(labelled) == len(objects_n)
+        learnt = learner.learn(labelled, seed=seed, previous=learnt, look=not last)
+        points.append(
+            Point(
+                labels=len(labelled),
+                objects=sum(objects_n[index] for index in labelled),
+                quality=learnt.quality,
+                chosen=chosen,
+            )
+        )
+        on_point(points[-1])
+        if last or learnt.looks is None:
+            break
+        chosen = history.choose(learnt.looks, labelled, strategy=strategy, budget=budget, seed=seed)
+        labelled.extend(chosen)
+    return tuple(points)
+
+
+class _History:
+    """What Label Studio and a project remember of the clusters that images were in."""
+
+    def __init__(self, images: int) -> None:
+        # Label Studio goes by the highest number that any version gave a solved task.
+        self._highest_n = np.full(images, -1, dtype=np.int64)
+        self._newest: dict[int, int] = {}
+
+    def choose(
+        self, looks: Looks, labelled: Sequence[int], *, strategy: str, budget: Budget, seed: int
+    ) -> tuple[int, ...]:
+        """Return the images that are labelled next, in the order that they are served."""
+        waiting = np.setdiff1d(np.arange(len(self._highest_n)), labelled)
+        ids = tuple(int(index) for index in waiting)
+        clustering = cluster_pool(
+            looks.embedding_nd[waiting],
+            task_ids=ids,
+            previous=self._newest or None,
+            labelled_md=looks.embedding_nd[list(labelled)],
+            labelled_ids=labelled,
+            clusters=budget.clusters,
+            seed=seed,
+        )
+        self._newest.update(zip(ids, clustering.cluster_n.tolist(), strict=True))
+        pool = Pool(
+            task_ids=ids,
+            confidence_n=looks.confidence_n[waiting],
+            embedding_nd=looks.embedding_nd[waiting],
+            labelled_md=looks.embedding_nd[list(labelled)],
+            clustering=clustering,
+        )
+        arrangement = arrange(pool, find_strategy(strategy), random_share=budget.random_share, seed=seed)
+        self._highest_n[waiting] = np.maximum(self._highest_n[waiting], arrangement.cluster_n)
+        solved = Counter(int(self._highest_n[index]) for index in labelled if self._highest_n[index] >= 0)
+        served = itertools.islice(serve_order(arrangement, solved), budget.per_round)
+        return tuple(ids[place] for place in served)

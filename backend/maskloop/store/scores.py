@@ -1,0 +1,314 @@
+"""What each model version thinks of each task, and how far Label Studio has been told."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, bindparam, delete, exists, func, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from maskloop.store.sessions import Sessions
+from maskloop.store.tables import AnnotationRow, ScoredRow
+
+__all__ = ["Arranged", "ScoreBook", "ScoredTask", "TaskToTell", "Thought"]
+
+Json: TypeAlias = dict[str, Any]
+ID_BATCH = 500  # task numbers in one question
+SAME_SCORE = 1e-4  # a smaller change is not worth a request
+POOL_BATCH = 2000  # rows in memory beside what is kept of them
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScoredTask:
+    """What a version says of a task."""
+
+    task_id: int
+    confidence: float | None = None  # None: it could not be predicted, and `error` says why
+    signals: Mapping[str, float | None] | None = None
+    embedding_d: NDArray[np.float32] | None = None
+    regions: Sequence[Json] | None = None  # None: there is nothing to push
+    error: str | None = None
+    labelled: bool = False  # it had an annotation: only its embedding counts
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Thought:
+    """What choosing reads of a task: no regions."""
+
+    task_id: int
+    confidence: float
+    embedding_d: NDArray[np.float16] | None
+    labelled: bool
+    score: float | None
+    cluster: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arranged:
+    """Where choosing put a task."""
+
+    task_id: int
+    score: float
+    cluster: int | None  # the group of alike images it is in
+    queue: int  # the cluster that Label Studio is told
+    at_random: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TaskToTell:
+    """A task that Label Studio does not know all of yet."""
+
+    task_id: int
+    regions: list[Json] | None  # None: they were pushed before, its score or cluster has changed since
+    score: float
+    queue: int
+
+
+class ScoreBook:
+    """Scores by project, model version and task."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def known(self, project_id: int, model_version: str, task_ids: Sequence[int]) -> dict[int, bool]:
+        """Return those of some tasks that have a row -> whether Label Studio has been told of them."""
+        found: dict[int, bool] = {}
+        with self._sessions.read() as session:
+            for some in _batches(task_ids):
+                query = select(ScoredRow.task_id, ScoredRow.told).where(
+                    *_of(project_id, model_version), ScoredRow.task_id.in_(some)
+                )
+                found.update((task_id, told) for task_id, told in session.execute(query))
+        return found
+
+    def add(self, project_id: int, model_version: str, tasks: Sequence[ScoredTask]) -> None:
+        """Keep what a version says; what is known already stays as it is."""
+        try:
+            self._add(project_id, model_version, tasks)
+        except IntegrityError:  # another worker kept one of them in the same moment
+            self._add(project_id, model_version, tasks)
+
+    def _add(self, project_id: int, model_version: str, tasks: Sequence[ScoredTask]) -> None:
+        known = self.known(project_id, model_version, [task.task_id for task in tasks])
+        with self._sessions.write() as session:
+            session.add_all(
+                _row(project_id, model_version, task) for task in tasks if task.task_id not in known
+            )
+
+    def thoughts(self, project_id: int, model_version: str) -> Iterator[Thought]:
+        """Yield what a version thinks of each task that it could predict, by their numbers."""
+        columns = (
+            ScoredRow.task_id,
+            ScoredRow.confidence,
+            ScoredRow.embedding,
+            ScoredRow.labelled,
+            ScoredRow.score,
+            ScoredRow.cluster,
+        )
+        last_id = 0
+        while True:
+            query = select(*columns).where(
+                *_of(project_id, model_version),
+                ScoredRow.confidence.is_not(None),
+                ScoredRow.task_id > last_id,
+            )
+            with self._sessions.read() as session:
+                rows = session.execute(query.order_by(ScoredRow.task_id).limit(POOL_BATCH)).all()
+            for task_id, confidence, embedding, labelled, score, cluster in rows:
+                yield Thought(
+                    task_id=task_id,
+                    confidence=float(confidence or 0.0),
+                    embedding_d=None if embedding is None else np.frombuffer(embedding, dtype=np.float16),
+                    labelled=labelled,
+                    score=score,
+                    cluster=cluster,
+                )
+            if len(rows) < POOL_BATCH:
+                return
+            last_id = rows[-1].task_id
+
+    def arrange(self, project_id: int, model_version: str, tasks: Sequence[Arranged]) -> None:
+        """Keep where choosing put tasks; Label Studio is to be told where that has changed by much."""
+        statement = (
+            update(ScoredRow)
+            .where(
+                *_of(project_id, model_version),
+                ScoredRow.task_id == bindparam("of_task"),
+                or_(
+                    ScoredRow.score.is_(None),
+                    ScoredRow.queue != bindparam("to_queue"),
+                    func.abs(ScoredRow.score - bindparam("to_score")) > SAME_SCORE,
+                ),
+            )
+            .values(
+                score=bindparam("to_score"),
+                cluster=bindparam("to_cluster"),
+                queue=bindparam("to_queue"),
+                at_random=bindparam("to_random"),
+                told=False,
+            )
+            .execution_options(synchronize_session=False)
+        )
+        for some in _batches(tasks):
+            values = [
+                {
+                    "of_task": task.task_id,
+                    "to_score": task.score,
+                    "to_cluster": task.cluster,
+                    "to_queue": task.queue,
+                    "to_random": task.at_random,
+                }
+                for task in some
+            ]
+            with self._sessions.write() as session:
+                session.connection().execute(statement, values)
+
+    def to_tell(
+        self, project_id: int, model_version: str, *, after_id: int = 0, limit: int = 100
+    ) -> tuple[TaskToTell, ...]:
+        """Return tasks that Label Studio has to be told of, by their numbers."""
+        query = select(ScoredRow.task_id, ScoredRow.regions, ScoredRow.score, ScoredRow.queue).where(
+            *_untold(project_id, model_version), ScoredRow.task_id > after_id
+        )
+        with self._sessions.read() as session:
+            rows = session.execute(query.order_by(ScoredRow.task_id).limit(limit)).all()
+        return tuple(
+            TaskToTell(
+                task_id=task_id,
+                regions=None if regions is None else json.loads(zlib.decompress(regions)),
+                score=float(score or 0.0),
+                queue=int(queue or 0),
+            )
+            for task_id, regions, score, queue in rows
+        )
+
+    def count_to_tell(self, project_id: int, model_version: str) -> int:
+        """Return how many tasks Label Studio has to be told of."""
+        query = select(func.count()).select_from(ScoredRow).where(*_untold(project_id, model_version))
+        with self._sessions.read() as session:
+            return int(session.scalar(query) or 0)
+
+    def tell(self, project_id: int, model_version: str, task_ids: Sequence[int]) -> None:
+        """Note that Label Studio knows of tasks what there is to know."""
+        self._set(project_id, model_version, task_ids, told=True, regions=None)
+
+    def note_labelled(self, project_id: int, model_version: str, task_ids: Sequence[int]) -> None:
+        """Note that tasks were annotated before they were pushed: only their embedding counts."""
+        self._set(project_id, model_version, task_ids, labelled=True, told=True, regions=None)
+
+    def give_up(self, project_id: int, model_version: str, task_id: int, error: str) -> None:
+        """Note why Label Studio does not take a task's prediction."""
+        self._set(project_id, model_version, [task_id], error=error[:2000])
+
+    def errors(self, project_id: int, model_version: str) -> dict[int, str]:
+        """Return task -> why it has no prediction."""
+        query = select(ScoredRow.task_id, ScoredRow.error).where(
+            *_of(project_id, model_version), ScoredRow.error.is_not(None)
+        )
+        with self._sessions.read() as session:
+            return {task_id: error or "" for task_id, error in session.execute(query)}
+
+    def counts(self, project_id: int, model_version: str) -> tuple[int, int]:
+        """Return how many tasks without labels have a score, and how many of them Label Studio knows."""
+        query = select(func.count(), func.count().filter(ScoredRow.told)).where(
+            *_of(project_id, model_version), ScoredRow.confidence.is_not(None), ~ScoredRow.labelled
+        )
+        with self._sessions.read() as session:
+            scored, told = session.execute(query).one()
+        return int(scored), int(told)
+
+    def versions(self, project_id: int) -> frozenset[str]:
+        """Return the tags of the versions that said something."""
+        query = select(ScoredRow.model_version).where(ScoredRow.project_id == project_id).distinct()
+        with self._sessions.read() as session:
+            return frozenset(session.scalars(query))
+
+    def forget_errors(self, project_id: int, model_version: str) -> None:
+        """Forget what failed, so that it is tried again."""
+        self._delete(*_of(project_id, model_version), ScoredRow.error.is_not(None))
+
+    def forget_tasks(
+        self, project_id: int, task_ids: Sequence[int], *, model_version: str | None = None
+    ) -> None:
+        """Forget tasks that are gone, or what one version said of them."""
+        of_version = () if model_version is None else (ScoredRow.model_version == model_version,)
+        for some in _batches(task_ids):
+            self._delete(ScoredRow.project_id == project_id, ScoredRow.task_id.in_(some), *of_version)
+
+    def retire_version(self, project_id: int, model_version: str) -> None:
+        """Forget what a version said; where it had put tasks that were annotated since stays."""
+        annotated = exists().where(
+            AnnotationRow.project_id == ScoredRow.project_id,
+            AnnotationRow.task_id == ScoredRow.task_id,
+            AnnotationRow.state == "submitted",
+        )
+        of_version = _of(project_id, model_version)
+        self._delete(*of_version, or_(ScoredRow.labelled, ~ScoredRow.told, ~annotated))
+        with self._sessions.write() as session:
+            session.execute(
+                update(ScoredRow)
+                .where(*of_version, ScoredRow.embedding.is_not(None))
+                .values(embedding=None, signals=None)
+            )
+
+    def forget_project(self, project_id: int) -> None:
+        """Forget a project that is gone."""
+        self._delete(ScoredRow.project_id == project_id)
+
+    def _set(self, project_id: int, model_version: str, task_ids: Sequence[int], **values: object) -> None:
+        for some in _batches(task_ids):
+            with self._sessions.write() as session:
+                session.execute(
+                    update(ScoredRow)
+                    .where(*_of(project_id, model_version), ScoredRow.task_id.in_(some))
+                    .values(**values)
+                )
+
+    def _delete(self, *conditions: ColumnElement[bool]) -> None:
+        with self._sessions.write() as session:
+            session.execute(delete(ScoredRow).where(*conditions))
+
+
+def _of(project_id: int, model_version: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return ScoredRow.project_id == project_id, ScoredRow.model_version == model_version
+
+
+def _untold(project_id: int, model_version: str) -> tuple[ColumnElement[bool], ...]:
+    return (
+        *_of(project_id, model_version),
+        ScoredRow.told.is_(False),
+        ScoredRow.labelled.is_(False),
+        ScoredRow.error.is_(None),
+        ScoredRow.score.is_not(None),
+    )
+
+
+def _row(project_id: int, model_version: str, task: ScoredTask) -> ScoredRow:
+    embedding = None if task.embedding_d is None else task.embedding_d.astype(np.float16).tobytes()
+    regions = (
+        None
+        if task.regions is None
+        else zlib.compress(json.dumps(list(task.regions), separators=(",", ":")).encode(), 1)
+    )
+    return ScoredRow(
+        project_id=project_id,
+        model_version=model_version,
+        task_id=task.task_id,
+        confidence=task.confidence,
+        signals=None if task.signals is None else dict(task.signals),
+        embedding=embedding,
+        regions=regions,
+        error=None if task.error is None else task.error[:2000],
+        labelled=task.labelled,
+    )
+
+
+def _batches(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(values), ID_BATCH):
+        yield values[start : start + ID_BATCH]

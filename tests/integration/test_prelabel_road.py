@@ -1,0 +1,96 @@
+"""A prelabelling on a real queue: by a worker, and by the command where there is none."""
+
+import json
+import time
+
+import pytest
+from rq import SimpleWorker
+from rq.serializers import JSONSerializer
+from typer.testing import CliRunner
+
+from maskloop.learning.registry import MemoryRegistry
+from maskloop.queue.jobs import QueueName, RqQueue
+from maskloop.queue.workers import is_served
+from maskloop.store.jobs import JobKind, JobStatus
+from maskloop_studio import jobs
+from maskloop_studio.cli import app
+from maskloop_studio.job_specs import request
+from maskloop_studio.operations.scheduler import schedules
+from maskloop_studio.prelabelling import pushing, scoring
+from maskloop_studio.training import model_name
+
+from ..prelabel_studio import StudioInMemory, register_versions, said
+
+
+@pytest.fixture
+def services(make_services, connection, tmp_path, monkeypatch):
+    made = make_services()
+    made.queue = RqQueue(connection)
+    made.client = StudioInMemory()
+    made.registry = MemoryRegistry(tmp_path / "registry")
+    register_versions(made.registry, model_name(1), tmp_path / "checkpoint")
+    monkeypatch.setattr(jobs, "process_services", lambda: made)
+    monkeypatch.setattr("maskloop_studio.services.process_services", lambda: made)
+    monkeypatch.setattr(pushing, "DELAYS_S", (0.0,))
+    monkeypatch.setattr(
+        scoring,
+        "predict_uris",
+        lambda uris, *, task_ids, **_others: [said(number) for number in task_ids],
+    )
+    return made
+
+
+def _prelabel(*arguments):
+    done = CliRunner().invoke(app, ["prelabel", "1", *arguments])
+    return done.exit_code, done.stdout, done.exception
+
+
+def test_renewal_by_a_worker_leaves_nothing_on_the_queue(services, connection):
+    services.client.add_tasks(200)
+    number = request(JobKind.RENEWAL, 1, "test", store=services.store, queue=services.queue)
+    worker = SimpleWorker([QueueName.PREDICT.value], connection=connection, serializer=JSONSerializer)
+    worker.work(burst=True, logging_level="CRITICAL")
+    assert services.store.jobs.get(number).status is JobStatus.DONE
+    assert len(services.client.predictions) == 198
+    assert services.queue.lengths()["predict"] == 0
+    assert [job.job_id for job in services.store.jobs.find()] == [number]
+
+
+def test_prelabel_command_without_a_worker_does_it_itself(services, connection):
+    services.client.add_tasks(12)
+    assert not is_served(connection, QueueName.PREDICT)
+    code, told, _ = _prelabel("--json")
+    assert (code, json.loads(told)["pushed"]) == (0, 12)
+    services.client.add_tasks(2)
+    assert _prelabel()[1].startswith("maskloop-1-v1: pushed 2 predictions in ")
+
+
+def test_prelabel_command_leaves_it_to_the_workers_where_there_is_one(services, connection):
+    worker = SimpleWorker([QueueName.PREDICT.value], connection=connection, serializer=JSONSerializer)
+    worker.register_birth()
+    assert is_served(connection, QueueName.PREDICT)
+    assert not is_served(connection, QueueName.TRAIN)
+    code, told, _ = _prelabel("--no-wait", "--json")
+    assert (code, json.loads(told)) == (0, {"job": "renewal-1"})
+    assert services.store.jobs.get(1).status is JobStatus.WAITING
+    worker.register_death()
+
+
+def test_prelabel_command_that_is_cancelled_says_so(services):
+    services.client.add_tasks(1)
+    services.client.before_create = lambda _task_id: services.store.jobs.cancel(1)
+    services.client.after_create = lambda _task_id: time.sleep(5)  # until its next sign of life
+    code, _, error = _prelabel()
+    assert code == 1
+    assert "renewal-1: expected an end, got cancelled" in str(error)
+
+
+def test_schedule_of_a_project_asks_for_a_prelabelling(services):
+    services.store.projects.save(7, "<View/>")
+    services.settings = services.settings.model_copy(update={"prelabel_cron": "0 5 * * *"})
+    (found,) = [one for one in schedules(services) if one.name == "prelabelling-7"]
+    assert (found.cron, found.function) == ("0 5 * * *", "maskloop_studio.jobs.want_prelabelling")
+    services.store.projects.set_options(7, {"prelabel_cron": "0 6 * * *"})
+    assert [one.cron for one in schedules(services) if one.name == "prelabelling-7"] == ["0 6 * * *"]
+    jobs.want_prelabelling(7)
+    assert [job.project_id for job in services.store.jobs.find(kind=JobKind.RENEWAL)] == [7]

@@ -1,0 +1,43 @@
+"""Services that prelabel a Label Studio in memory."""
+
+import pytest
+
+from maskloop.learning.registry import MemoryRegistry
+from maskloop.queue.jobs import MemoryQueue
+from maskloop_studio.prelabelling import pushing, scoring
+from maskloop_studio.services import Services
+from maskloop_studio.training import model_name
+
+from ...prelabel_studio import StudioInMemory, by_confidence, register_versions, said
+
+
+@pytest.fixture
+def studio():
+    return StudioInMemory()
+
+
+@pytest.fixture
+def predicted(monkeypatch):
+    """The tasks that were predicted, in order."""
+    seen = []
+
+    def predict_uris(uris, *, task_ids, **_others):
+        seen.extend(task_ids)
+        return [said(number) for number in task_ids]
+
+    monkeypatch.setattr(scoring, "predict_uris", predict_uris)
+    return seen
+
+
+@pytest.fixture
+def services(settings, studio, predicted, tmp_path, monkeypatch):
+    monkeypatch.setattr(pushing, "DELAYS_S", (0.0, 0.0))
+    monkeypatch.setattr(scoring, "POLL_S", 0.01)
+    chosen = {"random_share": 0.0, "clusters": 4, "strategy": f"{by_confidence.__module__}:by_confidence"}
+    made = Services(settings.model_copy(update=chosen))
+    made.queue = MemoryQueue()
+    made.client = studio
+    made.registry = MemoryRegistry(tmp_path / "registry")
+    register_versions(made.registry, model_name(1), tmp_path / "checkpoint")
+    yield made
+    made.close()

@@ -1,0 +1,296 @@
+"""Prelabelling against a Label Studio in memory: once each, in order, whatever happens meanwhile."""
+
+import threading
+
+import pytest
+
+from maskloop.errors import StudioError
+from maskloop.queue.running import JobCancelled
+from maskloop.store.jobs import JobKind, JobStatus
+from maskloop_studio.jobs import work_on
+from maskloop_studio.prelabel import prelabel_project
+from maskloop_studio.prelabelling import pushing, scoring
+
+from ...prelabel_studio import refusal
+from ...waiting import until
+
+V1, V2, V3 = (f"maskloop-1-v{number}" for number in (1, 2, 3))
+
+
+def test_prelabel_every_task_gets_one_prediction_in_order(services, studio):
+    tasks = studio.add_tasks(150)
+    studio.annotations[tasks[0]] = []
+    report = prelabel_project(1, services)
+    assert (report.pushed, report.failed, report.in_hand) == (148, 1, 0)
+    assert report.reasons[0].startswith("task 99: ")
+    shown = studio.of(V1)
+    assert set(shown) == set(tasks) - {tasks[0], 99}
+    assert len(studio.predictions) == 148
+    assert studio.model_version == V1
+    groups = {}
+    for task_id, (score, cluster) in shown.items():
+        assert score == pytest.approx(task_id % 10 / 10, abs=1e-4)
+        groups.setdefault(cluster, set()).add(task_id % 4)
+    assert sorted(map(len, groups.values())) == [1, 1, 1, 1]
+    assert services.store.jobs.find() == ()  # no shard is left
+
+
+def test_prelabel_again_does_nothing_but_what_failed(services, studio, predicted):
+    studio.add_tasks(101)
+    prelabel_project(1, services)
+    predicted.clear()
+    report = prelabel_project(1, services)
+    assert (report.pushed, report.changed, predicted) == (0, 0, [99])
+
+
+def test_prelabel_progress_counts_scored_and_pushed(services, studio, monkeypatch):
+    monkeypatch.setattr("maskloop_studio.prelabelling.progress.COUNT_S", 0.0)
+    studio.add_tasks(250)
+    seen = []
+    prelabel_project(1, services, on_progress=lambda done, total: seen.append((done, total)))
+    assert {total for _, total in seen} == {500}
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1][0] == 496  # two tasks have no image
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before it was kept", "after it was kept"])
+def test_push_refused_for_the_moment_is_tried_again_and_comes_once(services, studio, after):
+    studio.add_tasks(12)
+    refused = set()
+
+    def refuse(task_id):
+        if task_id % 3 == 0 and task_id not in refused:
+            refused.add(task_id)
+            raise refusal(503 if task_id % 2 else 429)
+
+    setattr(studio, "after_create" if after else "before_create", refuse)
+    assert prelabel_project(1, services).failed == 0
+    assert len(refused) == 4
+    assert (len(studio.predictions), len(studio.of(V1))) == (12, 12)
+
+
+def test_push_refused_for_good_is_reported_and_the_rest_goes_on(services, studio):
+    studio.add_tasks(5)
+
+    def refuse(task_id):
+        if task_id == 3:
+            raise refusal(400)
+
+    studio.before_create = refuse
+    report = prelabel_project(1, services)
+    assert (report.pushed, report.failed) == (4, 1)
+    assert "status 400" in report.reasons[0]
+    studio.before_create = lambda task_id: None
+    assert prelabel_project(1, services).pushed == 1
+
+
+@pytest.mark.parametrize("status", [401, 503, None], ids=str)
+def test_push_trouble_of_no_single_task_ends_the_job_and_is_taken_up_again(services, studio, status):
+    studio.add_tasks(6)
+
+    def refuse(task_id):
+        if task_id > 3:
+            raise refusal(status)
+
+    studio.before_create = refuse
+    with pytest.raises(StudioError):
+        prelabel_project(1, services)
+    assert set(studio.of(V1)) == {1, 2, 3}
+    studio.before_create = lambda task_id: None
+    assert prelabel_project(1, services).pushed == 3
+    assert len(studio.predictions) == 6
+
+
+def test_push_tasks_in_hand_labelled_or_gone_are_left_alone(services, studio, monkeypatch):
+    studio.add_tasks(6)
+
+    def score_and_change(*arguments, **values):
+        given_up = scoring.score_unlabelled(*arguments, **values)
+        studio.drafts.add(1)
+        studio.annotations[2] = []
+        del studio.tasks[3]
+        return given_up
+
+    with monkeypatch.context() as patched:
+        patched.setattr("maskloop_studio.prelabel.score_unlabelled", score_and_change)
+        report = prelabel_project(1, services)
+    assert (report.pushed, report.in_hand, report.failed) == (3, 1, 0)
+    assert set(studio.of(V1)) == {4, 5, 6}
+    studio.drafts.clear()
+    assert prelabel_project(1, services).pushed == 1
+
+
+def test_push_prediction_stored_by_another_way_gets_score_and_cluster(services, studio):
+    studio.add_tasks(4)
+    live = studio.add_prediction(2, V1, score=0.9)
+    report = prelabel_project(1, services)
+    assert (report.pushed, report.changed) == (3, 1)
+    assert studio.predictions[live]["cluster"] is not None
+    assert len(studio.predictions) == 4
+
+
+@pytest.mark.parametrize("annotated", [False, True], ids=["open", "annotated"])
+def test_push_prediction_that_comes_in_meanwhile_stays_and_ours_goes(services, studio, annotated):
+    studio.add_tasks(4)
+    live = []
+
+    def open_task(task_id):
+        if task_id == 2:
+            live.append(studio.add_prediction(2, V1))
+            if annotated:
+                studio.annotations[2] = [live[0]]
+
+    studio.before_create = open_task
+    prelabel_project(1, services)
+    assert [one["id"] for one in studio.predictions_of(2)] == live
+    assert studio.predictions[live[0]]["cluster"] is not None
+    assert services.store.pushes.of(1, V1)[2] == live[0]
+
+
+def test_prelabel_predictions_deleted_in_label_studio_come_back(services, studio):
+    studio.add_tasks(4)
+    prelabel_project(1, services)
+    studio.predictions.clear()
+    assert prelabel_project(1, services).pushed == 4
+    assert len(studio.predictions) == 4
+
+
+def test_new_tasks_few_are_put_in_and_the_rest_stays(services, studio, predicted):
+    studio.add_tasks(40)
+    prelabel_project(1, services)
+    before = studio.of(V1)
+    predicted.clear()
+    new = studio.add_tasks(8)
+    report = prelabel_project(1, services)
+    assert (report.pushed, report.changed, sorted(predicted)) == (8, 0, new)
+    after = studio.of(V1)
+    assert {task: after[task] for task in before} == before
+    assert all(after[task][1] == after[task % 4 + 4][1] for task in new)
+
+
+def test_new_version_keeps_the_numbers_of_clusters(services, studio):
+    studio.add_tasks(40)
+    prelabel_project(1, services)
+    services.registry.promote("maskloop-1", 2)
+    assert prelabel_project(1, services).pushed == 40
+    clusters = [{task: one[1] for task, one in studio.of(tag).items()} for tag in (V1, V2)]
+    assert clusters[0] == clusters[1]
+
+
+@pytest.mark.parametrize(
+    ("keep", "left"),
+    [
+        pytest.param(0, {V3: 6}, id="none"),
+        pytest.param(1, {V2: 6, V3: 6}, id="one"),
+        pytest.param(2, {V1: 6, V2: 6, V3: 6}, id="two"),
+    ],
+)
+def test_clean_up_keeps_what_a_rollback_shows(services, studio, keep, left):
+    services.settings = services.settings.model_copy(update={"keep_predictions": keep})
+    studio.add_tasks(6)
+    for number in (1, 2, 3):
+        services.registry.promote("maskloop-1", number)
+        prelabel_project(1, services)
+    assert {tag: len(studio.of(tag)) for tag in (V1, V2, V3) if studio.of(tag)} == left
+    assert set(services.store.pushes.versions(1)) == set(left) == services.store.scores.versions(1)
+
+
+def test_clean_up_leaves_what_annotations_may_name_and_what_is_not_ours(services, studio):
+    services.settings = services.settings.model_copy(update={"keep_predictions": 0})
+    studio.add_tasks(5)
+    prelabel_project(1, services)
+    studio.annotations[1] = []
+    studio.drafts.add(2)
+    foreign = studio.add_prediction(3, "somebody-else")
+    services.registry.promote("maskloop-1", 2)
+    prelabel_project(1, services)
+    assert set(studio.of(V1)) == {1, 2}
+    assert foreign in studio.predictions
+    studio.drafts.clear()
+    prelabel_project(1, services)
+    assert set(studio.of(V1)) == {1}
+
+
+def test_promotion_meanwhile_ends_with_the_new_champion_shown(services, studio, monkeypatch):
+    monkeypatch.setattr("maskloop_studio.prelabelling.progress.CHAMPION_S", 0.0)
+    studio.add_tasks(6)
+
+    def promote(task_id):
+        if services.registry.alias("maskloop-1", "champion") == 1:
+            services.registry.promote("maskloop-1", 2)
+
+    studio.before_create = promote
+    report = prelabel_project(1, services)
+    assert (report.model_version, studio.model_version, len(studio.of(V2))) == (V2, V2, 6)
+    assert services.store.shards.open(1) == ()
+
+
+def test_cancelled_renewal_ends_its_shards(services, studio):
+    studio.add_tasks(300)
+    steps = iter(range(3))
+
+    def end_soon(done, total):
+        if next(steps, None) is None:
+            raise JobCancelled
+
+    with pytest.raises(JobCancelled):
+        prelabel_project(1, services, on_progress=end_soon)
+    assert services.store.shards.open(1) == ()
+    assert prelabel_project(1, services).pushed == 297
+
+
+def test_shards_are_shared_and_a_dead_workers_is_taken_over(services, studio, predicted):
+    studio.add_tasks(300)
+    (stale,) = services.store.shards.add(1, V1, [range(1, 65)])
+    services.store.jobs.claim(stale, "gone", lease_s=0.2)
+    stop, done = threading.Event(), []
+
+    def help_out():
+        while not stop.wait(0.005):
+            for job in services.store.shards.due(1)[:1]:
+                if work_on(job.job_id, services) is JobStatus.DONE:
+                    done.append(job.job_id)
+
+    helper = threading.Thread(target=help_out)
+    helper.start()
+    try:
+        report = prelabel_project(1, services, on_progress=lambda *_: until(lambda: done))
+    finally:
+        stop.set()
+        helper.join()
+    assert (report.pushed, stale in done) == (297, True)
+    assert sorted(predicted) == sorted(studio.tasks)
+
+
+def test_renewal_job_tells_what_it_came_to(services, studio):
+    studio.add_tasks(3)
+    number = services.store.jobs.want(JobKind.RENEWAL, 1)
+    assert work_on(number, services) is JobStatus.DONE
+    outcome = services.store.jobs.get(number).outcome
+    assert (outcome["pushed"], outcome["model_version"], set(outcome["seconds"])) == (
+        3,
+        V1,
+        {"score", "arrange", "push", "clean up"},
+    )
+
+
+def test_planning_ahead_is_bounded(services, studio, monkeypatch):
+    monkeypatch.setattr(scoring, "OPEN_SHARDS", 2)
+    monkeypatch.setattr(scoring, "SHARD_TASKS", 10)
+    studio.add_tasks(95)
+    most = []
+    prelabel_project(1, services, on_progress=lambda *_: most.append(services.store.shards.open_count(1)))
+    assert max(most) <= 2
+    assert len(studio.predictions) == 95
+
+
+def test_pushes_go_out_at_the_same_time(services, studio):
+    studio.add_tasks(8)
+    together = threading.Barrier(4, timeout=10)
+    studio.before_create = lambda task_id: together.wait()
+    assert prelabel_project(1, services).pushed == 8
+
+
+def test_is_passing_by_status():
+    told = {status: pushing.is_passing(refusal(status)) for status in (None, 400, 401, 404, 408, 429, 500)}
+    assert told == {None: True, 400: False, 401: False, 404: False, 408: True, 429: True, 500: True}
