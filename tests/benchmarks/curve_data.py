@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from maskloop.learning.dataset import TrainingExample
-from maskloop.masks import mask_to_segment, paste_segment
-from maskloop.synthetic.coco import CocoImage, read_coco
+from maskloop.simulation.data import coco_to_example, common_labels, name_digest
+from maskloop.synthetic.coco import read_coco
 from maskloop.types import RgbImage, Segment
-
-LEAST_PIXELS = 24  # of an object within a tile; less of it is ignored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +32,7 @@ SOURCES: dict[str, Source] = {
     "nuclei": Source(
         folder="nuclei",
         edge=128,
-        sizes=(4, 8, 16, 32, 64),
+        sizes=(4, 16, 64),
         holdout=36,
         tile=80,
         words="80 x 80 pixels around the middle of each microscopy image, seen at 128, one class",
@@ -45,14 +40,14 @@ SOURCES: dict[str, Source] = {
     "fruits": Source(
         folder="fruits",
         edge=160,
-        sizes=(4, 8, 12),
+        sizes=(4, 12),
         holdout=6,
         words="photos of 800 x 600 pixels seen at 213 x 160, three classes",
     ),
     "coco10": Source(
         folder="coco104",
         edge=160,
-        sizes=(8, 16, 32, 56),
+        sizes=(8, 24, 56),
         holdout=24,
         classes=10,
         late=True,
@@ -72,10 +67,10 @@ class Pool:
 
 def load_pool(data: Path, source: Source) -> Pool:
     """Return the examples of a source; a hash of the file's name says which of them judge."""
-    images = sorted(read_coco(data / source.folder), key=lambda image: _digest(image.path.name))
+    images = sorted(read_coco(data / source.folder), key=lambda image: name_digest(image.path.name))
     labels = common_labels(images, source.classes)
     shown = [image for image in images if any(segment.label in labels for segment in image.segments)]
-    examples = [to_example(image, labels, source.tile) for image in shown]
+    examples = [coco_to_example(image, labels, source.tile) for image in shown]
     filled = [example for example in examples if example.segments]
     return Pool(
         labels=labels, training=tuple(filled[source.holdout :]), holdout=tuple(filled[: source.holdout])
@@ -86,43 +81,6 @@ def draw(pool: Pool, images: int, seed: int) -> tuple[TrainingExample, ...]:
     """Return the training examples of one cell; of one seed, a smaller number is part of a larger one."""
     order = np.random.default_rng(seed).permutation(len(pool.training))
     return tuple(pool.training[index] for index in order[:images])
-
-
-def common_labels(images: Sequence[CocoImage], count: int | None) -> tuple[str, ...]:
-    """Return the labels on the most images, in alphabetical order; all of them for None."""
-    shown = Counter(label for image in images for label in {segment.label for segment in image.segments})
-    ranked = sorted(shown, key=lambda label: (-shown[label], label))
-    return tuple(sorted(ranked[:count]))
-
-
-def to_example(image: CocoImage, labels: Sequence[str], tile: int | None) -> TrainingExample:
-    """Return the image, or a tile of it, with the objects of these labels; crowds are ignored."""
-    with Image.open(image.path) as opened:
-        pixels = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"), dtype=np.uint8)
-    wanted = [segment for segment in image.segments if segment.label in labels]
-    top, left = (0, 0) if tile is None else tile_corner(wanted, image.size_hw, tile)
-    height, width = image.size_hw if tile is None else (tile, tile)
-    area = (slice(top, top + height), slice(left, left + width))
-    cut = [_cut(segment, image.size_hw, area) for segment in wanted]
-    crowds = [_cut(segment, image.size_hw, area) for segment in image.crowds if segment.label in labels]
-    kept = [segment for segment in cut if segment is not None]
-    slivers = [segment for segment in kept if segment.area < LEAST_PIXELS]
-    return TrainingExample(
-        image=np.ascontiguousarray(pixels[area]),
-        segments=tuple(segment for segment in kept if segment.area >= LEAST_PIXELS),
-        ignored=(*slivers, *(segment for segment in crowds if segment is not None)),
-        key=image.path.name,
-    )
-
-
-def tile_corner(segments: Sequence[Segment], size_hw: tuple[int, int], tile: int) -> tuple[int, int]:
-    """Return top and left of a square around the object nearest to the middle, inside the image."""
-    middle_yx = np.asarray(size_hw) / 2
-    boxes = np.asarray([segment.box_yxyx for segment in segments] or [(0, 0, *size_hw)], dtype=np.float64)
-    centres_yx = (boxes[:, :2] + boxes[:, 2:]) / 2
-    nearest_yx = centres_yx[np.argmin(np.linalg.norm(centres_yx - middle_yx, axis=1))]
-    top, left = np.clip(nearest_yx - tile / 2, 0, np.maximum(np.asarray(size_hw) - tile, 0)).astype(int)
-    return int(top), int(left)
 
 
 def mosaic(images: Sequence[tuple[RgbImage, tuple[Segment, ...]]]) -> TrainingExample:
@@ -136,11 +94,3 @@ def mosaic(images: Sequence[tuple[RgbImage, tuple[Segment, ...]]]) -> TrainingEx
             offset_yx = (part.offset_yx[0] + down, part.offset_yx[1] + right)
             segments.append(Segment(mask_hw=part.mask_hw, offset_yx=offset_yx, label=part.label))
     return TrainingExample(image=np.concatenate(rows, axis=0), segments=tuple(segments), key="mosaic")
-
-
-def _cut(segment: Segment, size_hw: tuple[int, int], area: tuple[slice, slice]) -> Segment | None:
-    return mask_to_segment(paste_segment(segment, size_hw)[area], label=segment.label)
-
-
-def _digest(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+
+from maskloop.simulation.plot import LEFT, PANEL_H, PANEL_W, Curve, draw_legend, draw_panel, svg_page
 
 from .curve_data import SOURCES
 
@@ -17,8 +18,7 @@ Row = dict[str, Any]  # a line of the results
 METRICS = {"ap50": "AP50", "pq": "PQ", "miou": "mean IoU"}
 NAMES = {"mask2former": "Mask2Former", "oneformer": "OneFormer"}
 COLOURS = {"mask2former": "#0b62a4", "oneformer": "#d1602d"}
-PANEL_W, PANEL_H = 250, 150  # of the plotting area, pixels
-LEFT, TOP, GAP_X, GAP_Y, BOTTOM = 95, 50, 35, 50, 40
+TOP, GAP_X, GAP_Y, BOTTOM = 50, 35, 50, 40
 
 PAGE = """# Quality against the number of corrected images
 
@@ -117,81 +117,36 @@ def curve_svg(rows: Sequence[Row]) -> str:
     sources = [source for source in SOURCES if any(_of(rows, source))]
     width = LEFT + len(METRICS) * (PANEL_W + GAP_X)
     height = TOP + len(sources) * (PANEL_H + GAP_Y) + BOTTOM - GAP_Y + 10
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-        f'height="{height}" font-family="sans-serif" font-size="12" fill="#222">',
-        f'<rect width="{width}" height="{height}" fill="#fff"/>',
-    ]
-    for place, family in enumerate(NAMES):
-        x = LEFT + 110 * place
-        parts.append(f'<path d="M{x} 16h24" stroke="{COLOURS[family]}" stroke-width="2.5"/>')
-        parts.append(f'<text x="{x + 30}" y="20">{NAMES[family]}</text>')
+    parts = draw_legend([(name, COLOURS[family]) for family, name in NAMES.items()])
     for down, source in enumerate(sources):
-        for across, metric in enumerate(METRICS):
-            corner_xy = (LEFT + across * (PANEL_W + GAP_X), TOP + down * (PANEL_H + GAP_Y))
-            parts += _panel(_of(rows, source), metric, corner_xy, title=METRICS[metric] if down == 0 else "")
+        for across, (metric, title) in enumerate(METRICS.items()):
+            parts += draw_panel(
+                _curves(_of(rows, source), metric),
+                corner_xy=(LEFT + across * (PANEL_W + GAP_X), TOP + down * (PANEL_H + GAP_Y)),
+                title=title if down == 0 else "",
+                doubling=True,
+            )
         middle = TOP + down * (PANEL_H + GAP_Y) + PANEL_H / 2
         parts.append(f'<text x="12" y="{middle:g}" font-weight="bold">{source}</text>')
     parts.append(
         f'<text x="{(LEFT + width) / 2:g}" y="{height - 8}" text-anchor="middle">corrected images</text>'
     )
-    return "\n".join([*parts, "</svg>", ""])
+    return svg_page(parts, width=width, height=height)
 
 
-def _panel(rows: Sequence[Row], metric: str, corner_xy: tuple[float, float], *, title: str) -> list[str]:
-    left, top = corner_xy
-    counts = sorted({row["images"] for row in rows})
-    low, high = math.log2(counts[0]), math.log2(counts[-1])
-    highest = max(0.2, math.ceil(max(row[metric] for row in rows) * 5) / 5)
-
-    def to_x(images: float) -> float:
-        return left + PANEL_W * (
-            (math.log2(images) - low) / (high - low) * 0.94 + 0.03 if high > low else 0.5
-        )
-
-    def to_y(value: float) -> float:
-        return top + PANEL_H * (1 - value / highest)
-
-    parts = []
-    if title:
-        parts.append(f'<text x="{left + PANEL_W / 2:g}" y="{top - 8}" text-anchor="middle">{title}</text>')
-    for tick in range(round(highest * 5) + 1):
-        y = to_y(tick / 5)
-        parts.append(f'<path d="M{left} {y:.1f}h{PANEL_W}" stroke="#ddd"/>')
-        parts.append(f'<text x="{left - 5}" y="{y + 4:.1f}" text-anchor="end">{tick / 5:.1f}</text>')
-    parts += [
-        f'<text x="{to_x(images):.1f}" y="{top + PANEL_H + 16}" text-anchor="middle">{images}</text>'
-        for images in counts
-    ]
-    for family in NAMES:
-        parts += _curve([row for row in rows if row["family"] == family], metric, family, to_x, to_y)
-    return parts
-
-
-def _curve(
-    rows: Sequence[Row],
-    metric: str,
-    family: str,
-    to_x: Callable[[float], float],
-    to_y: Callable[[float], float],
-) -> list[str]:
-    """Return band, line and points."""
-    at = {
-        images: [row[metric] for row in rows if row["images"] == images]
-        for images in sorted({row["images"] for row in rows})
-    }
-    if not at:
-        return []
-    upper = [f"{to_x(images):.1f},{to_y(max(values)):.1f}" for images, values in at.items()]
-    lower = [f"{to_x(images):.1f},{to_y(min(values)):.1f}" for images, values in at.items()]
-    means = [(to_x(images), to_y(fmean(values))) for images, values in at.items()]
-    colour = COLOURS[family]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in means)
-    return [
-        f'<polygon points="{" ".join([*upper, *reversed(lower)])}" fill="{colour}" opacity="0.18"/>',
-        f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>',
-        *(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in means),
-    ]
+def _curves(rows: Sequence[Row], metric: str) -> list[Curve]:
+    """Return a line for each family that was measured; its band reaches from the worst draw to the best."""
+    curves = []
+    for family, name in NAMES.items():
+        of_it = [row for row in rows if row["family"] == family]
+        counts = sorted({row["images"] for row in of_it})
+        at = [[row[metric] for row in of_it if row["images"] == count] for count in counts]
+        if at:
+            low, mean, high = (tuple(how(values) for values in at) for how in (min, fmean, max))
+            curves.append(
+                Curve(name=name, colour=COLOURS[family], x=tuple(counts), mean=mean, low=low, high=high)
+            )
+    return curves
 
 
 def _of(rows: Sequence[Row], source: str, family: str | None = None) -> list[Row]:

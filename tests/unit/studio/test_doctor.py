@@ -1,0 +1,366 @@
+"""Each check finds what is wrong, hides no other, and shows no secret."""
+
+import json
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+from pydantic import SecretStr
+from typer.testing import CliRunner
+
+from maskloop.errors import ImageError, MaskloopError, StudioError
+from maskloop.store.database import Store
+from maskloop.store.jobs import JobKind
+from maskloop.store.sessions import now
+from maskloop_studio.access.studio_values import StudioBackend, StudioProject, StudioTask
+from maskloop_studio.access.studio_webhooks import SECRET_HEADER
+from maskloop_studio.cli import app
+from maskloop_studio.operations.doctor import machine, order, project
+from maskloop_studio.operations.doctor.command import examine, print_findings
+from maskloop_studio.operations.doctor.findings import Finding, Level, Patient, good, run_checks
+from maskloop_studio.ordering import SAMPLING, TITLE
+
+URL = "http://127.0.0.1:9090"
+CONFIG = (
+    '<View><Image name="i" value="$image"/><BrushLabels name="b" toName="i">'
+    '<Label value="disc"/></BrushLabels></View>'
+)
+
+
+class Studio:
+    """A Label Studio where all is well; each test breaks one thing."""
+
+    url = "http://studio:8080"
+
+    def __init__(self, secret):
+        hook = {"url": f"{URL}/webhook", "headers": {SECRET_HEADER: secret}, "is_active": True}
+        self.raw = {"maximum_annotations": 1, "show_collab_predictions": True}
+        self.fields = {"sampling": SAMPLING, "model_version": "maskloop-7-v2", "label_config": CONFIG}
+        self.hooks = [hook | {"send_for_all_actions": True, "send_payload": True}]
+        self.machines = [self.backend()]
+        self.tabs = [{"id": 1, "data": {"title": TITLE, "ordering": ["tasks:predictions_score"]}}]
+        self.counts = {"maskloop-7-v2": 40}
+        self.done = [0.01 * number for number in range(12)]
+        self.left = [0.2 + 0.01 * number for number in range(40)]
+        self.bare = 0
+        self.data = {"image": "http://host/1.png"}
+        self.asked = []
+
+    @staticmethod
+    def backend(url=URL, title="maskloop", state="CO"):
+        return StudioBackend(id=1, url=url, title=title, model_version="", state=state, auth_method="NONE")
+
+    def whoami(self):
+        return SimpleNamespace(id=1, email="me@example.com")
+
+    def studio_version(self):
+        return "1.23.2"
+
+    def project(self, number):
+        self.asked.append("project")
+        counts = {"task_count": 52, "annotation_count": 12, "skipped_count": 0}
+        return StudioProject(id=number, title="Fruit", raw=self.raw, **counts, **self.fields)
+
+    def backends(self, _number):
+        return self.machines
+
+    def webhooks(self, _number):
+        return self.hooks
+
+    def views(self, _number):
+        return self.tabs
+
+    def prediction_counts(self, _number):
+        return self.counts
+
+    def latest_scores(self, _number, count, *, since):
+        return self.done[:count]
+
+    def count_unlabelled(self, _number, *filters):
+        if not filters:
+            return len(self.left) + self.bare
+        (line,) = filters
+        if line["operator"] == "less":
+            return sum(score < line["value"] for score in self.left)
+        return self.bare if line["value"] else len(self.left)
+
+    def iter_tasks(self, number):
+        yield StudioTask(
+            id=1, project_id=number, data=self.data, is_labeled=False, total_predictions=1, updated_at=""
+        )
+
+
+@pytest.fixture
+def services(settings):
+    store = Store(settings.resolved_database_url)
+    store.projects.save(7, CONFIG)
+    client = Studio(store.projects.webhook_secret())
+    version = SimpleNamespace(tag="maskloop-7-v2", labels=("disc",))
+    registry = SimpleNamespace(alias=lambda _name, _alias: 2, get=lambda _name, _number: version)
+    fetcher = SimpleNamespace(fetch=lambda _uri, task_id: _png())
+    job_id = store.jobs.want(JobKind.SYNC, 7)
+    store.jobs.claim(job_id, "me")
+    store.jobs.finish(job_id, "me")
+    yield SimpleNamespace(settings=settings, store=store, client=client, registry=registry, fetcher=fetcher)
+    store.close()
+
+
+CHECKS = (*project.PROJECT_CHECKS, *order.ORDER_CHECKS)
+
+
+def look(services, *checks):
+    return run_checks(checks or CHECKS, Patient(services, 7))
+
+
+def bad(findings):
+    return [(one.check, one.level.value) for one in findings if one.level is not Level.GOOD]
+
+
+def test_doctor_all_well_finds_only_good_things(services):
+    assert bad(look(services)) == []
+
+
+def _break(name, value):
+    return lambda services: setattr(services.client, name, value)
+
+
+def _field(name, value):
+    return lambda services: services.client.fields.update({name: value})
+
+
+def _raw(name, value):
+    return lambda services: services.client.raw.update({name: value})
+
+
+def _hook(name, value):
+    return lambda services: services.client.hooks[0].update({name: value})
+
+
+def _unknown(services):
+    services.store.projects.remove(7)
+
+
+def _late(services):
+    services.settings = services.settings.model_copy(update={"sync_minutes": 0})
+
+
+def _dead(services):
+    job_id = services.store.jobs.want(JobKind.RENEWAL, 7)
+    while True:
+        with services.store.jobs._sessions.write() as session:
+            from maskloop.store.tables import JobRow
+
+            session.get_one(JobRow, job_id).due_at = now() - timedelta(days=1)
+        if services.store.jobs.claim(job_id, "me") is None:
+            return
+        services.store.jobs.fail(job_id, "me", "it broke")
+
+
+def _no_image(services):
+    def fail(uri, task_id):
+        raise ImageError(f"image {uri}", expected="an image", got="none", remedy="bring it back")
+
+    services.fetcher.fetch = fail
+
+
+def _no_champion(services):
+    services.registry.alias = lambda _name, _alias: None
+
+
+TWO = [Studio.backend(), Studio.backend("http://10.0.0.9:1", "other")]
+BROKEN = [
+    pytest.param(_unknown, "project", "trouble", "maskloop connect 7", id="not connected"),
+    pytest.param(_break("machines", []), "backend", "trouble", "maskloop connect 7", id="no backend"),
+    pytest.param(
+        _break("machines", [Studio.backend(state="DI")]), "backend", "trouble", "ML_BLOCK", id="not reached"
+    ),
+    pytest.param(_break("machines", TWO), "backend", "hint", "remove those", id="two backends"),
+    pytest.param(_hook("is_active", False), "webhook", "trouble", "connect 7", id="webhook switched off"),
+    pytest.param(_hook("send_for_all_actions", False), "webhook", "trouble", "connect", id="some events"),
+    pytest.param(_hook("headers", {}), "webhook", "trouble", "connect", id="webhook without secret"),
+    pytest.param(
+        _field("label_config", CONFIG.replace('"disc"', '"pear"')), "labels", "hint", "pear", id="label"
+    ),
+    pytest.param(_field("label_config", "<View/>"), "labels", "trouble", "Image", id="no image"),
+    pytest.param(_no_champion, "labels", "hint", "prelabel", id="no version"),
+    pytest.param(_late, "sync", "hint", "maskloop sync 7", id="late comparison"),
+    pytest.param(_dead, "jobs", "trouble", "it broke", id="dead letter"),
+    pytest.param(_no_image, "images", "trouble", "bring it back", id="image gone"),
+    pytest.param(_break("data", {"photo": 1}), "images", "trouble", "'image'", id="another field"),
+    pytest.param(
+        _field("model_version", "maskloop-7-v1"), "shown version", "trouble", "no order", id="version"
+    ),
+    pytest.param(_break("counts", {}), "shown version", "trouble", "prelabel 7", id="none stored"),
+    pytest.param(
+        _break("counts", {f"maskloop-7-v{n}": 3 for n in range(4)}),
+        "shown version",
+        "hint",
+        "v1: 3",
+        id="stale predictions",
+    ),
+    pytest.param(_field("sampling", "Sequential sampling"), "sampling", "trouble", SAMPLING, id="sampling"),
+    pytest.param(_raw("maximum_annotations", 3), "overlap", "hint", "others began", id="three a task"),
+    pytest.param(_raw("show_collab_predictions", False), "overlap", "hint", "prelabel", id="not shown"),
+    pytest.param(_break("tabs", []), "tabs", "trouble", "ORDER_TABS", id="tab deleted"),
+    pytest.param(
+        _break("done", [0.3 + 0.02 * n for n in range(12)]),
+        "order followed",
+        "trouble",
+        "members",
+        id="chance",
+    ),
+    pytest.param(_break("bare", 5), "unpredicted", "hint", "5 of 45", id="no prediction"),
+]
+
+
+@pytest.mark.parametrize(("break_it", "check", "level", "words"), BROKEN)
+def test_doctor_one_thing_broken_is_found(services, break_it, check, level, words):
+    break_it(services)
+    found = [one for one in look(services) if (one.check, one.level) == (check, level)]
+    assert any(words in f"{one.expected} {one.got} {one.remedy}" for one in found)
+
+
+def test_doctor_few_done_says_nothing_of_the_order(services):
+    services.client.done = [0.9] * 9
+    (found,) = look(services, order.check_order_followed)
+    assert (found.level, "too few" in found.got) == (Level.GOOD, True)
+
+
+def test_run_checks_one_raises_others_are_made(services):
+    def check_first(_patient):
+        yield good("a", "b")
+        raise ValueError("a fault of ours")
+
+    def check_second(_patient):
+        raise MaskloopError("there", expected="x", got="y", remedy="z")
+
+    def check_third(_patient):
+        yield good("c", "d")
+
+    findings = look(services, check_first, check_second, check_third)
+    assert [(one.check, one.level.value) for one in findings] == [
+        ("first", "trouble"),
+        ("second", "trouble"),
+        ("third", "good"),
+    ]
+    assert (findings[1].place, findings[1].expected, findings[1].remedy) == ("there", "x", "z")
+
+
+def test_run_checks_studio_away_is_trouble_once_and_the_rest_is_looked_at(services):
+    def fail(*_args, **_kwargs):
+        services.client.asked.append("failed")
+        raise StudioError("Label Studio", expected="an answer", got="none", remedy="start it")
+
+    for name in ("project", "backends", "webhooks", "views", "prediction_counts", "iter_tasks"):
+        setattr(services.client, name, fail)
+    findings = look(services)
+    assert [one.level for one in findings if one.place == "Label Studio"].count(Level.TROUBLE) == 1
+    assert services.client.asked.count("failed") <= 5
+    assert any(one.check == "jobs" and one.level is Level.GOOD for one in findings)
+
+
+def test_doctor_no_finding_shows_a_secret(services):
+    secret = services.store.projects.webhook_secret()
+    services.settings = services.settings.model_copy(
+        update={
+            "label_studio_api_key": SecretStr("t0ken-of-mine"),
+            "database_url": "postgresql://me:pa55word@host/db",
+        }
+    )
+
+    def check_leaks(_patient):
+        yield good(f"token t0ken-of-mine, {secret}", "postgresql://me:pa55word@host/db")
+
+    patient = Patient(services, 7)
+    (found,) = run_checks([check_leaks], patient, secrets=[*machine.secrets_of(patient), secret])
+    assert not {"t0ken-of-mine", "pa55word", secret} & set(found.place.split(", ") + found.got.split("@"))
+    assert "pa55word" not in found.got
+
+
+@pytest.mark.parametrize(
+    ("version", "level"), [("1.23.2", "good"), ("1.9.0", "hint"), ("", "hint"), ("2.0", "good")]
+)
+def test_check_label_studio_version(services, version, level):
+    services.client.studio_version = lambda: version
+    assert look(services, machine.check_label_studio)[-1].level == level
+
+
+@pytest.mark.parametrize(
+    ("token", "kind"), [("a" * 40, "legacy"), ("eyJh.eyJp.c2ln", "personal")], ids=["legacy", "personal"]
+)
+def test_check_label_studio_names_the_kind_of_token(services, token, kind):
+    services.settings = services.settings.model_copy(update={"label_studio_api_key": SecretStr(token)})
+    assert kind in look(services, machine.check_label_studio)[0].got
+
+
+def test_check_queue_away_is_told(services):
+    (found,) = look(services, machine.check_queue)
+    assert (found.level, "MASKLOOP_REDIS_URL" in found.remedy) == (Level.TROUBLE, True)
+
+
+def test_check_queue_names_what_nobody_serves(services, monkeypatch):
+    monkeypatch.setattr("maskloop.queue.workers.served_queues", lambda _connection: {"intake": 2})
+    monkeypatch.setattr("maskloop.queue.workers.has_live_scheduler", lambda _connection: True)
+    found = {one.place: one.level.value for one in look(services, machine.check_queue)}
+    assert found["workers of intake"] == "good"
+    assert found["workers of train"] == "trouble"
+
+
+def test_check_disk_full_is_told(services):
+    services.settings = services.settings.model_copy(update={"min_free_disk_bytes": 2**60})
+    assert bad(look(services, machine.check_disk)) == [("disk", "trouble")]
+
+
+@pytest.mark.parametrize(("policy", "levels"), [("PASSIVE", []), ("ACTIVE", [("threads", "hint")])])
+def test_check_threads_that_spin_are_told(services, monkeypatch, policy, levels):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: {0, 1}, raising=False)
+    monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert bad(look(services, machine.check_threads)) == levels
+
+
+def test_check_model_folder_without_weights_is_told(services, tmp_path):
+    services.settings = services.settings.model_copy(update={"model": str(tmp_path)})
+    assert bad(look(services, machine.check_model)) == [("model", "trouble")]
+
+
+@pytest.mark.parametrize(("levels", "well"), [(["good", "hint", "unknown"], True), (["trouble"], False)])
+@pytest.mark.parametrize("as_json", [False, True], ids=["table", "json"])
+def test_print_findings_says_whether_all_is_well(capsys, levels, well, as_json):
+    findings = [
+        Finding(check="x", level=Level(level), place="[here]", expected="a", got="b", remedy="c")
+        for level in levels
+    ]
+    assert print_findings(findings, as_json=as_json) is well
+    shown = capsys.readouterr().out
+    assert "[here]" in shown
+    if as_json:
+        assert json.loads(shown)["well"] is well
+
+
+def test_examine_without_project_looks_at_the_machine(services, monkeypatch):
+    monkeypatch.setattr("maskloop_studio.operations.doctor.command.MACHINE_CHECKS", (machine.check_database,))
+    assert {one.check for one in examine(services)} == {"database"}
+    assert len({one.check for one in examine(services, 7)}) == 1 + len(CHECKS)
+
+
+@pytest.mark.parametrize("level", [Level.GOOD, Level.TROUBLE])
+def test_doctor_command_ends_with_the_verdict(services, monkeypatch, level):
+    finding = Finding(check="x", level=level, place="p", got="g")
+    monkeypatch.setattr("maskloop_studio.services.process_services", lambda: services)
+    monkeypatch.setattr(
+        "maskloop_studio.operations.doctor.command.examine", lambda _services, _project: [finding]
+    )
+    done = CliRunner().invoke(app, ["doctor", "7", "--json"])
+    assert done.exit_code == (level is Level.TROUBLE)
+    assert json.loads(done.stdout)["findings"][0]["place"] == "p"
+
+
+def _png():
+    import io
+
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 3)).save(buffer, "PNG")
+    return buffer.getvalue()
