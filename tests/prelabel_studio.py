@@ -36,6 +36,7 @@ class StudioInMemory(StudioClient):
         self.of_task = {}  # task -> the numbers of its predictions, some of them gone
         self.annotations = {}  # task -> their parents
         self.drafts = set()
+        self.tabs = []
         self.model_version = ""
         self.numbers = itertools.count(1)
         self.lock = threading.Lock()
@@ -64,6 +65,13 @@ class StudioInMemory(StudioClient):
     def update_project(self, project_id, *, model_version):
         assert self.of(model_version), "Label Studio takes no version that it has no prediction of"
         self.model_version = model_version
+
+    def views(self, project_id):
+        return [{"id": number, "data": data} for number, data in enumerate(self.tabs)]
+
+    def create_view(self, project_id, data):
+        self.tabs.append(data)
+        return len(self.tabs) - 1
 
     def count_tasks(self, project_id, *, only_unlabelled=False):
         return len(self.tasks) - (len(self.annotations) if only_unlabelled else 0)

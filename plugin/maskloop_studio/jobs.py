@@ -115,6 +115,7 @@ def _train(job: Job, control: JobControl, services: Services) -> dict[str, objec
 
 
 def _sync(job: Job, control: JobControl, services: Services) -> dict[str, object]:
+    from maskloop_studio.promotion import follow_champion
     from maskloop_studio.sync import find_changes
 
     report = find_changes(
@@ -122,6 +123,7 @@ def _sync(job: Job, control: JobControl, services: Services) -> dict[str, object
     )
     for event_id in report.event_ids:
         queue_or_wait(services.queue, job_spec(JobKind.EVENT, event_id))
+    follow_champion(job.project_id, services)
     return report.as_json()
 
 

@@ -73,9 +73,12 @@ def told_scores(arrangement: Arrangement) -> Floats:
 
     Inside a cluster the order is that of the arrangement's own scores, so that Label Studio's rule serves one
     annotator as before; read alone, as a tab and several annotators do, it has the clusters' turns in it.
+    Where there is one cluster only, the arrangement's scores do all that, and say more to a reader.
     """
     from maskloop.selection.arrangement import overall_rank
 
+    if len(set(arrangement.cluster_n.tolist())) <= 1:
+        return arrangement.score_n
     rank_n = overall_rank(arrangement)
     return (rank_n + 0.5) / max(1, len(rank_n))
 

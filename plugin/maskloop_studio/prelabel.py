@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from maskloop.log import log_action
 from maskloop.queue.running import JobCancelled
+from maskloop_studio.ordering import keep_order_in_step
 from maskloop_studio.prelabelling.arranging import arrange_scored
 from maskloop_studio.prelabelling.cleaning import clean_up
 from maskloop_studio.prelabelling.progress import OnProgress, Outdated, Watch, is_outdated
@@ -111,13 +112,14 @@ def _prelabel(
 
     given_up = score_unlabelled(project_id, tag, services, check=watch)
     lap("score")
-    arrange_scored(project_id, tag, services)
+    arrange_scored(project_id, champion, services)
     lap("arrange")
     push_scored(project_id, tag, services, counts, check=watch)
     if is_outdated(champion, services):
         raise Outdated
     # Without this Label Studio would call live for every task that is opened, and order at random.
     show_stored(project_id, champion, services)
+    keep_order_in_step(project_id, services)
     lap("push")
     removed = clean_up(project_id, champion, services, check=watch)
     lap("clean up")

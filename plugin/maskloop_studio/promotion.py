@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from maskloop.errors import MaskloopError
 from maskloop.learning.registry import CHAMPION
 from maskloop.log import log_action
-from maskloop.store.jobs import JobKind
+from maskloop.store.jobs import JobKind, JobStatus
 from maskloop_studio.job_specs import request
 from maskloop_studio.training import model_name
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ChampionMove",
+    "follow_champion",
     "promote_version",
     "prune_after_training",
     "prune_versions",
@@ -68,6 +69,24 @@ def roll_back(project_id: int, services: Services, *, reason: str = "") -> Champ
     before = _champion_tag(project_id, services)
     version = services.registry.rollback(name, reason=reason)
     return _follow(project_id, before, version, services, "rolled back")
+
+
+def follow_champion(project_id: int, services: Services) -> bool:
+    """Ask for a renewal where the alias was moved without us, on MLflow's own page say; return whether.
+
+    Raises:
+        RegistryError: the registry does not answer.
+    """
+    number = services.registry.alias(model_name(project_id), CHAMPION)
+    last = services.store.jobs.find(kind=JobKind.RENEWAL, project_id=project_id, limit=1)
+    if number is None or (last and last[0].status is not JobStatus.DONE):
+        return False  # one is on its way, or somebody has put an end to it
+    tag = f"{model_name(project_id)}-v{number}"
+    if last and (last[0].outcome or {}).get("model_version") == tag:
+        return False
+    reason = f"{tag} is the champion"
+    request(JobKind.RENEWAL, project_id, reason, store=services.store, queue=services.queue)
+    return True
 
 
 def show_stored(project_id: int, version: ModelVersion, services: Services) -> bool:

@@ -9,10 +9,11 @@ from typer.testing import CliRunner
 
 from maskloop.errors import MaskloopError, StudioError
 from maskloop.learning.registry import CHALLENGER, SHADOW, MemoryRegistry
-from maskloop.store.jobs import JobKind
+from maskloop.queue.running import run_job
+from maskloop.store.jobs import JobKind, JobStatus
 from maskloop.types import HoldoutMetrics
 from maskloop_studio import cli
-from maskloop_studio.promotion import prune_after_training
+from maskloop_studio.promotion import follow_champion, prune_after_training
 from maskloop_studio.training import model_name
 
 NAME = model_name(1)
@@ -125,6 +126,26 @@ def test_rollback_nothing_stored_leaves_the_display_to_the_renewal(services):
         "Label Studio has no prediction of it yet; they are made in the background",
     ]
     assert services.client.version == f"{NAME}-v4"
+
+
+def test_champion_moved_without_us_is_renewed_once(services):
+    jobs = services.store.jobs
+    assert follow_champion(1, services)  # nothing tells that it ever was
+    assert not follow_champion(1, services)  # it waits
+    _end_renewal(jobs, model_version=f"{NAME}-v4")
+    assert not follow_champion(1, services)
+    services.registry.promote(NAME, 2)  # as on MLflow's own page
+    assert follow_champion(1, services)
+    (waiting,) = jobs.find(kind=JobKind.RENEWAL, statuses=[JobStatus.WAITING])
+    assert waiting.action == f"{NAME}-v2 is the champion"
+    jobs.cancel(waiting.job_id)
+    assert not follow_champion(1, services)  # somebody put an end to it
+    assert not follow_champion(2, services)  # has no champion
+
+
+def _end_renewal(jobs, **outcome):
+    (job,) = jobs.find(kind=JobKind.RENEWAL, statuses=[JobStatus.WAITING])
+    run_job(job.job_id, lambda job, control: outcome, jobs=jobs)
 
 
 def test_promote_label_studio_away_still_moves_and_says_so(services):

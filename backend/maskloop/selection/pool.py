@@ -36,9 +36,7 @@ class Pool:
         count, size = len(self.task_ids), self.embedding_nd.shape[-1]
         found = (self.confidence_n.shape, self.embedding_nd.shape, self.clustering.cluster_n.shape)
         if found != ((count,), (count, size), (count,)) or self.labelled_md.shape[1:] != (size,):
-            raise ValueError(
-                f"Pool: expected {count} confidences, embeddings and clusters, got {found}"
-            )
+            raise ValueError(f"Pool: expected {count} confidences, embeddings and clusters, got {found}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

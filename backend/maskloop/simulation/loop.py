@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -127,18 +126,17 @@ def run_cell(
 
 
 class _History:
-    """What Label Studio and a project remember of the clusters that images were in."""
+    """What a project remembers of the clusters that images were in."""
 
     def __init__(self, images: int) -> None:
-        # Label Studio goes by the highest number that any version gave a solved task.
-        self._highest_n = np.full(images, -1, dtype=np.int64)
+        self._images = images
         self._newest: dict[int, int] = {}
 
     def choose(
         self, looks: Looks, labelled: Sequence[int], *, strategy: str, budget: Budget, seed: int
     ) -> tuple[int, ...]:
         """Return the images that are labelled next, in the order that they are served."""
-        waiting = np.setdiff1d(np.arange(len(self._highest_n)), labelled)
+        waiting = np.setdiff1d(np.arange(self._images), labelled)
         ids = tuple(int(index) for index in waiting)
         clustering = cluster_pool(
             looks.embedding_nd[waiting],
@@ -158,7 +156,6 @@ class _History:
             clustering=clustering,
         )
         arrangement = arrange(pool, find_strategy(strategy), random_share=budget.random_share, seed=seed)
-        self._highest_n[waiting] = np.maximum(self._highest_n[waiting], arrangement.cluster_n)
-        solved = Counter(int(self._highest_n[index]) for index in labelled if self._highest_n[index] >= 0)
-        served = itertools.islice(serve_order(arrangement, solved), budget.per_round)
+        # Each version tells Label Studio other numbers, so it counts what was solved from nothing.
+        served = itertools.islice(serve_order(arrangement), budget.per_round)
         return tuple(ids[place] for place in served)

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from maskloop.log import log_action
 from maskloop.store.scores import Arranged, Thought
+from maskloop_studio.ordering import told_cluster, told_scores
 
 if TYPE_CHECKING:
     from maskloop.selection.pool import Clustering
+    from maskloop.types import ModelVersion
     from maskloop_studio.services import Services
 
 __all__ = ["arrange_scored"]
@@ -22,7 +24,7 @@ logger = logging.getLogger(__name__)
 FEW = 0.2  # of the tasks arranged before: so many new ones take the nearest cluster, and the rest stays
 
 
-def arrange_scored(project_id: int, tag: str, services: Services) -> None:
+def arrange_scored(project_id: int, champion: ModelVersion, services: Services) -> None:
     """Give each task scored by a version its score and cluster.
 
     The first time, and when the pool has grown by more than a fifth since, all are clustered and arranged;
@@ -31,7 +33,7 @@ def arrange_scored(project_id: int, tag: str, services: Services) -> None:
 
     Args:
         project_id: Label Studio's number.
-        tag: the version.
+        champion: the version.
         services: what to work with.
 
     Raises:
@@ -41,6 +43,7 @@ def arrange_scored(project_id: int, tag: str, services: Services) -> None:
     from maskloop.selection.pool import Pool
     from maskloop.selection.strategies import find_strategy
 
+    tag = champion.tag
     labelled_ids = set(services.store.annotations.labelled_tasks(project_id))
     thoughts = list(services.store.scores.thoughts(project_id, tag))
     labelled = [one for one in thoughts if one.labelled or one.task_id in labelled_ids]
@@ -68,15 +71,16 @@ def arrange_scored(project_id: int, tag: str, services: Services) -> None:
         random_share=settings.random_share,
         seed=settings.seed,
     )
+    told_n = told_scores(arrangement)
     services.store.scores.arrange(
         project_id,
         tag,
         [
             Arranged(
                 task_id=one.task_id,
-                score=float(arrangement.score_n[row]),
+                score=float(told_n[row]),
                 cluster=int(clustering.cluster_n[row]),
-                queue=int(arrangement.cluster_n[row]),
+                queue=told_cluster(int(arrangement.cluster_n[row]), champion.number),
                 at_random=bool(arrangement.at_random_n[row]),
             )
             for row, one in enumerate(pool)
