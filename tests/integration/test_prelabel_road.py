@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from maskloop.learning.registry import MemoryRegistry
 from maskloop.queue.jobs import QueueName, RqQueue
-from maskloop.queue.workers import is_served
+from maskloop.queue.workers import served_queues
 from maskloop.store.jobs import JobKind, JobStatus
 from maskloop_studio import jobs
 from maskloop_studio.cli import app
@@ -58,7 +58,7 @@ def test_renewal_by_a_worker_leaves_nothing_on_the_queue(services, connection):
 
 def test_prelabel_command_without_a_worker_does_it_itself(services, connection):
     services.client.add_tasks(12)
-    assert not is_served(connection, QueueName.PREDICT)
+    assert not served_queues(connection)
     code, told, _ = _prelabel("--json")
     assert (code, json.loads(told)["pushed"]) == (0, 12)
     services.client.add_tasks(2)
@@ -68,8 +68,7 @@ def test_prelabel_command_without_a_worker_does_it_itself(services, connection):
 def test_prelabel_command_leaves_it_to_the_workers_where_there_is_one(services, connection):
     worker = SimpleWorker([QueueName.PREDICT.value], connection=connection, serializer=JSONSerializer)
     worker.register_birth()
-    assert is_served(connection, QueueName.PREDICT)
-    assert not is_served(connection, QueueName.TRAIN)
+    assert served_queues(connection) == {QueueName.PREDICT.value: 1}
     code, told, _ = _prelabel("--no-wait", "--json")
     assert (code, json.loads(told)) == (0, {"job": "renewal-1"})
     assert services.store.jobs.get(1).status is JobStatus.WAITING

@@ -32,9 +32,9 @@ __all__ = [
     "has_gpu",
     "has_live_scheduler",
     "has_live_worker",
-    "is_served",
     "keep_working",
     "run_worker",
+    "served_queues",
 ]
 
 # A killed job must go on within seconds, RQ's own defaults take minutes.
@@ -157,25 +157,10 @@ def has_live_worker(connection: Redis) -> bool:
     )
 
 
-def is_served(connection: Redis, queue: QueueName) -> bool:
-    """Return whether a worker of any machine takes jobs from a queue.
-
-    Of another machine's that was killed the queue only learns after a minute.
-
-    Raises:
-        QueueError: the queue does not answer.
-    """
-    here = socket.gethostname()
-    return any(
-        queue.value in worker.queue_names() and (worker.hostname != here or _runs(worker.pid))
-        for worker in _ask(lambda: Worker.all(connection=connection, serializer=JSONSerializer))
-    )
-
-
 def served_queues(connection: Redis) -> Counter[str]:
     """Return how many workers are signed in for each queue, on all machines.
 
-    Those of this machine are only counted while they run; others until their sign of life lapses.
+    Those of this machine are only counted while they run; of another's the queue learns after a minute.
 
     Raises:
         QueueError: the queue does not answer.

@@ -99,10 +99,10 @@ def _work_where_nobody_does(project_id: int, services: Services) -> None:
 def _is_served(services: Services) -> bool:
     from maskloop.queue.broker import connect_queue
     from maskloop.queue.jobs import QueueName
-    from maskloop.queue.workers import is_served
+    from maskloop.queue.workers import served_queues
 
     try:
-        return is_served(connect_queue(services.settings), QueueName.PREDICT)
+        return served_queues(connect_queue(services.settings))[QueueName.PREDICT.value] > 0
     except QueueError:
         return False
 
