@@ -47,7 +47,7 @@ SOURCES: dict[str, Source] = {
     "coco10": Source(
         folder="coco104",
         edge=160,
-        sizes=(8, 24, 56),
+        sizes=(8, 56),
         holdout=24,
         classes=10,
         late=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -74,7 +75,8 @@ def finetune(
     )
     common: dict[str, Any] = {
         "labels": names,
-        "resize": lambda size_hw: resized_size(size_hw, student.preprocessing),
+        # No lambda: what makes batches may be another process that is told all of this.
+        "resize": functools.partial(resized_size, preprocessing=student.preprocessing),
         "seed": recipe.seed,
         "max_objects": _max_objects(student),
         "stuff_labels": whole,

@@ -21,6 +21,7 @@ __all__ = ["AnnotationBook", "AnnotationState", "AnnotationVersion", "KnownAnnot
 AnnotationState: TypeAlias = Literal["submitted", "skipped"]
 STREAM = 1000  # rows in memory at once
 IDS_AT_ONCE = 500  # bound values of one statement
+MOST_RACES = 5  # lost to other workers in a row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +76,12 @@ class AnnotationBook:
             The number of the version that stands now where it is this one, new or known; None where a newer
             one or a deletion stands.
         """
-        try:
-            return self._take(said)
-        except IntegrityError:  # another worker kept it in the same moment
-            return self._take(said)
+        for _ in range(MOST_RACES):
+            try:
+                return self._take(said)
+            except IntegrityError:  # another worker kept it in the same moment
+                continue
+        return self._take(said)
 
     def _take(self, said: SaidAnnotation) -> int | None:
         text = json.dumps(said.content, separators=(",", ":"), sort_keys=True)
@@ -91,18 +94,17 @@ class AnnotationBook:
                 if row.updated_at > said.updated_at:
                     return None
             version_id = _known_version(session, said, digest) or _add_version(session, said, text, digest)
-            session.merge(
-                AnnotationRow(
-                    annotation_id=said.annotation_id,
-                    project_id=said.project_id,
-                    task_id=said.task_id,
-                    split=said.split,
-                    version_id=version_id,
-                    updated_at=said.updated_at,
-                    state=said.state,
-                    deleted_at=None,
-                )
-            )
+            if row is None:
+                # Never over a row that came since it was looked for: that one may be newer.
+                row = AnnotationRow(annotation_id=said.annotation_id)
+                session.add(row)
+            row.project_id = said.project_id
+            row.task_id = said.task_id
+            row.split = said.split
+            row.version_id = version_id
+            row.updated_at = said.updated_at
+            row.state = said.state
+            row.deleted_at = None
             return version_id
 
     def delete(

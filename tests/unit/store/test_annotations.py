@@ -6,6 +6,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
+from maskloop.store import annotations
 from maskloop.store.database import Store
 
 
@@ -45,6 +46,24 @@ def test_take_back_to_older_content_is_a_version_of_its_own(store, make_said):
         for second, result in ((0, []), (1, [{"id": "r"}]), (2, []))
     ]
     assert len(set(versions)) == 3
+
+
+def test_take_newer_kept_in_the_same_moment_stays(database_url, make_said, monkeypatch):
+    if database_url.startswith("sqlite"):
+        pytest.skip("SQLite has one writer at a time")
+    slow, quick = Store(database_url), Store(database_url)
+    look = annotations._known_version
+
+    def overtaken(session, said, digest):
+        monkeypatch.setattr(annotations, "_known_version", look)
+        quick.annotations.take(make_said(later_s=3))
+        return look(session, said, digest)
+
+    monkeypatch.setattr(annotations, "_known_version", overtaken)
+    assert slow.annotations.take(make_said(later_s=1)) is None
+    assert slow.annotations.known(1)[70].updated_at == make_said(later_s=3).updated_at
+    slow.close()
+    quick.close()
 
 
 def test_take_by_many_at_once_ends_with_the_newest(database_url, make_said):

@@ -1,9 +1,11 @@
 """Which webhooks stand after connecting, whatever was there before."""
 
+import httpx
 import pytest
 from pydantic import SecretStr
 
 from maskloop.errors import StudioError
+from maskloop_studio.access.client_errors import refused_error, unreachable_error
 from maskloop_studio.access.studio_webhooks import (
     SECRET_HEADER,
     forget_deletions,
@@ -30,7 +32,7 @@ class WebhooksInMemory:
 
     def organization_webhooks(self):
         if self.organization is not None:
-            raise StudioError("webhooks", expected="success", got=self.organization, remedy="none")
+            raise self.organization
         return list(self.hooks.values())
 
     def create_webhook(self, **fields):
@@ -97,13 +99,13 @@ def test_watch_deletions_twice_makes_one_and_forget_removes_it():
 
 
 def test_watch_deletions_refused_is_harmless():
-    client = WebhooksInMemory(organization="status 404 (Project not found.)")
+    client = WebhooksInMemory(organization=refused_error("webhooks", 404, "Project not found."))
     assert watch_deletions(URL, HEADERS, client) is False
     assert forget_deletions(HEADERS, client) == 0
 
 
 def test_watch_deletions_unreachable_raises():
-    client = WebhooksInMemory(organization="a timeout")
+    client = WebhooksInMemory(organization=unreachable_error("webhooks", httpx.ReadTimeout("slow")))
     with pytest.raises(StudioError):
         watch_deletions(URL, HEADERS, client)
 
