@@ -161,10 +161,10 @@ def train_and_judge(
                 on_progress(progress)
 
         version = _registered(champion.name, key, registry)
-        if version is not None:
-            challenger = load_checkpoint(version.path, device=settings.device)
-        else:
-            challenger = finetune_in_processes(
+        challenger = (
+            load_checkpoint(version.path, device=settings.device)
+            if version is not None
+            else finetune_in_processes(
                 base,
                 material.examples,
                 processes=settings.train_processes,
@@ -175,6 +175,7 @@ def train_and_judge(
                 output_dir=work_dir,
                 on_progress=follow,
             )
+        )
         before, after = judge_checkpoints(
             [base, challenger],
             material.judged,
@@ -194,13 +195,8 @@ def train_and_judge(
                 metrics=after.metrics,
                 parent=champion.number,
                 run_id=journal.run_id,
-                metadata={
-                    **card.as_metadata(),
-                    TRAINING_KEY: key,
-                    "gate": json.dumps(decision.as_json()),
-                    "settings": json.dumps(learning_settings(settings)),
-                    "recipe": json.dumps(dataclasses.asdict(recipe), default=str),
-                },
+                metadata=card.as_metadata()
+                | {TRAINING_KEY: key, **_told_of_training(decision, recipe, settings)},
             )
     became = release(
         version, better=decision.promote, reason=decision.reason, mode=settings.promotion, registry=registry
@@ -218,6 +214,16 @@ def train_and_judge(
         lacking=material.lacking,
         seconds=time.monotonic() - started,
     )
+
+
+def _told_of_training(
+    decision: PromotionDecision, recipe: FinetuneRecipe, settings: Settings
+) -> dict[str, str]:
+    return {
+        "gate": json.dumps(decision.as_json()),
+        "settings": json.dumps(learning_settings(settings)),
+        "recipe": json.dumps(dataclasses.asdict(recipe), default=str),
+    }
 
 
 def _describe(
