@@ -119,7 +119,7 @@ def prune_versions(project_id: int, services: Services, *, keep: int | None = No
         StudioError: Label Studio does not say what it displays; nothing is removed.
         RegistryError: the registry refuses.
     """
-    from maskloop.learning.registry_release import prune
+    from maskloop.learning.registry.release import prune
 
     project = services.client.find_project(project_id)
     gone = prune(

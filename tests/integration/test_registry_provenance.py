@@ -11,7 +11,7 @@ from maskloop.learning.cycle import register_base, train_and_judge
 from maskloop.learning.material import LabelPlan
 from maskloop.learning.promotion import PromotionDecision
 from maskloop.learning.registry import CHALLENGER, CHAMPION, SHADOW, MemoryRegistry
-from maskloop.learning.registry_release import Release
+from maskloop.learning.registry.release import Release
 from maskloop.learning.snapshot import SnapshotManifest
 from maskloop.segmentation.checkpoint import load_checkpoint
 from maskloop.segmentation.postprocess import Thresholds

@@ -31,7 +31,7 @@ from maskloop.learning.model_card import (
 from maskloop.learning.promotion import GateRule, PromotionDecision, decide
 from maskloop.learning.recipe import FinetuneRecipe, choose_recipe
 from maskloop.learning.registry import ModelRegistry
-from maskloop.learning.registry_release import Release, release
+from maskloop.learning.registry.release import Release, release
 from maskloop.learning.snapshot import SnapshotManifest
 from maskloop.learning.training import TrainingProgress
 from maskloop.log import log_action

@@ -14,7 +14,7 @@ from maskloop.learning.registry import CHALLENGER, CHAMPION, SHADOW, ModelRegist
 from maskloop_studio.training import model_name
 
 if TYPE_CHECKING:
-    from maskloop.learning.registry_history import PromotionStep
+    from maskloop.learning.registry.history import PromotionStep
     from maskloop.store.database import Store
     from maskloop.store.shadows import ShadowCount
     from maskloop.types import ModelVersion

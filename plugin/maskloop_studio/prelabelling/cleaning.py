@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from maskloop.learning.registry_contract import way_back
+from maskloop.learning.registry.contract import way_back
 from maskloop.log import log_action
 from maskloop_studio.prelabelling.pushing import patiently
 

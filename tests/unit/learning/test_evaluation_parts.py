@@ -11,7 +11,7 @@ from maskloop.learning.boundary import boundary_iou
 from maskloop.learning.evaluation import judge_checkpoints
 from maskloop.learning.judging.judgement import judge
 from maskloop.learning.judging.truth import GroundTruth
-from maskloop.learning.registry_contract import json_to_metrics, metrics_to_json
+from maskloop.learning.registry.contract import json_to_metrics, metrics_to_json
 from maskloop.masks import paste_segment
 from maskloop.segmentation.checkpoint import load_checkpoint
 from maskloop.settings import BASE_MODEL

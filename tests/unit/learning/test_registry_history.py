@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskloop.learning.registry_history import (
+from maskloop.learning.registry.history import (
     PromotionStep,
     ancestors,
     json_to_step,

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from maskloop.learning.registry import CHALLENGER, CHAMPION, SHADOW, MemoryRegistry
-from maskloop.learning.registry_history import PromotionStep
-from maskloop.learning.registry_release import Release, doomed_versions, prune, release
+from maskloop.learning.registry.history import PromotionStep
+from maskloop.learning.registry.release import Release, doomed_versions, prune, release
 from maskloop.types import ModelVersion, PromotionMode
 
 NAME = "maskloop-1"

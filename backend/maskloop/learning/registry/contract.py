@@ -1,6 +1,6 @@
 """What a model registry promises, and how a version's folder is known to be whole.
 
-`registry_mlflow` and `registry_memory` keep the promise; `registry` names all three.
+`mlflow` and `memory` keep the promise; the package names all three.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from maskloop.errors import DamagedVersionError, RegistryError
-from maskloop.learning.registry_history import PromotionStep, ancestors, promotion_line
+from maskloop.learning.registry.history import PromotionStep, ancestors, promotion_line
 from maskloop.types import HoldoutMetrics, ModelVersion
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from enum import StrEnum
 
-from maskloop.learning.registry_contract import CHALLENGER, CHAMPION, SHADOW, ModelRegistry, way_back
+from maskloop.learning.registry.contract import CHALLENGER, CHAMPION, SHADOW, ModelRegistry, way_back
 from maskloop.types import ModelVersion, PromotionMode
 
 __all__ = ["Release", "doomed_versions", "prune", "release"]

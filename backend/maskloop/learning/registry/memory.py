@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from maskloop.learning.registry_contract import (
+from maskloop.learning.registry.contract import (
     CHALLENGER,
     CHAMPION,
     SHADOW,
@@ -19,7 +19,7 @@ from maskloop.learning.registry_contract import (
     rollback_target,
     way_back,
 )
-from maskloop.learning.registry_history import PromotionStep, StepKind
+from maskloop.learning.registry.history import PromotionStep, StepKind
 from maskloop.types import HoldoutMetrics, ModelVersion
 
 __all__ = ["MemoryRegistry"]

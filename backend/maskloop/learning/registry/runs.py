@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from maskloop.learning.registry_connection import MlflowConnection
+from maskloop.learning.registry.connection import MlflowConnection
 from maskloop.types import HoldoutMetrics
 
 __all__ = ["MlflowRuns"]

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskloop.errors import DamagedVersionError, RegistryError
-from maskloop.learning.registry_connection import MlflowConnection, local_path
-from maskloop.learning.registry_contract import (
+from maskloop.learning.registry.connection import MlflowConnection, local_path
+from maskloop.learning.registry.contract import (
     CHALLENGER,
     CHAMPION,
     SHADOW,
@@ -29,8 +29,8 @@ from maskloop.learning.registry_contract import (
     rollback_target,
     way_back,
 )
-from maskloop.learning.registry_history import PromotionStep, StepKind, json_to_step, step_to_json
-from maskloop.learning.registry_runs import MlflowRuns
+from maskloop.learning.registry.history import PromotionStep, StepKind, json_to_step, step_to_json
+from maskloop.learning.registry.runs import MlflowRuns
 from maskloop.types import HoldoutMetrics, ModelVersion
 
 if TYPE_CHECKING:
