@@ -37,9 +37,11 @@ ProjectArgument = Annotated[
     int, typer.Argument(help="The project's number in Label Studio (in its address).")
 ]
 HostOption = Annotated[
-    str | None, typer.Option(help="Address to listen on [default: MASKLOOP_HOST, 127.0.0.1].")
+    str | None, typer.Option(help="Address to listen on.", show_default="MASKLOOP_HOST, 127.0.0.1")
 ]
-PortOption = Annotated[int | None, typer.Option(help="Port to listen on [default: MASKLOOP_PORT, 9090].")]
+PortOption = Annotated[
+    int | None, typer.Option(help="Port to listen on.", show_default="MASKLOOP_PORT, 9090")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
 
 
@@ -64,7 +66,7 @@ def demo(
         Path | None,
         typer.Option(help="A folder with images/ and instances.json to use instead of made-up images."),
     ] = None,
-    port: Annotated[int | None, typer.Option(help="Label Studio's port [default: a free one].")] = None,
+    port: Annotated[int | None, typer.Option(help="Label Studio's port.", show_default="a free one")] = None,
 ) -> None:
     """Show the whole loop on this machine: a real Label Studio, a simulated annotator, real training.
 
@@ -121,8 +123,8 @@ def worker(
     queue: Annotated[
         list[str] | None,
         typer.Option(
-            help="intake, predict or train; may be given several times "
-            "[default: train on a machine with a GPU, elsewhere intake and predict]."
+            help="intake, predict or train; may be given several times.",
+            show_default="train on a machine with a GPU, elsewhere intake and predict",
         ),
     ] = None,
 ) -> None:
@@ -166,7 +168,7 @@ def connect(
     project: ProjectArgument,
     backend_url: Annotated[
         str | None,
-        typer.Option(help="Where Label Studio reaches maskloop [default: MASKLOOP_HOST and PORT]."),
+        typer.Option(help="Where Label Studio reaches maskloop.", show_default="MASKLOOP_HOST and PORT"),
     ] = None,
     new_labels: Annotated[
         bool,
@@ -296,7 +298,7 @@ def train(
 @app.command()
 def evaluate(
     project: ProjectArgument,
-    version: Annotated[int | None, typer.Option(help="Its number [default: the champion].")] = None,
+    version: Annotated[int | None, typer.Option(help="Its number.", show_default="the champion")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Judge a model version on a project's holdout, class by class, as the gate does."""
@@ -323,7 +325,9 @@ def base_model_build(
     folder: Annotated[Path, typer.Argument(help="Where the checkpoint is written.")],
     family: Annotated[str, typer.Option(help="mask2former or oneformer.")] = "mask2former",
     seed: Annotated[int, typer.Option(help="The same seed makes the same model.")] = 0,
-    steps: Annotated[int | None, typer.Option(help="Training steps [default: as the shipped one].")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Training steps.", show_default="as the shipped one")
+    ] = None,
 ) -> None:
     """Train a small model on made-up images from nothing, as the shipped one was."""
     from maskloop_studio.operations.follow import build_base

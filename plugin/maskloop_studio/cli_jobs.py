@@ -34,7 +34,7 @@ ProjectOption = Annotated[int | None, typer.Option(help="Only of this project.")
 def list_jobs(
     status: Annotated[
         list[JobStatus] | None,
-        typer.Option(help="May be given several times [default: waiting, running, dead]."),
+        typer.Option(help="May be given several times.", show_default="waiting, running, dead"),
     ] = None,
     kind: Annotated[JobKind | None, typer.Option(help="Only of this kind.")] = None,
     project: ProjectOption = None,

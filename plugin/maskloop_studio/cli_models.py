@@ -77,7 +77,7 @@ def prune_models(
     project: ProjectArgument,
     keep: Annotated[
         int | None,
-        typer.Option(min=1, help="How many of the newest stay [default: MASKLOOP_KEEP_VERSIONS, 10]."),
+        typer.Option(min=1, help="How many of the newest stay.", show_default="MASKLOOP_KEEP_VERSIONS, 10"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -34,7 +34,7 @@ def simulate_command(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the curves into this SVG file.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="What each training starts from [default: MASKLOOP_MODEL].")
+        str | None, typer.Option(help="What each training starts from.", show_default="MASKLOOP_MODEL")
     ] = None,
     start: Annotated[int, typer.Option(min=1, help="Labelled images before anything is chosen.")] = 8,
     per_round: Annotated[int, typer.Option(min=1, help="Images that are labelled in a round.")] = 8,
@@ -49,7 +49,7 @@ def simulate_command(
         int | None, typer.Option(min=32, help="Pixels: the shorter side that the model sees.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Of a training [default: by the data's size].")
+        int | None, typer.Option(min=1, help="Of a training.", show_default="by the data's size")
     ] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="What a training may take.")] = None,
     warm: Annotated[
@@ -67,7 +67,7 @@ def simulate_command(
     ] = "score",
     jobs: Annotated[int, typer.Option(min=1, help="Seeds side by side, each in a process.")] = 1,
     work: Annotated[
-        Path | None, typer.Option(help="Where trainings are kept [default: simulate in MASKLOOP_HOME].")
+        Path | None, typer.Option(help="Where trainings are kept.", show_default="simulate in MASKLOOP_HOME")
     ] = None,
 ) -> None:
     """Simulate rounds of choosing, labelling and learning: strategies against random, quality by labels.

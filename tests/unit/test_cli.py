@@ -44,6 +44,9 @@ def test_command_help_says_what_it_does(name):
     assert shown.exit_code == 0
     first = (COMMANDS[name].help or "").splitlines()[0]
     assert first[:30] in shown.stdout
+    # What stands in brackets in a help text would be taken for a style, and left out.
+    texts = [getattr(option, "help", "") or "" for option in COMMANDS[name].params]
+    assert not [text for text in texts if "[" in text]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
