@@ -95,10 +95,13 @@ class ScoreBook:
             self._add(project_id, model_version, tasks)
 
     def _add(self, project_id: int, model_version: str, tasks: Sequence[ScoredTask]) -> None:
-        known = self.known(project_id, model_version, [task.task_id for task in tasks])
+        said = {task.task_id: task for task in tasks}
+        known = self.known(project_id, model_version, list(said))
         with self._sessions.write() as session:
             session.add_all(
-                _row(project_id, model_version, task) for task in tasks if task.task_id not in known
+                _row(project_id, model_version, task)
+                for task_id, task in said.items()
+                if task_id not in known
             )
 
     def thoughts(self, project_id: int, model_version: str) -> Iterator[Thought]:

@@ -89,7 +89,7 @@ def score_shard(job: Job, services: Services, *, on_progress: OnProgress) -> int
     if champion is None or champion.tag != tag:
         return 0
     known = services.store.scores.known(project_id, tag, job.subject_ids)
-    wanted = [task_id for task_id in job.subject_ids if task_id not in known]
+    wanted = [task_id for task_id in dict.fromkeys(job.subject_ids) if task_id not in known]
     stands = services.client.task_stands(project_id, wanted, with_data=True)
     tasks = [stands[task_id] for task_id in wanted if task_id in stands]
     config, plan = plan_project(project_id, champion, services)
@@ -139,7 +139,8 @@ def _plan(project_id: int, tag: str, services: Services) -> Iterator[list[int]]:
             waiting = waiting[SHARD_TASKS:]
     if found or waiting:
         labelled = store.annotations.labelled_tasks(project_id, newest=LABELLED_SAMPLE)
-        known = store.scores.known(project_id, tag, labelled)
+        # One that was annotated since Label Studio listed it is in both lists.
+        known = store.scores.known(project_id, tag, labelled) | dict.fromkeys(waiting, False)
         waiting += [task_id for task_id in labelled if task_id not in known and task_id not in taken]
     for first in range(0, len(waiting), SHARD_TASKS):
         yield waiting[first : first + SHARD_TASKS]

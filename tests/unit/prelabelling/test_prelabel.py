@@ -41,6 +41,15 @@ def test_prelabel_every_task_gets_one_prediction_in_order(services, studio):
     assert services.store.jobs.find() == ()  # no shard is left
 
 
+def test_prelabel_task_annotated_since_it_was_listed_is_predicted_once(services, studio, predicted):
+    tasks = studio.add_tasks(12)
+    book = services.store.annotations
+    book.labelled_tasks = lambda project_id, newest=None: (tasks[3],)  # Label Studio still lists it as open
+    report = prelabel_project(1, services)
+    assert sorted(predicted) == tasks
+    assert (report.pushed, report.failed) == (11, 0)
+
+
 def test_prelabel_again_does_nothing_but_what_failed(services, studio, predicted):
     studio.add_tasks(101)
     prelabel_project(1, services)

@@ -26,7 +26,7 @@ def _told(store):
 def test_add_keeps_what_a_version_says_once(store):
     store.scores.add(1, TAG, [_scored(7), _scored(8)])
     store.scores.add(1, TAG, [_scored(8, 0.9), _scored(9)])
-    store.scores.add(1, OLD, [_scored(7, 0.1)])
+    store.scores.add(1, OLD, [_scored(7, 0.1), _scored(7, 0.1)])
     assert store.scores.known(1, TAG, [6, 7, 8, 9]) == {7: False, 8: False, 9: False}
     thoughts = list(store.scores.thoughts(1, TAG))
     assert [(one.task_id, one.confidence) for one in thoughts] == [(7, 0.5), (8, 0.5), (9, 0.5)]
