@@ -308,7 +308,8 @@ def test_webhook_many_huge_bodies_at_once_are_refused(server):
     with ThreadPoolExecutor(12) as pool:
         statuses = set(pool.map(send, range(12)))
     assert statuses <= {422, 503}
-    assert server.rss_mb() - before < 2 * MAX_GROWTH_MB
+    # 256 MB of bodies may be in hand; all twelve are 372 MB.
+    assert server.rss_mb() - before < 3 * MAX_GROWTH_MB
 
 
 FRAMINGS = [
