@@ -104,7 +104,7 @@ def test_show_tells_all_and_damage_too(services):
 
 def test_rollback_shows_what_is_stored_at_once_and_renews_the_rest(services):
     services.store.pushes.begin(1, 70, f"{NAME}-v3")
-    services.store.pushes.finish(1, 70, f"{NAME}-v3", 99)
+    services.store.pushes.finish_many(1, f"{NAME}-v3", {70: 99})
     move = run_json("rollback", "1", "--reason", "ring is missed")
     assert move == {
         "project_id": 1,
@@ -150,7 +150,7 @@ def _end_renewal(jobs, **outcome):
 
 def test_promote_label_studio_away_still_moves_and_says_so(services):
     services.store.pushes.begin(1, 70, f"{NAME}-v2")
-    services.store.pushes.finish(1, 70, f"{NAME}-v2", 99)
+    services.store.pushes.finish_many(1, f"{NAME}-v2", {70: 99})
     services.client.away = True
     done = run("promote", "1", "2")
     assert (done.exit_code, "start it" in done.stderr) == (0, True)

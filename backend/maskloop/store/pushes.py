@@ -29,19 +29,6 @@ class PushLog:
                 )
             )
 
-    def finish(self, project_id: int, task_id: int, model_version: str, prediction_id: int) -> None:
-        """Note that a prediction has arrived."""
-        with self._sessions.write() as session:
-            session.execute(
-                update(PushedRow)
-                .where(
-                    PushedRow.project_id == project_id,
-                    PushedRow.task_id == task_id,
-                    PushedRow.model_version == model_version,
-                )
-                .values(prediction_id=prediction_id)
-            )
-
     def begin_many(self, project_id: int, task_ids: Sequence[int], model_version: str) -> None:
         """Note that predictions are about to be sent; what was noted before stays."""
         known = self.among(project_id, task_ids, model_version)

@@ -136,6 +136,17 @@ class ScoreBook:
                 return
             last_id = rows[-1].task_id
 
+    def has_unarranged(self, project_id: int, model_version: str) -> bool:
+        """Return whether a task without labels has no place yet."""
+        query = select(ScoredRow.scored_id).where(
+            *_of(project_id, model_version),
+            ScoredRow.confidence.is_not(None),
+            ScoredRow.labelled.is_(False),
+            ScoredRow.score.is_(None),
+        )
+        with self._sessions.read() as session:
+            return session.scalar(query.limit(1)) is not None
+
     def arrange(self, project_id: int, model_version: str, tasks: Sequence[Arranged]) -> None:
         """Keep where choosing put tasks; Label Studio is to be told where that has changed by much."""
         statement = (
@@ -190,12 +201,6 @@ class ScoreBook:
             )
             for task_id, regions, score, queue in rows
         )
-
-    def count_to_tell(self, project_id: int, model_version: str) -> int:
-        """Return how many tasks Label Studio has to be told of."""
-        query = select(func.count()).select_from(ScoredRow).where(*_untold(project_id, model_version))
-        with self._sessions.read() as session:
-            return int(session.scalar(query) or 0)
 
     def tell(self, project_id: int, model_version: str, task_ids: Sequence[int]) -> None:
         """Note that Label Studio knows of tasks what there is to know."""

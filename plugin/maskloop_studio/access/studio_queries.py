@@ -18,6 +18,7 @@ __all__ = [
     "PAGE_SIZE",
     "TASK_FIELDS",
     "PageReader",
+    "data_manager_query",
     "one_task",
     "pages_by_change",
     "pages_by_id",
@@ -79,7 +80,7 @@ def task_params(
         "fields": "task_only",
         "include": TASK_FIELDS,
         "page_size": page_size or PAGE_SIZE,
-        "query": _query({"conjunction": "and", "items": items}, BY_ID),
+        "query": data_manager_query({"conjunction": "and", "items": items}, BY_ID),
     }
 
 
@@ -91,7 +92,7 @@ def stamp_params(project_id: int, filters: Json, ordering: str) -> Json:
         "include": STAMP_FIELDS,
         "expand": "annotations",
         "page_size": PAGE_SIZE,
-        "query": _query(filters, ordering),
+        "query": data_manager_query(filters, ordering),
     }
 
 
@@ -109,7 +110,7 @@ def stand_params(
         "fields": "task_only",
         "include": f"{STAND_FIELDS},data" if with_data else STAND_FIELDS,
         "page_size": PAGE_SIZE,
-        "query": _query(
+        "query": data_manager_query(
             {"conjunction": "and", "items": items},
             BY_ID,
             # Columns are worked out where they are not hidden: of these, only two are wanted.
@@ -177,5 +178,12 @@ def _moment(operator: str, at: datetime) -> Json:
     return {"filter": "filter:tasks:updated_at", "operator": operator, "type": "Datetime", "value": text}
 
 
-def _query(filters: Json, ordering: str, **more: Json) -> str:
+def data_manager_query(filters: Json, ordering: str, **more: Json) -> str:
+    """Return what the Data Manager takes as `query`.
+
+    Args:
+        filters: a conjunction of items.
+        ordering: the column, with a minus for the largest first.
+        more: other settings of a tab.
+    """
     return json.dumps({"filters": filters, "ordering": [ordering], **more}, separators=(",", ":"))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from maskloop_studio.access.studio_queries import TIME_FORM, UNLABELLED
+from maskloop_studio.access.studio_queries import TIME_FORM, UNLABELLED, data_manager_query
 from maskloop_studio.access.studio_transport import StudioTransport
 from maskloop_studio.access.studio_values import Json
 
@@ -111,13 +110,12 @@ class ViewCalls(StudioTransport):
         page: int = 1,
         fields: str = "task_only",
     ) -> Json:
-        query = {"filters": {"conjunction": "and", "items": list(filters)}, "ordering": [ordering]}
         params = {
             "project": project_id,
             "fields": fields,
             "include": include,
             "page": page,
             "page_size": size,
-            "query": json.dumps(query, separators=(",", ":")),
+            "query": data_manager_query({"conjunction": "and", "items": list(filters)}, ordering),
         }
         return dict(self._json("GET", "api/tasks", params=params))

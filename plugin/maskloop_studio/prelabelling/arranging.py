@@ -39,11 +39,14 @@ def arrange_scored(project_id: int, champion: ModelVersion, services: Services) 
     Raises:
         ConfigurationError: the strategy of the settings says something that cannot be used.
     """
+    tag = champion.tag
+    if not services.store.scores.has_unarranged(project_id, tag):
+        return  # most prelabellings find nothing new: no embedding is read for that
+
     from maskloop.selection.arrangement import arrange
     from maskloop.selection.pool import Pool
     from maskloop.selection.strategies import find_strategy
 
-    tag = champion.tag
     labelled_ids = set(services.store.annotations.labelled_tasks(project_id))
     thoughts = list(services.store.scores.thoughts(project_id, tag))
     labelled = [one for one in thoughts if one.labelled or one.task_id in labelled_ids]

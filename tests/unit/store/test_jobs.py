@@ -299,7 +299,7 @@ def test_pushed_tasks_unfinished_push_stays_in_doubt(store):
     store.pushes.begin(1, 7, "v1")
     store.pushes.begin(1, 7, "v1")
     store.pushes.begin(1, 8, "v1")
-    store.pushes.finish(1, 8, "v1", 800)
+    store.pushes.finish_many(1, "v1", {8: 800})
     assert store.pushes.of(1, "v1") == {7: None, 8: 800}
     assert store.pushes.of(1, "v2") == {}
 
@@ -307,6 +307,6 @@ def test_pushed_tasks_unfinished_push_stays_in_doubt(store):
 def test_forget_pushes_task_number_can_be_used_again(store):
     for task_id in (7, 8):
         store.pushes.begin(1, task_id, "v1")
-        store.pushes.finish(1, task_id, "v1", 10 * task_id)
+        store.pushes.finish_many(1, "v1", {task_id: 10 * task_id})
     store.pushes.forget(1, [7])
     assert store.pushes.of(1, "v1") == {8: 80}
