@@ -45,7 +45,11 @@ logger = logging.getLogger(__name__)
 SAMPLING = "Uncertainty sampling"
 TITLE = "maskloop: most to teach first"
 OURS = re.compile(r"(\d+/\d+ )?" + re.escape(TITLE))
-PLAIN = {"title": "Default"}  # what the Data Manager makes by itself where there is no tab
+# What the Data Manager makes by itself where there is no tab; with all columns it would be hard to read.
+PLAIN = {
+    "title": "Default",
+    "hiddenColumns": {**HIDDEN_COLUMNS, "explore": [*HIDDEN_COLUMNS["explore"], BY_SCORE]},
+}
 ID_FILTER = "filter:tasks:id"
 LARGEST_SHARE = 1.5  # of the mean: beyond it the borders are drawn anew
 CLUSTERS = 1000  # the most there are of a version
