@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import sqlite3
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -119,13 +121,32 @@ def _with_driver(address: URL) -> URL:
     return address.set(drivername="postgresql+psycopg") if address.drivername in PLAIN_POSTGRES else address
 
 
-def _tune_sqlite(connection: object, _record: object) -> None:
-    cursor = connection.cursor()  # type: ignore[attr-defined]
+def _tune_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    cursor = connection.cursor()
+    _use_wal(cursor)
     # FULL: an event that was acknowledged survives a power cut.
-    pragmas = ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={WAIT_S * 1000}", "foreign_keys=ON")
-    for pragma in pragmas:
+    for pragma in ("synchronous=FULL", f"busy_timeout={WAIT_S * 1000}", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _use_wal(cursor: sqlite3.Cursor) -> None:
+    """Turn the write-ahead log on; a busy timeout does not cover this one, so it is waited for here.
+
+    Several processes that open a new file at once each hold the lock that the others want: SQLite then
+    answers one of them "locked" at once, since waiting would never end.
+    """
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as exc:
+            busy = exc.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            if not busy or time.monotonic() > deadline:
+                raise
+            time.sleep(random.uniform(0.005, 0.05))
+        else:
+            return
 
 
 @contextlib.contextmanager

@@ -1,8 +1,11 @@
 """The steps from an older database to today's: nothing that was kept is lost on the way."""
 
+import contextlib
 import json
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -14,6 +17,7 @@ from maskloop.store.database import Store
 from maskloop.store.jobs import JobKind, JobStatus
 from maskloop.store.migrations import HEAD, bring_up_to_date
 from maskloop.store.segments import segments_to_text
+from maskloop.store.sessions import _tune_sqlite
 from maskloop.store.tables import Base
 
 AT = "2026-01-02 03:04:05.678901"  # UTC
@@ -156,6 +160,20 @@ def test_open_new_database_many_at_once_make_it_once(empty_url):
     assert {store.jobs.want(JobKind.SYNC, 1) for store in stores} == {1}
     for store in stores:
         store.close()
+
+
+def test_open_new_sqlite_file_many_at_once_none_is_told_it_is_locked(tmp_path):
+    for number in range(40):  # without waiting, about one in twenty goes wrong
+        start, path = Barrier(8), tmp_path / f"{number}.db"
+
+        def connect(_thread: int, start: Barrier = start, path: Path = path) -> str:
+            with contextlib.closing(sqlite3.connect(path)) as connection:
+                start.wait()
+                _tune_sqlite(connection, None)
+                return connection.execute("PRAGMA journal_mode").fetchone()[0]
+
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(connect, range(8))) == {"wal"}
 
 
 def test_open_newer_database_is_refused(empty_url):
