@@ -1,0 +1,1 @@
+"""One module per part of maskloop that has to be fast; each names its benchmarks in `CASES`."""

@@ -1,0 +1,81 @@
+"""Two ways of doing the same thing, timed in turn: what else runs on the machine disturbs both alike."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .case import Budget, Spread
+
+__all__ = ["Pair", "clocked", "side_by_side"]
+
+MIN_ROUNDS, MAX_ROUNDS = 5, 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Seconds of both ways, and what the last round of each returned."""
+
+    ours_s: list[float]
+    reference_s: list[float]
+    ours: Any
+    reference: Any
+
+    def spread(self, which: str, scale: float) -> Spread:
+        """Return the spread of "ours" or "reference", each value times scale (1000 for ms)."""
+        values = self.ours_s if which == "ours" else self.reference_s
+        return Spread.of([value * scale for value in values])
+
+
+def side_by_side(
+    ours: Callable[[], Any],
+    reference: Callable[[], Any],
+    budget: Budget,
+    *,
+    warmup: int = 1,
+    min_rounds: int = MIN_ROUNDS,
+    synchronise: Callable[[], None] | None = None,
+) -> Pair:
+    """Run both in turn until the time is over; the one that goes first changes every round.
+
+    Args:
+        ours: does the work and returns its result.
+        reference: does the same.
+        budget: how long.
+        warmup: rounds before that are not counted.
+        min_rounds: that are counted, whatever they take.
+        synchronise: waits for the device inside what is timed, where one is used.
+    """
+    for _ in range(warmup):
+        clocked(ours, synchronise)
+        clocked(reference, synchronise)
+    seconds: tuple[list[float], list[float]] = ([], [])
+    results: list[Any] = [None, None]
+    end = time.perf_counter() + budget.seconds
+    rounds = 0
+    while rounds < min_rounds or (time.perf_counter() < end and rounds < MAX_ROUNDS):
+        for which in (0, 1) if rounds % 2 else (1, 0):
+            results[which] = None  # its memory is not the next one's burden
+            took, results[which] = clocked((ours, reference)[which], synchronise)
+            seconds[which].append(took)
+        rounds += 1
+    return Pair(ours_s=seconds[0], reference_s=seconds[1], ours=results[0], reference=results[1])
+
+
+def clocked(work: Callable[[], Any], synchronise: Callable[[], None] | None = None) -> tuple[float, Any]:
+    """Return the seconds that a call took, and what it returned; the collector of garbage waits."""
+    gc.collect()
+    gc.disable()
+    try:
+        if synchronise is not None:
+            synchronise()
+        start = time.perf_counter()
+        result = work()
+        if synchronise is not None:
+            synchronise()
+        return time.perf_counter() - start, result
+    finally:
+        gc.enable()
