@@ -30,12 +30,10 @@ def crop_mask(mask_hw: BoolMask) -> tuple[BoolMask, tuple[int, int]]:
     Returns:
         A bool copy (h, w) and the offset in pixels; a (0, 0) crop at (0, 0) where nothing is set.
     """
-    rows = np.flatnonzero(mask_hw.any(axis=1))
-    if rows.size == 0:
+    if not mask_hw.any():
         return np.zeros((0, 0), dtype=np.bool_), (0, 0)
-    columns = np.flatnonzero(mask_hw[rows[0] : rows[-1] + 1].any(axis=0))
-    top, left = int(rows[0]), int(columns[0])
-    crop = mask_hw[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1]
+    left, top, width, height = cv2.boundingRect(mask_hw.astype(np.bool_, copy=False).view(np.uint8))
+    crop = mask_hw[top : top + height, left : left + width]
     return crop.astype(np.bool_, copy=True), (top, left)
 
 

@@ -1,4 +1,4 @@
-"""Brush masks as Label Studio stores them: the rle-pack bit stream of a flattened RGBA image.
+"""Brush masks as Label Studio stores them: a flattened RGBA image, packed by `rle_pack.py`.
 
 A mask is written with 0 or 255 in all four channels and read from the alpha channel at >= 128, because the
 browser draws anti-aliased strokes. Polygons live in `polygon.py`.
@@ -13,18 +13,9 @@ from numpy.typing import NDArray
 
 from maskloop.errors import CodecError
 from maskloop.types import BoolMask
+from maskloop_studio.rle_pack import MAX_PIXELS, pack_runs, unpack_mask
 
-__all__ = ["decode_brush", "encode_brush"]
-
-CHANNELS = 4
-COUNT_BITS, WORD_SIZE_BITS, RUN_SIZE_BITS = 32, 5, 4
-HEADER_BITS = COUNT_BITS + WORD_SIZE_BITS + 4 * RUN_SIZE_BITS
-WORD_BITS = 8
-RUN_SIZES_BITS = (3, 4, 8, 16)  # what the SDK writes
-MAX_RUN_VALUES = 2**16
-MAX_PADDING_BYTES = 8  # the SDK writes up to one; more means that the stream is not what its header says
-FOREGROUND_ALPHA = 128
-MAX_PIXELS = (2**COUNT_BITS - 1) // CHANNELS
+__all__ = ["decode_brush", "encode_brush", "encode_brush_crop"]
 
 
 def encode_brush(mask_hw: BoolMask) -> list[int]:
@@ -39,22 +30,36 @@ def encode_brush(mask_hw: BoolMask) -> list[int]:
     Source:
         https://github.com/thi-ng/umbrella/tree/develop/packages/rle-pack
     """
-    if mask_hw.dtype != np.bool_ or mask_hw.ndim != 2 or not 0 < mask_hw.size <= MAX_PIXELS:
+    size_hw = (mask_hw.shape[0], mask_hw.shape[1]) if mask_hw.ndim == 2 else (0, 0)
+    return encode_brush_crop(mask_hw, (0, 0), size_hw)
+
+
+def encode_brush_crop(mask_hw: BoolMask, offset_yx: tuple[int, int], size_hw: tuple[int, int]) -> list[int]:
+    """Return what `encode_brush` gives for the whole image, without ever making it.
+
+    Args:
+        mask_hw: bool (h, w), a crop outside of which there is nothing.
+        offset_yx: where the crop's top-left pixel lies in the image, not negative.
+        size_hw: the image's height and width; what lies outside is cut off.
+
+    Raises:
+        CodecError: not bool (h, w), or an image without pixels or with more than the format can count.
+    """
+    height, width = size_hw
+    if mask_hw.dtype != np.bool_ or mask_hw.ndim != 2 or min(size_hw) < 1 or height * width > MAX_PIXELS:
         raise CodecError(
             "brush mask",
             expected=f"bool (H, W) of 1 to {MAX_PIXELS} pixels",
             got=f"{mask_hw.dtype} {mask_hw.shape}",
             remedy="pass the whole image's boolean mask",
         )
-    lengths, foreground = _mask_to_runs(mask_hw.ravel())
-    header = (mask_hw.size * CHANNELS) << WORD_SIZE_BITS | (WORD_BITS - 1)
-    for size in RUN_SIZES_BITS:
-        header = header << RUN_SIZE_BITS | (size - 1)
-    header_bits = np.frombuffer(f"{header:0{HEADER_BITS}b}".encode(), dtype=np.uint8) - ord("0")
-    encoded: list[int] = np.packbits(
-        np.concatenate([header_bits, _runs_to_bits(lengths, foreground)])
-    ).tolist()
-    return encoded
+    top, left = offset_yx
+    changes = _changes(mask_hw[: max(0, height - top), : max(0, width - left)], top, left, width)
+    pixels = np.diff(changes, prepend=0, append=height * width)
+    # Background comes first and last in turn, even if there is none of it.
+    first_is_foreground, last_is_foreground = pixels[0] == 0, pixels[-1] == 0
+    pixels = pixels[int(first_is_foreground) : len(pixels) - int(last_is_foreground)]
+    return list(pack_runs(pixels, first_is_foreground=bool(first_is_foreground)))
 
 
 def decode_brush(rle: Sequence[int], size_hw: tuple[int, int], *, place: str = "brush mask") -> BoolMask:
@@ -75,36 +80,27 @@ def decode_brush(rle: Sequence[int], size_hw: tuple[int, int], *, place: str = "
     Source:
         https://github.com/thi-ng/umbrella/tree/develop/packages/rle-pack
     """
-    data = _to_bytes(rle, place)
-    run_sizes = _read_header(data, size_hw, place)
-    count = size_hw[0] * size_hw[1] * CHANNELS
-    starts, ends, bits, repeated = _scan_runs(data, count, run_sizes, place)
-    alpha = _expand_alpha(data, starts, ends, bits, repeated)
-    mask_hw: BoolMask = alpha.reshape(size_hw)
-    return mask_hw
+    return unpack_mask(_to_bytes(rle, place), size_hw, place)
 
 
-def _mask_to_runs(flat: BoolMask) -> tuple[NDArray[np.int64], BoolMask]:
-    """Return lengths in channel values (at most MAX_RUN_VALUES each) and whether each run is foreground."""
-    last = np.append(np.flatnonzero(flat[1:] != flat[:-1]), flat.size - 1)
-    values = np.diff(last, prepend=-1) * CHANNELS
-    pieces = -(-values // MAX_RUN_VALUES)
-    lengths = np.full(int(pieces.sum()), MAX_RUN_VALUES, dtype=np.int64)
-    lengths[np.cumsum(pieces) - 1] = values - (pieces - 1) * MAX_RUN_VALUES
-    return lengths, np.repeat(flat[last], pieces)
-
-
-def _runs_to_bits(lengths: NDArray[np.int64], foreground: BoolMask) -> NDArray[np.uint8]:
-    """Return each run's bits one after another: 1, two bits of size index, length - 1, value."""
-    kinds = np.searchsorted(2 ** np.array(RUN_SIZES_BITS), lengths)
-    widths = np.array(RUN_SIZES_BITS)[kinds]
-    words = (((0b100 | kinds) << widths | (lengths - 1)) << WORD_BITS) | np.where(foreground, 255, 0)
-    used = 3 + widths + WORD_BITS
-    longest = 3 + max(RUN_SIZES_BITS) + WORD_BITS
-    left_aligned = (words << (32 - used)).astype(">u4")
-    bits_rb = np.unpackbits(left_aligned.view(np.uint8).reshape(-1, 4), axis=1, count=longest)
-    flat: NDArray[np.uint8] = bits_rb[np.arange(longest) < used[:, None]]
-    return flat
+def _changes(mask_hw: BoolMask, top: int, left: int, width: int) -> NDArray[np.int64]:
+    """Return the pixels of the flattened image at which foreground begins or ends."""
+    rows, columns = mask_hw.shape
+    if mask_hw.size == 0:
+        return np.zeros(0, dtype=np.int64)
+    changes: NDArray[np.int64]
+    if columns == width:
+        flat = mask_hw.ravel()
+        inside = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+        ends = np.flatnonzero(flat[:1]), inside, np.flatnonzero(flat[-1:]) + flat.size
+        changes = np.concatenate(ends) + top * width
+        return changes
+    # Row after row, with one pixel in place of those between them.
+    padded = np.zeros(rows * (columns + 1) + 1, dtype=np.bool_)
+    padded[1:].reshape(rows, columns + 1)[:, :columns] = mask_hw
+    row, column = np.divmod(np.flatnonzero(padded[1:] != padded[:-1]), columns + 1)
+    changes = (row + top) * width + (column + left)
+    return changes
 
 
 def _to_bytes(rle: Sequence[int], place: str) -> bytes:
@@ -116,91 +112,3 @@ def _to_bytes(rle: Sequence[int], place: str) -> bytes:
         return bytes(rle)
     except (TypeError, ValueError) as exc:
         raise CodecError(place, expected="whole numbers 0..255", got=str(exc), remedy=remedy) from exc
-
-
-def _read_header(data: bytes, size_hw: tuple[int, int], place: str) -> tuple[int, ...]:
-    """Check what the stream says of itself and return its four run sizes in bits."""
-    if len(data) * 8 < HEADER_BITS:
-        raise _broken(place, f"a header of {HEADER_BITS} bits", f"{len(data)} bytes")
-    header = int.from_bytes(data[: HEADER_BITS // 8 + 1], "big") >> (8 - HEADER_BITS % 8)
-    height, width = size_hw
-    count, expected = header >> (HEADER_BITS - COUNT_BITS), height * width * CHANNELS
-    if min(size_hw) < 1 or count != expected:
-        raise CodecError(
-            place,
-            expected=f"a mask of {width}x{height} pixels ({expected} values)",
-            got=f"{count} values",
-            remedy="the image was replaced or resized; annotate it again",
-        )
-    word_bits = (header >> (4 * RUN_SIZE_BITS) & 0b11111) + 1
-    if word_bits != WORD_BITS:
-        raise _broken(place, f"words of {WORD_BITS} bits", f"{word_bits} bits")
-    return tuple((header >> shift & 0b1111) + 1 for shift in (12, 8, 4, 0))
-
-
-def _scan_runs(
-    data: bytes, count: int, run_sizes: tuple[int, ...], place: str
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], BoolMask]:
-    """Return each run's first and last + 1 value, the bit its values start at, and whether it repeats one.
-
-    Where a run starts depends on the one before: this loop only finds the runs, `_expand_alpha` reads them.
-    """
-    windows = data + bytes(4)
-    total_bits = len(data) * 8
-    ends: list[int] = []
-    bits: list[int] = []
-    repeated: list[bool] = []
-    at, bit = 0, HEADER_BITS
-    while at < count:
-        start = bit >> 3
-        window = int.from_bytes(windows[start : start + 4], "big") << (bit & 7)
-        size = run_sizes[window >> 29 & 0b11]
-        at += (window >> (29 - size) & ((1 << size) - 1)) + 1
-        bit += 3 + size
-        bits.append(bit)
-        if window >> 31 & 1:
-            repeated.append(True)
-            bit += WORD_BITS
-        else:
-            repeated.append(False)
-            bit += WORD_BITS * (at - (ends[-1] if ends else 0))
-        ends.append(at)
-        if bit > total_bits:
-            raise _broken(place, f"{count} values", f"{len(data)} bytes, which end before that")
-    if at > count:
-        raise _broken(place, f"{count} values", f"{at}")
-    if total_bits - bit >= 8 * (MAX_PADDING_BYTES + 1) or any(data[-(-bit // 8) :]):
-        raise _broken(place, f"an end after {-(-bit // 8)} bytes", f"{len(data)} bytes")
-    ends_r = np.array(ends, dtype=np.int64)
-    return (
-        np.append(0, ends_r[:-1]),
-        ends_r,
-        np.array(bits, dtype=np.int64),
-        np.array(repeated, dtype=np.bool_),
-    )
-
-
-def _expand_alpha(
-    data: bytes,
-    starts: NDArray[np.int64],
-    ends: NDArray[np.int64],
-    bits: NDArray[np.int64],
-    repeated: BoolMask,
-) -> BoolMask:
-    """Return bool (H*W,), reading only the fourth value of each pixel."""
-    pixels = ends // CHANNELS - starts // CHANNELS  # alpha values inside each run
-    entries = np.where(repeated, np.minimum(pixels, 1), pixels)
-    first_alpha = starts // CHANNELS * CHANNELS + CHANNELS - 1
-    base = np.where(repeated, bits, bits + WORD_BITS * (first_alpha - starts))
-    within = np.arange(int(entries.sum())) - np.repeat(np.cumsum(entries) - entries, entries)
-    position = np.repeat(base, entries) + WORD_BITS * CHANNELS * within
-    raw = np.frombuffer(data + bytes(1), dtype=np.uint8).astype(np.uint16)
-    pairs = raw[position >> 3] << 8 | raw[(position >> 3) + 1]
-    alpha = (pairs >> (8 - (position & 7)).astype(np.uint16)) & 0xFF
-    times = np.where(np.repeat(repeated, entries), np.repeat(pixels, entries), 1)
-    mask: BoolMask = np.repeat(alpha >= FOREGROUND_ALPHA, times)
-    return mask
-
-
-def _broken(place: str, expected: str, got: str) -> CodecError:
-    return CodecError(place, expected=expected, got=got, remedy="save the region again in Label Studio")

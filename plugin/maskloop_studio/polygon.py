@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from maskloop.errors import CodecError
 from maskloop.types import BoolMask, Segment
@@ -51,9 +50,9 @@ def segment_to_rings(
     """Return one closed ring per part of the segment, the largest part first, holes cut in by keyholes.
 
     Each part is simplified by Douglas and Peucker, from the corners of its pixels and from the middles of
-    their edges; of what stays within `tolerance_px` and has an IoU of at least 0.98 with the mask, the
-    outline with the fewest vertices is taken. Where it has too many, the tolerance grows as far as the IoU
-    allows: the IoU wins over the vertices.
+    their edges; the shorter of both outlines is taken at the largest tolerance up to `tolerance_px` at which
+    one has an IoU of at least 0.98 with the mask. Where it has too many vertices, the tolerance grows as far
+    as the IoU allows: the IoU wins over the vertices.
 
     Args:
         segment: one object; parts are what is connected by edges, not by corners.
@@ -63,15 +62,16 @@ def segment_to_rings(
     Returns:
         Rings (N, 2) of x, y in pixels of the whole image, N >= 4, the last vertex not repeating the first.
     """
-    padded = np.pad(segment.mask_hw.astype(np.uint8), 1)
-    number, index_hw, stats, _ = cv2.connectedComponentsWithStats(padded, connectivity=4)
+    number, index_hw, stats, _ = cv2.connectedComponentsWithStats(
+        segment.mask_hw.view(np.uint8), connectivity=4
+    )
     top, left = segment.offset_yx
     rings = []
     for part in sorted(range(1, number), key=lambda part: -int(stats[part, cv2.CC_STAT_AREA])):
         x, y, width, height = (int(value) for value in stats[part, :4])
         part_hw = index_hw[y : y + height, x : x + width] == part
         ring = _part_to_ring(part_hw, tolerance_px, max_vertices)
-        rings.append(ring + np.array([left + x - 1, top + y - 1], dtype=np.float64))
+        rings.append(ring + np.array([left + x, top + y], dtype=np.float64))
     return rings
 
 
@@ -149,22 +149,24 @@ def percent_to_ring(points: object, size_hw: tuple[int, int], *, place: str = "p
 
 def _part_to_ring(part_hw: BoolMask, tolerance_px: float, max_vertices: int) -> Ring:
     outer, holes = _trace(part_hw)
-    exact = [outer, *holes]
+    exact: list[Ring] = [outer, *holes]
     if tolerance_px <= 0:
         return join_holes(outer, holes)
-    may_cross = not _is_simple(exact)
 
     def is_good(rings: Sequence[Ring]) -> bool:
-        return _is_close(rings, part_hw) and (may_cross or _is_simple(rings))
+        # Where the exact outlines touch themselves already, the others may do so, too.
+        return _is_close(rings, part_hw) and (_is_simple(rings) or not _is_simple(exact))
 
     smooth = [_smooth_steps(ring) for ring in exact]
-    steps = tolerance_px * SHRINK ** np.arange(LADDER_STEPS)
-    candidates = [exact, *([_simplify(ring, step) for ring in exact] for step in steps)]
-    if tolerance_px > SMOOTHING_PX:
-        steps = (tolerance_px - SMOOTHING_PX) * SHRINK ** np.arange(LADDER_STEPS)
-        candidates += [[_simplify(ring, step) for ring in smooth] for step in steps]
-    candidates.sort(key=_count)
-    chosen = next((rings for rings in candidates if is_good(rings)), exact)
+    chosen: list[Ring] = exact
+    for step in SHRINK ** np.arange(LADDER_STEPS):
+        candidates = [[_simplify(ring, tolerance_px * step) for ring in exact]]
+        if tolerance_px > SMOOTHING_PX:
+            candidates.append([_simplify(ring, (tolerance_px - SMOOTHING_PX) * step) for ring in smooth])
+        found = next((rings for rings in sorted(candidates, key=_count) if is_good(rings)), None)
+        if found is not None:
+            chosen = min(exact, found, key=_count)
+            break
     tolerance = tolerance_px
     while _count(chosen) > max_vertices and tolerance < MAX_TOLERANCE_PX:
         tolerance *= GROW
@@ -197,7 +199,9 @@ def _trace(part_hw: BoolMask) -> tuple[Ring, list[Ring]]:
     """Return the exact outlines of one part, (N, 2) along pixel edges: the outer ring, then the holes."""
     # On the mask at twice the size, outline pixel x belongs to edge (x + 1) // 2 of the mask, on either side
     # of an object and of a hole; so pixel-centre contours become exact pixel-edge ones.
-    doubled = np.pad(part_hw.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1), 1)
+    size_wh = (2 * part_hw.shape[1], 2 * part_hw.shape[0])
+    doubled = cv2.resize(part_hw.view(np.uint8), size_wh, interpolation=cv2.INTER_NEAREST)
+    doubled = cv2.copyMakeBorder(doubled, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     rings = [((contour[:, 0, :] - 1 + 1) // 2).astype(np.float64) for contour in contours]
     outer = [ring for ring, links in zip(rings, hierarchy[0], strict=True) if links[3] < 0]
@@ -244,6 +248,8 @@ def join_holes(outer: Ring, holes: Sequence[Ring]) -> Ring:
     """Return one ring: at the outer vertex nearest to each hole, walk to the hole, around it, and back."""
     if not holes:
         return outer
+    from scipy.spatial import cKDTree  # a quarter of a second, for polygons with holes alone
+
     tree = cKDTree(outer)
     inserts: dict[int, list[Ring]] = {}
     for hole in holes:
@@ -280,11 +286,12 @@ def _fill(rings: Sequence[Ring], shape_hw: tuple[int, ...], place: str) -> BoolM
     # So that the same edge crosses at the same place in every crop.
     crossing = np.round(crossing * CROSSING_GRID) / CROSSING_GRID
     columns = np.clip(np.ceil(crossing - 0.5), 0, width).astype(np.int64)
-    kind = np.int16 if len(start) <= np.iinfo(np.int16).max else np.int32
-    winding_hw = np.zeros((height, width + 1), dtype=kind)
-    np.add.at(winding_hw, (rows, columns), np.where(down[edge], 1, -1).astype(kind))
-    np.cumsum(winding_hw, axis=1, out=winding_hw)
-    filled: BoolMask = winding_hw[:, :width] != 0
+    # In the order of pixels; a row's last column is the next one's first, and its winding comes out as 0.
+    ordered = np.sort((rows * width + columns) * 2 + down[edge])
+    winding = np.cumsum((ordered & 1) * 2 - 1)
+    bounds = ordered >> 1
+    lengths = np.diff(bounds, prepend=0, append=height * width)
+    filled: BoolMask = np.repeat(np.append(False, winding != 0), lengths).reshape(height, width)
     return filled
 
 

@@ -15,9 +15,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from maskloop.masks import drop_specks, paste_segment
+from maskloop.masks import drop_specks
 from maskloop.types import Prediction, Segment
-from maskloop_studio.brush import encode_brush
+from maskloop_studio.brush import encode_brush_crop
 from maskloop_studio.formats.controls import ControlKind
 from maskloop_studio.formats.coverage import segments_to_shared_rings
 from maskloop_studio.formats.label_map import ControlPreference, LabelMap, LabelTarget
@@ -179,8 +179,8 @@ def _values(
     """Yield id and geometry of each region that shows the object in one form."""
     match kind:
         case "brush":
-            mask_hw = paste_segment(found.segment, size_hw)
-            yield found.object_id, {"format": "rle", "rle": encode_brush(mask_hw)}
+            rle = encode_brush_crop(found.segment.mask_hw, found.segment.offset_yx, size_hw)
+            yield found.object_id, {"format": "rle", "rle": rle}
         case "polygon":
             for part, ring in enumerate(rings[found.object_id]):
                 yield f"{found.object_id}-{part}", {"points": ring_to_percent(ring, size_hw), "closed": True}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from maskloop.segmentation.upsample import Window, reach_window, upsample_window
+from maskloop.segmentation.upsample import Window, reach_window, upsample_strips, upsample_window
 
 SIZES = {
     "four times": ((16, 24), (64, 96)),
@@ -33,6 +33,19 @@ def test_upsample_window_any_window_equals_full_frame(
         part = upsample_window(values, full_hw, window)
         expected = full[:, window.top : window.bottom, window.left : window.right]
         torch.testing.assert_close(part, expected, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("most_values", [1, 100, 1 << 20], ids=["single rows", "some rows", "all rows"])
+@pytest.mark.parametrize(("low_hw", "full_hw"), SIZES.values(), ids=SIZES.keys())
+def test_upsample_strips_joined_equal_the_window(
+    low_hw: tuple[int, int], full_hw: tuple[int, int], most_values: int
+) -> None:
+    values = torch.randn(low_hw, generator=torch.Generator().manual_seed(1))
+    height, width = full_hw
+    window = Window(top=height // 3, left=width // 4, bottom=height, right=width)
+    strips = list(upsample_strips(values, full_hw, window, most_values=most_values))
+    assert all(strip.numel() <= max(most_values, strip.shape[1]) for strip in strips)
+    assert torch.equal(torch.cat(strips), upsample_window(values[None], full_hw, window)[0])
 
 
 @pytest.mark.parametrize(("low_hw", "full_hw"), SIZES.values(), ids=SIZES.keys())

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from maskloop.errors import CodecError
-from maskloop_studio.brush import decode_brush, encode_brush
+from maskloop.masks import paste_segment
+from maskloop.types import Segment
+from maskloop_studio.brush import decode_brush, encode_brush, encode_brush_crop
 
 SHARED = Path(__file__).parents[4] / "shared"  # real traffic, where it is at hand
 
@@ -97,6 +99,54 @@ def test_brush_any_mask_agrees_with_the_sdk_both_ways(mask_hw):
     assert np.array_equal(decode_brush(theirs, mask_hw.shape), mask_hw)
     alpha_hw = sdk.decode_rle(encode_brush(mask_hw)).reshape(*mask_hw.shape, 4)[..., 3]
     assert np.array_equal(alpha_hw >= 128, mask_hw)
+
+
+@pytest.mark.parametrize("rim", [0, 3], ids=["hard", "soft"])
+def test_brush_busy_mask_of_many_runs_agrees_with_the_sdk_both_ways(sdk, rim):
+    noise_hw = np.random.default_rng(1).standard_normal((600, 800)).astype(np.float32)
+    alpha_hw = (cv2.GaussianBlur(noise_hw, (0, 0), 3) > 0).astype(np.uint8) * np.uint8(255)
+    if rim:
+        alpha_hw = cv2.GaussianBlur(alpha_hw, (rim, rim), 0)
+    theirs = sdk.encode_rle(np.repeat(alpha_hw.ravel(), 4))
+    assert len(theirs) > 20_000
+    assert np.array_equal(decode_brush(theirs, (600, 800)), alpha_hw >= 128)
+    if not rim:
+        ours = encode_brush(alpha_hw > 0)
+        assert (ours, theirs[len(ours) :]) in [(theirs[: len(ours)], []), (theirs[: len(ours)], [0])]
+
+
+def test_decode_brush_long_stream_broken_raises():
+    noise_hw = np.random.default_rng(1).random((400, 500)) > 0.5
+    rle = encode_brush(noise_hw)
+    for broken, words in (
+        (rle[:-5], "which end before that"),
+        ([*rle, 7], "an end after"),
+        ([*rle, *[0] * 20], "an end after"),
+    ):
+        with pytest.raises(CodecError, match=words):
+            decode_brush(broken, (400, 500))
+
+
+@given(
+    mask_hw=hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12)),
+    offset_yx=st.tuples(st.integers(0, 15), st.integers(0, 15)),
+    size_hw=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+)
+def test_encode_brush_crop_equals_the_whole_image(mask_hw, offset_yx, size_hw):
+    segment = Segment(mask_hw=mask_hw, offset_yx=offset_yx, label="disc")
+    assert encode_brush_crop(mask_hw, offset_yx, size_hw) == encode_brush(paste_segment(segment, size_hw))
+
+
+@pytest.mark.parametrize("mask_hw", MASKS)
+def test_encode_brush_crop_at_every_border_equals_the_whole_image(mask_hw):
+    height, width = mask_hw.shape
+    for top in (0, 2):
+        for left in (0, 3):
+            for more in (0, 1):
+                size_hw = (top + height + more, left + width + more)
+                segment = Segment(mask_hw=mask_hw, offset_yx=(top, left), label="disc")
+                expected = encode_brush(paste_segment(segment, size_hw))
+                assert encode_brush_crop(mask_hw, (top, left), size_hw) == expected
 
 
 @settings(deadline=None)
