@@ -49,6 +49,10 @@ class Settings(BaseSettings):
     model: str = Field(str(BASE_MODEL), description="a Hugging Face name or a local folder")
     task: SegmentationTask = SegmentationTask.INSTANCE
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 ...")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of predictions; auto is bfloat16 on a GPU that has it, float32 on a CPU"
+    )
+    accelerate: bool = Field(True, description="our faster forward pass, equal to transformers' to rounding")
     score_threshold: Fraction = 0.5
     label_thresholds: dict[str, Fraction] = Field(
         default_factory=dict, description="class -> least score, where it is not the general one (JSON)"

@@ -10,7 +10,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 from maskloop.errors import ModelLoadError
+from maskloop.segmentation.acceleration.forward import ForwardPlan
+from maskloop.segmentation.acceleration.patch import accelerate_model
 from maskloop.segmentation.families import (
     Family,
     family_of,
@@ -31,6 +33,7 @@ from maskloop.segmentation.folder import publish_folder
 from maskloop.segmentation.preprocess import Preprocessing, config_to_preprocessing, preprocessing_to_config
 from maskloop.segmentation.sources import check_torchvision, find_folder, first_line, load_error, read_json
 from maskloop.segmentation.task_text import TaskText
+from maskloop.settings import load_settings
 
 __all__ = [
     "Checkpoint",
@@ -61,9 +64,12 @@ class Checkpoint:
     task_text: TaskText | None  # OneFormer's words; None for the others
     source: str  # as given to load_checkpoint
     device: torch.device
+    plan: ForwardPlan = field(default_factory=ForwardPlan)  # how it is run where it predicts
 
 
-def load_checkpoint(source: str | Path, *, device: str = "auto", training: bool = False) -> Checkpoint:
+def load_checkpoint(
+    source: str | Path, *, device: str = "auto", training: bool = False, plan: ForwardPlan | None = None
+) -> Checkpoint:
     """Load a checkpoint from a local folder or from the Hugging Face hub.
 
     Args:
@@ -72,6 +78,7 @@ def load_checkpoint(source: str | Path, *, device: str = "auto", training: bool 
         device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1" ...
         training: with OneFormer's text encoder, which only its loss needs; where the checkpoint was saved
             without one, it starts from random weights.
+        plan: how it is run where it predicts; default: as the process's settings say.
 
     Returns:
         The checkpoint in float32 whatever it was stored in, in eval mode. Weights are only read from
@@ -86,6 +93,7 @@ def load_checkpoint(source: str | Path, *, device: str = "auto", training: bool 
     config = read_json(folder / "config.json", source)
     family = family_of(config, source)
     target = resolve_device(device)
+    plan = _settings_plan() if plan is None else plan
     model = _load_model(family, folder, source, training=training)
     try:
         labels = tuple(str(model.config.id2label[index]) for index in range(model.config.num_labels))
@@ -95,6 +103,8 @@ def load_checkpoint(source: str | Path, *, device: str = "auto", training: bool 
         task_text = _load_task_text(folder, model.config) if family == "oneformer" else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as exc:
         raise load_error(source, "readable files beside the weights", exc) from exc
+    if plan.accelerate:
+        accelerate_model(model)
     return Checkpoint(
         model=model.to(target).eval(),
         family=family,
@@ -104,6 +114,7 @@ def load_checkpoint(source: str | Path, *, device: str = "auto", training: bool 
         task_text=task_text,
         source=str(source),
         device=target,
+        plan=plan,
     )
 
 
@@ -180,6 +191,11 @@ def resolve_device(device: str) -> torch.device:
             got=first_line(exc),
             remedy="set MASKLOOP_DEVICE to auto, cpu or a CUDA device of this machine",
         ) from exc
+
+
+def _settings_plan() -> ForwardPlan:
+    settings = load_settings()
+    return ForwardPlan(precision=settings.precision, accelerate=settings.accelerate)
 
 
 def _load_model(family: Family, folder: Path, source: str | Path, *, training: bool) -> Any:

@@ -1,32 +1,41 @@
-"""One thread that runs the models: micro-batches what waits, keeps a few checkpoints, swaps without a gap."""
+"""One thread that runs the models, and a few beside it for all that is no forward pass."""
 
 from __future__ import annotations
 
-import logging
+import os
 import threading
-from collections import Counter, OrderedDict, deque
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TypeAlias
 
+import torch
+
 from maskloop.errors import MaskloopError
-from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint
+from maskloop.segmentation.beside import beside, mark
+from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.postprocess import Thresholds
-from maskloop.segmentation.predict import predict_images
+from maskloop.segmentation.predict import (
+    RawLook,
+    ReadyLooks,
+    finish_image,
+    forward_batch,
+    forward_sizes,
+    ready_image,
+)
+from maskloop.segmentation.shelf import EngineClosedError, ModelShelf, closed_error
 from maskloop.segmentation.sources import first_line
 from maskloop.segmentation.views import ViewPlan
 from maskloop.types import Prediction, RgbImage, SegmentationTask
 
-__all__ = ["Answer", "Engine", "EngineClosedError", "InferenceError"]
+__all__ = ["Answer", "Engine", "EngineClosedError", "ImageSource", "InferenceError"]
 
 Answer: TypeAlias = Prediction | MaskloopError  # of one image
-logger = logging.getLogger(__name__)
-
-
-class EngineClosedError(MaskloopError):
-    """The engine was closed and takes no more images."""
+ImageSource: TypeAlias = RgbImage | Callable[[], RgbImage]  # an image, or what decodes it when its turn comes
+MOST_HELPERS = 8
+BATCHES_AHEAD = 2  # begun and not yet answered: one runs while the one before is turned into segments
 
 
 class InferenceError(MaskloopError):
@@ -37,7 +46,7 @@ class InferenceError(MaskloopError):
 class _Request:
     source: str
     checkpoint: Checkpoint
-    images: Sequence[RgbImage]
+    images: list[ImageSource | None]  # None once it is resized
     task: SegmentationTask
     thresholds: Thresholds
     study: bool
@@ -47,13 +56,35 @@ class _Request:
     dropped: bool = False  # it was cancelled before
 
     def fits(self, other: _Request) -> bool:
-        """Whether both may share a batch."""
-        mine = (self.task, self.thresholds, self.study)
-        return self.checkpoint is other.checkpoint and mine == (other.task, other.thresholds, other.study)
+        """Whether both ask the model the same."""
+        mine = (self.task, self.study)
+        return self.checkpoint is other.checkpoint and mine == (other.task, other.study)
+
+
+@dataclass(kw_only=True, eq=False)
+class _Item:
+    """One image of a request, ready for the model."""
+
+    request: _Request
+    index: int
+    looks: ReadyLooks
+    sizes_hw: tuple[tuple[int, int], ...]  # of its forward passes
+
+
+@dataclass(kw_only=True, eq=False)
+class _Batch:
+    """Images that were in one forward pass and are not answered yet."""
+
+    left: int
+    event: torch.cuda.Event | None  # when they have been through it
 
 
 class Engine:
-    """Predicts for many threads at once, on one.
+    """Predicts for many threads at once.
+
+    An image is decoded and resized by a helper, waits for the thread that owns the models, shares its forward
+    pass with whatever of its size is ready by then, and is turned into segments by another helper while the
+    next batch runs. Nothing waits for company: a batch is what there is when the thread is free.
 
     Callers name the model of each request. To swap, load the new one and then name it: requests that
     were taken before keep their model, and none waits for a load but those that need it.
@@ -68,6 +99,7 @@ class Engine:
         device: str,
         keep: int = 2,
         plan: ViewPlan = ViewPlan(),  # noqa: B008  # frozen
+        helpers: int | None = None,
     ) -> None:
         """Start the thread.
 
@@ -78,16 +110,20 @@ class Engine:
             device: as for load_checkpoint.
             keep: checkpoints held; more while requests for them wait.
             plan: which views a study asks for.
+            helpers: threads that prepare images, and as many that finish them; default: by the cores.
         """
         if max_batch < 1 or keep < 1:
             raise ValueError(f"Engine: expected max_batch and keep of at least 1, got {max_batch} and {keep}")
-        self._task, self._thresholds, self._max_batch = task, thresholds, max_batch
-        self._device, self._keep, self._plan = device, keep, plan
-        self._changed = threading.Condition()  # guards everything below
-        self._waiting: deque[tuple[_Request, int]] = deque()  # an image is its request and its index there
-        self._models: OrderedDict[str, Checkpoint] = OrderedDict()  # least recently used first
-        self._loading: dict[str, Future[Checkpoint]] = {}
-        self._busy: Counter[str] = Counter()  # unanswered requests per source
+        self._task, self._thresholds, self._max_batch, self._plan = task, thresholds, max_batch, plan
+        self._shelf = ModelShelf(device=device, keep=keep)
+        count = helpers or min(MOST_HELPERS, max(1, len(os.sched_getaffinity(0)) // 2))
+        # Two pools: what is nearly done must not wait behind what has just come.
+        self._preparing = ThreadPoolExecutor(count, thread_name_prefix="maskloop-prepare")
+        self._finishing = ThreadPoolExecutor(count, thread_name_prefix="maskloop-finish")
+        self._room = threading.Semaphore(BATCHES_AHEAD)
+        self._changed = threading.Condition()  # guards everything below, and the requests
+        self._ready: deque[_Item] = deque()
+        self._unready = 0  # images that are not prepared yet
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="maskloop-engine", daemon=True)
         self._thread.start()
@@ -96,25 +132,14 @@ class Engine:
         """Return the checkpoint of a source, loading it where it is not held; inference goes on meanwhile.
 
         Raises:
-            ModelLoadError: it cannot be loaded; what was held stays.
+            ModelLoadError: it cannot be loaded; what was used last stays.
             EngineClosedError: after close().
         """
-        with self._changed:
-            self._check_open()
-            if source in self._models:
-                self._models.move_to_end(source)
-                return self._models[source]
-            pending = self._loading.get(source)
-            mine = pending is None
-            if pending is None:
-                pending = self._loading[source] = Future()
-        if mine:
-            self._load_now(source, pending)
-        return pending.result()
+        return self._shelf.load(source)
 
     def submit(
         self,
-        images: Sequence[RgbImage],
+        images: Sequence[ImageSource],
         *,
         source: str,
         task: SegmentationTask | None = None,
@@ -124,7 +149,8 @@ class Engine:
         """Queue images for a model, loading it first where it is not held.
 
         Args:
-            images: uint8 (H, W, 3), upright RGB, any sizes; may be none.
+            images: uint8 (H, W, 3), upright RGB, any sizes; or functions that give them, which are called
+                by few threads, so that few are in memory; may be none.
             source: as for load_checkpoint.
             task: which post-processing; the engine's by default.
             thresholds: what counts; the engine's by default.
@@ -132,7 +158,8 @@ class Engine:
 
         Returns:
             A future of one answer per image, in order: the prediction, or the error of that image. A
-            future cancelled before its first image is taken costs no inference.
+            future cancelled before its first image is taken costs no inference. Its callbacks run beside the
+            model.
 
         Raises:
             ModelLoadError: the model cannot be loaded.
@@ -142,7 +169,7 @@ class Engine:
         request = _Request(
             source=source,
             checkpoint=checkpoint,
-            images=tuple(images),
+            images=list(images),
             task=self._task if task is None else task,
             thresholds=self._thresholds if thresholds is None else thresholds,
             study=study,
@@ -150,18 +177,18 @@ class Engine:
         if not request.images:
             request.future.set_result([])
             return request.future
+        self._shelf.claim(source, checkpoint)
         with self._changed:
-            self._check_open()
-            self._busy[source] += 1
-            # another load may have evicted it in between
-            self._models.setdefault(source, checkpoint)
-            self._waiting.extend((request, index) for index in range(len(request.images)))
-            self._changed.notify_all()
+            if self._closed:
+                raise closed_error()
+            self._unready += len(request.images)
+            for index in range(len(request.images)):
+                self._preparing.submit(self._prepare, request, index)
         return request.future
 
     def predict(
         self,
-        images: Sequence[RgbImage],
+        images: Sequence[ImageSource],
         *,
         source: str,
         task: SegmentationTask | None = None,
@@ -174,24 +201,37 @@ class Engine:
     @property
     def held(self) -> tuple[str, ...]:
         """Sources of the checkpoints in memory, least recently used first."""
-        with self._changed:
-            return tuple(self._models)
+        return self._shelf.held
+
+    @property
+    def max_batch(self) -> int:
+        """Images in one forward pass, at the most."""
+        return self._max_batch
 
     @property
     def queued(self) -> int:
         """Images that wait for the thread."""
         with self._changed:
-            return len(self._waiting)
+            return self._unready + len(self._ready)
+
+    @property
+    def ready(self) -> int:
+        """Those of them that are prepared."""
+        with self._changed:
+            return len(self._ready)
 
     def close(self) -> None:
-        """Answer all that is queued, then stop; later requests are refused. May be called twice."""
+        """Answer all that is queued, then stop; later requests are refused. May be called twice.
+
+        Not from a callback of a future: it would wait for itself.
+        """
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
-        with self._changed:
-            self._models.clear()
+        self._thread.join()
+        self._preparing.shutdown()
+        self._finishing.shutdown()
+        self._shelf.close()
 
     def __enter__(self) -> Self:
         return self
@@ -201,109 +241,137 @@ class Engine:
     ) -> None:
         self.close()
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise EngineClosedError(
-                "engine", expected="an open engine", got="a closed one", remedy="start a new engine"
-            )
-
-    def _load_now(self, source: str, pending: Future[Checkpoint]) -> None:
-        try:
-            checkpoint = load_checkpoint(source, device=self._device)
-        except BaseException as exc:
-            with self._changed:
-                del self._loading[source]
-            pending.set_exception(exc)
-            return
+    def _prepare(self, request: _Request, index: int) -> None:
+        image, request.images[index] = request.images[index], None
+        item: _Item | None = None
+        error: MaskloopError | None = None
+        if not request.future.cancelled():
+            try:
+                item = self._item(request, index, image() if callable(image) else image)
+            except Exception as exc:
+                error = _error_of(request, exc)
         with self._changed:
-            del self._loading[source]
-            if not self._closed:
-                self._models[source] = checkpoint
-                self._evict(newest=source)
-        logger.info("model loaded", extra={"action": "model-loaded", "model_source": source})
-        pending.set_result(checkpoint)
+            self._unready -= 1
+            if item is not None:
+                self._ready.append(item)
+            elif error is None:
+                self._begin(request)
+            self._changed.notify_all()
+        if error is not None:
+            self._deliver(request, index, error)
 
-    def _evict(self, newest: str | None = None) -> None:
-        idle = [source for source in self._models if not self._busy[source] and source != newest]
-        for source in idle[: max(0, len(self._models) - self._keep)]:
-            del self._models[source]
-            logger.info("model dropped", extra={"action": "model-dropped", "model_source": source})
+    def _item(self, request: _Request, index: int, image: RgbImage | None) -> _Item:
+        assert image is not None
+        looks = ready_image(request.checkpoint, image, study=request.study, plan=self._plan)
+        sizes_hw = forward_sizes(
+            request.checkpoint, looks[0].image_size_hw, study=request.study, plan=self._plan
+        )
+        return _Item(request=request, index=index, looks=looks, sizes_hw=sizes_hw)
 
     def _run(self) -> None:
         while self._step():  # a call of its own: what it held of a dropped model goes with it
             pass
 
     def _step(self) -> bool:
+        self._room.acquire()  # before the choice: what comes meanwhile may still join the batch
         with self._changed:
-            while not self._waiting and not self._closed:
+            while not self._ready and not (self._closed and self._unready == 0):
                 self._changed.wait()
-            if not self._waiting:
+            if not self._ready:
                 return False
-            batch = self._take()
-        if batch:
-            images = [request.images[index] for request, index in batch]
-            self._deliver(batch, self._answer(batch[0][0], images))
+            items = self._take()
+        if items:
+            self._forward(items)
+        else:
+            self._room.release()
         return True
 
-    def _take(self) -> list[tuple[_Request, int]]:
-        """Take the oldest image and others asked for alike, as many as fit; forget cancelled requests."""
-        batch: list[tuple[_Request, int]] = []
-        left: deque[tuple[_Request, int]] = deque()
-        for request, index in self._waiting:
-            if len(batch) == self._max_batch or (batch and not request.fits(batch[0][0])):
-                left.append((request, index))
-            elif self._start(request):
-                batch.append((request, index))
-        self._waiting = left
-        return batch
+    def _take(self) -> list[_Item]:
+        """Take the oldest image and others like it, as many as fit; forget cancelled requests."""
+        items: list[_Item] = []
+        left: deque[_Item] = deque()
+        for item in self._ready:
+            first = items[0] if items else item
+            alike = item.sizes_hw == first.sizes_hw and item.request.fits(first.request)
+            if len(items) == self._max_batch or not alike:
+                left.append(item)
+            elif self._begin(item.request):
+                items.append(item)
+        self._ready = left
+        return items
 
-    def _start(self, request: _Request) -> bool:
+    def _begin(self, request: _Request) -> bool:
+        """Return whether a request wants its answers; from now on it cannot be cancelled."""
         if not request.started:
             request.started = True
             request.dropped = not request.future.set_running_or_notify_cancel()
             if request.dropped:
-                self._finish(request)
+                self._shelf.release(request.source)
         return not request.dropped
 
-    def _answer(self, request: _Request, images: list[RgbImage]) -> list[Answer]:
+    def _forward(self, items: list[_Item]) -> None:
+        request = items[0].request
         try:
-            return list(self._predict(request, images))
+            raws = forward_batch(
+                request.checkpoint,
+                [item.looks for item in items],
+                task=request.task,
+                study=request.study,
+                plan=self._plan,
+            )
+            batch = _Batch(left=len(items), event=mark(request.checkpoint.device))
         except Exception as exc:
-            if len(images) > 1:  # find the one at fault: the others get their prediction
-                return [answer for image in images for answer in self._answer(request, [image])]
-            if isinstance(exc, MaskloopError):
-                return [exc]
-            return [_inference_error(request.checkpoint, images[0], exc)]
+            if len(items) == 1:
+                self._deliver(
+                    request, items[0].index, _error_of(request, exc, items[0].looks[0].image_size_hw)
+                )
+                self._room.release()
+                return
+            self._room.release()
+            for item in items:  # find the one at fault: the others get their prediction
+                self._room.acquire()
+                self._forward([item])
+            return
+        for item, raw in zip(items, raws, strict=True):
+            self._finishing.submit(self._finish, batch, item.request, item.index, raw)
 
-    def _predict(self, request: _Request, images: list[RgbImage]) -> list[Prediction]:
-        return predict_images(
-            request.checkpoint,
-            images,
-            task=request.task,
-            thresholds=request.thresholds,
-            max_batch=self._max_batch,
-            study=request.study,
-            plan=self._plan,
-        )
+    def _finish(self, batch: _Batch, request: _Request, index: int, raws: tuple[RawLook, ...]) -> None:
+        answer: Answer
+        try:
+            with beside(request.checkpoint.device, batch.event):
+                answer = finish_image(
+                    request.checkpoint,
+                    raws,
+                    task=request.task,
+                    thresholds=request.thresholds,
+                    study=request.study,
+                    plan=self._plan,
+                )
+        except Exception as exc:
+            answer = _error_of(request, exc, raws[0].size_hw)
+        with self._changed:
+            batch.left -= 1
+            done = batch.left == 0
+        if done:
+            self._room.release()
+        self._deliver(request, index, answer)
 
-    def _deliver(self, batch: list[tuple[_Request, int]], answers: list[Answer]) -> None:
-        for (request, index), answer in zip(batch, answers, strict=True):
+    def _deliver(self, request: _Request, index: int, answer: Answer) -> None:
+        with self._changed:
+            if not self._begin(request):
+                return
             request.answers[index] = answer
-            if len(request.answers) == len(request.images):
-                with self._changed:
-                    self._finish(request)
-                request.future.set_result([request.answers[key] for key in range(len(request.images))])
-
-    def _finish(self, request: _Request) -> None:
-        self._busy[request.source] -= 1
-        if not self._busy[request.source]:
-            del self._busy[request.source]
-        self._evict()
+            complete = len(request.answers) == len(request.images)
+        if complete:
+            self._shelf.release(request.source)
+            request.future.set_result([request.answers[key] for key in range(len(request.images))])
 
 
-def _inference_error(checkpoint: Checkpoint, image: RgbImage, exc: Exception) -> InferenceError:
+def _error_of(request: _Request, exc: Exception, size_hw: tuple[int, int] | None = None) -> MaskloopError:
+    if isinstance(exc, MaskloopError):
+        return exc
     return InferenceError(
-        f"model {checkpoint.source}, image {getattr(image, 'shape', type(image).__name__)}",
+        f"model {request.source}, image {size_hw or 'that was prepared'}",
         expected="a prediction",
         got=first_line(exc),
         remedy="try a smaller image, or another device through MASKLOOP_DEVICE",

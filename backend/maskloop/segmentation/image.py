@@ -14,6 +14,8 @@ from maskloop.types import RgbImage
 __all__ = ["IMAGE_FORMATS", "decode_image"]
 
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # Pillow's names
+ORIENTATION = 0x0112  # EXIF's tag
+STRIP_PIXELS = 1 << 20
 WHITE = (255, 255, 255)  # what browsers show behind transparency
 
 
@@ -68,7 +70,8 @@ def _too_large(got: str, max_pixels: int) -> ImageError:
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(image)
+        # where nothing is to be turned it would return a copy
+        return ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else image
     except Exception:  # damaged EXIF: browsers then show the pixels as they are stored
         return image
 
@@ -81,7 +84,18 @@ def _to_rgb(image: Image.Image) -> RgbImage:
         rgba = image.convert("RGBA")
         backdrop = Image.new("RGBA", rgba.size, (*WHITE, 255))
         image = Image.alpha_composite(backdrop, rgba)
-    return np.array(image.convert("RGB"), dtype=np.uint8)
+    return _pixels(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _pixels(image: Image.Image) -> RgbImage:
+    # in strips: Pillow's whole way to numpy holds the image two more times
+    width, height = image.size
+    pixels_hwc = np.empty((height, width, 3), dtype=np.uint8)
+    rows = max(1, STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        pixels_hwc[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
+    return pixels_hwc
 
 
 def _to_bytes(values_hw: NDArray[np.generic], *, mode: str) -> NDArray[np.uint8]:

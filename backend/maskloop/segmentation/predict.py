@@ -1,9 +1,13 @@
-"""From images to predictions: group, forward, cut off padding, post-process."""
+"""From images to predictions, in three stages: resize, forward, then cut off padding and post-process.
+
+Only the second needs the model: whoever serves many images does the first and third beside it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -11,17 +15,42 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maskloop.masks import drop_duplicates, drop_specks
+from maskloop.segmentation.acceleration.forward import forward_pass
 from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.embedding import image_embedding
 from maskloop.segmentation.postprocess import Thresholds, segments_of
-from maskloop.segmentation.preprocess import images_to_batch, resized_size
+from maskloop.segmentation.preprocess import Batch, ReadyImage, join_batch, resize_image, resized_size
 from maskloop.segmentation.studying import image_reading, patch_grid
 from maskloop.segmentation.views import ViewPlan, view_image, view_model, view_prediction
 from maskloop.selection.confidence import image_confidence
 from maskloop.selection.signals import Reading, disagreement
 from maskloop.types import ImageStudy, Prediction, RgbImage, SegmentationTask
 
-__all__ = ["predict_images"]
+__all__ = [
+    "RawLook",
+    "ReadyLooks",
+    "ask_model",
+    "finish_image",
+    "forward_batch",
+    "forward_sizes",
+    "predict_images",
+    "ready_image",
+]
+
+ReadyLooks: TypeAlias = tuple[ReadyImage, ...]  # of one image: itself, then each of the study's views
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RawLook:
+    """What one forward pass says of an image, still on the model's device."""
+
+    class_logits_qk: Tensor
+    mask_logits_qhw: Tensor  # of the padded input
+    valid_hw: tuple[int, int]  # the image's part of it
+    padded_hw: tuple[int, int]
+    size_hw: tuple[int, int]  # before resizing
+    output: Any  # of the whole batch, where features are wanted
+    index: int  # in it
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,33 +95,108 @@ def predict_images(
     Raises:
         ImageError: an image is not uint8 (H, W, 3) or has no pixels.
     """
+    answers: dict[int, Prediction] = {}
+    for indices in _groups(checkpoint, images, max_batch, study, plan):
+        ready = [ready_image(checkpoint, images[index], study=study, plan=plan) for index in indices]
+        seen = forward_batch(checkpoint, ready, task=task, study=study, plan=plan)
+        for index in indices:
+            raws = seen.pop(0)  # an image's logits go with it
+            answers[index] = finish_image(
+                checkpoint, raws, task=task, thresholds=thresholds, study=study, plan=plan
+            )
+    return [answers[index] for index in range(len(images))]
+
+
+def ready_image(checkpoint: Checkpoint, image: RgbImage, *, study: bool, plan: ViewPlan) -> ReadyLooks:
+    """Return an image as the forward passes of a prediction want it; needs no model and no device.
+
+    Args:
+        checkpoint: the model.
+        image: uint8 (H, W, 3), upright RGB, any size.
+        study: with the views of a study.
+        plan: which ones.
+
+    Raises:
+        ImageError: the image is not uint8 (H, W, 3) or has no pixels.
+    """
     with torch.inference_mode():
-        looks = _look_at(checkpoint, images, task, thresholds, max_batch, study)
-        if not study:
-            return [look.prediction for look in looks]
-        seen: list[list[Prediction]] = [[] for _ in looks]
-        for view in plan.views:
-            shown = [view_image(image, view) for image in images]
-            others = _look_at(view_model(checkpoint, view), shown, task, thresholds, max_batch, False)
-            for place, other in zip(seen, others, strict=True):
-                place.append(view_prediction(other.prediction, view, checkpoint.labels, plan))
-    return [_studied(look, views) for look, views in zip(looks, seen, strict=True)]
+        return (
+            resize_image(image, checkpoint.preprocessing),
+            *(
+                resize_image(view_image(image, view), view_model(checkpoint, view).preprocessing)
+                for view in (plan.views if study else ())
+            ),
+        )
 
 
-def _look_at(
+def forward_batch(
     checkpoint: Checkpoint,
-    images: Sequence[RgbImage],
+    ready: Sequence[ReadyLooks],
+    *,
+    task: SegmentationTask,
+    study: bool,
+    plan: ViewPlan,
+) -> list[tuple[RawLook, ...]]:
+    """Return what the model says of some images, one forward pass for each view; on CUDA it is not awaited.
+
+    Args:
+        checkpoint: the model.
+        ready: at least one image, all of one size (see `predict_images`).
+        task: for OneFormer the question.
+        study: with the features that an embedding is made from, and the views.
+        plan: which views.
+    """
+    with torch.inference_mode():
+        views = [_forward(checkpoint, [looks[0] for looks in ready], task, features=study)]
+        for number, view in enumerate(plan.views if study else (), start=1):
+            shown = [looks[number] for looks in ready]
+            views.append(_forward(view_model(checkpoint, view), shown, task, features=False))
+    return list(zip(*views, strict=True))
+
+
+def ask_model(checkpoint: Checkpoint, batch: Batch, task: SegmentationTask, *, features: bool = False) -> Any:
+    """Return the model's own output of a forward pass, on its device; on CUDA it is not awaited.
+
+    Args:
+        checkpoint: the model.
+        batch: what it is shown.
+        task: for OneFormer the question.
+        features: with the hidden states that an embedding is made from.
+    """
+    words = None
+    if checkpoint.task_text is not None:
+        count = len(batch.pixel_values_bchw)
+        words = checkpoint.task_text.task_inputs(task, count, checkpoint.device)
+    with torch.inference_mode():
+        return forward_pass(
+            checkpoint.model,
+            batch.pixel_values_bchw,
+            batch.pixel_mask_bhw,
+            words,
+            plan=checkpoint.plan,
+            features=features,
+        )
+
+
+def finish_image(
+    checkpoint: Checkpoint,
+    raws: Sequence[RawLook],
+    *,
     task: SegmentationTask,
     thresholds: Thresholds,
-    max_batch: int,
     study: bool,
-) -> list[_Look]:
-    looks: dict[int, _Look] = {}
-    for indices in _groups(checkpoint, images, max_batch):
-        batch = [images[index] for index in indices]
-        found = _look_at_batch(checkpoint, batch, task, thresholds, study)
-        looks.update(zip(indices, found, strict=True))
-    return [looks[index] for index in range(len(images))]
+    plan: ViewPlan,
+) -> Prediction:
+    """Return the prediction that is in what the model said of one image; with the options as they were."""
+    with torch.inference_mode():
+        look, *others = [_look(checkpoint, raw, task, thresholds) for raw in raws]
+    if not study:
+        return look.prediction
+    seen = [
+        view_prediction(other.prediction, view, checkpoint.labels, plan)
+        for other, view in zip(others, plan.views, strict=True)
+    ]
+    return _studied(look, seen)
 
 
 def _studied(look: _Look, views: Sequence[Prediction]) -> Prediction:
@@ -105,79 +209,90 @@ def _studied(look: _Look, views: Sequence[Prediction]) -> Prediction:
     )
 
 
-def _groups(checkpoint: Checkpoint, images: Sequence[RgbImage], max_batch: int) -> Iterator[list[int]]:
-    groups: dict[tuple[int, int], list[int]] = {}
+def forward_sizes(
+    checkpoint: Checkpoint, size_hw: tuple[int, int], *, study: bool, plan: ViewPlan
+) -> tuple[tuple[int, int], ...]:
+    """Return the sizes of an image's forward passes; images that have them in common may share these.
+
+    Args:
+        checkpoint: the model.
+        size_hw: of the image.
+        study: with the views of a study.
+        plan: which ones.
+    """
+    models = [checkpoint, *(view_model(checkpoint, view) for view in (plan.views if study else ()))]
+    return tuple(model.preprocessing.pad_hw or resized_size(size_hw, model.preprocessing) for model in models)
+
+
+def _groups(
+    checkpoint: Checkpoint, images: Sequence[RgbImage], max_batch: int, study: bool, plan: ViewPlan
+) -> Iterator[list[int]]:
+    groups: dict[object, list[int]] = {}
     for index, image in enumerate(images):
         usable = image.ndim == 3 and min(image.shape) > 0
-        size_hw = (0, 0)
-        if usable:
-            size_hw = checkpoint.preprocessing.pad_hw or resized_size(
-                (image.shape[0], image.shape[1]), checkpoint.preprocessing
-            )
-        groups.setdefault(size_hw, []).append(index)
+        size_hw = (image.shape[0], image.shape[1]) if usable else (1, 1)
+        key = forward_sizes(checkpoint, size_hw, study=study, plan=plan)
+        groups.setdefault(key, []).append(index)
     for indices in groups.values():
         for start in range(0, len(indices), max_batch):
             yield indices[start : start + max_batch]
 
 
-def _look_at_batch(
-    checkpoint: Checkpoint,
-    images: Sequence[RgbImage],
-    task: SegmentationTask,
-    thresholds: Thresholds,
-    study: bool,
-) -> Iterator[_Look]:
-    batch = images_to_batch(images, checkpoint.preprocessing, checkpoint.device)
-    words: dict[str, object] = {"output_hidden_states": True} if study else {}
-    if checkpoint.task_text is not None:
-        words["task_inputs"] = checkpoint.task_text.task_inputs(task, len(images), checkpoint.device)
-    output = checkpoint.model(
-        pixel_values=batch.pixel_values_bchw,
-        pixel_mask=batch.pixel_mask_bhw,
-        output_auxiliary_logits=False,
-        **words,
-    )
-    padded_hw = batch.pixel_values_bchw.shape[-2:]
-    for index, size_hw in enumerate(batch.image_sizes_hw):
-        class_logits_qk = output.class_queries_logits[index]
-        valid_hw = batch.valid_sizes_hw[index]
-        mask_logits_qhw = _cut_padding(output.masks_queries_logits[index], valid_hw, padded_hw)
-        segments = segments_of(task)(
-            class_logits_qk,
-            mask_logits_qhw,
-            labels=checkpoint.labels,
-            thing_ids=checkpoint.thing_ids,
-            thresholds=thresholds,
+def _forward(
+    checkpoint: Checkpoint, ready: Sequence[ReadyImage], task: SegmentationTask, *, features: bool
+) -> list[RawLook]:
+    batch = join_batch(ready, checkpoint.preprocessing, checkpoint.device)
+    output = ask_model(checkpoint, batch, task, features=features)
+    padded_h, padded_w = batch.pixel_values_bchw.shape[-2:]
+    return [
+        RawLook(
+            class_logits_qk=output.class_queries_logits[index],
+            mask_logits_qhw=output.masks_queries_logits[index],
+            valid_hw=batch.valid_sizes_hw[index],
+            padded_hw=(padded_h, padded_w),
             size_hw=size_hw,
+            output=output if features else None,
+            index=index,
         )
-        if thresholds.part > 0:
-            segments = tuple(drop_specks(segment, thresholds.part) for segment in segments)
-        if task is SegmentationTask.INSTANCE and thresholds.duplicate < 1:
-            segments = drop_duplicates(segments, thresholds.duplicate)
-        reading = image_reading(
-            class_logits_qk,
-            mask_logits_qhw,
-            task=task,
-            labels=checkpoint.labels,
-            thing_ids=checkpoint.thing_ids,
-            thresholds=thresholds,
-        )
-        yield _Look(
-            prediction=Prediction(
-                segments=segments,
-                size_hw=size_hw,
-                confidence=image_confidence(reading.signals, reading.objects),
-            ),
-            reading=reading,
-            embedding_d=image_embedding(
-                output,
-                index,
-                (valid_hw[0] / padded_hw[0], valid_hw[1] / padded_hw[1]),
-                patch_grid(checkpoint),
-            )
-            if study
-            else None,
-        )
+        for index, size_hw in enumerate(batch.image_sizes_hw)
+    ]
+
+
+def _look(checkpoint: Checkpoint, raw: RawLook, task: SegmentationTask, thresholds: Thresholds) -> _Look:
+    mask_logits_qhw = _cut_padding(raw.mask_logits_qhw, raw.valid_hw, raw.padded_hw)
+    segments = segments_of(task)(
+        raw.class_logits_qk,
+        mask_logits_qhw,
+        labels=checkpoint.labels,
+        thing_ids=checkpoint.thing_ids,
+        thresholds=thresholds,
+        size_hw=raw.size_hw,
+    )
+    if thresholds.part > 0:
+        segments = tuple(drop_specks(segment, thresholds.part) for segment in segments)
+    if task is SegmentationTask.INSTANCE and thresholds.duplicate < 1:
+        segments = drop_duplicates(segments, thresholds.duplicate)
+    reading = image_reading(
+        raw.class_logits_qk,
+        mask_logits_qhw,
+        task=task,
+        labels=checkpoint.labels,
+        thing_ids=checkpoint.thing_ids,
+        thresholds=thresholds,
+    )
+    prediction = Prediction(
+        segments=segments,
+        size_hw=raw.size_hw,
+        confidence=image_confidence(reading.signals, reading.objects),
+    )
+    return _Look(prediction=prediction, reading=reading, embedding_d=_embedding(checkpoint, raw))
+
+
+def _embedding(checkpoint: Checkpoint, raw: RawLook) -> NDArray[np.float32] | None:
+    if raw.output is None:
+        return None
+    share_hw = (raw.valid_hw[0] / raw.padded_hw[0], raw.valid_hw[1] / raw.padded_hw[1])
+    return image_embedding(raw.output, raw.index, share_hw, patch_grid(checkpoint))
 
 
 def _cut_padding(mask_logits_qhw: Tensor, valid_hw: tuple[int, int], padded_hw: Sequence[int]) -> Tensor:

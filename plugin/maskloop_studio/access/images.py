@@ -7,8 +7,9 @@ Here an address is read and what was fetched is remembered; `maskloop_studio.acc
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from urllib.parse import quote, unquote, unquote_to_bytes
 
@@ -87,19 +88,47 @@ class ImageFetcher:
         )
 
     def fetch_many(
-        self, uris: Sequence[str], *, task_ids: Sequence[int | None] | None = None, max_workers: int = 16
+        self, uris: Sequence[object], *, task_ids: Sequence[int | None] | None = None, max_workers: int = 16
     ) -> list[bytes | ImageError]:
         """Return each image file, or why there is none, in order; fetched concurrently."""
-        numbers = task_ids if task_ids is not None else [None] * len(uris)
-        pairs = list(zip(uris, numbers, strict=True))
-        if len(pairs) < 2:
-            return [self._fetch_or_error(pair) for pair in pairs]
-        with ThreadPoolExecutor(min(max_workers, len(pairs)), thread_name_prefix="fetch") as pool:
-            return list(pool.map(self._fetch_or_error, pairs))
+        return list(self.fetch_ahead(uris, task_ids=task_ids, max_workers=max_workers))
 
-    def _fetch_or_error(self, pair: tuple[str, int | None]) -> bytes | ImageError:
+    def fetch_ahead(
+        self, uris: Sequence[object], *, task_ids: Sequence[int | None] | None = None, max_workers: int = 16
+    ) -> Generator[bytes | ImageError]:
+        """Yield each image file, or why there is none, in order; the next ones are fetched meanwhile.
+
+        Args:
+            uris: what tasks say of their images; anything but a text is an error of its own.
+            task_ids: see fetch.
+            max_workers: images fetched at once, and at the most held.
+        """
+        numbers = task_ids if task_ids is not None else [None] * len(uris)
+        pairs = deque(zip(uris, numbers, strict=True))
+        if len(pairs) < 2:
+            yield from map(self._fetch_or_error, pairs)
+            return
+        pool = ThreadPoolExecutor(min(max_workers, len(pairs)), thread_name_prefix="fetch")
+        fetching: deque[Future[bytes | ImageError]] = deque()
         try:
-            return self.fetch(pair[0], task_id=pair[1])
+            while pairs or fetching:
+                while pairs and len(fetching) < max_workers:
+                    fetching.append(pool.submit(self._fetch_or_error, pairs.popleft()))
+                yield fetching.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _fetch_or_error(self, pair: tuple[object, int | None]) -> bytes | ImageError:
+        uri, task_id = pair
+        if not isinstance(uri, str):
+            return ImageError(
+                f"task {task_id}",
+                expected="the address of an image",
+                got=type(uri).__name__,
+                remedy="check `value` of <Image> in the label config against the task's data",
+            )
+        try:
+            return self.fetch(uri, task_id=task_id)
         except ImageError as exc:
             return exc
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from maskloop.errors import CodecError, MaskloopError
@@ -32,7 +32,7 @@ from maskloop_studio.protocol import (
 from maskloop_studio.receiving import START_TRAINING, project_of, read_event
 from maskloop_studio.serving.inbox import Inbox
 from maskloop_studio.serving.options import PredictionPlan, ProjectOptions, parse_options, plan_prediction
-from maskloop_studio.serving.predicting import predict_uris
+from maskloop_studio.serving.predicting import draw_uris
 from maskloop_studio.serving.prompts import keep_prompted
 from maskloop_studio.serving.served import ModelDirectory, ServedModel
 from maskloop_studio.serving.shadow import ShadowImage, ShadowRunner
@@ -103,20 +103,27 @@ class StudioBackend:
         plan = plan_prediction(
             settings, self._options_of(project_id), config, model.labels, model_version=model.tag
         )
-        predictions = predict_uris(
+        shadow = self.directory.shadow(project_id)
+        shown: dict[int, Prediction] = {}  # to the shadow: one of them, by its place
+
+        def draw(place: int, prediction: Prediction | MaskloopError) -> TaskPrediction:  # in many threads
+            if wanted and isinstance(prediction, Prediction) and not shown:
+                shown[place] = prediction
+            return self._entry(request.tasks[place], prediction, request, plan, model)
+
+        wanted = project_id is not None and self.shadows.wants(shadow)
+        results = draw_uris(
             [task.data.get(config.image_field) for task in request.tasks],
+            draw,
             task_ids=[task.id for task in request.tasks],
             source=model.source,
             plan=plan,
             services=self.services,
             deadline=deadline,
         )
-        results = [
-            self._entry(task, prediction, request, plan, model)
-            for task, prediction in zip(request.tasks, predictions, strict=True)
-        ]
-        self._show_to_shadow(project_id, request, config, predictions, model)
-        late = sum(prediction is None for prediction in predictions)
+        if project_id is not None and shadow is not None:
+            self._show_to_shadow(project_id, request, config, shown, model, shadow)
+        late = results.count(None)
         if late and project_id is not None:
             self._predict_later(project_id, late)
         log_action(
@@ -128,7 +135,9 @@ class StudioBackend:
             model_version=model.tag,
             duration_s=time.monotonic() - started,
         )
-        return PredictResponse(results=results, model_version=model.tag)
+        return PredictResponse(
+            results=[[] if entry is None else entry for entry in results], model_version=model.tag
+        )
 
     async def webhook(self, event: WebhookEvent, *, secret: str | None) -> WebhookResponse:
         """Keep an event and answer once it is durable; its work is done by a worker.
@@ -199,35 +208,35 @@ class StudioBackend:
     def _entry(
         self,
         task: PredictTask,
-        prediction: Prediction | MaskloopError | None,
+        prediction: Prediction | MaskloopError,
         request: PredictRequest,
         plan: PredictionPlan,
         model: ServedModel,
-    ) -> TaskPrediction | list[TaskPrediction]:
-        if prediction is None:
-            return []
-        if isinstance(prediction, MaskloopError):
-            log_action(logger, "task not predicted", level=logging.WARNING, task_id=task.id, error=prediction)
+    ) -> TaskPrediction:
+        try:
+            if isinstance(prediction, MaskloopError):
+                raise prediction
+            if request.params.context is not None:
+                prediction = keep_prompted(prediction, request.params.context)
+            regions = plan.regions(prediction, model_version=model.tag, task_id=task.id)
+        except MaskloopError as exc:
+            log_action(logger, "task not predicted", level=logging.WARNING, task_id=task.id, error=exc)
             return TaskPrediction(result=[], score=0.0, model_version=model.tag)
-        if request.params.context is not None:
-            prediction = keep_prompted(prediction, request.params.context)
-        regions = plan.regions(prediction, model_version=model.tag, task_id=task.id)
         return TaskPrediction(result=regions, score=prediction.confidence, model_version=model.tag)
 
     def _show_to_shadow(
         self,
-        project_id: int | None,
+        project_id: int,
         request: PredictRequest,
         config: LabelConfig,
-        predictions: Sequence[Prediction | MaskloopError | None],
+        shown: Mapping[int, Prediction],
         model: ServedModel,
+        shadow: ServedModel,
     ) -> None:
-        shadow = self.directory.shadow(project_id)
-        if project_id is None or shadow is None or not self.shadows.wants(shadow):
-            return
-        for task, prediction in zip(request.tasks, predictions, strict=True):
+        for place, prediction in list(shown.items())[:1]:
+            task = request.tasks[place]
             uri = task.data.get(config.image_field)
-            if isinstance(prediction, Prediction) and isinstance(uri, str):
+            if isinstance(uri, str):
                 self.shadows.offer(
                     ShadowImage(
                         project_id=project_id,
@@ -240,7 +249,6 @@ class StudioBackend:
                         prediction=prediction,
                     )
                 )
-                return
 
     def _predict_later(self, project_id: int, late: int) -> None:
         log_action(logger, "deadline", level=logging.WARNING, project_id=project_id, tasks_left=late)

@@ -2,50 +2,71 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from maskloop.errors import ImageError, ModelLoadError
+from maskloop.masks import paste_segment
 from maskloop.segmentation import engine as engine_module
+from maskloop.segmentation import shelf as shelf_module
 from maskloop.segmentation.engine import Engine, EngineClosedError, InferenceError
 from maskloop.segmentation.postprocess import Thresholds
+from maskloop.segmentation.predict import predict_images
 from maskloop.types import Prediction, RgbImage, SegmentationTask
 
 WAIT_S = 30.0  # far above what anything here takes; only a hang reaches it
 
 
-def make_engine(keep: int = 2, max_batch: int = 4) -> Engine:
+def make_engine(keep: int = 2, max_batch: int = 4, helpers: int | None = None) -> Engine:
     return Engine(
         task=SegmentationTask.INSTANCE,
         thresholds=Thresholds(score=0.01),
         max_batch=max_batch,
         device="cpu",
         keep=keep,
+        helpers=helpers,
     )
 
 
 class Gate:
-    """Holds the inference thread back until opened, and writes down each batch."""
+    """Holds the inference thread back until opened, and writes down each batch and whose thresholds count."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.opened, self.entered = threading.Event(), threading.Event()
         self.batches: list[tuple[str, int]] = []
-        self.options: list[tuple[SegmentationTask, Thresholds]] = []
-        real = engine_module.predict_images
+        self.tasks: list[SegmentationTask] = []
+        self.thresholds: list[Thresholds] = []
+        forward, finish = engine_module.forward_batch, engine_module.finish_image
 
-        def predict(checkpoint, images, **options):
-            self.batches.append((checkpoint.labels[0], len(images)))
-            self.options.append((options["task"], options["thresholds"]))
+        def held_forward(checkpoint, ready, *, task, **options):
+            self.batches.append((checkpoint.labels[0], len(ready)))
+            self.tasks.append(task)
             self.entered.set()
             assert self.opened.wait(WAIT_S)
-            return real(checkpoint, images, **options)
+            return forward(checkpoint, ready, task=task, **options)
 
-        monkeypatch.setattr(engine_module, "predict_images", predict)
+        def noted_finish(checkpoint, raws, *, thresholds, **options):
+            self.thresholds.append(thresholds)
+            return finish(checkpoint, raws, thresholds=thresholds, **options)
+
+        monkeypatch.setattr(engine_module, "forward_batch", held_forward)
+        monkeypatch.setattr(engine_module, "finish_image", noted_finish)
+
+    def open_when_ready(self, engine: Engine, count: int) -> None:
+        """Open once so many images wait behind the gate, so that batches do not depend on timing."""
+        deadline = time.monotonic() + WAIT_S
+        while engine.ready < count and time.monotonic() < deadline:
+            time.sleep(0.005)
+        self.opened.set()
 
 
 @pytest.fixture
@@ -112,12 +133,12 @@ def test_submit_waiting_requests_of_one_model_share_a_batch(
         assert gate.entered.wait(WAIT_S)
         for name in ("cat", "dog", "cat", "cat", "cat", "cat"):
             futures.append(engine.submit([make_image()], source=str(cat_dog_folders[name])))
-        gate.opened.set()
+        gate.open_when_ready(engine, 6)
         assert all(isinstance(future.result(WAIT_S)[0], Prediction) for future in futures)
     assert gate.batches == [("cat", 1), ("cat", 4), ("dog", 1), ("cat", 1)]
 
 
-def test_submit_only_equal_tasks_and_thresholds_share_a_batch(
+def test_submit_only_equal_tasks_share_a_batch_and_thresholds_stay_their_own(
     gate: Gate, cat_dog_folders: dict[str, Path], make_image: Callable[..., RgbImage]
 ) -> None:
     instance, panoptic = SegmentationTask.INSTANCE, SegmentationTask.PANOPTIC
@@ -132,16 +153,86 @@ def test_submit_only_equal_tasks_and_thresholds_share_a_batch(
                     [make_image()], source=str(cat_dog_folders["cat"]), task=task, thresholds=thresholds
                 )
             )
-        gate.opened.set()
+        gate.open_when_ready(engine, len(asked))
         assert all(isinstance(future.result(WAIT_S)[0], Prediction) for future in futures)
-    assert [count for _, count in gate.batches] == [1, 2, 1, 2, 1]
+    assert [count for _, count in gate.batches] == [1, 4, 2]
+    assert gate.tasks[1:] == [instance, panoptic]
     default = Thresholds(score=0.01)
-    assert gate.options[1:] == [
-        (instance, default),
-        (panoptic, default),
-        (instance, strict),
-        (panoptic, strict),
-    ]
+    assert gate.thresholds[1:] == [default, strict, default, strict, default, strict]
+
+
+def test_submit_only_equal_sizes_share_a_batch(
+    gate: Gate, cat_dog_folders: dict[str, Path], make_image: Callable[..., RgbImage]
+) -> None:
+    source = str(cat_dog_folders["cat"])
+    sizes = [(60, 90), (90, 60), (120, 180), (90, 60)]  # the third is resized to the size of the first
+    with make_engine() as engine:
+        futures = [engine.submit([make_image()], source=source)]
+        assert gate.entered.wait(WAIT_S)
+        futures += [engine.submit([make_image(*size)], source=source) for size in sizes]
+        gate.open_when_ready(engine, len(sizes))
+        answers = [future.result(WAIT_S)[0] for future in futures[1:]]
+    assert [count for _, count in gate.batches] == [1, 2, 2]
+    assert [answer.size_hw for answer in answers] == sizes
+
+
+@pytest.mark.parametrize(("max_batch", "tolerance"), [(1, 0.0), (4, 1e-3)], ids=["alone", "in company"])
+@pytest.mark.parametrize("study", [False, True])
+def test_predict_many_equals_predict_images_of_one(
+    study: bool,
+    max_batch: int,
+    tolerance: float,
+    cat_dog_folders: dict[str, Path],
+    make_image: Callable[..., RgbImage],
+) -> None:
+    source = str(cat_dog_folders["cat"])
+    images = [make_image(40 + 20 * (seed % 3), 90, seed) for seed in range(9)]
+    with make_engine(max_batch=max_batch) as engine:
+        answers = engine.predict([partial(np.copy, image) for image in images], source=source, study=study)
+        checkpoint = engine.load(source)
+    for image, answer in zip(images, answers, strict=True):
+        (alone,) = predict_images(
+            checkpoint,
+            [image],
+            task=SegmentationTask.INSTANCE,
+            thresholds=Thresholds(score=0.01),
+            study=study,
+        )
+        assert isinstance(answer, Prediction)
+        assert answer.size_hw == alone.size_hw
+        assert answer.confidence == pytest.approx(alone.confidence, abs=tolerance, rel=0)
+        assert [one.label for one in answer.segments] == [one.label for one in alone.segments]
+        for one, other in zip(answer.segments, alone.segments, strict=True):
+            assert one.score == pytest.approx(other.score, abs=tolerance, rel=0)
+            differ = paste_segment(one, alone.size_hw) != paste_segment(other, alone.size_hw)
+            assert differ.mean() <= 10 * tolerance
+        if study:
+            assert answer.study.embedding_d == pytest.approx(alone.study.embedding_d, abs=tolerance, rel=0)
+
+
+def test_predict_sources_are_asked_by_few_threads_and_their_errors_are_their_own(
+    cat_dog_folders: dict[str, Path], make_image: Callable[..., RgbImage]
+) -> None:
+    lock, now, most = threading.Lock(), 0, 0
+
+    def decode(number: int) -> RgbImage:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.005)
+        with lock:
+            now -= 1
+        if number == 3:
+            raise OSError("gone")
+        return make_image()
+
+    with make_engine(helpers=2) as engine:
+        answers = engine.predict(
+            [partial(decode, number) for number in range(8)], source=str(cat_dog_folders["cat"])
+        )
+    assert most <= 2
+    assert [type(answer) for answer in answers] == [Prediction] * 3 + [InferenceError] + [Prediction] * 4
 
 
 def test_predict_thresholds_of_a_request_are_its_own(
@@ -169,14 +260,14 @@ def test_predict_bad_image_fails_alone(
 def test_predict_failing_model_is_an_error_of_the_image_and_the_thread_lives(
     cat_dog_folders: dict[str, Path], make_image: Callable[..., RgbImage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = engine_module.predict_images
+    real = engine_module.forward_batch
 
-    def fail_on_dark(checkpoint, images, **options):
-        if any(image.max() == 0 for image in images):
+    def fail_on_dark(checkpoint, ready, **options):
+        if any(looks[0].pixels_chw.max() == 0 for looks in ready):
             raise RuntimeError("out of memory")
-        return real(checkpoint, images, **options)
+        return real(checkpoint, ready, **options)
 
-    monkeypatch.setattr(engine_module, "predict_images", fail_on_dark)
+    monkeypatch.setattr(engine_module, "forward_batch", fail_on_dark)
     dark, source = np.zeros((8, 8, 3), np.uint8), str(cat_dog_folders["cat"])
     with make_engine() as engine:
         first, second = engine.predict([dark, make_image()], source=source)
@@ -198,16 +289,43 @@ def test_load_missing_model_raises_and_keeps_the_others(
         assert engine.held == (cat,)
 
 
+def test_load_one_after_the_other_holds_two_at_most(
+    cat_dog_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: list[weakref.ref] = []
+    most, real = 0, shelf_module.load_checkpoint
+
+    def counted(source, **options):
+        nonlocal most
+        loaded = real(source, **options)
+        gc.collect()
+        alive.append(weakref.ref(loaded.model))
+        most = max(most, sum(model() is not None for model in alive))
+        return loaded
+
+    monkeypatch.setattr(shelf_module, "load_checkpoint", counted)
+    sources = [tmp_path / str(number) for number in range(6)]
+    for source in sources:
+        source.symlink_to(cat_dog_folders["cat"])
+    with make_engine(keep=2) as engine, ThreadPoolExecutor(3) as pool:
+        for source in sources[:3]:
+            engine.predict([np.zeros((8, 8, 3), np.uint8)], source=str(source))
+            assert engine.held[-1] == str(source)
+        assert list(pool.map(lambda source: engine.load(str(source)).labels, sources[3:])) == [("cat",)] * 3
+        assert len(engine.held) == 2
+    assert (len(alive), most) == (6, 2)
+
+
 def test_load_from_many_threads_loads_once(
     cat_dog_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, real = [], engine_module.load_checkpoint
+    calls, real = [], shelf_module.load_checkpoint
 
     def counted(source, **options):
         calls.append(source)
         return real(source, **options)
 
-    monkeypatch.setattr(engine_module, "load_checkpoint", counted)
+    monkeypatch.setattr(shelf_module, "load_checkpoint", counted)
     with make_engine() as engine, ThreadPoolExecutor(8) as pool:
         loaded = list(pool.map(engine.load, [str(cat_dog_folders["cat"])] * 8))
     assert len(calls) == 1
@@ -224,7 +342,7 @@ def test_submit_cancelled_while_waiting_costs_nothing(
         dropped = engine.submit([make_image()] * 3, source=source)
         assert dropped.cancel()
         kept = engine.submit([make_image()], source=source)
-        gate.opened.set()
+        gate.open_when_ready(engine, 1)
         assert labels_of(kept.result(WAIT_S)) == {"cat"}
     assert gate.batches == [("cat", 1), ("cat", 1)]
 

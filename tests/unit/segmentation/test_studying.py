@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import fields, replace
 from types import SimpleNamespace
@@ -29,6 +30,8 @@ from maskloop.segmentation.tiny import (
 )
 from maskloop.segmentation.views import ViewPlan, unmirror, view_image, view_model, view_prediction
 from maskloop.types import Prediction, RgbImage, Segment, SegmentationTask, Signals
+
+from ...waiting import until
 
 LOW = Thresholds(score=0.05, overlap=0.0)
 INSTANCE = SegmentationTask.INSTANCE
@@ -225,21 +228,23 @@ def test_submit_study_and_plain_share_no_batch(
     monkeypatch: pytest.MonkeyPatch, cat_dog_folders: dict[str, Any], make_image: Callable[..., RgbImage]
 ) -> None:
     asked: list[tuple[int, bool, int]] = []
-    real = engine_module.predict_images
+    all_wait, real = threading.Event(), engine_module.forward_batch
 
-    def predict(checkpoint: Checkpoint, images: list[RgbImage], **options: Any) -> list[Prediction]:
-        asked.append((len(images), options["study"], options["plan"].count))
-        return real(checkpoint, images, **options)
+    def forward(checkpoint: Checkpoint, ready: list[Any], **options: Any) -> Any:
+        asked.append((len(ready), options["study"], options["plan"].count))
+        assert all_wait.wait(30)
+        return real(checkpoint, ready, **options)
 
-    monkeypatch.setattr(engine_module, "predict_images", predict)
+    monkeypatch.setattr(engine_module, "forward_batch", forward)
     source = str(cat_dog_folders["cat"])
     plan = ViewPlan(count=0)
-    with Engine(task=INSTANCE, thresholds=LOW, max_batch=4, device="cpu", plan=plan) as engine:
-        engine.load(source)
-        with engine._changed:  # none begins before all wait
-            futures = [
-                engine.submit([make_image()], source=source, study=study) for study in (True, False, True)
-            ]
+    with Engine(task=INSTANCE, thresholds=LOW, max_batch=4, device="cpu", plan=plan, helpers=1) as engine:
+        first = engine.submit([make_image(20, 90)], source=source)  # of another size
+        until(lambda: asked)
+        futures = [engine.submit([make_image()], source=source, study=study) for study in (True, False, True)]
+        until(lambda: engine.ready == 3)
+        all_wait.set()
         answers = [future.result(30)[0] for future in futures]
-    assert asked == [(2, True, 0), (1, False, 0)]
+        first.result(30)
+    assert asked[1:] == [(2, True, 0), (1, False, 0)]
     assert [answer.study is not None for answer in answers] == [True, False, True]

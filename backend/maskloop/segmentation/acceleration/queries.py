@@ -1,0 +1,126 @@
+"""The transformer decoder of both families: masks of attention are computed at the size they are used in.
+
+Interpolation is linear, so the product with interpolated pixel embeddings is the interpolated product; only
+the last masks are needed in full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["QueryDecoder", "QueryLayer", "attend", "attend_projected", "decode_queries", "self_attend"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QueryLayer:
+    """The parts of one layer, whose norms come after what they belong to."""
+
+    cross: Any  # nn.MultiheadAttention
+    cross_norm: Callable[[Tensor], Tensor]
+    own: Any  # Mask2FormerAttention or OneFormerAttention
+    own_norm: Callable[[Tensor], Tensor]
+    feed: Callable[[Tensor], Tensor]  # with its residual and norm
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QueryDecoder:
+    """The parts of a decoder."""
+
+    layers: Sequence[QueryLayer]
+    norm: Any  # nn.LayerNorm
+    to_masks: Callable[[Tensor], Tensor]  # (B, Q, C) to mask embeddings
+
+
+def decode_queries(
+    decoder: QueryDecoder,
+    queries_bqc: Tensor,
+    positions_bqc: Tensor,
+    levels: Sequence[tuple[Tensor, Tensor, tuple[int, int]]],
+    masks_bchw: Tensor,
+) -> Tensor:
+    """Return the queries after the last layer, (B, Q, C), without the norm.
+
+    Args:
+        decoder: whose layers.
+        queries_bqc: at the start.
+        positions_bqc: (1 or B, Q, C), added to queries and keys where they attend.
+        levels: (keys, values, (h, w)) of each level, the smallest first; tokens (B, h * w, C).
+        masks_bchw: pixel embeddings.
+
+    Source:
+        Masked attention: Cheng et al., "Masked-attention Mask Transformer for Universal Image Segmentation",
+        CVPR 2022, section 3.2.1.
+    """
+    pixels_bcs = [
+        functional.interpolate(masks_bchw, size_hw, mode="bilinear").flatten(2) for *_, size_hw in levels
+    ]
+    for index, layer in enumerate(decoder.layers):
+        keys_bsc, values_bsc, _ = levels[index % len(levels)]
+        embeddings_bqc = decoder.to_masks(decoder.norm(queries_bqc))
+        hidden_bqs = torch.bmm(embeddings_bqc, pixels_bcs[index % len(levels)]) < 0
+        seen_bqs = ~hidden_bqs | hidden_bqs.all(dim=-1, keepdim=True)
+        attended_bqc = attend(layer.cross, queries_bqc + positions_bqc, keys_bsc, values_bsc, seen_bqs)
+        queries_bqc = layer.cross_norm(queries_bqc + attended_bqc)
+        queries_bqc = layer.own_norm(queries_bqc + self_attend(layer.own, queries_bqc, positions_bqc))
+        queries_bqc = layer.feed(queries_bqc)
+    return queries_bqc
+
+
+def attend(
+    attention: Any,
+    query_bqc: Tensor,
+    key_bsc: Tensor,
+    value_bsc: Tensor,
+    seen_bqs: Tensor | None = None,
+) -> Tensor:
+    """Return what an nn.MultiheadAttention in eval mode does, (B, Q, C); looking where `seen_bqs`."""
+    weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
+    tokens = (query_bqc, key_bsc, value_bsc)
+    query, key, value = map(functional.linear, tokens, weights, biases)
+    return attend_projected(attention, query, key, value, seen_bqs)
+
+
+def attend_projected(
+    attention: Any,
+    query_bqc: Tensor,
+    key_bsc: Tensor,
+    value_bsc: Tensor,
+    seen_bqs: Tensor | None = None,
+) -> Tensor:
+    """Return what `attend` does, of what the module's input projections have made already."""
+    projected = [
+        tokens.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)  # type: ignore[no-untyped-call]
+        for tokens in (query_bqc, key_bsc, value_bsc)
+    ]
+    bias_b1qs = None
+    if seen_bqs is not None:
+        bias_b1qs = torch.zeros_like(seen_bqs, dtype=projected[0].dtype)
+        bias_b1qs = bias_b1qs.masked_fill_(~seen_bqs, float("-inf"))[:, None]
+    output: Tensor = attention.out_proj(_joined(projected, bias_b1qs))
+    return output
+
+
+def self_attend(attention: Any, hidden_bqc: Tensor, positions_bqc: Tensor) -> Tensor:
+    """Return what a family's own attention module does where queries look at each other."""
+    placed_bqc = hidden_bqc + positions_bqc
+    inputs = ((attention.q_proj, placed_bqc), (attention.k_proj, placed_bqc), (attention.v_proj, hidden_bqc))
+    projected = [
+        project(tokens).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for project, tokens in inputs
+    ]
+    output: Tensor = attention.out_proj(_joined(projected, None))
+    return output
+
+
+def _joined(projected: Sequence[Tensor], bias_b1qs: Tensor | None) -> Tensor:
+    query, key, value = projected
+    return (
+        functional.scaled_dot_product_attention(query, key, value, attn_mask=bias_b1qs)
+        .transpose(1, 2)
+        .flatten(2)
+    )

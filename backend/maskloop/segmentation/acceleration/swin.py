@@ -1,0 +1,134 @@
+"""Swin as a backbone: windows are gathered by one index, and only those that a shift cut get a mask."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["swin_features"]
+
+APART = -100.0  # what transformers adds where two tokens of a window are no neighbours
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Windows:
+    """Where the tokens of a feature map go; whole windows first, then those that a shift joins up anew."""
+
+    gather_t: Tensor  # int64: for each place in a window the token that stands there
+    padding_t: Tensor  # int64: places where none does
+    scatter_t: Tensor  # int64: for each token its place
+    whole: int  # how many windows are whole
+    apart_nss: Tensor  # float32 (windows - whole, S, S): APART where tokens must not see each other
+
+
+def swin_features(backbone: Any, pixel_values_bchw: Tensor) -> list[Tensor]:
+    """Return the feature maps of a transformers SwinBackbone in eval mode.
+
+    Args:
+        backbone: without absolute position embeddings.
+        pixel_values_bchw: float.
+
+    Returns:
+        (B, C, h, w) for each stage asked for, channels last in memory.
+    """
+    tokens_blc, (height, width) = backbone.swin.embeddings(pixel_values_bchw)
+    tokens_blc = tokens_blc.contiguous()
+    features: list[Tensor] = []
+    for name, stage in zip(backbone.stage_names[1:], backbone.swin.encoder.layers, strict=True):
+        for block in stage.blocks:
+            tokens_blc = _block(block, tokens_blc, (height, width))
+        if name in backbone.out_features:
+            normed_blc = backbone.hidden_states_norms[name](tokens_blc)
+            features.append(normed_blc.unflatten(1, (height, width)).permute(0, 3, 1, 2))
+        if stage.downsample is not None:
+            tokens_blc = stage.downsample(tokens_blc, (height, width))
+            height, width = (height + 1) // 2, (width + 1) // 2
+    return features
+
+
+def _block(block: Any, tokens_blc: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    batch, length, channels = tokens_blc.shape
+    windows = _windows(batch, *size_hw, int(block.window_size), int(block.shift_size), tokens_blc.device)
+    normed_tc = block.layernorm_before(tokens_blc).view(-1, channels)
+    gathered_tc = normed_tc.index_select(0, windows.gather_t)
+    if len(windows.padding_t):
+        gathered_tc.index_fill_(0, windows.padding_t, 0.0)
+    attended_tc = _attend(block.attention, gathered_tc, windows, int(block.window_size) ** 2)
+    tokens_blc = tokens_blc + attended_tc.index_select(0, windows.scatter_t).view(batch, length, channels)
+    change_blc: Tensor = block.mlp(block.layernorm_after(tokens_blc))
+    return tokens_blc + change_blc
+
+
+def _attend(attention: Any, tokens_tc: Tensor, windows: _Windows, area: int) -> Tensor:
+    heads = attention.num_attention_heads
+    split = (-1, area, heads, attention.head_dim)
+    query, key, value = (
+        projection(tokens_tc).view(split).transpose(1, 2)
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    bias_1hss = attention.relative_position_bias()
+    parts: list[Tensor] = []
+    for chosen, mask in (
+        (slice(None, windows.whole), bias_1hss),
+        (slice(windows.whole, None), bias_1hss + windows.apart_nss[:, None]),
+    ):
+        if len(query[chosen]):
+            parts.append(
+                functional.scaled_dot_product_attention(
+                    query[chosen],
+                    key[chosen],
+                    value[chosen],
+                    attn_mask=mask.to(query.dtype),
+                    scale=attention.scaling,
+                ).transpose(1, 2)
+            )
+    joined = parts[0] if len(parts) == 1 else torch.cat(parts)
+    output: Tensor = attention.o_proj(joined.reshape(tokens_tc.shape))
+    return output
+
+
+@functools.lru_cache(maxsize=64)
+def _windows(batch: int, height: int, width: int, side: int, shift: int, device: torch.device) -> _Windows:
+    with torch.inference_mode(False):
+        places_hw = torch.full((-(-height // side) * side, -(-width // side) * side), -1)
+        places_hw[:height, :width] = torch.arange(height * width).view(height, width)
+        regions_hw = _regions(places_hw.shape[0], side, shift)[:, None] * 3
+        regions_hw = regions_hw + _regions(places_hw.shape[1], side, shift)
+        token_ns = _cut(places_hw.roll((-shift, -shift), (0, 1)), side)
+        region_ns = _cut(regions_hw, side)
+        whole_n = (region_ns == region_ns[:, :1]).all(dim=1)
+        order_n = torch.argsort(~whole_n, stable=True)
+        whole = int(whole_n.sum())
+        token_ns, region_ns = token_ns[order_n], region_ns[order_n][whole:]
+        apart_nss = torch.where(region_ns[:, :, None] == region_ns[:, None, :], 0.0, APART)
+        images_b11 = torch.arange(batch).view(-1, 1, 1) * (height * width)
+        token_bns = torch.where(token_ns < 0, -1, token_ns + images_b11)
+        gather_t = torch.cat((token_bns[:, :whole].flatten(), token_bns[:, whole:].flatten()))
+        filled_t = torch.nonzero(gather_t >= 0).flatten()
+        scatter_t = torch.empty(batch * height * width, dtype=torch.int64)
+        scatter_t[gather_t[filled_t]] = filled_t
+        return _Windows(
+            gather_t=gather_t.clamp(min=0).to(device),
+            padding_t=torch.nonzero(gather_t < 0).flatten().to(device),
+            scatter_t=scatter_t.to(device),
+            whole=whole * batch,
+            apart_nss=apart_nss.repeat(batch, 1, 1).to(device),
+        )
+
+
+def _regions(length: int, side: int, shift: int) -> Tensor:
+    place = torch.arange(length)
+    if shift <= 0:
+        return torch.zeros_like(place)
+    return (place >= length - side).long() + (place >= length - shift).long()
+
+
+def _cut(map_hw: Tensor, side: int) -> Tensor:
+    height, width = map_hw.shape
+    cut = map_hw.view(height // side, side, width // side, side).transpose(1, 2)
+    return cut.reshape(-1, side * side)
