@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from maskloop.learning.dataset import TrainingItem, item_masks
+from maskloop.learning.dataset import IGNORED, TrainingItem, visible_objects
 from maskloop.segmentation.preprocess import Preprocessing, images_to_batch
 from maskloop.segmentation.task_text import TaskText
 from maskloop.types import SegmentationTask
 
 __all__ = ["IGNORED_KEY", "Collator"]
 
-IGNORED_KEY = "ignored_masks"
+IGNORED_KEY = "any_ignored"
 _CPU = torch.device("cpu")
 
 
@@ -29,20 +29,23 @@ class Collator:
     task_text: TaskText | None = None  # OneFormer's tokenizer; None for Mask2Former
 
     def __call__(self, items: Sequence[TrainingItem]) -> dict[str, Any]:
-        """Return pixel_values float32 (B, 3, H, W), pixel_mask, and per image mask_labels and class_labels.
+        """Return pixel_values float32 (B, 3, H, W), pixel_mask, mask_labels and class_labels.
 
-        mask_labels are float32 (N, H, W), class_labels int64 (N,); N may be 0. OneFormer gets task_inputs and
-        text_inputs as well. IGNORED_KEY holds bool (B, H, W), which is for the loss and not for the model.
+        mask_labels are an index map int16 (B, H, W), of which `object_planes` makes what the families' own
+        losses want; class_labels are int64 (N,) for each image, and N may be 0. OneFormer gets task_inputs
+        and text_inputs as well. IGNORED_KEY, which is not for the model, says whether the map has IGNORED
+        pixels, so that no device need be asked.
         """
         as_they_are = replace(self.preprocessing, shortest_edge=None, longest_edge=None, box_hw=None)
         batch = images_to_batch([item.image_hwc for item in items], as_they_are, _CPU)
-        masks, class_ids, ignored = zip(*(item_masks(item) for item in items), strict=True)
+        maps, class_ids = zip(*(visible_objects(item) for item in items), strict=True)
+        index_bhw = torch.stack(maps)
         inputs: dict[str, Any] = {
             "pixel_values": batch.pixel_values_bchw,
             "pixel_mask": batch.pixel_mask_bhw,
-            "mask_labels": list(masks),
+            "mask_labels": index_bhw,
             "class_labels": list(class_ids),
-            IGNORED_KEY: torch.stack(ignored),
+            IGNORED_KEY: bool((index_bhw == IGNORED).any()),
         }
         if self.task_text is not None:
             names = [[self.labels[index] for index in ids.tolist()] for ids in class_ids]

@@ -1,4 +1,4 @@
-"""Training examples -> batches for a model: small images and index maps first, mask planes at the very end.
+"""Training examples -> batches for a model: small images and index maps, planes only where a loss wants them.
 
 `snapshot` says which annotations make up a training; `augmentation` turns an image into a random view.
 """
@@ -32,8 +32,9 @@ __all__ = [
     "TrainingItem",
     "common_canvas",
     "draw_index_map",
-    "item_masks",
     "load_example_image",
+    "object_planes",
+    "visible_objects",
 ]
 
 ResizeRule: TypeAlias = Callable[
@@ -267,21 +268,24 @@ def common_canvas(sizes_hw: Sequence[tuple[int, int]]) -> tuple[int, int]:
     return height, width
 
 
-def item_masks(item: TrainingItem) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what a loss needs of an item, as planes: only here masks become large.
+def visible_objects(item: TrainingItem) -> tuple[Tensor, Tensor]:
+    """Return what a loss needs of an item, compact.
 
     Returns:
-        float32 mask planes (N, H, W) and int64 class ids (N,) of the objects still to be seen, and bool
-        (H, W): what is neither object nor background, also the last pixels of objects that the view cuts off.
+        int16 (H, W), an index map of the objects still to be seen: 0 is nothing, and IGNORED what is neither
+        object nor background, also the last pixels of objects that the view cuts off; and their int64 class
+        ids (N,), where object 1 of the map comes first.
     """
     counts = np.bincount(item.index_hw.ravel() + 1, minlength=len(item.class_ids) + 2)[2:]
     visible = counts >= _MIN_PIXELS
-    seen = np.flatnonzero(visible)
-    planes_nhw = item.index_hw[None] == (seen + 1)[:, None, None]
-    class_ids = np.asarray(item.class_ids, dtype=np.int64)[seen]
-    ignored_hw = np.concatenate([[True, False], ~visible])[item.index_hw + 1]
-    return (
-        torch.from_numpy(planes_nhw.astype(np.float32)),
-        torch.from_numpy(class_ids),
-        torch.from_numpy(ignored_hw),
-    )
+    renumbered = np.full(len(counts) + 2, IGNORED, dtype=np.int16)
+    renumbered[1] = 0
+    renumbered[2:][visible] = np.arange(1, np.count_nonzero(visible) + 1)
+    class_ids = np.asarray(item.class_ids, dtype=np.int64)[visible]
+    return torch.from_numpy(renumbered[item.index_hw + 1]), torch.from_numpy(class_ids)
+
+
+def object_planes(index_hw: Tensor, objects: int) -> Tensor:
+    """Return float32 (N, H, W), what the families' own losses want: one plane for each object of a map."""
+    ids_n = torch.arange(1, objects + 1, device=index_hw.device, dtype=index_hw.dtype)
+    return (index_hw == ids_n[:, None, None]).float()

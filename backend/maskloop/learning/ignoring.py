@@ -9,7 +9,7 @@ that is matched to no object and lies mostly in ignored areas says "certainly no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,9 +18,18 @@ from accelerate.utils import reduce
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["IgnoringLoss", "ignoring"]
+__all__ = [
+    "CERTAIN_LOGIT",
+    "IgnoringLoss",
+    "deeply_ignored",
+    "excuse_logits",
+    "ignored_cells",
+    "ignoring",
+    "lies_in",
+    "without_gradient",
+]
 
-_CERTAIN_LOGIT = 20.0  # its sigmoid is 1 - 2e-9
+CERTAIN_LOGIT = 20.0  # its sigmoid is 1 - 2e-9
 _MOSTLY = 0.5  # share of a query's mask
 
 
@@ -35,9 +44,9 @@ class IgnoringLoss(nn.Module):
     ) -> Any:
         """Return the family's losses; it comes back here for each of its earlier layers."""
         if self.ignored_bhw is not None and bool(self.ignored_bhw.any()):
-            ignored_b1hw = _to_size(self.ignored_bhw, masks_queries_logits.shape[-2:])
-            self._excused_bq = _lies_in(masks_queries_logits, ignored_b1hw)
-            masks_queries_logits = _without_gradient(masks_queries_logits, ignored_b1hw)
+            ignored_b1hw = ignored_cells(self.ignored_bhw, masks_queries_logits.shape[-2:])
+            self._excused_bq = lies_in(masks_queries_logits, ignored_b1hw)
+            masks_queries_logits = without_gradient(masks_queries_logits, ignored_b1hw)
         else:
             self._excused_bq = None
         return super().forward(masks_queries_logits, class_queries_logits, *args, **kwargs)
@@ -48,9 +57,7 @@ class IgnoringLoss(nn.Module):
             excused_bq = self._excused_bq.clone()
             for image, (matched, _) in enumerate(indices):
                 excused_bq[image, matched] = False
-            nothing_k = torch.full_like(class_queries_logits[0, 0], -_CERTAIN_LOGIT)
-            nothing_k[-1] = _CERTAIN_LOGIT
-            class_queries_logits = torch.where(excused_bq[..., None], nothing_k, class_queries_logits)
+            class_queries_logits = excuse_logits(class_queries_logits, excused_bq)
         base: Any = super()
         return base.loss_labels(class_queries_logits, class_labels, indices)
 
@@ -60,7 +67,7 @@ class IgnoringLoss(nn.Module):
         The families' own takes the mean over processes and divides it by their number once more: with two
         GPUs, masks would weigh twice as much against classes as with one.
         """
-        objects = torch.tensor(float(sum(len(ids) for ids in class_labels)), device=device)
+        objects = torch.full((), float(sum(len(ids) for ids in class_labels)), device=device)
         return torch.clamp(reduce(objects, "mean"), min=1.0)
 
 
@@ -77,12 +84,12 @@ def ignoring(model: Any) -> Iterator[None]:
         loss.__class__ = plain
 
 
-def _to_size(ignored_bhw: Tensor, size_hw: torch.Size) -> Tensor:
+def ignored_cells(ignored_bhw: Tensor, size_hw: Sequence[int]) -> Tensor:
     """Return bool (B, 1, h, w): which cells of the masks are ignored for the most part."""
     return functional.adaptive_avg_pool2d(ignored_bhw[:, None].float(), (size_hw[0], size_hw[1])) > _MOSTLY
 
 
-def _lies_in(mask_logits_bqhw: Tensor, ignored_b1hw: Tensor) -> Tensor:
+def lies_in(mask_logits_bqhw: Tensor, ignored_b1hw: Tensor) -> Tensor:
     """Return bool (B, Q): which masks lie mostly in ignored areas."""
     masks_bqhw = mask_logits_bqhw.detach() > 0
     area_bq = masks_bqhw.sum(dim=(2, 3))
@@ -90,7 +97,19 @@ def _lies_in(mask_logits_bqhw: Tensor, ignored_b1hw: Tensor) -> Tensor:
     return inside_bq > _MOSTLY * area_bq
 
 
-def _without_gradient(mask_logits_bqhw: Tensor, ignored_b1hw: Tensor) -> Tensor:
+def deeply_ignored(ignored_b1hw: Tensor) -> Tensor:
+    """Return bool (B, 1, h, w): which cells have ignored ones on all sides."""
+    return functional.max_pool2d((~ignored_b1hw).float(), kernel_size=3, stride=1, padding=1) == 0
+
+
+def without_gradient(mask_logits_bqhw: Tensor, ignored_b1hw: Tensor) -> Tensor:
+    """Return the masks with "certainly not" deep in ignored areas and no gradient on their rim."""
     stopped_bqhw = torch.where(ignored_b1hw, mask_logits_bqhw.detach(), mask_logits_bqhw)
-    open_b1hw = functional.max_pool2d((~ignored_b1hw).float(), kernel_size=3, stride=1, padding=1)
-    return torch.where(open_b1hw == 0, -_CERTAIN_LOGIT, stopped_bqhw)
+    return torch.where(deeply_ignored(ignored_b1hw), -CERTAIN_LOGIT, stopped_bqhw)
+
+
+def excuse_logits(class_logits: Tensor, excused: Tensor) -> Tensor:
+    """Return class logits (..., K) that say "certainly nothing" where bool (...) says so."""
+    nothing_k = class_logits.new_full(class_logits.shape[-1:], -CERTAIN_LOGIT)
+    nothing_k[-1] = CERTAIN_LOGIT
+    return torch.where(excused[..., None], nothing_k, class_logits)

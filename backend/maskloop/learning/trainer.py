@@ -14,7 +14,9 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments
 
 from maskloop.errors import TrainingError
+from maskloop.learning.acceleration.pointwise import PointwiseLoss
 from maskloop.learning.collate import IGNORED_KEY
+from maskloop.learning.dataset import IGNORED, object_planes
 from maskloop.learning.ignoring import IgnoringLoss
 from maskloop.learning.recipe import LARGE_PARAMETERS, FinetuneRecipe
 from maskloop.learning.schedule import rate_factor
@@ -25,6 +27,7 @@ __all__ = [
     "parameter_groups",
     "prepared_for_training",
     "training_arguments",
+    "uses_bfloat16",
 ]
 
 _LOG = logging.getLogger(__name__)
@@ -51,10 +54,14 @@ class SegmentationTrainer(Trainer):
     ) -> Any:
         """Return the model's own loss, ignored areas left out."""
         wanted = dict(inputs)
-        ignored = wanted.pop(IGNORED_KEY, None)
-        criterion = getattr(self.accelerator.unwrap_model(model), "criterion", None)
+        any_ignored = wanted.pop(IGNORED_KEY)
+        index_bhw = wanted["mask_labels"]
+        criterion = self.accelerator.unwrap_model(model).criterion
         if isinstance(criterion, IgnoringLoss):
-            criterion.ignored_bhw = ignored
+            criterion.ignored_bhw = index_bhw == IGNORED if any_ignored else None
+        if not isinstance(criterion, PointwiseLoss):
+            pairs = zip(index_bhw, wanted["class_labels"], strict=True)
+            wanted["mask_labels"] = [object_planes(index_hw, len(ids)) for index_hw, ids in pairs]
         outputs = model(**wanted)
         loss = outputs.loss.mean()  # OneFormer's has shape (1,)
         return (loss, outputs) if return_outputs else loss
@@ -74,8 +81,7 @@ class SegmentationTrainer(Trainer):
         """Return AdamW with the recipe's groups."""
         if self.optimizer is None:
             groups = parameter_groups(cast(nn.Module, self.model if model is None else model), self.recipe)
-            fused = self.args.device.type == "cuda"
-            self.optimizer = torch.optim.AdamW(groups, lr=self.recipe.learning_rate, fused=fused)
+            self.optimizer = torch.optim.AdamW(groups, lr=self.recipe.learning_rate, fused=True)
         return self.optimizer
 
     def create_scheduler(
@@ -215,7 +221,7 @@ def training_arguments(
         max_grad_norm=recipe.clip,
         seed=recipe.seed,
         use_cpu=on_cpu,
-        bf16=_uses_bfloat16(recipe, device, parameters),
+        bf16=uses_bfloat16(recipe, device, parameters),
         save_strategy="steps",
         save_steps=recipe.save_every,
         save_total_limit=2,
@@ -233,6 +239,7 @@ def training_arguments(
         disable_tqdm=True,
         dataloader_num_workers=data_workers(device, processes),
         dataloader_pin_memory=not on_cpu,
+        accelerator_config={"non_blocking": not on_cpu},
         remove_unused_columns=False,
         ddp_find_unused_parameters=True,
     )
@@ -249,7 +256,8 @@ def data_workers(device: torch.device, processes: int) -> int:
     return max(0, min(MOST_DATA_WORKERS, (os.cpu_count() or 1) // processes - 1))
 
 
-def _uses_bfloat16(recipe: FinetuneRecipe, device: torch.device, parameters: int) -> bool:
+def uses_bfloat16(recipe: FinetuneRecipe, device: torch.device, parameters: int) -> bool:
+    """Return whether a model of so many parameters is trained in bfloat16 autocast on a device."""
     if recipe.precision != "auto":
         return recipe.precision == "bfloat16"
     if device.type == "cuda":

@@ -23,6 +23,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
 from maskloop.errors import TrainingError
+from maskloop.learning.acceleration import accelerated
 from maskloop.learning.collate import Collator
 from maskloop.learning.dataset import TrainingItem
 from maskloop.learning.ignoring import ignoring
@@ -98,7 +99,7 @@ def train_model(
     shared.wait_for_everyone()
     first = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
     watcher = _Watcher(recipe, states, on_progress, should_stop)
-    with _no_progress_bars(), ignoring(model), prepared_for_training(model, recipe):
+    with _no_progress_bars(), ignoring(model), accelerated(model), prepared_for_training(model, recipe):
         while not _run(model, dataset, validation, collator, recipe, states, device, watcher):
             gc.collect()
             if device.type == "cuda":

@@ -8,7 +8,7 @@ from PIL import Image
 
 from maskloop.errors import ImageError
 from maskloop.learning.augmentation import Augmentation
-from maskloop.learning.collate import Collator
+from maskloop.learning.collate import IGNORED_KEY, Collator
 from maskloop.learning.dataset import (
     IGNORED,
     ExampleDataset,
@@ -16,8 +16,9 @@ from maskloop.learning.dataset import (
     TrainingItem,
     common_canvas,
     draw_index_map,
-    item_masks,
     load_example_image,
+    object_planes,
+    visible_objects,
 )
 from maskloop.segmentation.preprocess import Preprocessing
 from maskloop.synthetic.shapes import SHAPE_CLASSES, make_image
@@ -72,10 +73,11 @@ def test_draw_index_map_stuff_parts_become_one():
     assert np.count_nonzero(index_hw == 1) == 8
 
 
-def test_item_masks_plain_view_gives_back_the_visible_masks():
+def test_visible_objects_plain_view_gives_back_the_visible_masks():
     (example,) = make_examples(1)
     item = make_dataset([example], augmentation=None)[0]
-    masks, class_ids, _ = item_masks(item)
+    index_hw, class_ids = visible_objects(item)
+    masks = object_planes(index_hw, len(class_ids))
     assert masks.dtype == torch.float32
     assert class_ids.dtype == torch.int64
     assert sorted(masks.sum(dim=(1, 2)).int().tolist()) == sorted(s.area for s in example.segments)
@@ -119,8 +121,12 @@ def test_collator_mixed_items_gives_forward_arguments():
     collator = Collator(preprocessing=PLAIN, labels=SHAPE_CLASSES, task=SegmentationTask.INSTANCE)
     batch = collator([dataset[index] for index in range(3)])
     assert tuple(batch["pixel_values"].shape) == (3, 3, 64, 96)
-    assert sorted(len(masks) for masks in batch["mask_labels"])[0] == 0
-    assert all(masks.shape[1:] == (64, 96) for masks in batch["mask_labels"])
+    assert tuple(batch["mask_labels"].shape) == (3, 64, 96)
+    assert [int(index_hw.max()) for index_hw in batch["mask_labels"]] == [
+        len(i) for i in batch["class_labels"]
+    ]
+    assert min(len(ids) for ids in batch["class_labels"]) == 0
+    assert not batch[IGNORED_KEY]
 
 
 def test_load_example_image_turned_by_exif_is_upright(tmp_path):
@@ -154,14 +160,14 @@ def test_draw_index_map_too_many_objects_keeps_one_of_each_class():
     assert labels == ("a", "rare")
 
 
-def test_item_masks_what_is_left_of_an_object_is_ignored():
+def test_visible_objects_what_is_left_of_an_object_is_ignored():
     index_hw = np.zeros((8, 8), np.int16)
     index_hw[0, :3], index_hw[4:, :], index_hw[2, :4] = 1, 2, IGNORED
     item = TrainingItem(image_hwc=np.zeros((8, 8, 3), np.uint8), index_hw=index_hw, class_ids=(0, 1))
-    masks, class_ids, ignored = item_masks(item)
-    assert masks.sum() == 32
+    seen_hw, class_ids = visible_objects(item)
+    assert object_planes(seen_hw, 1).sum() == 32
     assert class_ids.tolist() == [1]
-    assert ignored.sum() == 3 + 4
+    assert (seen_hw == IGNORED).sum() == 3 + 4
 
 
 def test_example_dataset_mirrored_view_swaps_left_and_right():

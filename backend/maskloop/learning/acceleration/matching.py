@@ -1,0 +1,96 @@
+"""Which query stands for which object, for all decoder layers and images with one transfer to the CPU.
+
+The costs are those of both families' matchers (Cheng et al., "Masked-attention Mask Transformer", CVPR 2022,
+section 3.3), in float32, at points that the layers of an image share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["Costs", "Matching", "assign", "pair_costs"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """Weights of the parts of a matching cost."""
+
+    of_class: float
+    of_mask: float
+    of_dice: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Matching:
+    """The pairs of all layers: each layer has as many, image after image."""
+
+    images_n: Tensor  # int64, the same in each layer
+    queries_ln: Tensor  # int64
+    objects_ln: Tensor  # int64, within the image
+    counts: tuple[int, ...]  # pairs of each image
+
+
+def pair_costs(
+    mask_logits_bqp: Tensor, class_logits_bqk: Tensor, labels_bnp: Tensor, ids_bn: Tensor, costs: Costs
+) -> Tensor:
+    """Return (B, Q, N): what it costs to let a query stand for an object.
+
+    Args:
+        mask_logits_bqp: of every query at the points of its image, float32.
+        class_logits_bqk: the last class is "nothing".
+        labels_bnp: how much of each object lies at these points, float32; rows past an image's objects are
+            never looked at.
+        ids_bn: int64, class of each object; any valid class past an image's objects.
+        costs: weights of the parts.
+    """
+    points = mask_logits_bqp.shape[-1]
+    labels_bpn = labels_bnp.transpose(1, 2)
+    inside_b1n = labels_bnp.sum(-1)[:, None]
+    # softplus(x) = softplus(-x) + x: both cross-entropies from one, and from one product each
+    against_bq1 = functional.softplus(mask_logits_bqp).sum(-1, keepdim=True)
+    mask_bqn = (against_bq1 - mask_logits_bqp @ labels_bpn) / points
+    shares_bqp = mask_logits_bqp.sigmoid()
+    dice_bqn = 1 - (2 * (shares_bqp @ labels_bpn) + 1) / (shares_bqp.sum(-1, keepdim=True) + inside_b1n + 1)
+    shares_bqk = class_logits_bqk.float().softmax(-1)
+    class_bqn = -shares_bqk.gather(2, ids_bn[:, None].expand(-1, shares_bqk.shape[1], -1))
+    return costs.of_mask * mask_bqn + costs.of_class * class_bqn + costs.of_dice * dice_bqn
+
+
+def assign(costs_lbqn: Tensor, objects: Sequence[int]) -> Matching:
+    """Return the cheapest pairs of each layer and image.
+
+    A cost that is not finite is the highest there is: such a pair is taken only where no other is left.
+
+    Args:
+        costs_lbqn: of all layers, on any device; it is fetched once.
+        objects: of each image; what lies past them is not looked at.
+    """
+    device = costs_lbqn.device
+    most = torch.finfo(costs_lbqn.dtype).max
+    costs = torch.nan_to_num(costs_lbqn, nan=most, posinf=most, neginf=most).cpu().numpy()
+    layers, queries = costs.shape[0], costs.shape[2]
+    counts = tuple(min(count, queries) for count in objects)
+    pairs = np.zeros((2, layers, sum(counts)), dtype=np.int64)
+    for layer in range(layers):
+        found = [linear_sum_assignment(costs[layer, image, :, :count]) for image, count in enumerate(objects)]
+        pairs[:, layer] = np.concatenate([np.stack(pair) for pair in found], axis=1)
+    images = np.repeat(np.arange(len(counts)), counts)
+    whole = _to_device(np.concatenate([images[None], pairs.reshape(2 * layers, -1)]), device)
+    return Matching(
+        images_n=whole[0], queries_ln=whole[1 : layers + 1], objects_ln=whole[layers + 1 :], counts=counts
+    )
+
+
+def _to_device(values: NDArray[np.int64], device: torch.device) -> Tensor:
+    tensor = torch.from_numpy(values)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
