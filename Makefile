@@ -7,12 +7,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: demo test torture check format base-models learning-curves chromium servers clean help
+.PHONY: demo test torture bench check format base-models learning-curves chromium servers clean help
 
 help:
 	@echo "make demo [ARGS='--rounds 2 --exit --json demo.json']   the whole loop on this machine"
 	@echo "make test [ARGS='-k brush']                             linter, type checker and all tests"
 	@echo "make torture [KILLS=200] [SEED=7]                       kill everything, lose nothing"
+	@echo "make bench [ARGS='--only start --json start.json']       how fast everything is, as ratios"
 	@echo "make learning-curves [ARGS='--minutes 30']              quality against corrected images, docs/"
 	@echo "make check | format | base-models | clean"
 
@@ -25,6 +26,10 @@ test: check chromium servers
 # The loop on a real Label Studio while its processes are killed; the same SEED draws the same plan.
 torture: $(VENV)/.dev
 	MASKLOOP_TORTURE_KILLS=$(or $(KILLS),200) MASKLOOP_TORTURE_SEED=$(or $(SEED),7) $(BIN)/python -m pytest tests/torture -s $(ARGS)
+
+# Side by side with what one would otherwise write; a Label Studio in .venv-studio (make demo) is measured too.
+bench: $(VENV)/.dev
+	$(BIN)/maskloop bench $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -6,18 +6,20 @@ Source: label_studio/ml/api_connector.py and label_studio/ml/models.py of Label 
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, Strict
 
 __all__ = [
     "DeleteRequest",
     "DuplicateRequest",
+    "HealthResponse",
     "JobStatusRequest",
     "JobStatusResponse",
     "PredictRequest",
     "PredictResponse",
     "PredictTask",
+    "ServedHealth",
     "SetupRequest",
     "SetupResponse",
     "TaskPrediction",
@@ -43,6 +45,22 @@ MAX_CONFIG_CHARS = 1_000_000
 
 class _Incoming(BaseModel):
     model_config = ConfigDict(extra="ignore")
+
+
+class ServedHealth(BaseModel):
+    """How the model of the settings stands, which answers for projects without one of their own."""
+
+    state: Literal["loading", "ready", "failed"]
+    version: str
+
+
+class HealthResponse(BaseModel):
+    """GET /health: Label Studio reads the status alone, and takes the backend for gone unless it is UP."""
+
+    model_config = ConfigDict(protected_namespaces=())
+    status: Literal["UP"] = "UP"
+    model_class: str = "maskloop"
+    model: ServedHealth
 
 
 class SetupRequest(_Incoming):

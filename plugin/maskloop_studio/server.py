@@ -117,8 +117,10 @@ def create_app(services: Services) -> FastAPI:
 def _add_studio_routes(app: FastAPI, backend: StudioBackend) -> None:
     # What is answered on the event loop is answered at once, whatever the thread pool is busy with.
     @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "UP", "model_class": "maskloop"}
+    async def health() -> wire.HealthResponse:
+        # The process is up and takes events while its model still loads, and where that fails as well.
+        model = wire.ServedHealth(state=backend.directory.base_state(), version=backend.directory.tag(None))
+        return wire.HealthResponse(model=model)
 
     @app.get("/versions")
     async def versions() -> wire.VersionsResponse:

@@ -36,7 +36,7 @@ class Services:
     def queue(self) -> JobQueue:
         """The job queues."""
         from maskloop.queue.broker import connect_queue
-        from maskloop.queue.jobs import RqQueue
+        from maskloop.queue.rq_queue import RqQueue
 
         return RqQueue(connect_queue(self.settings))
 

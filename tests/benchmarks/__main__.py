@@ -39,11 +39,22 @@ def main() -> int:
         text = json.dumps(report_json(results, machine, skipped) | {"failed": failed}, indent=1)
         options.json.write_text(text + "\n", encoding="utf-8")
     print_table(report_rows(results))
+    for name, text in {**skipped, **failed}.items():
+        print(f"{'failed' if name in failed else 'skipped'}: {name}: {text}", file=sys.stderr)
     return 1 if failed else 0
 
 
 def print_table(rows: list[tuple[str, ...]]) -> None:
-    """Print the lines as Markdown, which a terminal shows as well."""
+    """Print the lines: a table on a terminal, Markdown elsewhere."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(*rows[0])
+        for row in rows[1:]:
+            table.add_row(*row)
+        Console().print(table)
+        return
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for number, row in enumerate(rows):
         print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")

@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from maskloop.queue.broker import EmbeddedBroker, queue_url
 from maskloop.queue.cron import Schedule, run_cron
-from maskloop.queue.jobs import QueueName, RqQueue
+from maskloop.queue.jobs import QueueName
+from maskloop.queue.rq_queue import RqQueue
 from maskloop.queue.workers import has_live_scheduler, has_live_worker
 from maskloop.store.jobs import JobKind, JobStatus, NewEvent
 from maskloop_studio import jobs
@@ -142,7 +143,7 @@ def test_worker_killed_in_a_job_another_takes_it_over(services, settings, connec
     assert not has_live_worker(connection)
     assert services.store.jobs.claim(number, "too early") is None
     _lapse(services.store, number)
-    monkeypatch.setattr("maskloop.queue.jobs.CLAIM_PATIENCE", timedelta(0))
+    monkeypatch.setattr("maskloop.queue.rq_queue.CLAIM_PATIENCE", timedelta(0))
     assert jobs.sweep(services) == 1
     _work_off(connection)
     assert services.store.jobs.get(number).status is JobStatus.DONE

@@ -9,7 +9,8 @@ from rq.serializers import JSONSerializer
 from typer.testing import CliRunner
 
 from maskloop.learning.registry import MemoryRegistry
-from maskloop.queue.jobs import QueueName, RqQueue
+from maskloop.queue.jobs import QueueName
+from maskloop.queue.rq_queue import RqQueue
 from maskloop.queue.workers import served_queues
 from maskloop.store.jobs import JobKind, JobStatus
 from maskloop_studio import jobs

@@ -10,7 +10,8 @@ import pytest
 
 from maskloop.errors import QueueError
 from maskloop.queue.broker import EmbeddedBroker, connect_queue, queue_url
-from maskloop.queue.jobs import JobSpec, MemoryQueue, QueueName, RqQueue
+from maskloop.queue.jobs import JobSpec, MemoryQueue, QueueName
+from maskloop.queue.rq_queue import RqQueue
 from maskloop.queue.workers import has_live_worker
 
 from ..waiting import until

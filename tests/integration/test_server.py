@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import logging
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from pydantic import SecretStr
 
 from maskloop.errors import ConfigurationError, QueueError, StoreError
 from maskloop_studio.server import create_app
+
+from ..waiting import until
 
 CONFIG = (
     '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
@@ -61,8 +64,25 @@ def _event(action="ANNOTATION_CREATED", number=5, **changes):
     return event | changes
 
 
-def test_health_answers_before_the_model_is_loaded(client):
-    assert client.get("/health").json() == {"status": "UP", "model_class": "maskloop"}
+def test_health_answers_before_the_model_is_loaded_and_says_so(make_services, tiny_model, monkeypatch):
+    services, may_load = make_services(), threading.Event()
+    load = services.engine.load
+    monkeypatch.setattr(services.engine, "load", lambda source: (may_load.wait(60), load(source))[1])
+    with TestClient(create_app(services)) as client:
+        before = client.get("/health").json()
+        may_load.set()
+        until(lambda: client.get("/health").json()["model"]["state"] != "loading", 60)
+        after = client.get("/health").json()
+    said = {"status": "UP", "model_class": "maskloop"}
+    assert before == said | {"model": {"state": "loading", "version": tiny_model.name}}
+    assert after == said | {"model": {"state": "ready", "version": tiny_model.name}}
+
+
+def test_health_with_a_model_that_cannot_be_loaded_is_up_and_says_so(make_services, tmp_path):
+    with TestClient(create_app(make_services(model=str(tmp_path / "none")))) as client:
+        until(lambda: client.get("/health").json()["model"]["state"] != "loading", 60)
+        said = client.get("/health").json()
+    assert (said["status"], said["model"]["state"]) == ("UP", "failed")
 
 
 def test_setup_tells_the_version_at_once(client, tiny_model):

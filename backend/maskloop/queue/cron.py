@@ -16,7 +16,8 @@ from rq.cron import CronJob, CronScheduler
 
 from maskloop.errors import QueueError, StoreError
 from maskloop.log import log_action
-from maskloop.queue.jobs import JobSpec, QueueName, RqQueue
+from maskloop.queue.jobs import JobSpec, QueueName
+from maskloop.queue.rq_queue import RqQueue
 
 __all__ = ["Schedule", "check_cron_line", "run_cron"]
 

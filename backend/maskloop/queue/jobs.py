@@ -1,34 +1,16 @@
-"""What is queued, and where: a seam with RQ behind it, and one in memory for tests.
+"""What is queued, and where: a seam with RQ behind it (`rq_queue.py`), and one in memory for tests.
 
 The database is the truth and the queue only carries: a job holds numbers of rows, never what they say.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 from enum import StrEnum
 from typing import Protocol
 
-from redis import Redis
-from redis.exceptions import RedisError
-from rq import Queue
-from rq.exceptions import DuplicateJobError, NoSuchJobError
-from rq.job import Job, JobStatus
-from rq.serializers import JSONSerializer
-from rq.utils import now
-
-from maskloop.errors import QueueError
-
-__all__ = ["JobQueue", "JobSpec", "MemoryQueue", "QueueName", "RqQueue"]
-
-
-ENDED = (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
-
-
-CLAIM_PATIENCE = timedelta(seconds=10)  # from RQ's start of a job until it is claimed in the database
+__all__ = ["JobQueue", "JobSpec", "MemoryQueue", "QueueName"]
 
 
 class QueueName(StrEnum):
@@ -60,90 +42,6 @@ class JobQueue(Protocol):
     def lengths(self) -> dict[str, int]:
         """Return how many jobs wait in each queue."""
         ...
-
-
-class RqQueue:
-    """Jobs in RQ on a Redis or Valkey; arguments travel as JSON, so a job cannot smuggle code."""
-
-    def __init__(self, connection: Redis) -> None:
-        self._connection = connection
-        self._queues = {
-            name: Queue(name.value, connection=connection, serializer=JSONSerializer) for name in QueueName
-        }
-
-    def enqueue(self, spec: JobSpec) -> bool:
-        """See JobQueue.
-
-        Raises:
-            QueueError: the queue cannot be reached.
-        """
-        with _translated(f"queue {spec.queue.value}, job {spec.job_id}"):
-            return self._enqueue(spec)
-
-    def lengths(self) -> dict[str, int]:
-        """See JobQueue.
-
-        Raises:
-            QueueError: the queue cannot be reached.
-        """
-        with _translated("queue, its lengths"):
-            return {name.value: queue.count for name, queue in self._queues.items()}
-
-    def _enqueue(self, spec: JobSpec) -> bool:
-        for _ in range(2):
-            try:
-                self._queues[spec.queue].enqueue_call(
-                    spec.function,
-                    kwargs=dict(spec.arguments),
-                    job_id=spec.job_id,
-                    unique=True,
-                    timeout=spec.timeout_s,
-                    result_ttl=0,
-                    failure_ttl=24 * 3600,
-                )
-            except DuplicateJobError:
-                if not self._forget(spec):
-                    return False
-            else:
-                return True
-        return False
-
-    def _forget(self, spec: JobSpec) -> bool:
-        """Take a job out of RQ's books where it has ended, or is lost; return whether it may be queued."""
-        try:
-            job = Job.fetch(spec.job_id, connection=self._connection, serializer=JSONSerializer)
-        except NoSuchJobError:
-            return True
-        if job.get_status() not in ENDED and not self._is_lost(job, spec):
-            return False
-        try:
-            job.delete()
-        except ValueError:  # of a killed worker RQ keeps an execution that it cannot find itself
-            self._connection.delete(Job.key_for(job.id), f"rq:executions:{job.id}")
-        return True
-
-    def _is_lost(self, job: Job, spec: JobSpec) -> bool:
-        status = job.get_status()
-        if status is JobStatus.QUEUED:
-            # A worker that is killed between taking a job off its queue and starting it leaves it nowhere.
-            return self._queues[spec.queue].get_job_position(spec.job_id) is None
-        # Whoever is queued has no owner in the database: the worker that RQ believes in is gone. RQ itself
-        # would wait for the job's timeout.
-        begun = job.started_at
-        return status is JobStatus.STARTED and (begun is None or now() - begun > CLAIM_PATIENCE)
-
-
-@contextlib.contextmanager
-def _translated(place: str) -> Iterator[None]:
-    try:
-        yield
-    except RedisError as exc:
-        raise QueueError(
-            place,
-            expected="a Redis or Valkey that answers",
-            got=f"{type(exc).__name__}: {exc}",
-            remedy="start `maskloop up`, or check MASKLOOP_REDIS_URL; the job is queued when it is back",
-        ) from exc
 
 
 class MemoryQueue:

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import numpy as np
-from faster_coco_eval import mask as coco_mask
 
 from maskloop.errors import StoreError
 from maskloop.types import Segment
@@ -16,6 +15,8 @@ __all__ = ["segments_from_text", "segments_to_text"]
 
 def segments_to_text(segments: tuple[Segment, ...]) -> str:
     """Return the segments as compact JSON; masks as compressed COCO RLE of the crop."""
+    from faster_coco_eval import mask as coco_mask
+
     rows = []
     for segment in segments:
         rle = coco_mask.encode(np.asfortranarray(segment.mask_hw, dtype=np.uint8))
@@ -49,6 +50,8 @@ def segments_from_text(text: str, *, place: str = "stored segments") -> tuple[Se
 
 
 def _segment(row: dict[str, Any]) -> Segment:
+    from faster_coco_eval import mask as coco_mask
+
     height, width = (int(side) for side in row["size"])
     top, left = (int(side) for side in row["offset"])
     mask_hw = coco_mask.decode({"size": [height, width], "counts": row["counts"].encode("ascii")})

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from maskloop.types import ModelVersion
     from maskloop_studio.services import Services
 
-__all__ = ["OnProgress", "Outdated", "Watch", "is_outdated"]
+__all__ = ["CHAMPION_S", "OnProgress", "Outdated", "Watch", "is_outdated"]
 
 OnProgress: TypeAlias = Callable[[int, int], None]  # done, total; may raise to end it
 COUNT_S = 2.0
-CHAMPION_S = 1.0
+CHAMPION_S = 1.0  # between two looks at who is the champion
 
 
 class Outdated(Exception):  # noqa: N818 - what happened, no error

@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from maskloop.errors import MaskloopError
@@ -14,7 +17,7 @@ from maskloop.queue.running import run_job
 from maskloop.store.jobs import LEASE_S, Job, JobKind
 from maskloop.store.scores import ScoredTask
 from maskloop_studio.job_specs import job_spec, queue_or_wait
-from maskloop_studio.prelabelling.progress import OnProgress, is_outdated
+from maskloop_studio.prelabelling.progress import CHAMPION_S, OnProgress, is_outdated
 from maskloop_studio.prelabelling.pushing import mend_doubles
 from maskloop_studio.serving.options import PredictionPlan, plan_project
 from maskloop_studio.serving.predicting import predict_uris
@@ -30,7 +33,8 @@ __all__ = ["score_shard", "score_unlabelled"]
 
 logger = logging.getLogger(__name__)
 SHARD_TASKS = 64
-CHUNK_TASKS = 16  # predicted, then kept: a killed worker loses no more
+CHUNK_TASKS = 8  # are predicted and drawn, then kept
+CHUNKS_AT_ONCE = 3  # one is fetched, one is in the model, one is drawn; a killed worker loses no more
 OPEN_SHARDS = 32  # planned ahead; bounds the memory of planning, and what a change of champion throws away
 LABELLED_SAMPLE = 500  # the newest tasks with labels whose embedding is wanted
 SHARD_LEASE_S = LEASE_S
@@ -93,11 +97,8 @@ def score_shard(job: Job, services: Services, *, on_progress: OnProgress) -> int
     stands = services.client.task_stands(project_id, wanted, with_data=True)
     tasks = [stands[task_id] for task_id in wanted if task_id in stands]
     config, plan = plan_project(project_id, champion, services)
-    for first in range(0, len(tasks), CHUNK_TASKS):
-        on_progress(first, len(tasks))
-        if is_outdated(champion, services):
-            return first
-        chunk = tasks[first : first + CHUNK_TASKS]
+
+    def score(chunk: Sequence[TaskStand]) -> list[ScoredTask | None]:  # in several threads
         said = predict_uris(
             [task.data.get(config.image_field) for task in chunk],
             task_ids=[task.id for task in chunk],
@@ -106,9 +107,38 @@ def score_shard(job: Job, services: Services, *, on_progress: OnProgress) -> int
             services=services,
             study=True,
         )
-        rows = [_scored(task, prediction, plan, tag) for task, prediction in zip(chunk, said, strict=True)]
-        services.store.scores.add(project_id, tag, [row for row in rows if row is not None])
-    return len(tasks)
+        return [_scored(task, prediction, plan, tag) for task, prediction in zip(chunk, said, strict=True)]
+
+    on_progress(0, len(tasks))
+    kept, asked_at = 0, time.monotonic()
+    chunks = [tasks[first : first + CHUNK_TASKS] for first in range(0, len(tasks), CHUNK_TASKS)]
+    with closing(_made_ahead(score, chunks)) as made:
+        for rows in made:
+            services.store.scores.add(project_id, tag, [row for row in rows if row is not None])
+            kept += len(rows)
+            on_progress(kept, len(tasks))
+            if time.monotonic() - asked_at >= CHAMPION_S:
+                if is_outdated(champion, services):
+                    break
+                asked_at = time.monotonic()
+    return kept
+
+
+def _made_ahead(
+    make: Callable[[Sequence[TaskStand]], list[ScoredTask | None]], chunks: Iterable[Sequence[TaskStand]]
+) -> Generator[list[ScoredTask | None]]:
+    """Yield what is made of each chunk, in order; the next ones are under way meanwhile."""
+    pool = ThreadPoolExecutor(CHUNKS_AT_ONCE, thread_name_prefix="score")
+    flying: deque[Future[list[ScoredTask | None]]] = deque()
+    try:
+        for chunk in chunks:
+            flying.append(pool.submit(make, chunk))
+            if len(flying) == CHUNKS_AT_ONCE:
+                yield flying.popleft().result()
+        while flying:
+            yield flying.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _plan(project_id: int, tag: str, services: Services) -> Iterator[list[int]]:

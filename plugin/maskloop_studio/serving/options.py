@@ -10,13 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from maskloop.errors import LabelConfigError
 from maskloop.log import log_action
-from maskloop.queue.cron import check_cron_line
-from maskloop.segmentation.postprocess import Thresholds
 from maskloop.types import Prediction, SegmentationTask
 from maskloop_studio.label_config import LabelConfig, LabelMap, map_labels, parse_label_config
 from maskloop_studio.regions import DrawingOptions, Region, prediction_to_regions
 
 if TYPE_CHECKING:
+    from maskloop.segmentation.postprocess import Thresholds
     from maskloop.settings import Settings
     from maskloop.types import ModelVersion
     from maskloop_studio.services import Services
@@ -47,6 +46,8 @@ class ProjectOptions(BaseModel):
     @classmethod
     def _is_cron_line(cls, value: str | None) -> str | None:
         if value is not None:
+            from maskloop.queue.cron import check_cron_line  # needs RQ
+
             check_cron_line(value)
         return value
 
@@ -105,6 +106,8 @@ def plan_prediction(
         model_labels: the classes of the model that answers.
         model_version: its name, for the log.
     """
+    from maskloop.segmentation.postprocess import Thresholds  # needs torch: the server answers before
+
     label_map = _match_labels(settings, config, model_labels, model_version)
     said = {
         name: value

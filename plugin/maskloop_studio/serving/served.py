@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from maskloop.errors import DamagedVersionError, MaskloopError, ModelLoadError
 from maskloop.learning.registry import CHAMPION, SHADOW, way_back
@@ -88,6 +88,12 @@ class ModelDirectory:
         """Return all versions that answer for a project, or the base model's where none has one."""
         tags = sorted({served.tag for served in self._served.values()}, reverse=True)
         return tags or [self.tag(None)]
+
+    def base_state(self) -> Literal["loading", "ready", "failed"]:
+        """Return how the model of the settings stands, at once; why it failed is in the log."""
+        if self._base is not None:
+            return "ready"
+        return "loading" if self._base_error is None else "failed"
 
     def current(self, project_id: int | None, *, timeout_s: float) -> ServedModel:
         """Return what answers for a project; waits only while the first model, or its first one, is loaded.

@@ -14,11 +14,11 @@ __all__ = ["all_cases", "chosen", "run_cases"]
 
 def all_cases() -> list[Case]:
     """Return the `CASES` of every module in `cases`, by name."""
-    folder = importlib.import_module("tests.benchmarks.cases")
+    folder = importlib.import_module("..cases", __package__)
     found = [
         case
         for module in pkgutil.iter_modules(folder.__path__)
-        for case in importlib.import_module(f"tests.benchmarks.cases.{module.name}").CASES
+        for case in importlib.import_module(f"{folder.__name__}.{module.name}").CASES
     ]
     return sorted(found, key=lambda case: case.name)
 

@@ -12,7 +12,7 @@ from maskloop_studio.ordering import TITLE
 from maskloop_studio.prelabel import prelabel_project
 from maskloop_studio.prelabelling import pushing, scoring
 
-from ...prelabel_studio import refusal
+from ...prelabel_studio import refusal, said
 from ...waiting import until
 
 V1, V2, V3 = (f"maskloop-1-v{number}" for number in (1, 2, 3))
@@ -276,6 +276,57 @@ def test_shards_are_shared_and_a_dead_workers_is_taken_over(services, studio, pr
         helper.join()
     assert (report.pushed, stale in done) == (297, True)
     assert sorted(predicted) == sorted(studio.tasks)
+
+
+def _shard(services, studio, count):
+    tasks = studio.add_tasks(count)
+    (number,) = services.store.shards.add(1, V1, [tasks])
+    return services.store.jobs.get(number)
+
+
+def test_score_shard_has_few_chunks_under_way_at_once(services, studio, monkeypatch):
+    together, begun, kept = threading.Barrier(scoring.CHUNKS_AT_ONCE, timeout=10), [], []
+
+    def predict_uris(uris, *, task_ids, **_others):
+        begun.append(len(begun) - len(kept))
+        together.wait()
+        return [said(number) for number in task_ids]
+
+    monkeypatch.setattr(scoring, "predict_uris", predict_uris)
+    job = _shard(services, studio, 6 * scoring.CHUNK_TASKS)
+    done = scoring.score_shard(job, services, on_progress=lambda count, _: kept.append(count))
+    assert (done, kept) == (48, [0, 8, 16, 24, 32, 40, 48])
+    assert max(begun) <= scoring.CHUNKS_AT_ONCE
+
+
+def test_score_shard_that_fails_midway_keeps_what_came_before(services, studio, predicted, monkeypatch):
+    predict = scoring.predict_uris
+
+    def fail_at_12(uris, *, task_ids, **others):
+        if 12 in task_ids:
+            raise StudioError("model", expected="an answer", got="none", remedy="wait")
+        return predict(uris, task_ids=task_ids, **others)
+
+    job = _shard(services, studio, 40)
+    monkeypatch.setattr(scoring, "predict_uris", fail_at_12)
+    with pytest.raises(StudioError):
+        scoring.score_shard(job, services, on_progress=lambda *_: None)
+    assert sorted(services.store.scores.known(1, V1, range(1, 41))) == list(range(1, 9))
+    monkeypatch.setattr(scoring, "predict_uris", predict)
+    assert scoring.score_shard(job, services, on_progress=lambda *_: None) == 32
+    assert len(services.store.scores.known(1, V1, range(1, 41))) == 40
+
+
+def test_score_shard_of_a_version_that_is_replaced_ends_early(services, studio, predicted, monkeypatch):
+    monkeypatch.setattr(scoring, "CHAMPION_S", 0.0)
+    job = _shard(services, studio, 64)
+
+    def promote_another(done, _total):
+        if done == 16:
+            services.registry.promote("maskloop-1", 2)
+
+    assert scoring.score_shard(job, services, on_progress=promote_another) == 16
+    assert len(services.store.scores.known(1, V1, range(1, 65))) == 16
 
 
 def test_renewal_job_tells_what_it_came_to(services, studio):
