@@ -96,7 +96,7 @@ def _is_lean(model: Any) -> bool:
     config: Any = getattr(model, "config", None)
     return bool(
         getattr(config, "model_type", None) in FAMILIES
-        and not model.training
+        and not getattr(model, "training", True)  # what only stands in for a model is asked itself
         and not torch.is_grad_enabled()
         and not config.pre_norm
         and is_replaceable(config.model_type)
