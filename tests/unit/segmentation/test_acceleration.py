@@ -6,8 +6,10 @@ import copy
 import logging
 import pickle
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -273,6 +275,30 @@ def unknown_transformers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for cache in caches:
         cache.cache_clear()
+
+
+@pytest.mark.parametrize(("device", "steps_aside"), [("cuda", True), ("cpu", False)])
+def test_lean_output_kernel_is_refused_by_a_gpu_steps_aside_for_good(
+    device: str,
+    steps_aside: bool,
+    served: Checkpoint,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    asked: list[Any] = []
+
+    def refuse(*given: Any, **_: Any) -> None:
+        asked.append(given)
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr(forward_module, "_lean", lambda _compiled: refuse)
+    monkeypatch.setattr(forward_module, "_REFUSED", set())
+    pixels: Any = SimpleNamespace(device=torch.device(device))
+    for _ in range(2):
+        with nullcontext() if steps_aside else pytest.raises(RuntimeError, match="no kernel"):
+            assert forward_module._lean_output(served.model, pixels, None, False) is None
+    assert len(asked) == (1 if steps_aside else 2)
+    assert caplog.text.count("no kernel image") == (1 if steps_aside else 0)
 
 
 @pytest.mark.usefixtures("unknown_transformers")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -12,11 +13,14 @@ import torch
 from torch import Tensor
 
 from maskloop.segmentation.acceleration.replaced import is_replaceable
+from maskloop.segmentation.sources import first_line
 
 __all__ = ["ForwardPlan", "Precision", "forward_pass", "inference_dtype"]
 
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
 FAMILIES = ("mask2former", "oneformer")
+_LOG = logging.getLogger(__name__)
+_REFUSED: set[tuple[str, str]] = set()  # kinds of device and families that ours failed on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,18 +51,19 @@ def forward_pass(
         plan: how.
         features: also the hidden states that a study reads.
     """
-    lean = plan.accelerate and _is_lean(model)
-    dtype = inference_dtype(plan.precision, pixel_values_bchw.device)
-    if task_inputs_bt is not None and not lean:
+    device = pixel_values_bchw.device
+    dtype = inference_dtype(plan.precision, device)
+    if plan.accelerate and _is_lean(model):
+        with _autocast(device, dtype):
+            output = _lean_output(model, pixel_values_bchw, task_inputs_bt, plan.compiled)
+        if output is not None:
+            return output
+    if task_inputs_bt is not None:
         dtype = torch.float32  # bfloat16 has no room for the ids of tokens
-    with _autocast(pixel_values_bchw.device, dtype):
-        if lean:
-            forward = _lean(plan.compiled)
-            swin = _is_swin(model.model.pixel_level_module.encoder)
-            return forward(model, pixel_values_bchw, task_inputs_bt, swin=swin)
-        words: dict[str, Any] = {"output_hidden_states": True} if features else {}
-        if task_inputs_bt is not None:
-            words["task_inputs"] = task_inputs_bt
+    words: dict[str, Any] = {"output_hidden_states": True} if features else {}
+    if task_inputs_bt is not None:
+        words["task_inputs"] = task_inputs_bt
+    with _autocast(device, dtype):
         output = model(
             pixel_values=pixel_values_bchw,
             pixel_mask=pixel_mask_bhw,
@@ -77,6 +82,32 @@ def inference_dtype(precision: Precision, device: torch.device) -> torch.dtype:
         wide = device.type != "cuda" or not torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.float32 if wide else torch.bfloat16
     return torch.float32 if precision == "float32" else torch.bfloat16
+
+
+def _lean_output(
+    model: Any, pixel_values_bchw: Tensor, task_inputs_bt: Tensor | None, compiled: bool
+) -> Any | None:
+    """Return the output; None where a GPU refuses a kernel, from then on for all models of the family."""
+    device, family = pixel_values_bchw.device, model.config.model_type
+    if (device.type, family) in _REFUSED:
+        return None
+    swin = _is_swin(model.model.pixel_level_module.encoder)
+    try:
+        return _lean(compiled)(model, pixel_values_bchw, task_inputs_bt, swin=swin)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, NotImplementedError) as exc:
+        if device.type == "cpu":  # where it is tested, an error is an error
+            raise
+        _REFUSED.add((device.type, family))
+        _LOG.warning(
+            "acceleration of %s is off on %s: %s",
+            family,
+            device.type,
+            first_line(exc),
+            extra={"action": "acceleration_off", "part": family},
+        )
+        return None
 
 
 @functools.cache
