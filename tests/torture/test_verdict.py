@@ -37,7 +37,7 @@ def test_differences_same_on_both_sides_is_nothing():
 def test_prediction_faults_missing_and_double_are_found():
     view = StudioView(
         said={},
-        predictions={1: ["v2"], 2: ["v1"], 3: ["v2", "v2"]},
+        predictions={1: ["v2"], 2: ["v1"], 3: ["v2", "v2"], 4: ["v1", "v1"]},  # 4 is annotated
         unlabelled=frozenset({1, 2, 3}),
         shown_version="v1",
     )

@@ -81,17 +81,22 @@ def mask_faults(
 
 
 def prediction_faults(view: StudioView, champion: str) -> dict[str, list[str]]:
-    """Return tasks that have no prediction of the champion, though nobody has them in hand, or two of one."""
+    """Return tasks that nobody has in hand with no prediction of the champion, or with two of one version.
+
+    A live prediction that Label Studio asked for while ours was sent may come after it; it is taken away by
+    the next prelabelling, which leaves tasks alone that were annotated meanwhile.
+    """
+    waiting = view.unlabelled - view.in_hand
     return {
         "predictions missing": [
             f"task {task_id}: has {view.predictions[task_id]}, champion is {champion}"
-            for task_id in sorted(view.unlabelled - view.in_hand)
+            for task_id in sorted(waiting)
             if champion not in view.predictions[task_id]
         ],
         "predictions twice": [
             f"task {task_id}: {count} of {version}"
-            for task_id, versions in sorted(view.predictions.items())
-            for version, count in Counter(versions).items()
+            for task_id in sorted(waiting)
+            for version, count in Counter(view.predictions[task_id]).items()
             if count > 1
         ],
         "shown version": [f"{view.shown_version}, champion is {champion}"]

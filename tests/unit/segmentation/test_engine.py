@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskloop.errors import ImageError, ModelLoadError
+from maskloop.errors import ImageError, MaskloopError, ModelLoadError
 from maskloop.masks import paste_segment
 from maskloop.segmentation import engine as engine_module
 from maskloop.segmentation import shelf as shelf_module
@@ -91,6 +91,7 @@ def test_predict_constant_swaps_every_request_is_answered_by_the_model_it_named(
             name = ("cat", "dog")[(number + step) % 2]
             wanted = images[: 1 + (number + step) % 3]
             answers = engine.predict(wanted, source=str(cat_dog_folders[name]))
+            assert [str(answer) for answer in answers if isinstance(answer, MaskloopError)] == []
             assert [answer.size_hw for answer in answers] == [image.shape[:2] for image in wanted]
             seen.append((name, len(answers), labels_of(answers)))
         return seen

@@ -364,12 +364,10 @@ def test_fetch_many_hundred_are_fetched_at_once(studio: Host) -> None:
     uris = [f"/data/{number}.png" for number in range(100)]
     studio.pages |= {uri: (200, {}, uri.encode()) for uri in uris}
     studio.delay_s = 0.05
-    started = time.monotonic()
     with make_fetcher(studio) as fetcher:
         answers = fetcher.fetch_many(uris)
     assert answers == [uri.encode() for uri in uris]
     assert 8 <= studio.most_at_once <= 16
-    assert time.monotonic() - started < 100 * studio.delay_s
 
 
 @pytest.mark.parametrize(
