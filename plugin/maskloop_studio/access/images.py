@@ -7,14 +7,14 @@ Here an address is read and what was fetched is remembered; `maskloop_studio.acc
 from __future__ import annotations
 
 import base64
-from collections import deque
 from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from types import TracebackType
 from urllib.parse import quote, unquote, unquote_to_bytes
 
 import httpx
 
+from maskloop.ahead import made_ahead
 from maskloop.errors import ImageError
 from maskloop.settings import Settings
 from maskloop.store.images import ImageCache
@@ -104,19 +104,13 @@ class ImageFetcher:
             max_workers: images fetched at once, and at the most held.
         """
         numbers = task_ids if task_ids is not None else [None] * len(uris)
-        pairs = deque(zip(uris, numbers, strict=True))
+        pairs = list(zip(uris, numbers, strict=True))
         if len(pairs) < 2:
             yield from map(self._fetch_or_error, pairs)
             return
-        pool = ThreadPoolExecutor(min(max_workers, len(pairs)), thread_name_prefix="fetch")
-        fetching: deque[Future[bytes | ImageError]] = deque()
-        try:
-            while pairs or fetching:
-                while pairs and len(fetching) < max_workers:
-                    fetching.append(pool.submit(self._fetch_or_error, pairs.popleft()))
-                yield fetching.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        at_once = min(max_workers, len(pairs))
+        with closing(made_ahead(self._fetch_or_error, pairs, at_once=at_once, name="fetch")) as made:
+            yield from made
 
     def _fetch_or_error(self, pair: tuple[object, int | None]) -> bytes | ImageError:
         uri, task_id = pair

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from maskloop.ahead import made_ahead
 from maskloop.errors import MaskloopError
 from maskloop.log import log_action
 from maskloop.queue.running import run_job
@@ -112,7 +111,7 @@ def score_shard(job: Job, services: Services, *, on_progress: OnProgress) -> int
     on_progress(0, len(tasks))
     kept, asked_at = 0, time.monotonic()
     chunks = [tasks[first : first + CHUNK_TASKS] for first in range(0, len(tasks), CHUNK_TASKS)]
-    with closing(_made_ahead(score, chunks)) as made:
+    with closing(made_ahead(score, chunks, at_once=CHUNKS_AT_ONCE, name="score")) as made:
         for rows in made:
             services.store.scores.add(project_id, tag, [row for row in rows if row is not None])
             kept += len(rows)
@@ -122,23 +121,6 @@ def score_shard(job: Job, services: Services, *, on_progress: OnProgress) -> int
                     break
                 asked_at = time.monotonic()
     return kept
-
-
-def _made_ahead(
-    make: Callable[[Sequence[TaskStand]], list[ScoredTask | None]], chunks: Iterable[Sequence[TaskStand]]
-) -> Generator[list[ScoredTask | None]]:
-    """Yield what is made of each chunk, in order; the next ones are under way meanwhile."""
-    pool = ThreadPoolExecutor(CHUNKS_AT_ONCE, thread_name_prefix="score")
-    flying: deque[Future[list[ScoredTask | None]]] = deque()
-    try:
-        for chunk in chunks:
-            flying.append(pool.submit(make, chunk))
-            if len(flying) == CHUNKS_AT_ONCE:
-                yield flying.popleft().result()
-        while flying:
-            yield flying.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _plan(project_id: int, tag: str, services: Services) -> Iterator[list[int]]:

@@ -6,12 +6,14 @@ import functools
 import hashlib
 import inspect
 import logging
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 __all__ = ["fingerprint", "is_known"]
 
 _LOG = logging.getLogger(__name__)
+_READING = threading.Lock()  # one thread loads a model while another predicts; linecache knows no threads
 
 
 def fingerprint(parts: Sequence[Any]) -> str:
@@ -34,7 +36,8 @@ def is_known(what: str, parts: tuple[Any, ...], known: frozenset[str]) -> bool:
         known: their fingerprints in the versions that were tested.
     """
     try:
-        found = fingerprint(parts)
+        with _READING:
+            found = fingerprint(parts)
     except (OSError, TypeError, SyntaxError) as exc:
         found = f"no source ({exc})"
     if found in known:

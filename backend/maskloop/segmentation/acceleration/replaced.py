@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import threading
 
 from maskloop.segmentation.acceleration.known import is_known
 
@@ -36,9 +35,6 @@ _OWN = {
         "TaskModel",
     ),
 }
-_LOOKING = (
-    threading.Lock()
-)  # one thread may load a model while another predicts; linecache is nobody's to share
 _SAMPLER = "multi_scale_deformable_attention"
 
 
@@ -84,6 +80,5 @@ KNOWN: dict[str, frozenset[str]] = {
 def is_replaceable(part: str) -> bool:
     """Return whether transformers' code of a part is a known one; says so once where it is not."""
     model_type, names = NAMES[part]
-    with _LOOKING:
-        library = importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
-        return is_known(part, tuple(getattr(library, name, None) for name in names), KNOWN[part])
+    library = importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
+    return is_known(part, tuple(getattr(library, name, None) for name in names), KNOWN[part])
