@@ -26,7 +26,6 @@ from transformers import (
     Mask2FormerImageProcessorPil,
     OneFormerConfig,
     OneFormerForUniversalSegmentation,
-    SwinConfig,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -42,6 +41,8 @@ from maskloop.segmentation.task_text import TaskText
 from maskloop.segmentation.tiny import build_tiny_mask2former, build_tiny_oneformer
 from maskloop.synthetic.shapes import SHAPE_CLASSES, make_image
 from maskloop.types import SegmentationTask
+
+from .swin import swin_config
 
 __all__ = [
     "Load",
@@ -167,12 +168,9 @@ def build_model(load: Load) -> tuple[Any, TaskText | None]:
             else build_tiny_oneformer(SHAPE_CLASSES, seed=0, training=True)
         )
         return made.model, made.task_text
-    backbone = SwinConfig(
-        image_size=224, window_size=7, out_features=["stage1", "stage2", "stage3", "stage4"]
-    )
     names = dict(enumerate(SHAPE_CLASSES))
     common: dict[str, Any] = {
-        "backbone_config": backbone,
+        "backbone_config": swin_config(),
         "id2label": names,
         "label2id": {name: index for index, name in names.items()},
     }

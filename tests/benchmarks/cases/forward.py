@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..harness.case import Budget, Case, Result, Skip
 from ..harness.timing import side_by_side
+from ..swin import SIZES, swin_config
 
 if TYPE_CHECKING:
     import torch
@@ -24,10 +25,6 @@ __all__ = ["CASES"]
 
 FAMILIES = ("mask2former", "oneformer")
 SIZES_HW = ((480, 640), (800, 1088))
-SWIN: dict[str, dict[str, Any]] = {
-    "swin-t": {"embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24], "window_size": 7},
-    "swin-l": {"embed_dim": 192, "depths": [2, 2, 18, 2], "num_heads": [6, 12, 24, 48], "window_size": 12},
-}
 QUESTION = (49406, 518, 10549, 533, 27725, 49407)  # "the task is instance", as CLIP's tokenizer has it
 EXACT, SHARE_EXACT = 1e-4, 0.999  # a logit of a layer's mask that is 0 to rounding may hide a pixel or not
 LEAST_IOU, LEAST_CORRELATION = 0.99, 0.999
@@ -89,7 +86,7 @@ def forward_gpu(budget: Budget) -> list[Result]:
     eager = ours.ForwardPlan(precision="bfloat16")
     results = []
     for family in FAMILIES[:1] if budget.quick else FAMILIES:
-        for backbone in ("swin-t",) if budget.quick else SWIN:
+        for backbone in ("swin-t",) if budget.quick else SIZES:
             for batch in (1,) if budget.quick else (1, 16):
                 model = random_model(family, backbone, cuda)
                 inputs = random_inputs(family, (1024, 1024), batch, cuda)
@@ -136,8 +133,7 @@ def random_model(family: str, backbone: str, device: torch.device) -> Any:
     import transformers
 
     torch.manual_seed(0)
-    stages = ["stage1", "stage2", "stage3", "stage4"]
-    swin = transformers.SwinConfig(image_size=224, drop_path_rate=0.3, out_features=stages, **SWIN[backbone])
+    swin = swin_config(backbone, drop_path_rate=0.3)
     if family == "mask2former":
         config = transformers.Mask2FormerConfig(backbone_config=swin, num_labels=80)
         model = transformers.Mask2FormerForUniversalSegmentation(config)

@@ -287,22 +287,16 @@ def _checkpoint(variant: Variant, folder: Path) -> Path:
 def _heavy(shipped: Path, folder: Path) -> Path:
     """Return a Swin-T with 100 queries, made at random: it draws next to nothing, and takes its time."""
     import torch
-    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
+    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
+
+    from ..swin import swin_config
 
     if folder.exists():
         return folder
     torch.manual_seed(0)
-    backbone = SwinConfig(
-        embed_dim=96,
-        depths=[2, 2, 6, 2],
-        num_heads=[3, 6, 12, 24],
-        window_size=7,
-        drop_path_rate=0.0,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    )
     names = dict(enumerate(_labels()))
     config = Mask2FormerConfig(
-        backbone_config=backbone,
+        backbone_config=swin_config(drop_path_rate=0.0),
         num_queries=100,
         id2label=names,
         label2id={label: number for number, label in names.items()},
