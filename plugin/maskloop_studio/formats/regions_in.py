@@ -20,7 +20,7 @@ from maskloop.types import UNLABELLED, BoolMask, Segment
 from maskloop_studio.brush import decode_brush
 from maskloop_studio.formats.controls import GEOMETRY_KINDS, Control, ControlKind, LabelConfig
 from maskloop_studio.formats.shapes import ellipse_to_ring, rectangle_to_ring
-from maskloop_studio.polygon import percent_to_ring, ring_to_crop
+from maskloop_studio.polygons.rings import percent_to_ring, ring_to_crop
 
 __all__ = ["GEOMETRY_TYPES", "AnnotationContent", "annotation_to_segments"]
 

@@ -19,10 +19,11 @@ from maskloop.masks import drop_specks
 from maskloop.types import Prediction, Segment
 from maskloop_studio.brush import encode_brush_crop
 from maskloop_studio.formats.controls import ControlKind
-from maskloop_studio.formats.coverage import segments_to_shared_rings
 from maskloop_studio.formats.label_map import ControlPreference, LabelMap, LabelTarget
 from maskloop_studio.formats.shapes import segment_to_ellipse, segment_to_key_point, segment_to_rectangle
-from maskloop_studio.polygon import Ring, ring_to_percent, segment_to_rings
+from maskloop_studio.polygons.coverage import segments_to_shared_rings
+from maskloop_studio.polygons.outlines import Ring
+from maskloop_studio.polygons.rings import ring_to_percent, segments_to_rings
 
 __all__ = ["DEFAULT_DRAWING", "DrawingOptions", "Region", "prediction_to_regions", "segment_to_regions"]
 
@@ -158,10 +159,9 @@ def _draw_polygons(
             segments, size_hw, tolerance_px=drawing.tolerance_px, max_vertices=drawing.max_vertices
         )
     else:
-        rings = [
-            segment_to_rings(segment, tolerance_px=drawing.tolerance_px, max_vertices=drawing.max_vertices)
-            for segment in segments
-        ]
+        rings = segments_to_rings(
+            segments, tolerance_px=drawing.tolerance_px, max_vertices=drawing.max_vertices
+        )
     return {found.object_id: drawn_rings for found, drawn_rings in zip(wanted, rings, strict=True)}
 
 

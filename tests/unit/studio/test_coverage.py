@@ -7,9 +7,9 @@ from hypothesis.extra import numpy as hnp
 
 from maskloop.masks import mask_to_segment
 from maskloop.types import Prediction
-from maskloop_studio.formats.coverage import segments_to_shared_rings
 from maskloop_studio.label_config import map_labels, parse_label_config
-from maskloop_studio.polygon import rings_to_mask
+from maskloop_studio.polygons.coverage import segments_to_shared_rings
+from maskloop_studio.polygons.rings import rings_to_mask
 from maskloop_studio.regions import DrawingOptions, annotation_to_segments, prediction_to_regions
 
 SIZE = (120, 160)

@@ -16,7 +16,7 @@ from maskloop_studio.formats.shapes import (
     segment_to_key_point,
     segment_to_rectangle,
 )
-from maskloop_studio.polygon import rings_to_mask
+from maskloop_studio.polygons.rings import rings_to_mask
 
 SIZE = (120, 160)
 

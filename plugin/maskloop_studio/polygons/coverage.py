@@ -1,7 +1,7 @@
 """Polygons of neighbouring segments with shared borders: simplified once, the same on both sides, no gaps.
 
-All segments are traced on one pixel grid into a coverage, which GEOS simplifies as a whole; `polygon.py` does
-one segment at a time.
+All segments are traced on one pixel grid into a coverage, which GEOS simplifies as a whole; `rings.py` draws
+each by itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import shapely
 from numpy.typing import NDArray
 
 from maskloop.types import Segment
-from maskloop_studio.polygon import Ring, join_holes, ring_to_crop, turn_ring
+from maskloop_studio.polygons.outlines import Ring
+from maskloop_studio.polygons.rings import join_holes, ring_to_crop, turn_ring
 
 __all__ = ["segments_to_shared_rings"]
 
