@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from maskloop.masks import crop_mask
 from maskloop.segmentation.upsample import Window, reach_window, upsample_strips, upsample_window
@@ -30,7 +31,7 @@ __all__ = [
 ]
 
 TILE_VALUES = 1 << 20  # floats of one strip of rows: 4 MB, whatever the image's size
-STRIP_VALUES = 1 << 17  # floats of one object's strip of rows: they stay in the processor's cache
+STRIP_VALUES = 1 << 16  # floats of one object's strip of rows: they stay in the processor's cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,11 +282,10 @@ def _instance(
     inside_hw = np.empty((window.bottom - window.top, window.right - window.left), dtype=np.bool_)
     total, row = 0.0, 0
     for strip_hw in upsample_strips(logits_hw, size_hw, window, most_values=STRIP_VALUES):
-        values_hw = strip_hw.numpy()
-        above_hw = np.greater(values_hw, level, out=inside_hw[row : row + len(values_hw)])
-        row += len(values_hw)
-        strip_hw.sigmoid_()
-        total += float(np.multiply(values_hw, above_hw, out=values_hw).sum())
+        np.greater(strip_hw.numpy(), level, out=inside_hw[row : row + len(strip_hw)])
+        row += len(strip_hw)
+        # what is not above counts 0; a product with the mask would turn each of its bytes into a number
+        total += float(functional.threshold_(strip_hw, level, -math.inf).sigmoid_().sum())
     mask_hw, (top, left) = crop_mask(inside_hw)
     if not mask_hw.size:
         return None
