@@ -72,10 +72,10 @@ def drop_specks(segment: Segment, least_share: float) -> Segment:
     """
     _, labels_hw, stats, _ = cv2.connectedComponentsWithStats(segment.mask_hw.view(np.uint8), connectivity=8)
     areas = stats[1:, cv2.CC_STAT_AREA]  # row 0 is the background
-    wanted = np.flatnonzero((areas >= least_share * areas.sum()) | (areas == areas.max())) + 1
-    if len(wanted) == len(areas):
+    wanted = (areas >= least_share * areas.sum()) | (areas == areas.max())
+    if wanted.all():
         return segment
-    kept_hw, (top, left) = crop_mask(np.isin(labels_hw, wanted))
+    kept_hw, (top, left) = crop_mask(np.append(False, wanted).take(labels_hw))
     offset_yx = (segment.offset_yx[0] + top, segment.offset_yx[1] + left)
     return dataclasses.replace(segment, mask_hw=kept_hw, offset_yx=offset_yx)
 
