@@ -13,7 +13,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from maskloop_studio.polygons.crossings import overlap_shares
+from maskloop_studio.polygons.crossings import overlap_shares, rings_to_shapes
 from maskloop_studio.polygons.outlines import Ring
 
 __all__ = ["simplify_parts"]
@@ -56,11 +56,12 @@ def simplify_parts(parts: Sequence[_Rings], *, tolerance_px: float, max_vertices
 
 
 class _Work:
-    """The parts, their smoothed outlines, and what was found good so far."""
+    """The parts, their smoothed outlines, what they fill, and what was found good so far."""
 
     def __init__(self, parts: Sequence[_Rings]) -> None:
         self.exact = parts
         self.smooth = _smooth_parts(parts)
+        self.shapes = rings_to_shapes(parts)
         self.good: dict[int, _Rings] = {}
 
     def first_good(self, pending: Sequence[int], tolerance_px: float) -> list[int]:
@@ -95,7 +96,7 @@ class _Work:
         """Return those that fill nearly the same pixels and touch themselves only where the exact do."""
         if not tried:
             return {}
-        shares = overlap_shares([self.exact[part] for part, _ in tried], [rings for _, rings in tried])
+        shares = overlap_shares([self.shapes[part] for part, _ in tried], [rings for _, rings in tried])
         close = [one for one, share in zip(tried, shares, strict=True) if share >= MIN_IOU]
         valid = _are_valid([rings for _, rings in close])
         doubtful = [part for (part, _), fine in zip(close, valid, strict=True) if not fine]
