@@ -75,7 +75,11 @@ def drop_specks(segment: Segment, least_share: float) -> Segment:
     wanted = (areas >= least_share * areas.sum()) | (areas == areas.max())
     if wanted.all():
         return segment
-    kept_hw, (top, left) = crop_mask(np.append(False, wanted).take(labels_hw))
+    kept = np.append(False, wanted)
+    chosen_hw = np.empty(labels_hw.shape, dtype=np.bool_)
+    for row, labels_w in enumerate(labels_hw):  # at once, the indices would be copied as 64 bits each
+        kept.take(labels_w, out=chosen_hw[row], mode="clip")
+    kept_hw, (top, left) = crop_mask(chosen_hw)
     offset_yx = (segment.offset_yx[0] + top, segment.offset_yx[1] + left)
     return dataclasses.replace(segment, mask_hw=kept_hw, offset_yx=offset_yx)
 
