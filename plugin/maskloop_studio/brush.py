@@ -1,7 +1,7 @@
 """Brush masks as Label Studio stores them: a flattened RGBA image, packed by `rle_pack.py`.
 
 A mask is written with 0 or 255 in all four channels and read from the alpha channel at >= 128, because the
-browser draws anti-aliased strokes. Polygons live in `polygon.py`.
+browser draws anti-aliased strokes. Polygons live in `polygons/`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from maskloop.types import BoolMask
 from maskloop_studio.rle_pack import MAX_PIXELS, pack_runs, unpack_mask
 
 __all__ = ["decode_brush", "encode_brush", "encode_brush_crop"]
+
+PIXELS_AT_ONCE = 1 << 18  # they stay in the processor's cache
 
 
 def encode_brush(mask_hw: BoolMask) -> list[int]:
@@ -54,12 +56,12 @@ def encode_brush_crop(mask_hw: BoolMask, offset_yx: tuple[int, int], size_hw: tu
             remedy="pass the whole image's boolean mask",
         )
     top, left = offset_yx
-    changes = _changes(mask_hw[: max(0, height - top), : max(0, width - left)], top, left, width)
-    pixels = np.diff(changes, prepend=0, append=height * width)
+    parts = _changes(mask_hw[: max(0, height - top), : max(0, width - left)], top, left, width)
+    changes = np.concatenate([[0], *parts, [height * width]])
     # Background comes first and last in turn, even if there is none of it.
-    first_is_foreground, last_is_foreground = pixels[0] == 0, pixels[-1] == 0
-    pixels = pixels[int(first_is_foreground) : len(pixels) - int(last_is_foreground)]
-    return list(pack_runs(pixels, first_is_foreground=bool(first_is_foreground)))
+    first_is_foreground, last_is_foreground = changes[1] == 0, changes[-2] == height * width
+    edges = changes[int(first_is_foreground) : len(changes) - int(last_is_foreground)]
+    return list(pack_runs(edges, first_is_foreground=bool(first_is_foreground)))
 
 
 def decode_brush(rle: Sequence[int], size_hw: tuple[int, int], *, place: str = "brush mask") -> BoolMask:
@@ -83,32 +85,39 @@ def decode_brush(rle: Sequence[int], size_hw: tuple[int, int], *, place: str = "
     return unpack_mask(_to_bytes(rle, place), size_hw, place)
 
 
-def _changes(mask_hw: BoolMask, top: int, left: int, width: int) -> NDArray[np.int64]:
-    """Return the pixels of the flattened image at which foreground begins or ends."""
+def _changes(mask_hw: BoolMask, top: int, left: int, width: int) -> list[NDArray[np.int64]]:
+    """Return, in pieces, the pixels of the flattened image at which foreground begins or ends."""
     rows, columns = mask_hw.shape
     if mask_hw.size == 0:
-        return np.zeros(0, dtype=np.int64)
-    changes: NDArray[np.int64]
+        return []
     if columns == width:
-        flat = mask_hw.ravel()
-        inside = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-        ends = np.flatnonzero(flat[:1]), inside, np.flatnonzero(flat[-1:]) + flat.size
-        changes = np.concatenate(ends) + top * width
-        return changes
+        return _changes_of_rows(mask_hw.ravel(), top * width)
     # Row after row, with one pixel in place of those between them.
     padded = np.zeros(rows * (columns + 1) + 1, dtype=np.bool_)
     padded[1:].reshape(rows, columns + 1)[:, :columns] = mask_hw
     row, column = np.divmod(np.flatnonzero(padded[1:] != padded[:-1]), columns + 1)
-    changes = (row + top) * width + (column + left)
+    return [(row + top) * width + (column + left)]
+
+
+def _changes_of_rows(flat: BoolMask, offset: int) -> list[NDArray[np.int64]]:
+    """Return, in pieces, where foreground begins or ends in these pixels, `offset` added to each."""
+    inside = len(flat) - 1
+    differs = np.empty(min(inside, PIXELS_AT_ONCE), dtype=np.bool_)
+    changes = [np.array([offset] * bool(flat[0]), dtype=np.int64)]
+    for start in range(0, inside, PIXELS_AT_ONCE):
+        here, following = flat[start : start + PIXELS_AT_ONCE], flat[start + 1 : start + 1 + PIXELS_AT_ONCE]
+        (found,) = np.not_equal(here[: len(following)], following, out=differs[: len(following)]).nonzero()
+        changes.append(np.add(found, offset + start + 1, out=found))
+    changes.append(np.array([offset + len(flat)] * bool(flat[-1]), dtype=np.int64))
     return changes
 
 
-def _to_bytes(rle: Sequence[int], place: str) -> bytes:
+def _to_bytes(rle: Sequence[int], place: str) -> bytearray:
     remedy = "save the region again in Label Studio"
-    # bytes(n) of a bare number would take n bytes, so the type comes first.
+    # bytearray(n) of a bare number would take n bytes, so the type comes first.
     if not isinstance(rle, list | tuple | bytes | bytearray):
         raise CodecError(place, expected="a list of bytes", got=type(rle).__name__, remedy=remedy)
     try:
-        return bytes(rle)
+        return bytearray(rle)  # of a list in half the time that bytes() takes
     except (TypeError, ValueError) as exc:
         raise CodecError(place, expected="whole numbers 0..255", got=str(exc), remedy=remedy) from exc

@@ -24,40 +24,40 @@ HEADER_BITS = COUNT_BITS + WORD_SIZE_BITS + 4 * RUN_SIZE_BITS
 KIND_BITS = 3  # of a run: repeated or not, and which size
 STEP_WINDOW_BITS = 8 + KIND_BITS - 1  # that say a run's kind at each of a byte's bits
 WORD_BITS = 8
+WINDOW_BYTES = 8  # that are read at once, also at the end of a stream
 RUN_SIZES_BITS = (3, 4, 8, 16)  # what the SDK writes
-MAX_RUN_VALUES = 2**16
-FIELDS_AT_ONCE = 1 << 14  # they stay in the processor's cache
+MAX_RUN_PIXELS = 2**16 // CHANNELS
+MAX_RUN_CODE = MAX_RUN_PIXELS << 1 | 1  # of foreground; see `pack_runs`
+FIELDS_AT_ONCE = BYTES_AT_ONCE = 1 << 14  # they stay in the processor's cache
 MAX_PADDING_BYTES = 8  # the SDK writes up to one; more means that the stream is not what its header says
 FOREGROUND_ALPHA = 128
 MAX_PIXELS = (2**COUNT_BITS - 1) // CHANNELS
 
 
-def pack_runs(pixels: NDArray[np.int64], *, first_is_foreground: bool) -> bytes:
+def pack_runs(edges: NDArray[np.int64], *, first_is_foreground: bool) -> bytes:
     """Return the stream of a mask whose runs are background and foreground in turn.
 
     Args:
-        pixels: int64 (R,), how long each run is, at least 1; at least one run, at most MAX_PIXELS in all.
+        edges: int64 (R + 1,), ascending: 0, where one run ends and the next begins, and the number of pixels,
+            at most MAX_PIXELS; at least one run.
         first_is_foreground: what the first run is.
     """
-    lengths = pixels * CHANNELS
-    header = int(lengths.sum()) << WORD_SIZE_BITS | (WORD_BITS - 1)
+    # Twice the pixels, and 1 for foreground: the place in the tables.
+    codes = (edges[1:] - edges[:-1]) << 1
+    codes[0 if first_is_foreground else 1 :: 2] |= 1
+    if int(codes.max()) > MAX_RUN_CODE:
+        codes = _split_long(codes)
+    fields, widths = _field_tables()
+    header = int(edges[-1]) * CHANNELS << WORD_SIZE_BITS | (WORD_BITS - 1)
     for size in RUN_SIZES_BITS:
         header = header << RUN_SIZE_BITS | (size - 1)
-    values: NDArray[np.uint64] = np.zeros(len(lengths), dtype=np.uint64)
-    values[0 if first_is_foreground else 1 :: 2] = 2**WORD_BITS - 1
-    if int(lengths.max()) > MAX_RUN_VALUES:
-        lengths, values = _split_long(lengths, values)
-    kinds = np.full(len(lengths), 0b100, dtype=np.uint64)  # of repeated values
-    widths = np.full(len(lengths), RUN_SIZES_BITS[0], dtype=np.uint64)
-    for size, wider in zip(RUN_SIZES_BITS[:-1], np.diff(RUN_SIZES_BITS), strict=True):
-        longer = lengths > 1 << size
-        kinds += longer
-        widths += longer * np.uint64(wider)
-    fields = (kinds << widths | (lengths - 1).view(np.uint64)) << np.uint64(WORD_BITS) | values
-    return _join_fields(header, fields, widths + np.uint64(KIND_BITS + WORD_BITS))
+    aligned, stops = np.empty(len(codes) + 1, dtype=np.uint64), np.empty(len(codes) + 1, dtype=np.int64)
+    aligned[0], stops[0] = header << (64 - HEADER_BITS), HEADER_BITS
+    aligned[1:], stops[1:] = fields.take(codes), widths.take(codes)
+    return _join_fields(aligned, stops.cumsum(out=stops))
 
 
-def unpack_mask(data: bytes, size_hw: tuple[int, int], place: str) -> BoolMask:
+def unpack_mask(data: bytearray, size_hw: tuple[int, int], place: str) -> BoolMask:
     """Return bool (H, W): where the stream's alpha is at least 128.
 
     Args:
@@ -78,34 +78,60 @@ def unpack_mask(data: bytes, size_hw: tuple[int, int], place: str) -> BoolMask:
     return mask_hw
 
 
-def _split_long(
-    lengths: NDArray[np.int64], values: NDArray[np.uint64]
-) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-    """Return runs of at most MAX_RUN_VALUES; only the last piece of a run is shorter."""
-    pieces = -(-lengths // MAX_RUN_VALUES)
-    split = np.full(int(pieces.sum()), MAX_RUN_VALUES, dtype=np.int64)
-    split[np.cumsum(pieces) - 1] = lengths - (pieces - 1) * MAX_RUN_VALUES
-    return split, np.repeat(values, pieces)
+def _split_long(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the codes of runs that one field can hold; only the last piece of a run is shorter.
+
+    That piece has a code behind the others: the SDK gives it the largest size, however short it is.
+    """
+    pixels = codes >> 1
+    before = (pixels - 1) // MAX_RUN_PIXELS  # pieces of the full length
+    split = np.repeat(MAX_RUN_PIXELS << 1 | codes & 1, before + 1)
+    last_pieces = codes - before * (MAX_RUN_PIXELS << 1) + (before > 0) * (MAX_RUN_CODE + 1)
+    split[np.arange(len(codes)) + before.cumsum()] = last_pieces
+    return split
 
 
-def _join_fields(header: int, fields: NDArray[np.uint64], widths: NDArray[np.uint64]) -> bytes:
-    """Return header and fields, each of less than 64 bits, as one string of whole bytes."""
-    word = np.uint64(64)
-    stops = np.cumsum(widths) + np.uint64(HEADER_BITS)
-    starts = stops - widths
-    words, shifts = starts >> np.uint64(6), starts & np.uint64(63)
-    aligned = fields << (word - widths)
+@lru_cache(maxsize=1)
+def _field_tables() -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+    """Return the field of each code, its bits at the upper end of a word, and how many bits it has.
+
+    Once for whole runs and once more for the last pieces of long ones.
+    """
+    codes = np.arange(MAX_RUN_CODE + 1)
+    lengths = np.maximum(codes >> 1, 1) * CHANNELS
+    smallest = np.searchsorted(np.left_shift(1, RUN_SIZES_BITS), lengths)
+    sizes = np.append(smallest, np.full_like(smallest, len(RUN_SIZES_BITS) - 1))
+    codes, lengths = np.tile(codes, 2), np.tile(lengths, 2)
+    size_bits = np.take(RUN_SIZES_BITS, sizes)
+    heads = (0b100 | sizes) << size_bits | (lengths - 1)  # of repeated values
+    values = np.where(codes & 1, 2**WORD_BITS - 1, 0)
+    widths = KIND_BITS + size_bits + WORD_BITS
+    aligned = (heads << WORD_BITS | values).view(np.uint64) << (64 - widths).view(np.uint64)
+    return aligned, widths.astype(np.uint8)
+
+
+def _join_fields(aligned: NDArray[np.uint64], stops: NDArray[np.int64]) -> bytes:
+    """Return the fields as one string of whole bytes.
+
+    Args:
+        aligned: each with its bits at the upper end of a word and zeros behind, fewer than 64 bits.
+        stops: the bit after each.
+    """
+    starts = np.empty_like(stops)
+    starts[0], starts[1:] = 0, stops[:-1]
+    words, shifts = starts >> 6, (starts & 63).view(np.uint64)
     # A field is shorter than a word, so that one begins in every word: the groups are words 0, 1, 2 ...
-    firsts = np.append(0, np.flatnonzero(words[1:] != words[:-1]) + 1)
-    lasts = np.append(firsts[1:], len(fields)) - 1
-    joined = np.zeros(len(firsts) + 1, dtype=np.uint64)
+    (lasts,) = np.append(words[1:] != words[:-1], True).nonzero()
+    firsts = np.zeros_like(lasts)
+    firsts[1:] = lasts[:-1] + 1
+    joined = np.zeros(len(lasts) + 1, dtype=np.uint64)
     joined[:-1] = np.bitwise_or.reduceat(aligned >> shifts, firsts)
-    joined[1:] |= aligned[lasts] << (word - shifts[lasts])  # the rest of the last one; by 64 it gives 0
-    joined[0] |= np.uint64(header << (64 - HEADER_BITS))
+    # the rest of the last one; by 64 it gives 0
+    joined[1:] |= aligned.take(lasts) << (np.uint64(64) - shifts.take(lasts))
     return joined.astype(">u8").tobytes()[: -(-int(stops[-1]) // 8)]
 
 
-def _read_header(data: bytes, size_hw: tuple[int, int], place: str) -> tuple[int, ...]:
+def _read_header(data: bytearray, size_hw: tuple[int, int], place: str) -> tuple[int, ...]:
     """Check what the stream says of itself and return its four run sizes in bits."""
     if len(data) * 8 < HEADER_BITS:
         raise _broken(place, f"a header of {HEADER_BITS} bits", f"{len(data)} bytes")
@@ -125,63 +151,83 @@ def _read_header(data: bytes, size_hw: tuple[int, int], place: str) -> tuple[int
     return tuple((header >> shift & 0b1111) + 1 for shift in (12, 8, 4, 0))
 
 
-def _unpack_repeated(data: bytes, count: int, run_sizes: tuple[int, ...]) -> BoolMask | None:
+def _unpack_repeated(data: bytearray, count: int, run_sizes: tuple[int, ...]) -> BoolMask | None:
     """Return bool (H*W,) of a stream of repeated values only, as every encoder writes a mask.
 
     None for any other, and for one that is broken: `_scan_runs` reads it or says what is wrong.
     """
-    steps = _steps(data, run_sizes)
+    padded = data + bytes(WINDOW_BYTES)
+    steps = _steps(padded, run_sizes)
     positions = follow_chain(steps, HEADER_BITS)
-    fields, ends = _read_fields(data, positions, run_sizes)
-    last = int(np.searchsorted(ends, count))
-    if last == len(ends) or ends[last] != count or (steps.take(positions[: last + 1]) == NO_ITEM).any():
+    repeated, ends, foreground = _read_fields(padded, positions, run_sizes)
+    last = int(ends.searchsorted(count))
+    if last == len(ends) or ends[last] != count or not repeated[: last + 1].all():
         return None
     if _wrong_end(data, int(positions[last]) + int(steps[positions[last]])) is not None:
         return None
-    ends, foreground = ends[: last + 1], (fields[: last + 1] & np.uint64(1)).astype(np.bool_)
     # Along soft rims many runs are the same to a mask.
-    lasts = np.append(np.flatnonzero(foreground[1:] != foreground[:-1]), last)
-    mask: BoolMask = np.repeat(
-        foreground[lasts], np.diff(ends[lasts] >> 2, prepend=0)
-    )  # one of four is alpha
+    lasts = np.append(foreground[1 : last + 1] != foreground[:last], True).nonzero()[0]
+    stops = ends.take(lasts) >> 2  # one of four is alpha
+    stops[1:] -= stops[:-1].copy()
+    mask: BoolMask = foreground.take(lasts).repeat(stops)
     return mask
 
 
 def _read_fields(
-    data: bytes, positions: NDArray[np.int64], run_sizes: tuple[int, ...]
-) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """Return of each repeated run length - 1 with the value's highest bit behind it, and where it ends.
+    padded: bytearray, positions: NDArray[np.int64], run_sizes: tuple[int, ...]
+) -> tuple[BoolMask, NDArray[np.int64], BoolMask]:
+    """Return of each run whether it is repeated, where it ends, and whether it is foreground.
 
-    That bit says whether the value is at least FOREGROUND_ALPHA.
+    The value's highest bit says whether it is at least FOREGROUND_ALPHA.
     """
-    windows: NDArray[np.uint64] = np.ndarray((len(data),), ">u8", data + bytes(8), strides=(1,))
-    sizes = np.array(run_sizes, dtype=np.uint64)
-    shifts, masks = np.uint64(60) - sizes, (np.uint64(2) << sizes) - np.uint64(1)
-    fields = np.empty(len(positions), dtype=np.uint64)
+    # 64 bits at every 32nd: from any bit on at least 33 of them, which hold the kind, the length and the bit.
+    words = np.frombuffer(padded, dtype=">u4", count=len(padded) // 4).astype(np.uint64)
+    windows = words[:-1] << np.uint64(32) | words[1:]
+    _, shifts, masks = _tables(run_sizes)
+    repeated, foreground = np.empty((2, len(positions)), dtype=np.bool_)
+    ends = np.empty(len(positions), dtype=np.int64)
     for start in range(0, len(positions), FIELDS_AT_ONCE):
-        part = positions[start : start + FIELDS_AT_ONCE]
-        bits = windows[part >> 3].astype(np.uint64) << (part & 7).view(np.uint64)
+        here = slice(start, start + FIELDS_AT_ONCE)
+        part = positions[here]
+        bits = windows.take(part >> 5)
+        bits <<= (part & 31).view(np.uint64)
+        repeated[here] = bits.view(np.int64) < 0
         kinds = (bits >> np.uint64(61) & np.uint64(0b11)).view(np.int64)
-        np.bitwise_and(bits >> shifts.take(kinds), masks.take(kinds), out=fields[start : start + len(part)])
-    return fields, np.cumsum((fields >> np.uint64(1)).view(np.int64) + 1)
+        bits >>= shifts.take(kinds)
+        bits &= masks.take(kinds)
+        foreground[here] = bits & np.uint64(1)
+        bits >>= np.uint64(1)
+        np.add(bits.view(np.int64), 1, out=ends[here])
+    return repeated, ends.cumsum(out=ends), foreground
 
 
-def _steps(data: bytes, run_sizes: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return for each bit of the stream how many bits a repeated run that begins there has."""
-    windows: NDArray[np.uint16] = np.ndarray((len(data),), ">u2", data + bytes(1), strides=(1,))
-    return _step_table(run_sizes).take(windows >> (16 - STEP_WINDOW_BITS)).view(np.uint8)
+def _steps(padded: bytearray, run_sizes: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return for each bit before the padding how many bits a repeated run that begins there has."""
+    values, size = np.frombuffer(padded, dtype=np.uint8), len(padded) - WINDOW_BYTES
+    table, _, _ = _tables(run_sizes)
+    steps = np.empty(size, dtype=np.uint64)
+    for start in range(0, size, BYTES_AT_ONCE):
+        stop = min(start + BYTES_AT_ONCE, size)
+        windows = values[start:stop].astype(np.int64)
+        windows <<= STEP_WINDOW_BITS - 8
+        windows |= values[start + 1 : stop + 1] >> (16 - STEP_WINDOW_BITS)
+        table.take(windows, out=steps[start:stop], mode="clip")  # other modes copy `out`
+    return steps.view(np.uint8)
 
 
 @lru_cache(maxsize=4)
-def _step_table(run_sizes: tuple[int, ...]) -> NDArray[np.uint64]:
-    """Return for each window of bits the steps at the first eight of them, one byte each."""
+def _tables(run_sizes: tuple[int, ...]) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return the steps at the first eight bits of each window, one byte each; then, by run size, by how much
+    to shift and with what to mask a run to leave its length - 1 and the bit behind it."""
     kinds_wb = np.arange(1 << STEP_WINDOW_BITS)[:, None] >> np.arange(7, -1, -1) & 0b111
     run_bits = KIND_BITS + np.array(run_sizes) + WORD_BITS
     steps_wb = np.where(kinds_wb & 0b100, run_bits[kinds_wb & 0b11], NO_ITEM).astype(np.uint8)
-    return steps_wb.view(np.uint64)[:, 0]
+    sizes = np.array(run_sizes, dtype=np.uint64)
+    shifts, masks = np.uint64(60) - sizes, (np.uint64(2) << sizes) - np.uint64(1)
+    return steps_wb.view(np.uint64)[:, 0], shifts, masks
 
 
-def _wrong_end(data: bytes, bit: int) -> tuple[str, str] | None:
+def _wrong_end(data: bytearray, bit: int) -> tuple[str, str] | None:
     """Return what was expected and what came where the runs end at this bit; None where all is well."""
     used = -(-bit // 8)
     if used > len(data) or len(data) - used > MAX_PADDING_BYTES or any(data[used:]):
@@ -190,7 +236,7 @@ def _wrong_end(data: bytes, bit: int) -> tuple[str, str] | None:
 
 
 def _scan_runs(
-    data: bytes, count: int, run_sizes: tuple[int, ...], place: str
+    data: bytearray, count: int, run_sizes: tuple[int, ...], place: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], BoolMask]:
     """Return each run's first and last + 1 value, the bit its values start at, and whether it repeats one.
 
@@ -223,17 +269,12 @@ def _scan_runs(
     wrong = _wrong_end(data, bit)
     if wrong is not None:
         raise _broken(place, *wrong)
-    ends_r = np.array(ends, dtype=np.int64)
-    return (
-        np.append(0, ends_r[:-1]),
-        ends_r,
-        np.array(bits, dtype=np.int64),
-        np.array(repeated, dtype=np.bool_),
-    )
+    ends_r, bits_r = np.array(ends, dtype=np.int64), np.array(bits, dtype=np.int64)
+    return np.append(0, ends_r[:-1]), ends_r, bits_r, np.array(repeated, dtype=np.bool_)
 
 
 def _expand_alpha(
-    data: bytes,
+    data: bytearray,
     starts: NDArray[np.int64],
     ends: NDArray[np.int64],
     bits: NDArray[np.int64],

@@ -9,10 +9,10 @@ __all__ = ["NO_ITEM", "follow_chain"]
 
 NO_ITEM = 1  # the step from where no item begins
 MAX_STEP = 2**8 - 1
-BLOCK = 1024  # positions that one of the parallel walks answers for
+BLOCK = 2048  # positions that one of the parallel walks answers for
 LEAD = 512  # positions that it walks before them, to fall in step with the true chain
-SHORT = 80 * BLOCK  # below that a plain loop is faster
-MAX_WALK = 160  # steps; a walk that is not through by then stumbled from one NO_ITEM to the next
+SHORT = 40 * BLOCK  # below that a plain loop is faster
+MAX_WALK = 256  # steps; a walk that is not through by then stumbled from one NO_ITEM to the next
 STRAGGLERS_OF = 64  # one in so many walks may be left unfinished, and its block is walked again
 STRIDE = 8  # steps between two looks at whether all walks are through
 
@@ -42,21 +42,19 @@ def follow_chain(steps: NDArray[np.uint8], first: int) -> NDArray[np.int64]:
     # A rest that one step may pass over belongs to the last block.
     starts = np.arange(first, len(steps) - MAX_STEP, BLOCK)
     stops = np.append(starts[1:], len(steps))
-    # Past the end a walk stands still.
-    padded = np.append(steps, np.zeros(MAX_STEP, dtype=np.uint8))
-    positions_bs = _walk_all(padded, np.maximum(starts - LEAD, first), stops)
+    positions_bs = _walk_all(steps, np.maximum(starts - LEAD, first), stops)
     inside_bs = (positions_bs >= starts[:, None]) & (positions_bs < stops[:, None])
     positions = positions_bs[inside_bs]
     ends = np.cumsum(np.count_nonzero(inside_bs, axis=1))
     # Where each block's walk comes in and where it goes out; -1: it is not through.
     entries = positions_bs[np.arange(len(starts)), np.argmax(inside_bs, axis=1)]
     last = positions[ends - 1]
-    exits = np.where(positions_bs[:, -1] >= stops, last + padded[last], -1)
+    exits = np.where(positions_bs[:, -1] >= stops, last + steps[last], -1)
     arrivals = np.append(first, exits[:-1])
     missed = np.flatnonzero((entries != arrivals) | (exits < 0))
     if missed.size == 0:
         return positions
-    return np.concatenate(_mended(padded.tobytes(), positions, ends, stops, entries, exits, missed))
+    return np.concatenate(_mended(steps.data, positions, ends, stops, entries, exits, missed))
 
 
 def _walk_all(
@@ -66,15 +64,18 @@ def _walk_all(
     walked_sb = np.empty((MAX_WALK + 1, len(first_b)), dtype=np.int64)
     walked_sb[0] = first_b
     stragglers = len(first_b) // STRAGGLERS_OF
+    step_b = np.empty(len(first_b), dtype=np.uint8)
     for step in range(MAX_WALK):
-        np.add(walked_sb[step], steps.take(walked_sb[step]), out=walked_sb[step + 1])
+        # Past the end a walk goes on with the last step, which does no harm; other modes copy `out`.
+        steps.take(walked_sb[step], out=step_b, mode="clip")
+        np.add(walked_sb[step], step_b, out=walked_sb[step + 1])
         if (step + 1) % STRIDE == 0 and np.count_nonzero(walked_sb[step + 1] < stops) <= stragglers:
             break
     return walked_sb[: step + 2].T
 
 
 def _mended(
-    steps: bytes,
+    steps: memoryview,
     positions: NDArray[np.int64],
     ends: NDArray[np.int64],
     stops: NDArray[np.int64],
@@ -103,7 +104,7 @@ def _mended(
             return pieces
 
 
-def _walk(steps: bytes, at: int, stop: int) -> list[int]:
+def _walk(steps: bytes | memoryview, at: int, stop: int) -> list[int]:
     """Return the positions from `at`, before `stop`, to the one before it or to the first without an item."""
     walked = []
     while at < stop:

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from maskloop.errors import CodecError
 from maskloop.masks import paste_segment
 from maskloop.types import Segment
-from maskloop_studio.brush import decode_brush, encode_brush, encode_brush_crop
+from maskloop_studio.brush import PIXELS_AT_ONCE, decode_brush, encode_brush, encode_brush_crop
 
 SHARED = Path(__file__).parents[4] / "shared"  # real traffic, where it is at hand
 
@@ -113,6 +113,23 @@ def test_brush_busy_mask_of_many_runs_agrees_with_the_sdk_both_ways(sdk, rim):
     if not rim:
         ours = encode_brush(alpha_hw > 0)
         assert (ours, theirs[len(ours) :]) in [(theirs[: len(ours)], []), (theirs[: len(ours)], [0])]
+
+
+@pytest.mark.parametrize("more", range(-2, 3))
+def test_encode_brush_change_where_pixels_are_parted_agrees_with_the_sdk(sdk, more):
+    mask_hw = np.zeros((2, PIXELS_AT_ONCE + 2), dtype=bool)
+    mask_hw.ravel()[PIXELS_AT_ONCE + more : 2 * PIXELS_AT_ONCE - more] = True
+    ours, theirs = encode_brush(mask_hw), sdk.mask2rle(mask_hw.astype(np.uint8) * 255)
+    assert (ours, theirs[len(ours) :]) in [(theirs[: len(ours)], []), (theirs[: len(ours)], [0])]
+    assert np.array_equal(decode_brush(ours, mask_hw.shape), mask_hw)
+
+
+@pytest.mark.parametrize("pixels", [1, 2, 3, 4, 63, 64, 65, 16_383, 16_384, 16_385, 32_768, 32_769])
+def test_encode_brush_run_at_the_end_of_its_size_agrees_with_the_sdk(sdk, pixels):
+    flat = np.repeat([True, False, True, False, True], [pixels, 5, pixels, pixels, 1])
+    ours, theirs = encode_brush(flat[None]), sdk.mask2rle(flat[None].astype(np.uint8) * 255)
+    assert (ours, theirs[len(ours) :]) in [(theirs[: len(ours)], []), (theirs[: len(ours)], [0])]
+    assert np.array_equal(decode_brush(ours, (1, flat.size)), flat[None])
 
 
 def test_decode_brush_long_stream_broken_raises():
