@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from maskloop.segmentation.acceleration import forward as forward_module
 from maskloop.segmentation.acceleration import known, replaced
-from maskloop.segmentation.acceleration.deformable import _grid_sampled, deformable_attention
+from maskloop.segmentation.acceleration.deformable import deformable_attention
 from maskloop.segmentation.acceleration.forward import ForwardPlan, forward_pass, inference_dtype
+from maskloop.segmentation.acceleration.grids import grid_sampled
 from maskloop.segmentation.acceleration.lean import LeanOutput
 from maskloop.segmentation.acceleration.patch import accelerate_model, restore_model
 from maskloop.segmentation.acceleration.swin import swin_features
@@ -185,7 +186,7 @@ def test_swin_features_equal_transformers(
 
 
 @pytest.mark.parametrize("shapes", [[(5, 7), (3, 4), (1, 2)], [(1, 1)], [(9, 2), (4, 1)]], ids=str)
-@pytest.mark.parametrize("sampled", [deformable_attention, _grid_sampled])
+@pytest.mark.parametrize("sampled", [deformable_attention, grid_sampled])
 def test_deformable_attention_and_its_gradients_equal_transformers(
     shapes: list[tuple[int, int]], sampled: Callable[..., Tensor]
 ) -> None:

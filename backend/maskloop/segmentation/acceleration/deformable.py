@@ -1,6 +1,7 @@
 """Multi-scale deformable attention; on the CPU as one sum of table rows, which reads each value once.
 
 Four rows and weights stand for a sample between pixels, so a query's attention is a weighted bag of rows.
+On CUDA it is one launch of a kernel (fused.py), and where that cannot be, `grid_sample` for each level.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from maskloop.segmentation.acceleration.bags import bag_sums
+from maskloop.segmentation.acceleration.fused import fused_attention, is_fusible
+from maskloop.segmentation.acceleration.grids import Shapes, grid_sampled
 
 __all__ = ["Shapes", "deformable_attention", "sample_pixels"]
 
-Shapes = Sequence[tuple[int, int]]  # (height, width) of each level
 TOP, LEFT, BOTTOM = 1, 1, 3  # zeros around a level, so that no sample needs to be asked whether it is inside
 
 
@@ -37,8 +38,10 @@ def deformable_attention(
     Source:
         Zhu et al., "Deformable DETR", ICLR 2021, section 4.1.
     """
+    if is_fusible(value_bshd, locations_bqhlp2, weights_bqhlp):
+        return fused_attention(value_bshd, shapes_l, locations_bqhlp2, weights_bqhlp)
     if value_bshd.device.type != "cpu":
-        return _grid_sampled(value_bshd, shapes_l, locations_bqhlp2, weights_bqhlp)
+        return grid_sampled(value_bshd, shapes_l, locations_bqhlp2, weights_bqhlp)
     sizes_l12 = locations_bqhlp2.new_tensor([[[width, height]] for height, width in shapes_l])
     x_bqhlp, y_bqhlp = (locations_bqhlp2 * sizes_l12 - 0.5).unbind(-1)
     return sample_pixels(value_bshd, shapes_l, x_bqhlp, y_bqhlp, weights_bqhlp)
@@ -122,21 +125,3 @@ def _padded_table(value_bshd: Tensor, shapes_l: Shapes) -> Tensor:
         place_bhwc[:, TOP : TOP + height, LEFT:] = level_bhwc
         pixel, start = pixel + height * width, start + area
     return table_brc.view(-1, width_d)
-
-
-def _grid_sampled(
-    value_bshd: Tensor, shapes_l: Shapes, locations_bqhlp2: Tensor, weights_bqhlp: Tensor
-) -> Tensor:
-    batch, queries = locations_bqhlp2.shape[:2]
-    levels = value_bshd.permute(0, 2, 3, 1).flatten(0, 1).split([h * w for h, w in shapes_l], dim=-1)  # type: ignore[no-untyped-call]
-    grids_lnqp2 = (2 * locations_bqhlp2 - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)
-    weights_lnqp = weights_bqhlp.permute(3, 0, 2, 1, 4).flatten(1, 2)
-    total_ndq: Tensor | None = None
-    for level_nds, shape_hw, grid, weights in zip(levels, shapes_l, grids_lnqp2, weights_lnqp, strict=True):
-        sampled_ndqp = functional.grid_sample(
-            level_nds.unflatten(-1, shape_hw), grid.to(level_nds.dtype), align_corners=False
-        )
-        part_ndq = (sampled_ndqp * weights[:, None]).sum(-1)
-        total_ndq = part_ndq if total_ndq is None else total_ndq + part_ndq
-    assert total_ndq is not None
-    return total_ndq.view(batch, -1, queries).transpose(1, 2)
