@@ -53,6 +53,9 @@ class Settings(BaseSettings):
         "auto", description="of predictions; auto is bfloat16 on a GPU that has it, float32 on a CPU"
     )
     accelerate: bool = Field(True, description="our faster forward pass, equal to transformers' to rounding")
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="served models by torch.compile; auto is on for a GPU with Triton, off on a CPU"
+    )
     score_threshold: Fraction = 0.5
     label_thresholds: dict[str, Fraction] = Field(
         default_factory=dict, description="class -> least score, where it is not the general one (JSON)"

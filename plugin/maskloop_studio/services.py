@@ -86,6 +86,7 @@ class Services:
             max_batch=settings.max_batch,
             device=settings.device,
             plan=ViewPlan.from_settings(settings),
+            compile_mode=settings.compile,
         )
 
     def close(self) -> None:

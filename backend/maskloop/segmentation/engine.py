@@ -14,6 +14,7 @@ from typing import Self, TypeAlias
 import torch
 
 from maskloop.errors import MaskloopError
+from maskloop.segmentation.acceleration.forward import CompileMode
 from maskloop.segmentation.beside import beside, mark
 from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.postprocess import Thresholds
@@ -28,6 +29,7 @@ from maskloop.segmentation.predict import (
 from maskloop.segmentation.shelf import EngineClosedError, ModelShelf, closed_error
 from maskloop.segmentation.sources import first_line
 from maskloop.segmentation.views import ViewPlan
+from maskloop.segmentation.warming import Warming
 from maskloop.types import Prediction, RgbImage, SegmentationTask
 
 __all__ = ["Answer", "Engine", "EngineClosedError", "ImageSource", "InferenceError"]
@@ -100,6 +102,7 @@ class Engine:
         keep: int = 2,
         plan: ViewPlan = ViewPlan(),  # noqa: B008  # frozen
         helpers: int | None = None,
+        compile_mode: CompileMode = "off",
     ) -> None:
         """Start the thread.
 
@@ -111,11 +114,13 @@ class Engine:
             keep: checkpoints held; more while requests for them wait.
             plan: which views a study asks for.
             helpers: threads that prepare images, and as many that finish them; default: by the cores.
+            compile_mode: whether models are compiled.
         """
         if max_batch < 1 or keep < 1:
             raise ValueError(f"Engine: expected max_batch and keep of at least 1, got {max_batch} and {keep}")
         self._task, self._thresholds, self._max_batch, self._plan = task, thresholds, max_batch, plan
-        self._shelf = ModelShelf(device=device, keep=keep)
+        self._shelf = ModelShelf(device=device, keep=keep, compile_mode=compile_mode)
+        self._warming = Warming(task=task, plan=plan)
         count = helpers or min(MOST_HELPERS, max(1, len(os.sched_getaffinity(0)) // 2))
         # Two pools: what is nearly done must not wait behind what has just come.
         self._preparing = ThreadPoolExecutor(count, thread_name_prefix="maskloop-prepare")
@@ -131,11 +136,17 @@ class Engine:
     def load(self, source: str) -> Checkpoint:
         """Return the checkpoint of a source, loading it where it is not held; inference goes on meanwhile.
 
+        Where models are compiled, it returns once this one is, for the shapes that are asked for most; the
+        first one of all is compiled while it serves, as nothing else would.
+
         Raises:
             ModelLoadError: it cannot be loaded; what was used last stays.
             EngineClosedError: after close().
         """
-        return self._shelf.load(source)
+        is_first = not self._shelf.held
+        checkpoint = self._shelf.load(source)
+        self._warming.prepare(checkpoint, waits=not is_first)
+        return checkpoint
 
     def submit(
         self,
@@ -165,7 +176,7 @@ class Engine:
             ModelLoadError: the model cannot be loaded.
             EngineClosedError: after close().
         """
-        checkpoint = self.load(source)
+        checkpoint = self._shelf.load(source)
         request = _Request(
             source=source,
             checkpoint=checkpoint,
@@ -228,6 +239,7 @@ class Engine:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        self._warming.close()
         self._thread.join()
         self._preparing.shutdown()
         self._finishing.shutdown()
@@ -312,8 +324,9 @@ class Engine:
     def _forward(self, items: list[_Item]) -> None:
         request = items[0].request
         try:
+            sizes_hw = [item.looks[0].image_size_hw for item in items]
             raws = forward_batch(
-                request.checkpoint,
+                self._warming.for_batch(request.checkpoint, sizes_hw, study=request.study),
                 [item.looks for item in items],
                 task=request.task,
                 study=request.study,

@@ -25,6 +25,7 @@ __all__ = [
     "config_to_preprocessing",
     "images_to_batch",
     "join_batch",
+    "padded_size",
     "preprocessing_to_config",
     "resize_image",
     "resized_size",
@@ -117,11 +118,8 @@ def join_batch(ready: Sequence[ReadyImage], preprocessing: Preprocessing, device
         device: where the batch is wanted.
     """
     valid_hw = [(int(image.pixels_chw.shape[1]), int(image.pixels_chw.shape[2])) for image in ready]
-    divisor = preprocessing.size_divisor
-    least_hw = preprocessing.pad_hw or (0, 0)
-    padded_h, padded_w = (
-        max(least_hw[axis], -(-max(size[axis] for size in valid_hw) // divisor) * divisor) for axis in (0, 1)
-    )
+    largest_hw = max(size[0] for size in valid_hw), max(size[1] for size in valid_hw)
+    padded_h, padded_w = padded_size(largest_hw, preprocessing)
     pixels = torch.zeros((len(ready), 3, padded_h, padded_w), dtype=torch.float32, device=device)
     if preprocessing.pad_hw is not None:
         pixels += _normalise(torch.zeros(3, 1, 1, device=device), preprocessing)
@@ -158,6 +156,15 @@ def resized_size(size_hw: tuple[int, int], preprocessing: Preprocessing) -> tupl
     scale *= preprocessing.zoom
     stride = preprocessing.mask_stride
     return _to_stride(height * scale, stride), _to_stride(width * scale, stride)
+
+
+def padded_size(size_hw: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
+    """Return the (height, width) that a model is given for a resized image, or for the largest of some."""
+    divisor, least_hw = preprocessing.size_divisor, preprocessing.pad_hw or (0, 0)
+    height, width = (
+        max(least, -(-side // divisor) * divisor) for side, least in zip(size_hw, least_hw, strict=True)
+    )
+    return height, width
 
 
 def config_to_preprocessing(config: Mapping[str, Any]) -> Preprocessing:

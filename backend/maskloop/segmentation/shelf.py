@@ -6,8 +6,10 @@ import logging
 import threading
 from collections import Counter, OrderedDict
 from concurrent.futures import Future
+from dataclasses import replace
 
 from maskloop.errors import MaskloopError
+from maskloop.segmentation.acceleration.forward import CompileMode, can_compile
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint
 
 __all__ = ["EngineClosedError", "ModelShelf", "closed_error"]
@@ -26,12 +28,13 @@ class ModelShelf:
     room before, what was used last stays. Only those that requests still wait for are held beyond that.
     """
 
-    def __init__(self, *, device: str, keep: int) -> None:
+    def __init__(self, *, device: str, keep: int, compile_mode: CompileMode = "off") -> None:
         """Args:
         device: as for load_checkpoint.
         keep: checkpoints held; with 1, a second one while it is loaded.
+        compile_mode: whether their plan is to be compiled.
         """
-        self._device, self._keep = device, keep
+        self._device, self._keep, self._compile_mode = device, keep, compile_mode
         self._lock = threading.Lock()  # guards everything below
         self._models: OrderedDict[str, Checkpoint] = OrderedDict()  # least recently used first
         self._loading: dict[str, Future[Checkpoint]] = {}
@@ -99,7 +102,7 @@ class ModelShelf:
         with self._lock:
             self._drop_beyond(max(1, self._keep - 1))
         try:
-            checkpoint = load_checkpoint(source, device=self._device)
+            checkpoint = self._planned(load_checkpoint(source, device=self._device))
         except BaseException as exc:
             with self._lock:
                 del self._loading[source]
@@ -112,6 +115,12 @@ class ModelShelf:
                 self._drop_beyond(self._keep)
         logger.info("model loaded", extra={"action": "model-loaded", "model_source": source})
         pending.set_result(checkpoint)
+
+    def _planned(self, checkpoint: Checkpoint) -> Checkpoint:
+        plan = checkpoint.plan
+        if not can_compile(checkpoint.model, checkpoint.device, plan, self._compile_mode):
+            return checkpoint
+        return replace(checkpoint, plan=replace(plan, compiled=True))
 
     def _drop_beyond(self, count: int) -> None:
         newest = next(reversed(self._models), None)

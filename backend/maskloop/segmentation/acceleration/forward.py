@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from torch import Tensor
 from maskloop.segmentation.acceleration.replaced import is_replaceable
 from maskloop.segmentation.sources import first_line
 
-__all__ = ["ForwardPlan", "Precision", "forward_pass", "inference_dtype"]
+__all__ = ["CompileMode", "ForwardPlan", "Precision", "can_compile", "forward_pass", "inference_dtype"]
 
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
+CompileMode: TypeAlias = Literal["auto", "on", "off"]
 FAMILIES = ("mask2former", "oneformer")
 _LOG = logging.getLogger(__name__)
 _REFUSED: set[tuple[str, str]] = set()  # kinds of device and families that ours failed on
@@ -29,7 +31,7 @@ class ForwardPlan:
 
     precision: Precision = "auto"  # "auto" is bfloat16 on CUDA cards that have it, else float32
     accelerate: bool = True  # what gives the same to rounding, faster
-    compiled: bool = False  # by torch.compile, once for each shape; only what is accelerated
+    compiled: bool = False  # by torch.compile, at once for each new shape; only what is accelerated
 
 
 def forward_pass(
@@ -84,6 +86,23 @@ def inference_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     return torch.float32 if precision == "float32" else torch.bfloat16
 
 
+def can_compile(model: Any, device: torch.device, plan: ForwardPlan, mode: CompileMode) -> bool:
+    """Return whether a model that serves is to be compiled: it is ours to run, and the mode says so.
+
+    Args:
+        model: of any family, in eval mode.
+        device: where it is.
+        plan: how it is run.
+        mode: "auto" is on for a GPU whose compiler is installed, and off on the CPU.
+    """
+    if mode == "auto":
+        wanted = device.type == "cuda" and importlib.util.find_spec("triton") is not None
+    else:
+        wanted = mode == "on"
+    with torch.no_grad():
+        return wanted and plan.accelerate and _is_lean(model)
+
+
 def _lean_output(
     model: Any, pixel_values_bchw: Tensor, task_inputs_bt: Tensor | None, compiled: bool
 ) -> Any | None:
@@ -112,9 +131,10 @@ def _lean_output(
 
 @functools.cache
 def _lean(compiled: bool) -> Callable[..., Any]:
+    from maskloop.segmentation.acceleration.compiled import compiled_forward
     from maskloop.segmentation.acceleration.lean import lean_forward
 
-    return torch.compile(lean_forward, dynamic=False) if compiled else lean_forward
+    return compiled_forward if compiled else lean_forward
 
 
 def _autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[Any]:

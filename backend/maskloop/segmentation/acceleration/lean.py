@@ -14,7 +14,7 @@ from maskloop.segmentation.acceleration.asking import ask_queries
 from maskloop.segmentation.acceleration.pixels import PixelFeatures, decode_pixels
 from maskloop.segmentation.acceleration.positions import sine_positions
 from maskloop.segmentation.acceleration.queries import QueryDecoder, QueryLayer, decode_queries
-from maskloop.segmentation.acceleration.swin import swin_features
+from maskloop.segmentation.acceleration.swin import StageWindows, swin_features
 
 __all__ = ["LeanOutput", "lean_forward"]
 
@@ -30,7 +30,12 @@ class LeanOutput:
 
 
 def lean_forward(
-    model: Any, pixel_values_bchw: Tensor, task_inputs_bt: Tensor | None = None, *, swin: bool = False
+    model: Any,
+    pixel_values_bchw: Tensor,
+    task_inputs_bt: Tensor | None = None,
+    *,
+    swin: bool = False,
+    windows: StageWindows | None = None,
 ) -> LeanOutput:
     """Return the same as the model, to rounding; the mask of an attention may differ where a logit is 0.
 
@@ -39,11 +44,14 @@ def lean_forward(
         pixel_values_bchw: float32.
         task_inputs_bt: OneFormer's token ids.
         swin: the backbone is a SwinBackbone that `swin_features` knows.
+        windows: its windows, where they are made before.
     """
     pixel_level, module = model.model.pixel_level_module, model.model.transformer_module
     backbone = pixel_level.encoder
     features = (
-        swin_features(backbone, pixel_values_bchw) if swin else backbone(pixel_values_bchw).feature_maps
+        swin_features(backbone, pixel_values_bchw, windows)
+        if swin
+        else backbone(pixel_values_bchw).feature_maps
     )
     pixels = decode_pixels(pixel_level.decoder, features)
     levels = _levels(module, pixels)

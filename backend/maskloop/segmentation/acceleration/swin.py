@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["swin_features"]
+__all__ = ["StageWindows", "Windows", "swin_features", "swin_windows"]
 
 APART = -100.0  # what transformers adds where two tokens of a window are no neighbours
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Windows:
+class Windows:
     """Where the tokens of a feature map go; whole windows first, then those that a shift joins up anew."""
 
     gather_t: Tensor  # int64: for each place in a window the token that stands there
@@ -26,22 +27,31 @@ class _Windows:
     apart_nss: Tensor  # float32 (windows - whole, S, S): APART where tokens must not see each other
 
 
-def swin_features(backbone: Any, pixel_values_bchw: Tensor) -> list[Tensor]:
+StageWindows: TypeAlias = Sequence[Sequence[Windows]]  # of each stage's blocks
+
+
+def swin_features(
+    backbone: Any, pixel_values_bchw: Tensor, windows: StageWindows | None = None
+) -> list[Tensor]:
     """Return the feature maps of a transformers SwinBackbone in eval mode.
 
     Args:
         backbone: without absolute position embeddings.
         pixel_values_bchw: float.
+        windows: as `swin_windows` gives them for this shape, for a compiler: it cannot trace their making.
 
     Returns:
         (B, C, h, w) for each stage asked for, channels last in memory.
     """
     tokens_blc, (height, width) = backbone.swin.embeddings(pixel_values_bchw)
     tokens_blc = tokens_blc.contiguous()
+    if windows is None:
+        windows = swin_windows(backbone, pixel_values_bchw.shape, pixel_values_bchw.device)
     features: list[Tensor] = []
-    for name, stage in zip(backbone.stage_names[1:], backbone.swin.encoder.layers, strict=True):
-        for block in stage.blocks:
-            tokens_blc = _block(block, tokens_blc, (height, width))
+    stages = zip(backbone.stage_names[1:], backbone.swin.encoder.layers, windows, strict=True)
+    for name, stage, stage_windows in stages:
+        for block, block_windows in zip(stage.blocks, stage_windows, strict=True):
+            tokens_blc = _block(block, tokens_blc, block_windows)
         if name in backbone.out_features:
             normed_blc = backbone.hidden_states_norms[name](tokens_blc)
             features.append(normed_blc.unflatten(1, (height, width)).permute(0, 3, 1, 2))
@@ -51,9 +61,22 @@ def swin_features(backbone: Any, pixel_values_bchw: Tensor) -> list[Tensor]:
     return features
 
 
-def _block(block: Any, tokens_blc: Tensor, size_hw: tuple[int, int]) -> Tensor:
+def swin_windows(backbone: Any, shape_bchw: Sequence[int], device: torch.device) -> StageWindows:
+    """Return the windows of every block for a shape of input; those of the last shapes are kept."""
+    batch, _, height, width = shape_bchw
+    patch_h, patch_w = backbone.swin.embeddings.patch_embeddings.patch_size
+    height, width = -(-height // patch_h), -(-width // patch_w)
+    stages = []
+    for stage in backbone.swin.encoder.layers:
+        sides = [(int(block.window_size), int(block.shift_size)) for block in stage.blocks]
+        stages.append([_windows(batch, height, width, side, shift, device) for side, shift in sides])
+        if stage.downsample is not None:
+            height, width = (height + 1) // 2, (width + 1) // 2
+    return stages
+
+
+def _block(block: Any, tokens_blc: Tensor, windows: Windows) -> Tensor:
     batch, length, channels = tokens_blc.shape
-    windows = _windows(batch, *size_hw, int(block.window_size), int(block.shift_size), tokens_blc.device)
     normed_tc = block.layernorm_before(tokens_blc).view(-1, channels)
     gathered_tc = normed_tc.index_select(0, windows.gather_t)
     if len(windows.padding_t):
@@ -64,7 +87,7 @@ def _block(block: Any, tokens_blc: Tensor, size_hw: tuple[int, int]) -> Tensor:
     return tokens_blc + change_blc
 
 
-def _attend(attention: Any, tokens_tc: Tensor, windows: _Windows, area: int) -> Tensor:
+def _attend(attention: Any, tokens_tc: Tensor, windows: Windows, area: int) -> Tensor:
     heads = attention.num_attention_heads
     split = (-1, area, heads, attention.head_dim)
     query, key, value = (
@@ -93,7 +116,7 @@ def _attend(attention: Any, tokens_tc: Tensor, windows: _Windows, area: int) -> 
 
 
 @functools.lru_cache(maxsize=64)
-def _windows(batch: int, height: int, width: int, side: int, shift: int, device: torch.device) -> _Windows:
+def _windows(batch: int, height: int, width: int, side: int, shift: int, device: torch.device) -> Windows:
     with torch.inference_mode(False):
         places_hw = torch.full((-(-height // side) * side, -(-width // side) * side), -1)
         places_hw[:height, :width] = torch.arange(height * width).view(height, width)
@@ -112,7 +135,7 @@ def _windows(batch: int, height: int, width: int, side: int, shift: int, device:
         filled_t = torch.nonzero(gather_t >= 0).flatten()
         scatter_t = torch.empty(batch * height * width, dtype=torch.int64)
         scatter_t[gather_t[filled_t]] = filled_t
-        return _Windows(
+        return Windows(
             gather_t=gather_t.clamp(min=0).to(device),
             padding_t=torch.nonzero(gather_t < 0).flatten().to(device),
             scatter_t=scatter_t.to(device),
