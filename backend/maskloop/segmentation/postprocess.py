@@ -285,7 +285,7 @@ def _instance(
         np.greater(strip_hw.numpy(), level, out=inside_hw[row : row + len(strip_hw)])
         row += len(strip_hw)
         # what is not above counts 0; a product with the mask would turn each of its bytes into a number
-        total += float(functional.threshold_(strip_hw, level, -math.inf).sigmoid_().sum())
+        total += float(functional.threshold(strip_hw, level, -math.inf, inplace=True).sigmoid_().sum())
     mask_hw, (top, left) = crop_mask(inside_hw)
     if not mask_hw.size:
         return None
