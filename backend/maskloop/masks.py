@@ -77,8 +77,8 @@ def drop_specks(segment: Segment, least_share: float) -> Segment:
         return segment
     kept = np.append(False, wanted)
     chosen_hw = np.empty(labels_hw.shape, dtype=np.bool_)
-    for chosen_w, labels_w in zip(chosen_hw, labels_hw, strict=True):
-        chosen_w[:] = kept[labels_w]  # not all rows at once: the indices are copied as 64 bits each
+    for row, labels_w in enumerate(labels_hw.astype(np.int32, copy=False)):
+        chosen_hw[row] = kept[labels_w]  # not all rows at once: the indices are copied as 64 bits each
     kept_hw, (top, left) = crop_mask(chosen_hw)
     offset_yx = (segment.offset_yx[0] + top, segment.offset_yx[1] + left)
     return dataclasses.replace(segment, mask_hw=kept_hw, offset_yx=offset_yx)
