@@ -109,6 +109,9 @@ def up(host: HostOption = None, port: PortOption = None) -> None:
 def serve(host: HostOption = None, port: PortOption = None) -> None:
     """Run the HTTP server that Label Studio calls; it answers while its model still loads."""
     gc.disable()  # a sixth of what the imports take goes into looking for garbage that they do not make
+    from maskloop.allocator import keep_freed_memory
+
+    keep_freed_memory()
     from maskloop.log import configure_logging
     from maskloop.resources import check_free_port
     from maskloop.settings import load_settings
@@ -139,6 +142,7 @@ def worker(
     Give training a worker of its own: it forks for every job. A machine without a GPU trains only where it is
     told to, with --queue train.
     """
+    from maskloop.allocator import keep_freed_memory
     from maskloop.log import configure_logging
     from maskloop.queue.broker import connect_queue
     from maskloop.queue.jobs import QueueName
@@ -150,6 +154,8 @@ def worker(
     except ValueError as exc:
         raise typer.BadParameter(f"{exc}; choose from intake, predict, train") from exc
     configure_logging()
+    if QueueName.PREDICT in queues:
+        keep_freed_memory()
     keep_working(connect_queue(load_settings()), queues)
 
 

@@ -125,7 +125,7 @@ def _throughput(
         answered += len(answers)
         return answers
 
-    pair = side_by_side(asked, forward, budget, min_rounds=3, synchronise=setting.synchronise)
+    pair = side_by_side(asked, forward, budget, warmup=0, min_rounds=2, synchronise=setting.synchronise)
     count = len(pair.ours)
     server_cpu_s = (_cpu_s(setting.process) - before) / answered
     before = _cpu_s(os.getpid())
