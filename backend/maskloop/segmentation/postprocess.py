@@ -31,7 +31,8 @@ __all__ = [
 ]
 
 TILE_VALUES = 1 << 20  # floats of one strip of rows: 4 MB, whatever the image's size
-STRIP_VALUES = 1 << 15  # floats of one object's strip of rows: they stay in the processor's cache
+# Floats of one object's strip of rows: they stay in the processor's cache, and torch calls no second thread.
+STRIP_VALUES = 1 << 15
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,8 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 __all__ = ["Window", "reach_window", "upsample_strips", "upsample_window"]
-
-PRODUCT_ROWS = 32  # of the map, that one strip is made from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,20 +62,13 @@ def upsample_strips(
     """
     height, width = values_hw.shape
     before, after, weight_x = _taps(width, size_hw[1], window.left, window.right)
-    upper, lower, weight_y = (taps[window.top : window.bottom] for taps in _axis_taps(height, size_hw[0]))
+    upper, lower, weight_y = _taps(height, size_hw[0], window.top, window.bottom)
     first = int(upper[0])
     wide_hw = _blend(values_hw[first : int(lower[-1]) + 1].float(), 1, before, after, weight_x)
-    rows = min(most_values // (window.right - window.left), math.ceil(PRODUCT_ROWS * size_hw[0] / height))
-    begins = np.arange(0, len(upper), max(1, rows))
-    low_s, high_s = upper[begins], lower[np.append(begins[1:], len(upper)) - 1] + 1
-    # A strip's rows come from few rows of the map: a small product reads them less often than two gathers do.
-    row, low_row = np.arange(len(upper)), np.repeat(low_s, np.diff(begins, append=len(upper)))
-    weights = np.zeros((len(upper), int((high_s - low_s).max())), dtype=np.float32)
-    weights[row, upper - low_row] = 1.0 - weight_y
-    weights[row, lower - low_row] += weight_y
-    for begin, low, high in zip(begins.tolist(), low_s.tolist(), high_s.tolist(), strict=True):
-        product = torch.from_numpy(weights[begin : begin + max(1, rows), : high - low])
-        yield product @ wide_hw[low - first : high - first]
+    upper, lower, weight_y = upper - first, lower - first, weight_y[:, None]
+    rows = max(1, most_values // (window.right - window.left))
+    for strip in (slice(top, top + rows) for top in range(0, len(upper), rows)):
+        yield _blend(wide_hw, 0, upper[strip], lower[strip], weight_y[strip])
 
 
 def reach_window(values_hw: Tensor, size_hw: tuple[int, int], level: float) -> Window | None:
