@@ -42,6 +42,7 @@ def step_gap(load: Load) -> StepGap:
     batch = collator([dataset[0]])
     batch.pop("any_ignored")
     model.to(load.device).train()
+    _keep_everything(model)
     inputs = {name: _moved(value, load.device) for name, value in batch.items()}
     loss, gradient = _loss_and_gradient(model, inputs, fast=False)
     ours, our_gradient = _loss_and_gradient(model, inputs, fast=True)
@@ -49,6 +50,14 @@ def step_gap(load: Load) -> StepGap:
         loss=abs(ours - loss) / abs(loss),
         gradient=float((our_gradient - gradient).norm() / gradient.norm()),
     )
+
+
+def _keep_everything(model: Any) -> None:
+    """Switch off what leaves out values or blocks at random: both steps would leave out others."""
+    for module in model.modules():
+        for name in ("p", "drop_prob", "dropout", "attention_dropout", "activation_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
 
 
 def curve_gap(family: str, precision: Any, steps: int) -> tuple[float, list[float], list[float]]:
