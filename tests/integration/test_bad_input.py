@@ -305,11 +305,12 @@ def test_webhook_many_huge_bodies_at_once_are_refused(server):
     def send(_number):
         return server.exchange(head, *_chunked(body))[0]
 
-    with ThreadPoolExecutor(12) as pool:
-        statuses = set(pool.map(send, range(12)))
-    assert statuses <= {422, 503}
-    # 256 MB of bodies may be in hand; all twelve are 372 MB.
-    assert server.rss_mb() - before < 3 * MAX_GROWTH_MB
+    for _ in range(2):
+        with ThreadPoolExecutor(12) as pool:
+            statuses = set(pool.map(send, range(12)))
+        assert statuses <= {422, 503}
+        # 256 MB of bodies may be in hand, as pieces and joined; a server keeps what it has freed, and no more.
+        assert server.rss_mb() - before < 2 * 256 + MAX_GROWTH_MB
 
 
 FRAMINGS = [
