@@ -309,7 +309,7 @@ def test_webhook_many_huge_bodies_at_once_are_refused(server):
         with ThreadPoolExecutor(12) as pool:
             statuses = set(pool.map(send, range(12)))
         assert statuses <= {422, 503}
-        # 256 MB of bodies may be in hand, as pieces and joined; a server keeps what it has freed, and no more.
+        # 256 MB of bodies may be in hand, as pieces and joined; what a server has freed it keeps.
         assert server.rss_mb() - before < 2 * 256 + MAX_GROWTH_MB
 
 
