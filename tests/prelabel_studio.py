@@ -8,9 +8,9 @@ import numpy as np
 from maskloop.errors import ImageError, StudioError
 from maskloop.selection.pool import Preference
 from maskloop.types import ImageStudy, Prediction, Signals
-from maskloop_studio.access.studio_predictions import TaskStand
-from maskloop_studio.access.studio_values import to_project
-from maskloop_studio.client import StudioClient
+from maskloop_studio.labelstudio.client import StudioClient
+from maskloop_studio.labelstudio.models import to_project
+from maskloop_studio.labelstudio.predictions import TaskStand
 
 __all__ = ["StudioInMemory", "by_confidence", "refusal", "register_versions", "said"]
 

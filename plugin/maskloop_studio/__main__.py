@@ -1,5 +1,5 @@
 """`python -m maskloop_studio` is `maskloop`."""
 
-from maskloop_studio.cli import main
+from maskloop_studio.cli.main import main
 
 main()

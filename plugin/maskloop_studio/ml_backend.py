@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from maskloop.errors import CodecError, DependencyError
-from maskloop_studio.protocol import PredictRequest, WebhookEvent
-from maskloop_studio.receiving import KNOWN_ACTIONS, receive_event
+from maskloop_studio.intake.webhook import KNOWN_ACTIONS, receive_event
+from maskloop_studio.labelstudio.protocol import PredictRequest, WebhookEvent
 from maskloop_studio.services import process_services
-from maskloop_studio.serving.backend import StudioBackend
+from maskloop_studio.serving.handlers import StudioBackend
 
 __all__ = ["MaskloopModel", "process_backend"]
 

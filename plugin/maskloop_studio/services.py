@@ -9,12 +9,12 @@ from maskloop.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from maskloop.learning.registry import ModelRegistry
-    from maskloop.queue.jobs import JobQueue
+    from maskloop.queue.spec import JobQueue
     from maskloop.segmentation.engine import Engine
     from maskloop.store.database import Store
     from maskloop.store.images import ImageCache
-    from maskloop_studio.access.images import ImageFetcher
-    from maskloop_studio.client import StudioClient
+    from maskloop_studio.images.fetcher import ImageFetcher
+    from maskloop_studio.labelstudio.client import StudioClient
 
 __all__ = ["Services", "process_services"]
 
@@ -35,8 +35,8 @@ class Services:
     @functools.cached_property
     def queue(self) -> JobQueue:
         """The job queues."""
-        from maskloop.queue.broker import connect_queue
         from maskloop.queue.rq_queue import RqQueue
+        from maskloop.queue.valkey import connect_queue
 
         return RqQueue(connect_queue(self.settings))
 
@@ -50,14 +50,14 @@ class Services:
     @functools.cached_property
     def client(self) -> StudioClient:
         """Label Studio's API."""
-        from maskloop_studio.client import StudioClient, require_studio
+        from maskloop_studio.labelstudio.client import StudioClient, require_studio
 
         return StudioClient(*require_studio(self.settings))
 
     @functools.cached_property
     def fetcher(self) -> ImageFetcher:
         """Where images come from."""
-        from maskloop_studio.access.images import ImageFetcher
+        from maskloop_studio.images.fetcher import ImageFetcher
 
         return ImageFetcher(self.settings, cache=self.image_cache)
 
@@ -77,7 +77,7 @@ class Services:
         """The process's one engine."""
         from maskloop.segmentation.engine import Engine
         from maskloop.segmentation.postprocess import Thresholds
-        from maskloop.segmentation.views import ViewPlan
+        from maskloop.segmentation.test_time_views import ViewPlan
 
         settings = self.settings
         return Engine(

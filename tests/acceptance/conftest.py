@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
-from maskloop_studio.client import StudioClient, StudioProject
 from maskloop_studio.demo.studio import RealStudio
+from maskloop_studio.labelstudio.client import StudioClient, StudioProject
 
 REPOSITORY = Path(__file__).parents[2]
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")

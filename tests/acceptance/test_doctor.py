@@ -8,14 +8,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from pydantic import SecretStr
 
-from maskloop.queue.jobs import MemoryQueue
+from maskloop.queue.spec import MemoryQueue
 from maskloop.settings import Settings
-from maskloop_studio.client import StudioClient, StudioProject
-from maskloop_studio.connect import connect_project, disconnect_project
 from maskloop_studio.demo.studio import RealStudio
-from maskloop_studio.operations.doctor.findings import Level, Patient, run_checks
-from maskloop_studio.operations.doctor.order import ORDER_CHECKS
-from maskloop_studio.operations.doctor.project import PROJECT_CHECKS
+from maskloop_studio.doctor.findings import Level, Patient, run_checks
+from maskloop_studio.doctor.order import ORDER_CHECKS
+from maskloop_studio.doctor.project import PROJECT_CHECKS
+from maskloop_studio.labelstudio.client import StudioClient, StudioProject
+from maskloop_studio.projects.connect import connect_project, disconnect_project
 from maskloop_studio.services import Services
 
 pytestmark = pytest.mark.studio

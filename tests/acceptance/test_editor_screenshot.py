@@ -12,10 +12,10 @@ from PIL import Image
 
 from maskloop.masks import mask_to_segment, paste_segment
 from maskloop.types import BoolMask, Prediction, Segment
-from maskloop_studio.client import StudioClient, StudioProject
 from maskloop_studio.demo.studio import RealStudio
-from maskloop_studio.label_config import map_labels, parse_label_config
-from maskloop_studio.regions import annotation_to_segments, prediction_to_regions
+from maskloop_studio.formats import annotation_to_segments, prediction_to_regions
+from maskloop_studio.formats.label_config import map_labels, parse_label_config
+from maskloop_studio.labelstudio.client import StudioClient, StudioProject
 
 pytestmark = [pytest.mark.studio, pytest.mark.browser]
 

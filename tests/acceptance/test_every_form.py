@@ -10,18 +10,18 @@ import pytest
 from label_studio_sdk.label_interface import LabelInterface
 from PIL import Image
 
+from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
 from maskloop.masks import mask_to_segment, paste_segment, segment_iou
 from maskloop.segmentation.checkpoint import load_checkpoint
 from maskloop.segmentation.image import decode_image
 from maskloop.segmentation.predict import predict_images
 from maskloop.settings import BASE_MODEL, BASE_ONEFORMER, Settings
-from maskloop.synthetic.shapes import SHAPE_CLASSES, make_image
 from maskloop.types import BoolMask, Prediction, RgbImage, Segment, SegmentationTask
-from maskloop_studio.access.images import ImageFetcher
-from maskloop_studio.client import StudioClient, StudioProject
 from maskloop_studio.demo.studio import RealStudio
-from maskloop_studio.label_config import ControlKind, map_labels, parse_label_config
-from maskloop_studio.regions import annotation_to_segments, prediction_to_regions
+from maskloop_studio.formats import annotation_to_segments, prediction_to_regions
+from maskloop_studio.formats.label_config import ControlKind, map_labels, parse_label_config
+from maskloop_studio.images.fetcher import ImageFetcher
+from maskloop_studio.labelstudio.client import StudioClient, StudioProject
 
 pytestmark = pytest.mark.studio
 

@@ -11,9 +11,9 @@ import pytest
 from maskloop.errors import ImageError
 from maskloop.settings import Settings
 from maskloop.store.images import ImageCache
-from maskloop_studio.access.images import ImageFetcher
-from maskloop_studio.client import StudioClient, StudioProject
 from maskloop_studio.demo.studio import RealStudio
+from maskloop_studio.images.fetcher import ImageFetcher
+from maskloop_studio.labelstudio.client import StudioClient, StudioProject
 
 pytestmark = pytest.mark.studio
 

@@ -10,16 +10,16 @@ from pydantic import SecretStr
 
 import maskloop.learning.cycle  # noqa: F401 - imported here once: the server thread imports transformers too
 from maskloop.masks import mask_to_segment
-from maskloop.queue.jobs import MemoryQueue
+from maskloop.queue.spec import MemoryQueue
 from maskloop.resources import find_free_port
 from maskloop.store.jobs import JobKind, JobStatus, NewEvent
-from maskloop_studio.connect import connect_project
 from maskloop_studio.demo.annotator import SimulatedAnnotator
-from maskloop_studio.jobs import work_on
-from maskloop_studio.label_config import parse_label_config
-from maskloop_studio.prelabel import renew_project
-from maskloop_studio.server import create_app
+from maskloop_studio.formats.label_config import parse_label_config
+from maskloop_studio.prelabel.run import renew_project
+from maskloop_studio.projects.connect import connect_project
+from maskloop_studio.runtime.tasks import work_on
 from maskloop_studio.services import Services
+from maskloop_studio.serving.app import create_app
 
 CONFIG = (
     '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'

@@ -20,11 +20,11 @@ from maskloop.selection.arrangement import serve_order
 from maskloop.selection.pool import Arrangement
 from maskloop.settings import Settings
 from maskloop.store.database import Store
-from maskloop_studio.client import StudioClient, StudioProject
 from maskloop_studio.demo.studio import RealStudio
-from maskloop_studio.operations.doctor.findings import Level, Patient, run_checks
-from maskloop_studio.operations.doctor.order import ORDER_CHECKS
-from maskloop_studio.ordering import (
+from maskloop_studio.doctor.findings import Level, Patient, run_checks
+from maskloop_studio.doctor.order import ORDER_CHECKS
+from maskloop_studio.labelstudio.client import StudioClient, StudioProject
+from maskloop_studio.projects.task_order import (
     SAMPLING,
     TITLE,
     keep_order_in_step,

@@ -12,8 +12,8 @@ from PIL import Image
 
 from maskloop.masks import mask_to_segment, paste_segment, segment_iou
 from maskloop.types import Prediction, Segment
-from maskloop_studio.label_config import map_labels, parse_label_config
-from maskloop_studio.regions import DrawingOptions, annotation_to_segments, prediction_to_regions
+from maskloop_studio.formats import DrawingOptions, annotation_to_segments, prediction_to_regions
+from maskloop_studio.formats.label_config import map_labels, parse_label_config
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "panoptic2"
 TAGS = {"brush": "BrushLabels", "polygon": "PolygonLabels"}

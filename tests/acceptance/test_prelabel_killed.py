@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 from pydantic import SecretStr
 
+from maskloop.lab.synthetic.shapes import make_image
+from maskloop.lab.tiny_models import build_tiny_mask2former
 from maskloop.segmentation.checkpoint import save_checkpoint
-from maskloop.segmentation.tiny import build_tiny_mask2former
 from maskloop.store.jobs import JobKind, JobStatus
-from maskloop.synthetic.shapes import make_image
+from maskloop_studio.projects.training import model_name
 from maskloop_studio.services import Services
-from maskloop_studio.training import model_name
 
 from ..waiting import until
 
@@ -31,9 +31,9 @@ CONFIG = (
 )
 WORKER = """
 import sys
-from maskloop.queue.running import run_job
-from maskloop_studio import jobs
-from maskloop_studio.prelabelling import scoring
+from maskloop.queue.lease import run_job
+from maskloop_studio.runtime import tasks as jobs
+from maskloop_studio.prelabel import score as scoring
 from maskloop_studio.services import process_services
 
 scoring.SHARD_LEASE_S = 1.0

@@ -3,14 +3,14 @@
 import pytest
 from pydantic import SecretStr
 
-from maskloop.queue.jobs import MemoryQueue
+from maskloop.lab.tiny_models import build_tiny_mask2former
+from maskloop.queue.spec import MemoryQueue
 from maskloop.segmentation.checkpoint import save_checkpoint
-from maskloop.segmentation.tiny import build_tiny_mask2former
 from maskloop.store.jobs import JobKind, JobStatus
-from maskloop_studio.jobs import work_on
-from maskloop_studio.promotion import promote_version, prune_versions, roll_back
+from maskloop_studio.projects.champion import promote_version, prune_versions, roll_back
+from maskloop_studio.projects.training import model_name
+from maskloop_studio.runtime.tasks import work_on
 from maskloop_studio.services import Services
-from maskloop_studio.training import model_name
 
 # MLflow's own tables and entities warn of what SQLAlchemy and pydantic will change one day
 pytestmark = [

@@ -7,11 +7,11 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from maskloop.queue.jobs import MemoryQueue
+from maskloop.queue.spec import MemoryQueue
 from maskloop.store.jobs import JobStatus
-from maskloop_studio.jobs import work_on
+from maskloop_studio.intake.reconcile import find_changes, sync_project
+from maskloop_studio.runtime.tasks import work_on
 from maskloop_studio.services import Services
-from maskloop_studio.sync import find_changes, sync_project
 
 pytestmark = [
     pytest.mark.studio,
@@ -178,7 +178,7 @@ def test_nothing_left_but_deleted_tasks_shows_in_the_counts(client, make_service
 def test_interrupted_anywhere_and_run_again_ends_the_same(
     client, make_services, project, image, monkeypatch, seed
 ):
-    monkeypatch.setattr("maskloop_studio.access.studio_queries.PAGE_SIZE", 2)
+    monkeypatch.setattr("maskloop_studio.labelstudio.data_manager.PAGE_SIZE", 2)
     chance = random.Random(seed)
     services = make_services()
     services.store.projects.save(project.id, CONFIG)

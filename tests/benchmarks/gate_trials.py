@@ -22,16 +22,16 @@ import numpy as np
 import torch
 import transformers
 
-from maskloop.learning.base_model import made_up_examples
-from maskloop.learning.comparison import compare
-from maskloop.learning.dataset import TrainingExample
-from maskloop.learning.evaluation import judge_checkpoints
-from maskloop.learning.finetune import FinetuneRecipe, finetune
-from maskloop.learning.judging.judgement import Judgement
-from maskloop.learning.promotion import GateRule, decide
+from maskloop.lab.base_model import made_up_examples
+from maskloop.lab.synthetic.shapes import SHAPE_CLASSES
+from maskloop.learning.data.dataset import TrainingExample
+from maskloop.learning.evaluation.comparison import compare
+from maskloop.learning.evaluation.evaluate import judge_checkpoints
+from maskloop.learning.evaluation.gate import GateRule, decide
+from maskloop.learning.evaluation.metrics import Judgement
+from maskloop.learning.training.finetune import FinetuneRecipe, finetune
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint
 from maskloop.settings import BASE_MODEL
-from maskloop.synthetic.shapes import SHAPE_CLASSES
 from maskloop.types import Segment
 
 EDGE = 64

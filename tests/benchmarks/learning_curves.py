@@ -23,19 +23,19 @@ import torch
 import transformers
 from torch.utils.data import Dataset
 
-from maskloop.learning.augmentation import Augmentation
-from maskloop.learning.collate import Collator
-from maskloop.learning.dataset import TrainingItem, draw_index_map
-from maskloop.learning.evaluation import evaluate_checkpoint
-from maskloop.learning.finetune import finetune
-from maskloop.learning.recipe import FinetuneRecipe, choose_recipe
-from maskloop.learning.training import train_model
-from maskloop.segmentation.backbones.imagenet import with_imagenet_backbone
+from maskloop.lab.imagenet import with_imagenet_backbone
+from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
+from maskloop.lab.tiny_models import Tiny, build_tiny_mask2former, build_tiny_oneformer
+from maskloop.learning.data.augmentation import Augmentation
+from maskloop.learning.data.collate import Collator
+from maskloop.learning.data.dataset import TrainingItem, draw_index_map
+from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
+from maskloop.learning.training.finetune import finetune
+from maskloop.learning.training.loop import train_model
+from maskloop.learning.training.recipe import FinetuneRecipe, choose_recipe
 from maskloop.segmentation.checkpoint import Checkpoint, Family, load_checkpoint, save_checkpoint
 from maskloop.segmentation.postprocess import Thresholds
-from maskloop.segmentation.tiny import Tiny, build_tiny_mask2former, build_tiny_oneformer
 from maskloop.settings import Settings
-from maskloop.synthetic.shapes import SHAPE_CLASSES, make_image
 from maskloop.types import SegmentationTask
 
 from .curve_data import SOURCES, Pool, draw, load_pool, mosaic

@@ -70,14 +70,14 @@ def run_one(size: int, connections: int, url: str, token: str) -> dict[str, floa
     """Prelabel a new project and return seconds by step, and memory."""
     from pydantic import SecretStr
 
-    from maskloop.queue.jobs import MemoryQueue
+    from maskloop.lab.tiny_models import build_tiny_mask2former
+    from maskloop.queue.spec import MemoryQueue
     from maskloop.segmentation.checkpoint import save_checkpoint
-    from maskloop.segmentation.tiny import build_tiny_mask2former
     from maskloop.settings import Settings
-    from maskloop_studio.prelabel import prelabel_project
-    from maskloop_studio.prelabelling import scoring
+    from maskloop_studio.prelabel import score as scoring
+    from maskloop_studio.prelabel.run import prelabel_project
+    from maskloop_studio.projects.training import model_name
     from maskloop_studio.services import Services
-    from maskloop_studio.training import model_name
 
     def predict_uris(uris: object, *, task_ids: list[int], **_others: object) -> list[Prediction]:
         return [made_up(task_id) for task_id in task_ids]

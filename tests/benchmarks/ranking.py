@@ -21,15 +21,15 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from maskloop.learning.base_model import made_up_examples
-from maskloop.learning.dataset import TrainingExample, load_example_image
-from maskloop.learning.finetune import finetune
-from maskloop.learning.judging.truth import merge_stuff
+from maskloop.lab.base_model import made_up_examples
+from maskloop.learning.data.dataset import TrainingExample, load_example_image
+from maskloop.learning.evaluation.ground_truth import merge_stuff
+from maskloop.learning.training.finetune import finetune
 from maskloop.masks import paste_segment, segment_iou
 from maskloop.segmentation.agreement import LEAST_IOU, agreement
 from maskloop.segmentation.checkpoint import Checkpoint, Family, load_checkpoint, save_checkpoint
 from maskloop.segmentation.predict import predict_images
-from maskloop.segmentation.views import VIEWS, ViewPlan
+from maskloop.segmentation.test_time_views import VIEWS, ViewPlan
 from maskloop.settings import MODELS_DIR
 from maskloop.types import Prediction, Segment, SegmentationTask, Signals
 

@@ -12,14 +12,14 @@ from unittest import mock
 import numpy as np
 import torch
 
-from maskloop.learning.acceleration import accelerated
-from maskloop.learning.base_model import made_up_examples
-from maskloop.learning.dataset import object_planes
-from maskloop.learning.finetune import finetune
-from maskloop.learning.ignoring import ignoring
-from maskloop.learning.recipe import FinetuneRecipe
-from maskloop.segmentation.tiny import build_tiny_mask2former, build_tiny_oneformer
-from maskloop.synthetic.shapes import SHAPE_CLASSES
+from maskloop.lab.base_model import made_up_examples
+from maskloop.lab.synthetic.shapes import SHAPE_CLASSES
+from maskloop.lab.tiny_models import build_tiny_mask2former, build_tiny_oneformer
+from maskloop.learning.data.dataset import object_planes
+from maskloop.learning.losses import accelerated
+from maskloop.learning.losses.ignore_regions import ignoring
+from maskloop.learning.training.finetune import finetune
+from maskloop.learning.training.recipe import FinetuneRecipe
 
 from ..same_points import same_points
 from .train_loops import Load, build_model, made_examples, our_batches
@@ -79,7 +79,7 @@ def curve_gap(family: str, precision: Any, steps: int) -> tuple[float, list[floa
         )
         with ExitStack() as stack:
             if plain:
-                off = mock.patch("maskloop.learning.training.accelerated", return_value=nullcontext())
+                off = mock.patch("maskloop.learning.training.loop.accelerated", return_value=nullcontext())
                 stack.enter_context(off)
             finetune(
                 base,

@@ -31,15 +31,15 @@ from transformers import (
     TrainingArguments,
 )
 
-from maskloop.learning.augmentation import Augmentation
-from maskloop.learning.collate import Collator
-from maskloop.learning.dataset import ExampleDataset, TrainingExample, draw_index_map
-from maskloop.learning.recipe import FinetuneRecipe
-from maskloop.learning.training import train_model
+from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
+from maskloop.lab.tiny_models import build_tiny_mask2former, build_tiny_oneformer
+from maskloop.learning.data.augmentation import Augmentation
+from maskloop.learning.data.collate import Collator
+from maskloop.learning.data.dataset import ExampleDataset, TrainingExample, draw_index_map
+from maskloop.learning.training.loop import train_model
+from maskloop.learning.training.recipe import FinetuneRecipe
 from maskloop.segmentation.preprocess import Preprocessing
 from maskloop.segmentation.task_text import TaskText
-from maskloop.segmentation.tiny import build_tiny_mask2former, build_tiny_oneformer
-from maskloop.synthetic.shapes import SHAPE_CLASSES, make_image
 from maskloop.types import SegmentationTask
 
 from .swin import swin_config

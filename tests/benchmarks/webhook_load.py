@@ -156,11 +156,11 @@ async def _send_all(requests: list[bytes], rps: float, port: int) -> tuple[list[
 
 def train_for_ever(steps_file: Path) -> None:
     """Fine-tune the tiny model on made-up images, again and again; the steps done stand in a file."""
-    from maskloop.learning.dataset import TrainingExample
-    from maskloop.learning.finetune import finetune
-    from maskloop.learning.training import FinetuneRecipe
-    from maskloop.segmentation.tiny import build_tiny_mask2former
-    from maskloop.synthetic.shapes import make_image
+    from maskloop.lab.synthetic.shapes import make_image
+    from maskloop.lab.tiny_models import build_tiny_mask2former
+    from maskloop.learning.data.dataset import TrainingExample
+    from maskloop.learning.training.finetune import finetune
+    from maskloop.learning.training.loop import FinetuneRecipe
 
     made = [make_image(seed, size_hw=(192, 256), classes=("disc", "square")) for seed in range(8)]
     examples = [
@@ -204,7 +204,7 @@ def run_server(home: Path, port: int, environment: dict[str, str]) -> Iterator[s
 
 def measure(load: Load, *, training: bool, home: Path) -> Figures:
     """Run server, queue and, if wanted, a training; send the load; count what was stored."""
-    from maskloop.queue.broker import EmbeddedBroker
+    from maskloop.queue.valkey import EmbeddedBroker
     from maskloop.settings import Settings
     from maskloop.store.database import Store
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from maskloop.queue.broker import EmbeddedBroker, connect_queue
-from maskloop.queue.jobs import MemoryQueue
+from maskloop.queue.spec import MemoryQueue
+from maskloop.queue.valkey import EmbeddedBroker, connect_queue
 from maskloop.settings import Settings
 from maskloop_studio.services import Services
 
@@ -30,8 +30,8 @@ def connection(settings: Settings, broker: EmbeddedBroker) -> Iterator[Redis]:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint with random weights: what it says is nonsense, that it answers is not."""
+    from maskloop.lab.tiny_models import build_tiny_mask2former
     from maskloop.segmentation.checkpoint import save_checkpoint
-    from maskloop.segmentation.tiny import build_tiny_mask2former
 
     checkpoint = build_tiny_mask2former(("Airplane", "Car"), seed=0)
     return save_checkpoint(checkpoint, tmp_path_factory.mktemp("models") / "tiny")

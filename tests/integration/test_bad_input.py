@@ -22,7 +22,7 @@ SERVER = """
 import sys
 from maskloop.log import configure_logging
 from maskloop.settings import load_settings
-from maskloop_studio.server import run_server
+from maskloop_studio.serving.app import run_server
 from maskloop_studio.services import Services
 configure_logging()
 run_server(Services(load_settings()), host="127.0.0.1", port=int(sys.argv[1]))

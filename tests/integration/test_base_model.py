@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from maskloop.learning.base_model import build_base_model, made_up_examples
-from maskloop.learning.evaluation import evaluate_checkpoint
+from maskloop.lab.base_model import build_base_model, made_up_examples
+from maskloop.lab.synthetic.shapes import SHAPE_CLASSES
+from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
 from maskloop.segmentation.checkpoint import load_checkpoint
 from maskloop.settings import BASE_MODEL, BASE_ONEFORMER
-from maskloop.synthetic.shapes import SHAPE_CLASSES
 
 MAX_BYTES = 4 * 10**6
 

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from maskloop.masks import paste_segment
-from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, with_labels
-from maskloop.segmentation.postprocess import Thresholds
-from maskloop.segmentation.predict import predict_images
-from maskloop.segmentation.tiny import (
+from maskloop.lab.tiny_models import (
     build_tiny_eomt,
     build_tiny_mask2former,
     build_tiny_maskformer,
     build_tiny_oneformer,
 )
+from maskloop.masks import paste_segment
+from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, with_labels
+from maskloop.segmentation.postprocess import Thresholds
+from maskloop.segmentation.predict import predict_images
 from maskloop.types import Prediction, SegmentationTask
 
 LABELS = ("circle", "square", "sky")

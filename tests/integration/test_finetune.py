@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file
 
 from maskloop.errors import TrainingError
-from maskloop.learning.augmentation import Augmentation
-from maskloop.learning.dataset import TrainingExample
-from maskloop.learning.evaluation import evaluate_checkpoint
-from maskloop.learning.finetune import FinetuneRecipe, TrainingStoppedError, finetune
+from maskloop.lab.synthetic.shapes import make_image
+from maskloop.lab.tiny_models import build_tiny_mask2former, build_tiny_oneformer
+from maskloop.learning.data.augmentation import Augmentation
+from maskloop.learning.data.dataset import TrainingExample
+from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
+from maskloop.learning.training.finetune import FinetuneRecipe, TrainingStoppedError, finetune
 from maskloop.segmentation.checkpoint import load_checkpoint, save_checkpoint
-from maskloop.segmentation.tiny import build_tiny_mask2former, build_tiny_oneformer
-from maskloop.synthetic.shapes import make_image
 
 RECIPE = FinetuneRecipe(steps=8, batch=2, learning_rate=1e-3, warmup=2, save_every=4, threads=1)
 SIZE_HW = (64, 64)
@@ -81,7 +81,7 @@ def test_finetune_same_seed_is_reproducible(tmp_path):
 
 def test_finetune_data_workers_change_nothing(tmp_path, monkeypatch):
     alone = finetune(make_base(), make_examples(), recipe=RECIPE, output_dir=tmp_path / "alone")
-    monkeypatch.setattr("maskloop.learning.trainer.data_workers", lambda device, processes: 2)
+    monkeypatch.setattr("maskloop.learning.training.trainer.data_workers", lambda device, processes: 2)
     helped = finetune(make_base(), make_examples(), recipe=RECIPE, output_dir=tmp_path / "helped")
     assert torch.equal(weights(alone), weights(helped))
 

@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from maskloop.errors import TrainingError
-from maskloop.learning.augmentation import Augmentation
-from maskloop.learning.base_model import made_up_examples
-from maskloop.learning.dataset import TrainingExample
-from maskloop.learning.evaluation import evaluate_checkpoint
-from maskloop.learning.finetune import FinetuneRecipe, TrainingStoppedError, finetune
-from maskloop.learning.launch import finetune_in_processes
+from maskloop.lab.base_model import made_up_examples
+from maskloop.lab.synthetic.shapes import make_image
+from maskloop.lab.tiny_models import build_tiny_mask2former, build_tiny_oneformer
+from maskloop.learning.data.augmentation import Augmentation
+from maskloop.learning.data.dataset import TrainingExample
+from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
+from maskloop.learning.training.distributed import finetune_in_processes
+from maskloop.learning.training.finetune import FinetuneRecipe, TrainingStoppedError, finetune
 from maskloop.segmentation.checkpoint import load_checkpoint
-from maskloop.segmentation.tiny import build_tiny_mask2former, build_tiny_oneformer
 from maskloop.settings import BASE_MODEL
-from maskloop.synthetic.shapes import make_image
 from maskloop.types import Segment
 
 RECIPE = FinetuneRecipe(steps=6, batch=4, learning_rate=1e-3, warmup=2, save_every=2, threads=1)

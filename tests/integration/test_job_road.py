@@ -15,16 +15,16 @@ from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
 from typer.testing import CliRunner
 
-from maskloop.queue.broker import EmbeddedBroker, queue_url
 from maskloop.queue.cron import Schedule, run_cron
-from maskloop.queue.jobs import QueueName
 from maskloop.queue.rq_queue import RqQueue
+from maskloop.queue.spec import QueueName
+from maskloop.queue.valkey import EmbeddedBroker, queue_url
 from maskloop.queue.workers import has_live_scheduler, has_live_worker
 from maskloop.store.jobs import JobKind, JobStatus, NewEvent
-from maskloop_studio import jobs
-from maskloop_studio.cli import app
-from maskloop_studio.job_specs import job_spec, request
-from maskloop_studio.operations.scheduler import schedules
+from maskloop_studio.cli.main import app
+from maskloop_studio.dispatch import job_spec, request
+from maskloop_studio.runtime import tasks as jobs
+from maskloop_studio.runtime.scheduler import schedules
 
 from ..waiting import until
 
@@ -126,7 +126,7 @@ def test_worker_killed_in_a_job_another_takes_it_over(services, settings, connec
     script = (
         "import time; from maskloop_studio import jobs; from maskloop.store.jobs import JobKind\n"
         "jobs.WORK[JobKind.EVENT] = lambda *_: time.sleep(60)\n"
-        "from maskloop_studio.cli import app; app(['worker', '--queue', 'intake'])"
+        "from maskloop_studio.cli.main import app; app(['worker', '--queue', 'intake'])"
     )
     environment = {
         **os.environ,
@@ -152,7 +152,7 @@ def test_worker_killed_in_a_job_another_takes_it_over(services, settings, connec
 def test_schedule_puts_its_job_on_the_queue_as_json(services, connection):
     stop = threading.Event()
     services.store.projects.save(7, "<View/>")
-    schedule = Schedule(name="sync", function="maskloop_studio.jobs.want_syncs", every_s=3600)
+    schedule = Schedule(name="sync", function="maskloop_studio.runtime.tasks.want_syncs", every_s=3600)
     clock = threading.Thread(target=run_cron, args=(connection, lambda: [schedule], stop))
     clock.start()
     try:
@@ -163,7 +163,7 @@ def test_schedule_puts_its_job_on_the_queue_as_json(services, connection):
         clock.join()
     assert not has_live_scheduler(connection)
     job = RqJob.fetch("schedule-sync", connection=connection, serializer=JSONSerializer)
-    assert (job.func_name, job.args) == ("maskloop_studio.jobs.want_syncs", [])
+    assert (job.func_name, job.args) == ("maskloop_studio.runtime.tasks.want_syncs", [])
     jobs.want_syncs()
     assert [wanted.project_id for wanted in services.store.jobs.find(kind=JobKind.SYNC)] == [7]
 
@@ -171,7 +171,7 @@ def test_schedule_puts_its_job_on_the_queue_as_json(services, connection):
 def test_schedule_queue_away_is_waited_for(services, broker, connection, settings):
     broker.stop()
     stop = threading.Event()
-    schedule = Schedule(name="sync", function="maskloop_studio.jobs.want_syncs", every_s=3600)
+    schedule = Schedule(name="sync", function="maskloop_studio.runtime.tasks.want_syncs", every_s=3600)
     clock = threading.Thread(target=run_cron, args=(connection, lambda: [schedule], stop))
     clock.start()
     again = EmbeddedBroker(settings)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskloop.learning.recipe import FinetuneRecipe
+from maskloop.lab.simulation.data import LEAST_PIXELS, tile_corner
+from maskloop.lab.synthetic.shapes import make_image
+from maskloop.learning.training.recipe import FinetuneRecipe
 from maskloop.masks import paste_segment
-from maskloop.simulation.data import LEAST_PIXELS, tile_corner
-from maskloop.synthetic.shapes import make_image
 from maskloop.types import Segment
 
 from ..benchmarks import curve_report, learning_curves

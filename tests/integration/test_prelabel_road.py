@@ -9,16 +9,17 @@ from rq.serializers import JSONSerializer
 from typer.testing import CliRunner
 
 from maskloop.learning.registry import MemoryRegistry
-from maskloop.queue.jobs import QueueName
 from maskloop.queue.rq_queue import RqQueue
+from maskloop.queue.spec import QueueName
 from maskloop.queue.workers import served_queues
 from maskloop.store.jobs import JobKind, JobStatus
-from maskloop_studio import jobs
-from maskloop_studio.cli import app
-from maskloop_studio.job_specs import request
-from maskloop_studio.operations.scheduler import schedules
-from maskloop_studio.prelabelling import pushing, scoring
-from maskloop_studio.training import model_name
+from maskloop_studio.cli.main import app
+from maskloop_studio.dispatch import request
+from maskloop_studio.prelabel import push as pushing
+from maskloop_studio.prelabel import score as scoring
+from maskloop_studio.projects.training import model_name
+from maskloop_studio.runtime import tasks as jobs
+from maskloop_studio.runtime.scheduler import schedules
 
 from ..prelabel_studio import StudioInMemory, register_versions, said
 
@@ -89,7 +90,7 @@ def test_schedule_of_a_project_asks_for_a_prelabelling(services):
     services.store.projects.save(7, "<View/>")
     services.settings = services.settings.model_copy(update={"prelabel_cron": "0 5 * * *"})
     (found,) = [one for one in schedules(services) if one.name == "prelabelling-7"]
-    assert (found.cron, found.function) == ("0 5 * * *", "maskloop_studio.jobs.want_prelabelling")
+    assert (found.cron, found.function) == ("0 5 * * *", "maskloop_studio.runtime.tasks.want_prelabelling")
     services.store.projects.set_options(7, {"prelabel_cron": "0 6 * * *"})
     assert [one.cron for one in schedules(services) if one.name == "prelabelling-7"] == ["0 6 * * *"]
     jobs.want_prelabelling(7)

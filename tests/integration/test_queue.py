@@ -9,9 +9,9 @@ import time
 import pytest
 
 from maskloop.errors import QueueError
-from maskloop.queue.broker import EmbeddedBroker, connect_queue, queue_url
-from maskloop.queue.jobs import JobSpec, MemoryQueue, QueueName
 from maskloop.queue.rq_queue import RqQueue
+from maskloop.queue.spec import JobSpec, MemoryQueue, QueueName
+from maskloop.queue.valkey import EmbeddedBroker, connect_queue, queue_url
 from maskloop.queue.workers import has_live_worker
 
 from ..waiting import until
@@ -97,7 +97,7 @@ def _work_off(connection):
 
 def test_broker_killed_while_it_starts_is_started_again(settings, monkeypatch):
     """A signal is no failure of its own: whoever starts the loop must not end for it."""
-    from maskloop.queue import broker as module
+    from maskloop.queue import valkey as module
 
     spawned = []
 
@@ -119,7 +119,7 @@ def test_broker_killed_while_it_starts_is_started_again(settings, monkeypatch):
 
 def test_worker_told_to_stop_without_a_queue_still_stops(settings, broker, tmp_path):
     """RQ notes the wish in the queue; one that is away must not undo it."""
-    script = "from maskloop_studio.cli import app; app(['worker', '--queue', 'train'])"
+    script = "from maskloop_studio.cli.main import app; app(['worker', '--queue', 'train'])"
     places = {"MASKLOOP_HOME": str(settings.home), "MASKLOOP_REDIS_URL": queue_url(settings)}
     with (tmp_path / "log").open("wb") as log:
         worker = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, **places}, stderr=log)

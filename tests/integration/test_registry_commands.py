@@ -9,12 +9,12 @@ from typer.testing import CliRunner
 
 from maskloop.errors import MaskloopError, StudioError
 from maskloop.learning.registry import CHALLENGER, SHADOW, MemoryRegistry
-from maskloop.queue.running import run_job
+from maskloop.queue.lease import run_job
 from maskloop.store.jobs import JobKind, JobStatus
 from maskloop.types import HoldoutMetrics
-from maskloop_studio import cli
-from maskloop_studio.promotion import follow_champion, prune_after_training
-from maskloop_studio.training import model_name
+from maskloop_studio.cli import main as cli
+from maskloop_studio.projects.champion import follow_champion, prune_after_training
+from maskloop_studio.projects.training import model_name
 
 NAME = model_name(1)
 GATE = {"promote": True, "gain": 0.25}

@@ -7,16 +7,16 @@ import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 
+from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
 from maskloop.learning.cycle import register_base, train_and_judge
-from maskloop.learning.material import LabelPlan
-from maskloop.learning.promotion import PromotionDecision
+from maskloop.learning.data.snapshot import SnapshotManifest
+from maskloop.learning.data.training_set import LabelPlan
+from maskloop.learning.evaluation.gate import PromotionDecision
 from maskloop.learning.registry import CHALLENGER, CHAMPION, SHADOW, MemoryRegistry
-from maskloop.learning.registry.release import Release
-from maskloop.learning.snapshot import SnapshotManifest
+from maskloop.learning.registry.promotion import Release
 from maskloop.segmentation.checkpoint import load_checkpoint
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.store.images import ImageCache
-from maskloop.synthetic.shapes import SHAPE_CLASSES, make_image
 from maskloop.types import PromotionMode, SegmentationTask
 
 NAME = "maskloop-1"

@@ -19,11 +19,11 @@ from maskloop.errors import ModelLoadError, RegistryError
 from maskloop.learning.registry import SHADOW, MemoryRegistry, MlflowRegistry
 from maskloop.resources import find_free_port
 from maskloop.segmentation import checkpoint
-from maskloop_studio.operations.status_page import render_status
-from maskloop_studio.server import create_app
-from maskloop_studio.serving import served
-from maskloop_studio.serving.served import ModelDirectory
-from maskloop_studio.training import model_name
+from maskloop_studio.projects.training import model_name
+from maskloop_studio.serving import model_directory as served
+from maskloop_studio.serving.app import create_app
+from maskloop_studio.serving.model_directory import ModelDirectory
+from maskloop_studio.serving.status_page import render_status
 
 # MLflow's own tables and entities warn of what SQLAlchemy and pydantic will change one day
 pytestmark = pytest.mark.filterwarnings("ignore:::mlflow", "ignore:::sqlalchemy", "ignore:::pydantic")

@@ -10,7 +10,7 @@ from maskloop.selection.arrangement import drawn_at_random
 from maskloop.store.annotations import SaidAnnotation
 from maskloop.store.corrections import DerivedMasks
 from maskloop.types import EditCounts
-from maskloop_studio import cli
+from maskloop_studio.cli import main as cli
 
 SAVED = datetime(2026, 1, 2, tzinfo=UTC)
 

@@ -15,7 +15,7 @@ from PIL import Image
 from pydantic import SecretStr
 
 from maskloop.errors import ConfigurationError, QueueError, StoreError
-from maskloop_studio.server import create_app
+from maskloop_studio.serving.app import create_app
 
 from ..waiting import until
 
@@ -386,7 +386,7 @@ def test_metrics_and_status_page_tell_what_waits(client, secret):
 
 def test_swap_of_the_champion_drops_no_request(client, services, tiny_model):
     _wait_for_model(client)
-    from maskloop_studio.training import model_name
+    from maskloop_studio.projects.training import model_name
 
     services.store.projects.save(1, CONFIG)
     version = services.registry.register(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from maskloop.learning.base_model import made_up_examples
-from maskloop.learning.evaluation import evaluate_checkpoint
+from maskloop.lab.base_model import made_up_examples
+from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
 from maskloop.segmentation.checkpoint import load_checkpoint
 from maskloop.settings import BASE_MODEL, BASE_ONEFORMER
 from maskloop.types import SegmentationTask

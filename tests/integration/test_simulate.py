@@ -13,8 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from maskloop.errors import MaskloopError
-from maskloop.simulation import models
-from maskloop_studio.cli import app
+from maskloop.lab.simulation import learner as models
+from maskloop_studio.cli.main import app
 
 OPTIONS = ["--data", "made-up", "--images", "14", "--start", "2", "--per-round", "2", "--rounds", "2"]
 OPTIONS += ["--strategies", "hybrid,random", "--steps", "2", "--edge", "64"]

@@ -1,7 +1,7 @@
 import numpy as np
 
-from maskloop.learning.dataset import TrainingExample
-from maskloop.synthetic.shapes import SHAPE_CLASSES, make_image
+from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
+from maskloop.learning.data.dataset import TrainingExample
 
 from ..benchmarks import train_loops
 from ..benchmarks.cases import train

@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 
 from maskloop.errors import MaskloopError
-from maskloop_studio.client import StudioClient
 from maskloop_studio.demo.annotator import SimulatedAnnotator, correct_regions
-from maskloop_studio.demo.material import DemoImage
-from maskloop_studio.label_config import LabelConfig
+from maskloop_studio.demo.images import DemoImage
+from maskloop_studio.formats.label_config import LabelConfig
+from maskloop_studio.labelstudio.client import StudioClient
 
 from .studio_view import StudioApi
 

@@ -14,14 +14,14 @@ from pathlib import Path
 import httpx
 from PIL import Image
 
+from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
 from maskloop.store.database import Store
-from maskloop.synthetic.shapes import SHAPE_CLASSES, make_image
-from maskloop_studio.client import StudioClient
-from maskloop_studio.demo.material import DemoImage, demo_label_config
+from maskloop_studio.demo.images import DemoImage, demo_label_config
 from maskloop_studio.demo.studio import RealStudio
-from maskloop_studio.label_config import parse_label_config
+from maskloop_studio.formats.label_config import parse_label_config
+from maskloop_studio.labelstudio.client import StudioClient
+from maskloop_studio.projects.training import model_name
 from maskloop_studio.services import Services
-from maskloop_studio.training import model_name
 
 from . import reading, verdict
 from .annotators import Annotator, Desk

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from maskloop.errors import MaskloopError
 from maskloop.masks import segment_iou
 from maskloop.types import Correction
-from maskloop_studio.label_config import LabelConfig
-from maskloop_studio.regions import annotation_to_segments
+from maskloop_studio.formats import annotation_to_segments
+from maskloop_studio.formats.label_config import LabelConfig
 
 from .studio_view import Said, StudioView
 

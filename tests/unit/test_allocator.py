@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from maskloop.allocator import DECISIONS, keep_freed_memory
+from maskloop.malloc import DECISIONS, keep_freed_memory
 
 # Page faults of taking and freeing 24 blocks of 48 MB on a thread, once all is warm
 WORK = """
 import resource, sys, threading
 if sys.argv[1] == "kept":
-    from maskloop.allocator import keep_freed_memory
+    from maskloop.malloc import keep_freed_memory
     assert keep_freed_memory()
 def work():
     for _ in range(24):

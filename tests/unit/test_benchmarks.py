@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from maskloop.errors import ConfigurationError
-from maskloop_studio import cli_bench
-from maskloop_studio.cli import app
+from maskloop_studio.cli import bench as cli_bench
+from maskloop_studio.cli.main import app
 
 from ..benchmarks.harness.case import Budget, Case, Result, Skip, Spread
 from ..benchmarks.harness.report import report_json, report_rows

@@ -13,7 +13,7 @@ from pydantic import AliasChoices
 from typer.main import get_command
 
 from maskloop.settings import Settings
-from maskloop_studio.cli import app
+from maskloop_studio.cli.main import app
 
 from ..docker_files import DOCKER, REPOSITORY, load_compose, load_stages, required_variables
 

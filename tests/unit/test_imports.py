@@ -50,14 +50,18 @@ def test_front_door_exports_what_it_lists():
 
 LIGHT = [
     pytest.param(
-        "maskloop_studio.cli",
+        "maskloop_studio.cli.main",
         ("torch", "transformers", "mlflow", "label_studio_sdk", "sklearn"),
         id="command line",
     ),
     pytest.param(
-        "maskloop_studio.jobs", ("torch", "transformers", "mlflow", "sklearn"), id="workers before the fork"
+        "maskloop_studio.runtime.tasks",
+        ("torch", "transformers", "mlflow", "sklearn"),
+        id="workers before the fork",
     ),
-    pytest.param("maskloop_studio.intake", ("torch", "transformers", "mlflow", "sklearn"), id="intake"),
+    pytest.param(
+        "maskloop_studio.intake.annotations", ("torch", "transformers", "mlflow", "sklearn"), id="intake"
+    ),
 ]
 
 

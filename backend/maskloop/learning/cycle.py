@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskloop.errors import TrainingError
-from maskloop.learning.evaluation import judge_checkpoints
-from maskloop.learning.journal import TrainingJournal
-from maskloop.learning.judging.judgement import Judgement
-from maskloop.learning.launch import finetune_in_processes
-from maskloop.learning.material import LabelPlan, Material, gather_material
-from maskloop.learning.model_card import (
+from maskloop.learning.data.snapshot import SnapshotManifest
+from maskloop.learning.data.training_set import LabelPlan, Material, gather_material
+from maskloop.learning.evaluation.evaluate import judge_checkpoints
+from maskloop.learning.evaluation.gate import GateRule, PromotionDecision, decide
+from maskloop.learning.evaluation.metrics import Judgement
+from maskloop.learning.registry import ModelRegistry
+from maskloop.learning.registry.model_card import (
     SNAPSHOT_FILE,
     ModelCard,
     ModelOrigin,
@@ -28,16 +29,15 @@ from maskloop.learning.model_card import (
     origin_of_version,
     write_card,
 )
-from maskloop.learning.promotion import GateRule, PromotionDecision, decide
-from maskloop.learning.recipe import FinetuneRecipe, choose_recipe
-from maskloop.learning.registry import ModelRegistry
-from maskloop.learning.registry.release import Release, release
-from maskloop.learning.snapshot import SnapshotManifest
-from maskloop.learning.training import TrainingProgress
+from maskloop.learning.registry.promotion import Release, release
+from maskloop.learning.training.distributed import finetune_in_processes
+from maskloop.learning.training.loop import TrainingProgress
+from maskloop.learning.training.recipe import FinetuneRecipe, choose_recipe
+from maskloop.learning.training.run_log import TrainingJournal
 from maskloop.log import log_action
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from maskloop.segmentation.hub import find_folder
 from maskloop.segmentation.postprocess import Thresholds
-from maskloop.segmentation.sources import find_folder
 from maskloop.settings import Settings
 from maskloop.store.images import ImageCache
 from maskloop.types import Correction, HoldoutMetrics, ModelVersion, SegmentationTask

@@ -16,8 +16,8 @@ from rq.cron import CronJob, CronScheduler
 
 from maskloop.errors import QueueError, StoreError
 from maskloop.log import log_action
-from maskloop.queue.jobs import JobSpec, QueueName
 from maskloop.queue.rq_queue import RqQueue
+from maskloop.queue.spec import JobSpec, QueueName
 
 __all__ = ["Schedule", "check_cron_line", "run_cron"]
 

@@ -15,7 +15,7 @@ from rq.serializers import JSONSerializer
 from rq.utils import now
 
 from maskloop.errors import QueueError
-from maskloop.queue.jobs import JobSpec, QueueName
+from maskloop.queue.spec import JobSpec, QueueName
 
 __all__ = ["RqQueue"]
 

@@ -25,7 +25,7 @@ from rq.utils import now
 
 from maskloop.errors import QueueError
 from maskloop.log import log_action
-from maskloop.queue.jobs import QueueName
+from maskloop.queue.spec import QueueName
 
 __all__ = [
     "default_queues",

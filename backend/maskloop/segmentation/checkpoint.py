@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from maskloop.errors import ModelLoadError
-from maskloop.segmentation.acceleration.forward import ForwardPlan
-from maskloop.segmentation.acceleration.patch import accelerate_model
+from maskloop.files import publish_folder
 from maskloop.segmentation.families import (
     Family,
     family_of,
@@ -29,9 +28,10 @@ from maskloop.segmentation.families import (
     regrow_classes,
     settle_model,
 )
-from maskloop.segmentation.folder import publish_folder
+from maskloop.segmentation.fast.forward import ForwardPlan
+from maskloop.segmentation.fast.patching import accelerate_model
+from maskloop.segmentation.hub import check_torchvision, find_folder, first_line, load_error, read_json
 from maskloop.segmentation.preprocess import Preprocessing, config_to_preprocessing, preprocessing_to_config
-from maskloop.segmentation.sources import check_torchvision, find_folder, first_line, load_error, read_json
 from maskloop.segmentation.task_text import TaskText
 from maskloop.settings import load_settings
 

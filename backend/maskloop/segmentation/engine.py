@@ -14,9 +14,12 @@ from typing import Self, TypeAlias
 import torch
 
 from maskloop.errors import MaskloopError
-from maskloop.segmentation.acceleration.forward import CompileMode
 from maskloop.segmentation.beside import beside, mark
 from maskloop.segmentation.checkpoint import Checkpoint
+from maskloop.segmentation.compile_warmup import Warming
+from maskloop.segmentation.fast.forward import CompileMode
+from maskloop.segmentation.hub import first_line
+from maskloop.segmentation.model_cache import EngineClosedError, ModelShelf, closed_error
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.segmentation.predict import (
     RawLook,
@@ -26,10 +29,7 @@ from maskloop.segmentation.predict import (
     forward_sizes,
     ready_image,
 )
-from maskloop.segmentation.shelf import EngineClosedError, ModelShelf, closed_error
-from maskloop.segmentation.sources import first_line
-from maskloop.segmentation.views import ViewPlan
-from maskloop.segmentation.warming import Warming
+from maskloop.segmentation.test_time_views import ViewPlan
 from maskloop.types import Prediction, RgbImage, SegmentationTask
 
 __all__ = ["Answer", "Engine", "EngineClosedError", "ImageSource", "InferenceError"]

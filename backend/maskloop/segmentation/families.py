@@ -61,7 +61,7 @@ def model_class(family: Family) -> Any:
     """Return transformers' class of a family, which then also finds our own backbones."""
     import transformers
 
-    importlib.import_module("maskloop.segmentation.backbones.efficientnet_lite")  # registers itself
+    importlib.import_module("maskloop.segmentation.efficientnet_lite")  # registers itself
 
     kinds: dict[Family, Any] = {
         "mask2former": transformers.Mask2FormerForUniversalSegmentation,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.postprocess import Thresholds
-from maskloop.selection.signals import Reading, pixel_reading, query_reading
+from maskloop.segmentation.uncertainty import Reading, pixel_reading, query_reading
 from maskloop.types import SegmentationTask
 
 __all__ = ["image_reading", "patch_grid"]

@@ -16,9 +16,9 @@ from typing import Any
 from maskloop.errors import StudioError
 from maskloop.masks import segment_iou
 from maskloop.types import EditCounts, Segment
-from maskloop_studio.client import StudioClient
-from maskloop_studio.label_config import Control, LabelConfig, LabelTarget, parse_label_config
-from maskloop_studio.regions import Region, annotation_to_segments, count_edits, segment_to_regions
+from maskloop_studio.formats import Region, annotation_to_segments, count_edits, segment_to_regions
+from maskloop_studio.formats.label_config import Control, LabelConfig, LabelTarget, parse_label_config
+from maskloop_studio.labelstudio.client import StudioClient
 
 __all__ = ["AnnotatedTask", "SimulatedAnnotator", "correct_regions"]
 

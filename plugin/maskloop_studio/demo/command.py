@@ -22,16 +22,16 @@ from rich.console import Console
 from maskloop.log import configure_logging
 from maskloop.resources import find_free_port
 from maskloop.settings import Settings, load_settings
-from maskloop_studio.connect import connect_project
 from maskloop_studio.demo.annotator import SimulatedAnnotator
-from maskloop_studio.demo.material import DemoMaterial, coco_material, made_up_material
+from maskloop_studio.demo.images import DemoMaterial, coco_material, made_up_material
 from maskloop_studio.demo.report import DemoReport, RoundReport
 from maskloop_studio.demo.rounds import DemoLoop, TaskPlan, plan_tasks
 from maskloop_studio.demo.studio import RealStudio
 from maskloop_studio.demo.studio_env import install_studio
-from maskloop_studio.label_config import parse_label_config
-from maskloop_studio.operations.follow import progress_bar
-from maskloop_studio.operations.supervisor import Supervisor
+from maskloop_studio.formats.label_config import parse_label_config
+from maskloop_studio.projects.connect import connect_project
+from maskloop_studio.runtime.follow import progress_bar
+from maskloop_studio.runtime.supervisor import Supervisor
 from maskloop_studio.services import Services
 
 __all__ = ["run_demo"]

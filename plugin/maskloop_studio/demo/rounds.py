@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from maskloop.errors import StudioError
-from maskloop.learning.snapshot import split_of
+from maskloop.learning.data.snapshot import split_of
 from maskloop.types import EditCounts, HoldoutMetrics
 from maskloop_studio.demo.annotator import SimulatedAnnotator
-from maskloop_studio.demo.material import DemoImage
+from maskloop_studio.demo.images import DemoImage
 from maskloop_studio.demo.report import RoundReport
-from maskloop_studio.label_config import LabelConfig
-from maskloop_studio.operations.follow import progress_bar, wait_for_training
+from maskloop_studio.formats.label_config import LabelConfig
+from maskloop_studio.runtime.follow import progress_bar, wait_for_training
 from maskloop_studio.services import Services
 
 __all__ = ["DemoLoop", "TaskPlan", "plan_tasks"]

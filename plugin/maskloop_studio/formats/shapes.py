@@ -15,7 +15,7 @@ import numpy as np
 
 from maskloop.errors import CodecError
 from maskloop.types import Segment
-from maskloop_studio.polygons.outlines import Ring
+from maskloop_studio.formats.polygons.outlines import Ring
 
 __all__ = [
     "ellipse_to_ring",

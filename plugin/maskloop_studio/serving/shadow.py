@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 from maskloop.errors import MaskloopError
 from maskloop.log import log_action
 from maskloop.types import Prediction
-from maskloop_studio.serving.served import ServedModel
+from maskloop_studio.serving.model_directory import ServedModel
 
 if TYPE_CHECKING:
     from maskloop.segmentation.checkpoint import Checkpoint
-    from maskloop_studio.label_config import LabelConfig
+    from maskloop_studio.formats.label_config import LabelConfig
+    from maskloop_studio.projects.prediction_plan import ProjectOptions
     from maskloop_studio.services import Services
-    from maskloop_studio.serving.options import ProjectOptions
 
 __all__ = ["ShadowImage", "ShadowRunner"]
 
@@ -128,7 +128,7 @@ class ShadowRunner:
     def _predict(self, image: ShadowImage) -> Prediction | None:
         from maskloop.segmentation.image import decode_image
         from maskloop.segmentation.predict import predict_images
-        from maskloop_studio.serving.options import plan_prediction
+        from maskloop_studio.projects.prediction_plan import plan_prediction
 
         settings, shadow = self._services.settings, image.shadow
         (data,) = self._services.fetcher.fetch_many([image.uri], task_ids=[image.task_id])

@@ -46,7 +46,7 @@ def run_encode(budget: Budget) -> list[Result]:
     sdk, rust = packages()
     import numpy as np
 
-    from maskloop_studio.brush import encode_brush
+    from maskloop_studio.formats.brush import encode_brush
 
     results = []
     for variant, mask_hw in masks(budget):
@@ -83,7 +83,7 @@ def run_decode(budget: Budget) -> list[Result]:
     sdk, rust = packages()
     import numpy as np
 
-    from maskloop_studio.brush import decode_brush, encode_brush
+    from maskloop_studio.formats.brush import decode_brush, encode_brush
 
     results = []
     for variant, mask_hw in masks(budget):

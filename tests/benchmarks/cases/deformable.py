@@ -22,8 +22,8 @@ def deformable_gpu(budget: Budget) -> list[Result]:
     """Sample one layer's values as the pixel decoder does, in float32 and bfloat16, one image and 16."""
     import torch
 
-    from maskloop.segmentation.acceleration import fused
-    from maskloop.segmentation.acceleration.grids import grid_sampled
+    from maskloop.segmentation.fast import deformable_cuda as fused
+    from maskloop.segmentation.fast.grid_sample import grid_sampled
 
     if not torch.cuda.is_available():
         raise Skip("no CUDA device")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from maskloop.segmentation.acceleration.forward import ForwardPlan
+    from maskloop.segmentation.fast.forward import ForwardPlan
 
 __all__ = ["CASES"]
 
@@ -38,7 +38,7 @@ def forward_cpu(budget: Budget) -> list[Result]:
     """Run both families on the CPU, in float32 and in bfloat16, and say what masks have in common."""
     import torch
 
-    import maskloop.segmentation.acceleration.forward as ours
+    import maskloop.segmentation.fast.forward as ours
 
     fast = ours.ForwardPlan(precision="float32")
     half = ours.ForwardPlan(precision="bfloat16")
@@ -82,7 +82,7 @@ def forward_gpu(budget: Budget) -> list[Result]:
     """Run both families on CUDA: ours in bfloat16, plain and compiled, against two ways of transformers."""
     import torch
 
-    import maskloop.segmentation.acceleration.forward as ours
+    import maskloop.segmentation.fast.forward as ours
 
     if not torch.cuda.is_available():
         raise Skip("no CUDA device")
@@ -182,7 +182,7 @@ def run_ours(model: Any, inputs: dict[str, Tensor], plan: ForwardPlan) -> tuple[
     """Return the same as predictions get it."""
     import torch
 
-    from maskloop.segmentation.acceleration.forward import forward_pass
+    from maskloop.segmentation.fast.forward import forward_pass
 
     with torch.inference_mode():
         output = forward_pass(
@@ -240,7 +240,7 @@ def _equal_in_double(model: Any) -> str:
     """Compare in float64, where rounding moves no logit across 0, on a small input."""
     import torch
 
-    from maskloop.segmentation.acceleration.lean import lean_forward
+    from maskloop.segmentation.fast.model_forward import lean_forward
 
     inputs = random_inputs(model.config.model_type, (224, 320), 2, torch.device("cpu"))
     pixels = inputs["pixel_values"].double()
@@ -268,12 +268,12 @@ def _trained_iou(family: str, plan: ForwardPlan) -> str:
     """Compare the masks of found objects in the shipped trained model, ours against transformers' float32."""
     import torch
 
-    from maskloop.segmentation.acceleration.forward import ForwardPlan
+    from maskloop.lab.synthetic.shapes import make_image
     from maskloop.segmentation.checkpoint import load_checkpoint
+    from maskloop.segmentation.fast.forward import ForwardPlan
     from maskloop.segmentation.predict import ask_model
     from maskloop.segmentation.preprocess import images_to_batch
     from maskloop.settings import BASE_MODEL, BASE_ONEFORMER
-    from maskloop.synthetic.shapes import make_image
     from maskloop.types import SegmentationTask
 
     folder = BASE_MODEL if family == "mask2former" else BASE_ONEFORMER

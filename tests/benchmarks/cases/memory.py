@@ -106,7 +106,7 @@ def growth_of_predictions(count: int) -> tuple[float, list[int]]:
 def prepare_engine(paths: list[str]) -> Callable[[], object]:
     """Return what predicts files and draws them, as a request of many tasks is served."""
     from maskloop.segmentation.image import decode_image
-    from maskloop_studio.serving.predicting import draw_uris
+    from maskloop_studio.serving.predict import draw_uris
 
     services = _Files()
     services.engine = _engine()
@@ -196,10 +196,10 @@ def _engine(helpers: int | None = None) -> Any:
 
 
 def _plan() -> Any:
+    from maskloop.lab.synthetic.shapes import SHAPE_CLASSES
     from maskloop.settings import Settings
-    from maskloop.synthetic.shapes import SHAPE_CLASSES
-    from maskloop_studio.label_config import parse_label_config
-    from maskloop_studio.serving.options import ProjectOptions, plan_prediction
+    from maskloop_studio.formats.label_config import parse_label_config
+    from maskloop_studio.projects.prediction_plan import ProjectOptions, plan_prediction
 
     labels = "".join(f'<Label value="{label}"/>' for label in SHAPE_CLASSES)
     config = parse_label_config(
@@ -219,7 +219,7 @@ def jpeg_file(folder: Path, number: int, size_hw: tuple[int, int]) -> Path:
     """Write an image of some shapes, large as a camera's; return its path."""
     from PIL import Image
 
-    from maskloop.synthetic.shapes import make_image
+    from maskloop.lab.synthetic.shapes import make_image
 
     path = folder / f"{number}-{size_hw[0]}.jpg"
     made = Image.fromarray(make_image(number, size_hw=(480, 640)).image_hwc)

@@ -90,8 +90,8 @@ def _prelabel(
     project_id: int, count: int, checkpoint: Path, services: Any
 ) -> tuple[float, dict[str, object]]:
     """Return the seconds that our way took, and what it spent them on."""
-    from maskloop_studio.prelabel import prelabel_project
-    from maskloop_studio.training import model_name
+    from maskloop_studio.prelabel.run import prelabel_project
+    from maskloop_studio.projects.training import model_name
 
     name = model_name(project_id)
     version = services.registry.register(name, checkpoint, labels=_labels(), metrics=None, parent=None)
@@ -238,7 +238,7 @@ def _compare(services: Any, projects: list[int], variant: Variant) -> str:
 def _drawn(services: Any, task_id: int, size_hw: tuple[int, int]) -> Any:
     import numpy as np
 
-    from maskloop_studio.brush import decode_brush
+    from maskloop_studio.formats.brush import decode_brush
 
     (prediction,) = services.client.predictions_of(task_id)
     all_hw = np.zeros(size_hw, dtype=bool)
@@ -251,7 +251,7 @@ def _drawn(services: Any, task_id: int, size_hw: tuple[int, int]) -> Any:
 def _services(variant: Variant, studio: Any, folder: Path) -> Iterator[Any]:
     from pydantic import SecretStr
 
-    from maskloop.queue.jobs import MemoryQueue
+    from maskloop.queue.spec import MemoryQueue
     from maskloop.settings import Settings
     from maskloop_studio.services import Services
 
@@ -271,7 +271,7 @@ def _services(variant: Variant, studio: Any, folder: Path) -> Iterator[Any]:
 
 
 def _labels() -> tuple[str, ...]:
-    from maskloop.synthetic.shapes import SHAPE_CLASSES
+    from maskloop.lab.synthetic.shapes import SHAPE_CLASSES
 
     return tuple(SHAPE_CLASSES)
 
@@ -312,7 +312,7 @@ def _heavy(shipped: Path, folder: Path) -> Path:
 def _jpeg(number: int, size_hw: tuple[int, int]) -> bytes:
     from PIL import Image
 
-    from maskloop.synthetic.shapes import make_image
+    from maskloop.lab.synthetic.shapes import make_image
 
     buffer = io.BytesIO()
     made = make_image(number, size_hw=size_hw)

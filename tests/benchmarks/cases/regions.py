@@ -103,8 +103,8 @@ def our_way(name: str, form: str) -> Callable[[], tuple[bytes, Any]]:
 
     from maskloop.segmentation.postprocess import Thresholds, instance_segments
     from maskloop.types import Prediction
-    from maskloop_studio.label_config import map_labels, parse_label_config
-    from maskloop_studio.regions import prediction_to_regions
+    from maskloop_studio.formats import prediction_to_regions
+    from maskloop_studio.formats.label_config import map_labels, parse_label_config
 
     class_logits, mask_logits = (logits[0] for logits in make_logits(LOW_HW[name]))
     labels = tuple(f"class{index}" for index in range(CLASSES))
@@ -192,8 +192,8 @@ def differing_from_plain(name: str, masks: list[Any]) -> float:
 
 def least_drawn(name: str, form: str, text: bytes, segments: Any) -> float:
     """Return the least IoU of an object's regions, read back from the JSON text, with its mask."""
-    from maskloop_studio.brush import decode_brush
-    from maskloop_studio.polygons.rings import percent_to_ring, rings_to_mask
+    from maskloop_studio.formats.brush import decode_brush
+    from maskloop_studio.formats.polygons.rings import percent_to_ring, rings_to_mask
 
     size_hw = SIZES_HW[name]
     parts: dict[str, list[Any]] = {}

@@ -238,7 +238,7 @@ def _compare(setting: Setting, answers: list[dict[str, Any]]) -> str:
 def _area(regions: list[dict[str, Any]]) -> Any:
     import numpy as np
 
-    from maskloop_studio.brush import decode_brush
+    from maskloop_studio.formats.brush import decode_brush
 
     area_hw = np.zeros(SIZE_HW, dtype=bool)
     for region in regions:
@@ -247,8 +247,8 @@ def _area(regions: list[dict[str, Any]]) -> Any:
 
 
 def _drawn(prediction: Any, *, task_id: int) -> list[Any]:
-    from maskloop_studio.label_config import map_labels, parse_label_config
-    from maskloop_studio.regions import prediction_to_regions
+    from maskloop_studio.formats import prediction_to_regions
+    from maskloop_studio.formats.label_config import map_labels, parse_label_config
 
     label_map = map_labels(parse_label_config(CONFIG), LABELS)
     return prediction_to_regions(prediction, label_map, id_seed=f"model/{task_id}")
@@ -341,7 +341,7 @@ def _jpeg(number: int) -> bytes:
 
     from PIL import Image
 
-    from maskloop.synthetic.shapes import make_image
+    from maskloop.lab.synthetic.shapes import make_image
 
     buffer = io.BytesIO()
     Image.fromarray(make_image(number, size_hw=SIZE_HW).image_hwc).save(buffer, format="JPEG", quality=92)

@@ -98,8 +98,8 @@ def _spread(turns: Sequence[Measured]) -> Spread:
 
 
 def _precision(device: torch.device) -> str:
-    from maskloop.learning.recipe import LARGE_PARAMETERS, FinetuneRecipe
-    from maskloop.learning.trainer import uses_bfloat16
+    from maskloop.learning.training.recipe import LARGE_PARAMETERS, FinetuneRecipe
+    from maskloop.learning.training.trainer import uses_bfloat16
 
     return "bfloat16" if uses_bfloat16(FinetuneRecipe(), device, LARGE_PARAMETERS) else "float32"
 

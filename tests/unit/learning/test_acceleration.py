@@ -5,16 +5,17 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 import torch
+from maskloop.learning.acceleration import accelerated
 from torch.nn import functional
 
-from maskloop.learning.acceleration import accelerated, switch
-from maskloop.learning.acceleration.heads import pointwise
-from maskloop.learning.acceleration.matching import assign
-from maskloop.learning.acceleration.points import object_labels, row_labels
-from maskloop.learning.acceleration.pointwise import PointwiseLoss
-from maskloop.learning.dataset import IGNORED, object_planes
-from maskloop.learning.ignoring import ignoring
-from maskloop.segmentation.tiny import build_tiny_mask2former, build_tiny_maskformer, build_tiny_oneformer
+from maskloop.lab.tiny_models import build_tiny_mask2former, build_tiny_maskformer, build_tiny_oneformer
+from maskloop.learning.data.dataset import IGNORED, object_planes
+from maskloop.learning.losses import patching as switch
+from maskloop.learning.losses.heads import pointwise
+from maskloop.learning.losses.hungarian import assign
+from maskloop.learning.losses.ignore_regions import ignoring
+from maskloop.learning.losses.point_loss import PointwiseLoss
+from maskloop.learning.losses.point_sampling import object_labels, row_labels
 
 from ...same_points import same_points
 
@@ -104,7 +105,7 @@ def test_accelerated_loss_and_gradient_are_the_family_s_own(model, counts, ignor
 
 def test_pointwise_many_objects_are_drawn_in_groups_of_layers(model, monkeypatch):
     inputs = make_inputs(model, (3, 2))
-    monkeypatch.setattr("maskloop.learning.acceleration.pointwise._MOST_ROWS", 5)
+    monkeypatch.setattr("maskloop.learning.losses.point_loss._MOST_ROWS", 5)
     with ignoring(model), pointwise(model):
         losses = model(**inputs).loss
     assert torch.isfinite(losses)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskloop.errors import ConfigurationError
-from maskloop.learning.augmentation import Augmentation, augment, fit_canvas, mirror_pairs
+from maskloop.learning.data.augmentation import Augmentation, augment, fit_canvas, mirror_pairs
 from maskloop.settings import Settings
 
 STILL = Augmentation(flips=False, quarter_turns=False, scale=(1.0, 1.0), colour=0.0)

@@ -4,7 +4,7 @@ import pytest
 
 from maskloop.errors import TrainingError
 from maskloop.learning.cycle import train_and_judge
-from maskloop.learning.material import LabelPlan, to_examples
+from maskloop.learning.data.training_set import LabelPlan, to_examples
 from maskloop.learning.registry import MemoryRegistry
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.settings import Settings

@@ -7,9 +7,10 @@ import torch
 from PIL import Image
 
 from maskloop.errors import ImageError
-from maskloop.learning.augmentation import Augmentation
-from maskloop.learning.collate import IGNORED_KEY, Collator
-from maskloop.learning.dataset import (
+from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
+from maskloop.learning.data.augmentation import Augmentation
+from maskloop.learning.data.collate import IGNORED_KEY, Collator
+from maskloop.learning.data.dataset import (
     IGNORED,
     ExampleDataset,
     TrainingExample,
@@ -21,7 +22,6 @@ from maskloop.learning.dataset import (
     visible_objects,
 )
 from maskloop.segmentation.preprocess import Preprocessing
-from maskloop.synthetic.shapes import SHAPE_CLASSES, make_image
 from maskloop.types import Segment, SegmentationTask
 
 PLAIN = Preprocessing(shortest_edge=64)

@@ -4,9 +4,9 @@ import torch
 from torchmetrics.detection import PanopticQuality
 from torchmetrics.functional.segmentation import mean_iou
 
-from maskloop.learning.evaluation import evaluate
+from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
+from maskloop.learning.evaluation.evaluate import evaluate
 from maskloop.masks import segments_to_index_map
-from maskloop.synthetic.shapes import SHAPE_CLASSES, make_image
 from maskloop.types import HoldoutMetrics, Prediction, Segment
 
 SIZE_HW = (20, 20)

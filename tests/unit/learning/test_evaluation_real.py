@@ -12,10 +12,10 @@ from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval import mask as coco_mask
 from PIL import Image
 
-from maskloop.learning.judging.judgement import judge
-from maskloop.learning.judging.truth import GroundTruth
+from maskloop.lab.synthetic.coco import read_coco
+from maskloop.learning.evaluation.ground_truth import GroundTruth
+from maskloop.learning.evaluation.metrics import judge
 from maskloop.masks import mask_to_segment, paste_segment
-from maskloop.synthetic.coco import read_coco
 from maskloop.types import Prediction, Segment
 
 DATA = Path(__file__).parents[4] / "shared" / "data"

@@ -3,10 +3,10 @@
 import pytest
 
 from maskloop.errors import TrainingError
-from maskloop.learning.base_model import made_up_examples
-from maskloop.learning.finetune import FinetuneRecipe, finetune
-from maskloop.segmentation.tiny import build_tiny_eomt, build_tiny_maskformer
-from maskloop.synthetic.shapes import SHAPE_CLASSES
+from maskloop.lab.base_model import made_up_examples
+from maskloop.lab.synthetic.shapes import SHAPE_CLASSES
+from maskloop.lab.tiny_models import build_tiny_eomt, build_tiny_maskformer
+from maskloop.learning.training.finetune import FinetuneRecipe, finetune
 
 
 def test_finetune_maskformer_loss_falls(tmp_path):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from maskloop.learning.ignoring import IgnoringLoss, ignoring
-from maskloop.segmentation.tiny import build_tiny_mask2former, build_tiny_maskformer, build_tiny_oneformer
+from maskloop.lab.tiny_models import build_tiny_mask2former, build_tiny_maskformer, build_tiny_oneformer
+from maskloop.learning.losses.ignore_regions import IgnoringLoss, ignoring
 
 BUILDERS = {
     "mask2former": build_tiny_mask2former,

@@ -5,7 +5,7 @@ import json
 import pytest
 from huggingface_hub import ModelCard as HubCard
 
-from maskloop.learning.model_card import (
+from maskloop.learning.registry.model_card import (
     CodeVersion,
     ModelCard,
     ModelOrigin,

@@ -4,9 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from maskloop.learning.judging.bootstrap import confidence_above, resample_weights
-from maskloop.learning.judging.judgement import judge
-from maskloop.learning.promotion import GateRule, decide
+from maskloop.learning.evaluation.bootstrap import confidence_above, resample_weights
+from maskloop.learning.evaluation.gate import GateRule, decide
+from maskloop.learning.evaluation.metrics import judge
 from maskloop.types import Prediction, Segment
 
 SIZE_HW = (20, 40)

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from maskloop.learning.recipe import FinetuneRecipe, choose_recipe
+from maskloop.learning.training.recipe import FinetuneRecipe, choose_recipe
 from maskloop.settings import Settings
 
 

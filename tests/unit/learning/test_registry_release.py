@@ -7,7 +7,7 @@ import pytest
 
 from maskloop.learning.registry import CHALLENGER, CHAMPION, SHADOW, MemoryRegistry
 from maskloop.learning.registry.history import PromotionStep
-from maskloop.learning.registry.release import Release, doomed_versions, prune, release
+from maskloop.learning.registry.promotion import Release, doomed_versions, prune, release
 from maskloop.types import ModelVersion, PromotionMode
 
 NAME = "maskloop-1"

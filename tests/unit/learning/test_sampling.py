@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskloop.learning.sampling import FRESH_FACTOR, MOST_REPEATS, example_weights, round_order
+from maskloop.learning.data.sampling import FRESH_FACTOR, MOST_REPEATS, example_weights, round_order
 
 CAR, RARE = frozenset({"car"}), frozenset({"car", "bus"})
 

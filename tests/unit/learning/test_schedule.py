@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskloop.learning.schedule import affordable_steps, rate_factor, should_give_up
+from maskloop.learning.training.schedule import affordable_steps, rate_factor, should_give_up
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskloop.errors import TrainingError
-from maskloop.learning.snapshot import ManifestEntry, SnapshotManifest, split_of
+from maskloop.learning.data.snapshot import ManifestEntry, SnapshotManifest, split_of
 
 
 def make_entry(task_id=2, **changes):

@@ -2,8 +2,8 @@ import re
 
 import pytest
 
-from maskloop.learning.snapshot import split_of
-from maskloop.learning.splits import holdout_words, is_validation, split_validation
+from maskloop.learning.data.snapshot import split_of
+from maskloop.learning.data.splits import holdout_words, is_validation, split_validation
 
 DISC, BOTH = frozenset({"disc"}), frozenset({"disc", "star"})
 

@@ -1,9 +1,9 @@
 import pytest
 from torch import nn
 
-from maskloop.learning.recipe import FinetuneRecipe
-from maskloop.learning.trainer import parameter_groups, prepared_for_training
-from maskloop.segmentation.tiny import build_tiny_mask2former, build_tiny_maskformer, build_tiny_oneformer
+from maskloop.lab.tiny_models import build_tiny_mask2former, build_tiny_maskformer, build_tiny_oneformer
+from maskloop.learning.training.recipe import FinetuneRecipe
+from maskloop.learning.training.trainer import parameter_groups, prepared_for_training
 
 RECIPE = FinetuneRecipe(learning_rate=1e-3, backbone_factor=0.1, weight_decay=0.05)
 

@@ -3,10 +3,11 @@
 import pytest
 
 from maskloop.learning.registry import MemoryRegistry
-from maskloop.queue.jobs import MemoryQueue
-from maskloop_studio.prelabelling import pushing, scoring
+from maskloop.queue.spec import MemoryQueue
+from maskloop_studio.prelabel import push as pushing
+from maskloop_studio.prelabel import score as scoring
+from maskloop_studio.projects.training import model_name
 from maskloop_studio.services import Services
-from maskloop_studio.training import model_name
 
 from ...prelabel_studio import StudioInMemory, by_confidence, register_versions, said
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from maskloop.lab.tiny_models import build_tiny_mask2former, build_tiny_oneformer
 from maskloop.segmentation.checkpoint import Checkpoint, save_checkpoint
-from maskloop.segmentation.tiny import build_tiny_mask2former, build_tiny_oneformer
 from maskloop.types import RgbImage
 
 SURE = 12.0  # a logit that leaves no doubt

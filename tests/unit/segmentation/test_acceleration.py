@@ -17,19 +17,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from maskloop.segmentation.acceleration import forward as forward_module
-from maskloop.segmentation.acceleration import known, replaced
-from maskloop.segmentation.acceleration.deformable import deformable_attention
-from maskloop.segmentation.acceleration.forward import ForwardPlan, forward_pass, inference_dtype
-from maskloop.segmentation.acceleration.grids import grid_sampled
-from maskloop.segmentation.acceleration.lean import LeanOutput
-from maskloop.segmentation.acceleration.patch import accelerate_model, restore_model
-from maskloop.segmentation.acceleration.swin import swin_features
+from maskloop.lab.synthetic.shapes import make_image
+from maskloop.lab.tiny_models import build_tiny_mask2former, build_tiny_oneformer
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from maskloop.segmentation.fast import forward as forward_module
+from maskloop.segmentation.fast import replaced
+from maskloop.segmentation.fast import source_check as known
+from maskloop.segmentation.fast.deformable import deformable_attention
+from maskloop.segmentation.fast.forward import ForwardPlan, forward_pass, inference_dtype
+from maskloop.segmentation.fast.grid_sample import grid_sampled
+from maskloop.segmentation.fast.model_forward import LeanOutput
+from maskloop.segmentation.fast.patching import accelerate_model, restore_model
+from maskloop.segmentation.fast.swin import swin_features
 from maskloop.segmentation.predict import predict_images
-from maskloop.segmentation.tiny import build_tiny_mask2former, build_tiny_oneformer
 from maskloop.settings import BASE_MODEL, BASE_ONEFORMER
-from maskloop.synthetic.shapes import make_image
 from maskloop.types import RgbImage, Segment, SegmentationTask
 
 PLAIN = ForwardPlan(precision="float32", accelerate=False)
@@ -267,7 +268,7 @@ def test_is_replaceable_installed_transformers_is_known(part: str) -> None:
 
 @pytest.fixture
 def unknown_transformers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    from maskloop.segmentation.acceleration import modules
+    from maskloop.segmentation.fast import attention_modules as modules
 
     monkeypatch.setattr(replaced, "KNOWN", dict.fromkeys(replaced.NAMES, frozenset({"0" * 16})))
     caches = (replaced.is_replaceable, known.is_known, modules.fast_classes)

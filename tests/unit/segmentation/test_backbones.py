@@ -10,14 +10,14 @@ import torch
 from torch.nn import functional
 
 from maskloop.errors import DependencyError
-from maskloop.segmentation.backbones.efficientnet_lite import (
+from maskloop.lab.imagenet import with_imagenet_backbone
+from maskloop.lab.tiny_models import TINY, build_tiny_mask2former
+from maskloop.segmentation.checkpoint import load_checkpoint, save_checkpoint
+from maskloop.segmentation.efficientnet_lite import (
     EfficientNetLiteBackbone,
     EfficientNetLiteConfig,
     load_imagenet_weights,
 )
-from maskloop.segmentation.backbones.imagenet import with_imagenet_backbone
-from maskloop.segmentation.checkpoint import load_checkpoint, save_checkpoint
-from maskloop.segmentation.tiny import TINY, build_tiny_mask2former
 
 # The strides of the file's 16 blocks and the blocks whose outputs are wanted.
 STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from transformers import Mask2FormerImageProcessorPil, OneFormerImageProcessorPil
 
 from maskloop.errors import DependencyError, ModelLoadError
+from maskloop.lab.tiny_models import build_tiny_oneformer
 from maskloop.segmentation.checkpoint import (
     Checkpoint,
     check_torchvision,
@@ -24,7 +25,6 @@ from maskloop.segmentation.checkpoint import (
     with_labels,
 )
 from maskloop.segmentation.preprocess import images_to_batch
-from maskloop.segmentation.tiny import build_tiny_oneformer
 from maskloop.types import RgbImage, SegmentationTask
 
 

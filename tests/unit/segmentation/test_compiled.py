@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from maskloop.segmentation.acceleration import compiled
-from maskloop.segmentation.acceleration.compiled import batch_bucket, graph_count, is_settled
-from maskloop.segmentation.acceleration.forward import ForwardPlan, can_compile, forward_pass
-from maskloop.segmentation.acceleration.lean import LeanOutput
-from maskloop.segmentation.acceleration.swin import swin_features, swin_windows
+from maskloop.lab.tiny_models import build_tiny_mask2former, build_tiny_oneformer
 from maskloop.segmentation.checkpoint import Checkpoint
-from maskloop.segmentation.tiny import build_tiny_mask2former, build_tiny_oneformer
+from maskloop.segmentation.fast import compiled
+from maskloop.segmentation.fast.compiled import batch_bucket, graph_count, is_settled
+from maskloop.segmentation.fast.forward import ForwardPlan, can_compile, forward_pass
+from maskloop.segmentation.fast.model_forward import LeanOutput
+from maskloop.segmentation.fast.swin import swin_features, swin_windows
 from maskloop.types import SegmentationTask
 
 BUILDERS: dict[str, Callable[..., Checkpoint]] = {

@@ -17,7 +17,7 @@ import pytest
 from maskloop.errors import ImageError, MaskloopError, ModelLoadError
 from maskloop.masks import paste_segment
 from maskloop.segmentation import engine as engine_module
-from maskloop.segmentation import shelf as shelf_module
+from maskloop.segmentation import model_cache as shelf_module
 from maskloop.segmentation.engine import Engine, EngineClosedError, InferenceError
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.segmentation.predict import predict_images

@@ -12,10 +12,10 @@ from torch import Tensor
 from transformers import EomtImageProcessorPil, MaskFormerImageProcessorPil
 
 from maskloop.errors import ModelLoadError
+from maskloop.lab.tiny_models import build_tiny_eomt, build_tiny_maskformer
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from maskloop.segmentation.families import FAMILY_NAMES, family_of, processor_name
 from maskloop.segmentation.preprocess import images_to_batch
-from maskloop.segmentation.tiny import build_tiny_eomt, build_tiny_maskformer
 from maskloop.types import RgbImage
 
 

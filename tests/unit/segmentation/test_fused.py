@@ -16,11 +16,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from maskloop.segmentation.acceleration import deformable, fused
-from maskloop.segmentation.acceleration.fused import fused_attention, is_fusible, is_off
-from maskloop.segmentation.acceleration.grids import Shapes, grid_sampled
+from maskloop.segmentation.fast import deformable
+from maskloop.segmentation.fast import deformable_cuda as fused
+from maskloop.segmentation.fast.deformable_cuda import fused_attention, is_fusible, is_off
+from maskloop.segmentation.fast.grid_sample import Shapes, grid_sampled
 
-KERNEL = "maskloop.segmentation.acceleration.kernel"
+KERNEL = "maskloop.segmentation.fast.triton_kernel"
 needs_triton = pytest.mark.skipif(not fused.HAS_TRITON, reason="Triton is not built for this system")
 
 
@@ -267,7 +268,7 @@ BUILD = """
 import torch, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from maskloop.segmentation.acceleration.kernel import attend_kernel
+from maskloop.segmentation.fast.triton_kernel import attend_kernel
 fixed = dict(HEADS=8, LEVELS=3, POINTS=4, WIDTH=32, ROWS=32, COLUMNS=32)
 signature = dict(
     value_bshd="*bf16", locations_bqhlp2="*fp32", weights_bqhlp="*fp32", output_bqhd="*bf16",

@@ -139,6 +139,6 @@ def served(checkpoint: Checkpoint) -> Checkpoint:
     """Return the checkpoint as load_checkpoint gives it: OneFormer without its text encoder."""
     if checkpoint.family == "mask2former":
         return checkpoint
-    from maskloop.segmentation.tiny import build_tiny_oneformer
+    from maskloop.lab.tiny_models import build_tiny_oneformer
 
     return build_tiny_oneformer(checkpoint.labels, seed=2)

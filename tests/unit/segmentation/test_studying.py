@@ -13,6 +13,13 @@ import pytest
 import torch
 from torch.nn import functional
 
+from maskloop.lab.tiny_models import (
+    TINY,
+    build_tiny_eomt,
+    build_tiny_mask2former,
+    build_tiny_maskformer,
+    build_tiny_oneformer,
+)
 from maskloop.masks import paste_segment
 from maskloop.segmentation import engine as engine_module
 from maskloop.segmentation.checkpoint import Checkpoint
@@ -21,14 +28,7 @@ from maskloop.segmentation.engine import Engine
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.segmentation.predict import predict_images
 from maskloop.segmentation.preprocess import Preprocessing
-from maskloop.segmentation.tiny import (
-    TINY,
-    build_tiny_eomt,
-    build_tiny_mask2former,
-    build_tiny_maskformer,
-    build_tiny_oneformer,
-)
-from maskloop.segmentation.views import ViewPlan, unmirror, view_image, view_model, view_prediction
+from maskloop.segmentation.test_time_views import ViewPlan, unmirror, view_image, view_model, view_prediction
 from maskloop.types import Prediction, RgbImage, Segment, SegmentationTask, Signals
 
 from ...waiting import until

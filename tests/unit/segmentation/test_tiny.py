@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from maskloop.segmentation.checkpoint import Checkpoint
-from maskloop.segmentation.tiny import (
+from maskloop.lab.tiny_models import (
     TINY,
     build_tiny_eomt,
     build_tiny_mask2former,
     build_tiny_maskformer,
     build_tiny_oneformer,
 )
+from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.types import SegmentationTask
 
 CPU = torch.device("cpu")

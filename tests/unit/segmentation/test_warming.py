@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from maskloop.segmentation.acceleration import compiled
-from maskloop.segmentation.acceleration.compiled import graph_count, is_settled
-from maskloop.segmentation.acceleration.forward import CompileMode
+from maskloop.segmentation.compile_warmup import uncompiled
 from maskloop.segmentation.engine import Engine
+from maskloop.segmentation.fast import compiled
+from maskloop.segmentation.fast.compiled import graph_count, is_settled
+from maskloop.segmentation.fast.forward import CompileMode
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.segmentation.predict import predict_images
 from maskloop.segmentation.preprocess import padded_size, resized_size
-from maskloop.segmentation.warming import uncompiled
 from maskloop.types import Prediction, RgbImage, SegmentationTask
 
 WAIT_S = 120.0  # far above what anything here takes; only a hang reaches it

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskloop.selection.signals import (
+from maskloop.segmentation.uncertainty import (
     NOTHING,
     Reading,
     border_doubt,

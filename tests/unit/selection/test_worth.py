@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from maskloop.selection.worth import LEAST_IMAGES, worth_of_choosing
+from maskloop.selection.gain import LEAST_IMAGES, worth_of_choosing
 
 
 def test_worth_twice_the_corrections_lies_within_its_bounds():

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 
 from maskloop.errors import QueueError, StoreError
-from maskloop.queue.jobs import MemoryQueue
+from maskloop.queue.spec import MemoryQueue
 from maskloop.store.jobs import JobKind, NewEvent
-from maskloop_studio.serving.carrier import Carrier
-from maskloop_studio.serving.http.refusals import OverloadedError
-from maskloop_studio.serving.inbox import Inbox
+from maskloop_studio.errors import OverloadedError
+from maskloop_studio.serving.event_writer import Inbox
+from maskloop_studio.serving.outbox import Carrier
 
 
 class Jobs:

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from maskloop_studio.protocol import PredictRequest, WebhookEvent
+from maskloop_studio.errors import TooLargeError, UnreadableError
+from maskloop_studio.labelstudio.protocol import PredictRequest, WebhookEvent
 from maskloop_studio.serving.http.json_body import parse_json, request_schema
-from maskloop_studio.serving.http.refusals import TooLargeError, UnreadableError
 
 
 def _event(**annotation):

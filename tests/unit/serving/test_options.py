@@ -4,8 +4,8 @@ import pytest
 
 from maskloop.errors import LabelConfigError
 from maskloop.types import SegmentationTask
-from maskloop_studio.label_config import parse_label_config
-from maskloop_studio.serving.options import ProjectOptions, parse_options, plan_prediction
+from maskloop_studio.formats.label_config import parse_label_config
+from maskloop_studio.projects.prediction_plan import ProjectOptions, parse_options, plan_prediction
 
 CONFIG = (
     '<View{view}><Image name="image" value="$image"/><BrushLabels name="brush" toName="image"{brush}>'

@@ -2,10 +2,10 @@
 
 import pytest
 
-from maskloop.queue.jobs import MemoryQueue
-from maskloop_studio.protocol import WebhookEvent
-from maskloop_studio.receiving import read_event, receive_event
-from maskloop_studio.serving.http.refusals import UnreadableError
+from maskloop.queue.spec import MemoryQueue
+from maskloop_studio.errors import UnreadableError
+from maskloop_studio.intake.webhook import read_event, receive_event
+from maskloop_studio.labelstudio.protocol import WebhookEvent
 
 AT = "2026-11-22T05:28:02.703265Z"
 

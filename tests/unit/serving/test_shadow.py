@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from maskloop_studio.serving.served import ServedModel
+from maskloop_studio.serving.model_directory import ServedModel
 from maskloop_studio.serving.shadow import MAX_URI_CHARACTERS, ShadowRunner
 
 SHADOW = ServedModel(tag="m-v2", source="folder", labels=())

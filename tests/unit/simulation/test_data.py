@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from maskloop.errors import CodecError, ConfigurationError
-from maskloop.simulation.data import load_material
-from maskloop.synthetic.pools import SHARES, make_pool_image, pool_kind
+from maskloop.lab.simulation.data import load_material
+from maskloop.lab.synthetic.pools import SHARES, make_pool_image, pool_kind
 
 
 def test_load_material_made_up_splits_by_name_alone():

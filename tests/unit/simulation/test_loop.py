@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from maskloop.errors import ConfigurationError
+from maskloop.lab.simulation.loop import Budget, Learnt, Looks, run_cell, starting_set
 from maskloop.selection.strategies import STRATEGIES
-from maskloop.simulation.loop import Budget, Learnt, Looks, run_cell, starting_set
 
 POOL = 30
 OBJECTS = [index % 4 for index in range(POOL)]

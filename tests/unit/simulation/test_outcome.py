@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from maskloop.simulation.outcome import Run, band_of, labels_saved, labels_to_reach, mean_gain
+from maskloop.lab.simulation.outcome import Run, band_of, labels_saved, labels_to_reach, mean_gain
 
 
 def make_run(*quality, seed=0, step=10):

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from maskloop.simulation.plot import Curve, curves_svg, draw_panel
+from maskloop.lab.simulation.plot import Curve, curves_svg, draw_panel
 
 
 def make_curve(mean, *, name="hybrid", x=None):

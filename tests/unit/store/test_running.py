@@ -6,7 +6,7 @@ import time
 import pytest
 
 from maskloop.errors import CodecError, StudioError, TrainingError
-from maskloop.queue.running import LeaseLost, run_job
+from maskloop.queue.lease import LeaseLost, run_job
 from maskloop.store.jobs import MAX_ATTEMPTS, JobKind, JobStatus
 
 from ...waiting import until

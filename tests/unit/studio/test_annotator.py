@@ -8,8 +8,8 @@ import pytest
 from maskloop.masks import mask_to_segment, segment_iou
 from maskloop.types import Prediction, Segment
 from maskloop_studio.demo.annotator import correct_regions
-from maskloop_studio.label_config import map_labels, parse_label_config
-from maskloop_studio.regions import Region, annotation_to_segments, prediction_to_regions
+from maskloop_studio.formats import Region, annotation_to_segments, prediction_to_regions
+from maskloop_studio.formats.label_config import map_labels, parse_label_config
 
 SIZE_HW = (60, 80)
 CONFIG = parse_label_config(

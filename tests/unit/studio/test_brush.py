@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from maskloop.errors import CodecError
 from maskloop.masks import paste_segment
 from maskloop.types import Segment
-from maskloop_studio.brush import PIXELS_AT_ONCE, decode_brush, encode_brush, encode_brush_crop
+from maskloop_studio.formats.brush import PIXELS_AT_ONCE, decode_brush, encode_brush, encode_brush_crop
 
 SHARED = Path(__file__).parents[4] / "shared"  # real traffic, where it is at hand
 

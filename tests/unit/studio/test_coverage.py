@@ -7,10 +7,10 @@ from hypothesis.extra import numpy as hnp
 
 from maskloop.masks import mask_to_segment
 from maskloop.types import Prediction
-from maskloop_studio.label_config import map_labels, parse_label_config
-from maskloop_studio.polygons.coverage import segments_to_shared_rings
-from maskloop_studio.polygons.rings import rings_to_mask
-from maskloop_studio.regions import DrawingOptions, annotation_to_segments, prediction_to_regions
+from maskloop_studio.formats import DrawingOptions, annotation_to_segments, prediction_to_regions
+from maskloop_studio.formats.label_config import map_labels, parse_label_config
+from maskloop_studio.formats.polygons.coverage import segments_to_shared_rings
+from maskloop_studio.formats.polygons.rings import rings_to_mask
 
 SIZE = (120, 160)
 XML = """<View><Image name="image" value="$image"/><PolygonLabels name="p" toName="image">

@@ -12,13 +12,13 @@ from maskloop.errors import ImageError, MaskloopError, StudioError
 from maskloop.store.database import Store
 from maskloop.store.jobs import JobKind
 from maskloop.store.sessions import now
-from maskloop_studio.access.studio_values import StudioBackend, StudioProject, StudioTask
-from maskloop_studio.access.studio_webhooks import SECRET_HEADER
-from maskloop_studio.cli import app
-from maskloop_studio.operations.doctor import machine, order, project
-from maskloop_studio.operations.doctor.command import examine, print_findings
-from maskloop_studio.operations.doctor.findings import Finding, Level, Patient, good, run_checks
-from maskloop_studio.ordering import SAMPLING, TITLE
+from maskloop_studio.cli.main import app
+from maskloop_studio.doctor import machine, order, project
+from maskloop_studio.doctor.command import examine, print_findings
+from maskloop_studio.doctor.findings import Finding, Level, Patient, good, run_checks
+from maskloop_studio.labelstudio.models import StudioBackend, StudioProject, StudioTask
+from maskloop_studio.labelstudio.webhooks import SECRET_HEADER
+from maskloop_studio.projects.task_order import SAMPLING, TITLE
 
 URL = "http://127.0.0.1:9090"
 CONFIG = (
@@ -339,7 +339,7 @@ def test_print_findings_says_whether_all_is_well(capsys, levels, well, as_json):
 
 
 def test_examine_without_project_looks_at_the_machine(services, monkeypatch):
-    monkeypatch.setattr("maskloop_studio.operations.doctor.command.MACHINE_CHECKS", (machine.check_database,))
+    monkeypatch.setattr("maskloop_studio.doctor.command.MACHINE_CHECKS", (machine.check_database,))
     assert {one.check for one in examine(services)} == {"database"}
     assert len({one.check for one in examine(services, 7)}) == 1 + len(CHECKS)
 
@@ -348,9 +348,7 @@ def test_examine_without_project_looks_at_the_machine(services, monkeypatch):
 def test_doctor_command_ends_with_the_verdict(services, monkeypatch, level):
     finding = Finding(check="x", level=level, place="p", got="g")
     monkeypatch.setattr("maskloop_studio.services.process_services", lambda: services)
-    monkeypatch.setattr(
-        "maskloop_studio.operations.doctor.command.examine", lambda _services, _project: [finding]
-    )
+    monkeypatch.setattr("maskloop_studio.doctor.command.examine", lambda _services, _project: [finding])
     done = CliRunner().invoke(app, ["doctor", "7", "--json"])
     assert done.exit_code == (level is Level.TROUBLE)
     assert json.loads(done.stdout)["findings"][0]["place"] == "p"

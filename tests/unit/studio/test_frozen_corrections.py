@@ -1,6 +1,6 @@
 from types import SimpleNamespace
 
-from maskloop_studio.training import _frozen_corrections
+from maskloop_studio.projects.training import _frozen_corrections
 
 
 class FakeBook:

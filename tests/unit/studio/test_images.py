@@ -15,9 +15,9 @@ import pytest
 from maskloop.errors import ImageError
 from maskloop.settings import Settings
 from maskloop.store.images import ImageCache
-from maskloop_studio.access import download
-from maskloop_studio.access.images import ImageFetcher
-from maskloop_studio.access.origin import origin_of, pin_public
+from maskloop_studio.images import download
+from maskloop_studio.images.address_guard import origin_of, pin_public
+from maskloop_studio.images.fetcher import ImageFetcher
 
 TOKEN = "0123456789abcdef" * 2 + "01234567"
 PERSONAL = "eyJhbGciOiJub25lIn0.eyJleHAiOjk5OTk5OTk5OTl9.c2ln"

@@ -4,7 +4,7 @@ import pytest
 
 from maskloop.errors import LabelConfigError
 from maskloop.types import SegmentationTask
-from maskloop_studio.label_config import map_labels, parse_label_config
+from maskloop_studio.formats.label_config import map_labels, parse_label_config
 
 BOTH = """<View><!-- two ways to draw --><Image name="img" value="$photo"/>
 <PolygonLabels name="poly" toName="img"><Label value="Car"/><Label value="Tree"/></PolygonLabels>

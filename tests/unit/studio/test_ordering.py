@@ -8,8 +8,8 @@ import pytest
 from maskloop.errors import StudioError
 from maskloop.selection.arrangement import overall_rank, serve_order
 from maskloop.selection.pool import Arrangement
-from maskloop_studio.access.studio_views import BY_SCORE
-from maskloop_studio.ordering import (
+from maskloop_studio.labelstudio.tabs import BY_SCORE
+from maskloop_studio.projects.task_order import (
     SAMPLING,
     TITLE,
     keep_order_in_step,

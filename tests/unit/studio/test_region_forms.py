@@ -11,13 +11,13 @@ from label_studio_sdk.label_interface.interface import LabelInterface
 
 from maskloop.masks import mask_to_segment, paste_segment, segment_iou
 from maskloop.types import Prediction
-from maskloop_studio.label_config import map_labels, parse_label_config
-from maskloop_studio.regions import (
+from maskloop_studio.formats import (
     DrawingOptions,
     annotation_to_segments,
     prediction_to_regions,
     segment_to_regions,
 )
+from maskloop_studio.formats.label_config import map_labels, parse_label_config
 
 COCO = Path(__file__).parents[4] / "shared" / "data" / "coco104"
 SIZE = (48, 64)
@@ -153,7 +153,7 @@ def test_regions_round_trip_keeps_blobs_with_holes_and_parts(seed, kind, paired,
 def test_regions_round_trip_keeps_photographed_objects(kind):
     if not COCO.exists():
         pytest.skip("no photos at hand")
-    coco = pytest.importorskip("maskloop.synthetic.coco")
+    coco = pytest.importorskip("maskloop.lab.synthetic.coco")
     xml = _xml([kind], False)
     for image in coco.read_coco(COCO)[:6]:
         for said in image.segments:

@@ -11,9 +11,9 @@ from label_studio_sdk.label_interface.interface import LabelInterface
 from maskloop.errors import CodecError
 from maskloop.masks import mask_to_segment, paste_segment
 from maskloop.types import UNLABELLED, EditCounts, Prediction
-from maskloop_studio.brush import encode_brush
-from maskloop_studio.label_config import map_labels, parse_label_config
-from maskloop_studio.regions import annotation_to_segments, count_edits, prediction_to_regions
+from maskloop_studio.formats import annotation_to_segments, count_edits, prediction_to_regions
+from maskloop_studio.formats.brush import encode_brush
+from maskloop_studio.formats.label_config import map_labels, parse_label_config
 
 SHARED = Path(__file__).parents[4] / "shared"  # real traffic, where it is at hand
 

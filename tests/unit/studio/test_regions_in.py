@@ -7,9 +7,9 @@ import pytest
 
 from maskloop.masks import paste_segment
 from maskloop.types import UNLABELLED, EditCounts
-from maskloop_studio.brush import encode_brush
-from maskloop_studio.label_config import parse_label_config
-from maskloop_studio.regions import annotation_to_segments, count_edits, is_approximate
+from maskloop_studio.formats import annotation_to_segments, count_edits, is_approximate
+from maskloop_studio.formats.brush import encode_brush
+from maskloop_studio.formats.label_config import parse_label_config
 
 XML = """<View><Image name="image" value="$image"/>
 <BrushLabels name="brush" toName="image"><Label value="Car"/><Label value="Disc"/></BrushLabels>

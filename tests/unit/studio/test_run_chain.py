@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from maskloop_studio.run_chain import BLOCK, LEAD, MAX_STEP, MAX_WALK, NO_ITEM, SHORT, follow_chain
+from maskloop_studio.formats.run_chain import BLOCK, LEAD, MAX_STEP, MAX_WALK, NO_ITEM, SHORT, follow_chain
 
 
 def _plain(steps, first):

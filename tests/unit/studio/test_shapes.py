@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from maskloop.errors import CodecError
 from maskloop.masks import mask_to_segment
+from maskloop_studio.formats.polygons.rings import rings_to_mask
 from maskloop_studio.formats.shapes import (
     ellipse_to_ring,
     rectangle_to_ring,
@@ -16,7 +17,6 @@ from maskloop_studio.formats.shapes import (
     segment_to_key_point,
     segment_to_rectangle,
 )
-from maskloop_studio.polygons.rings import rings_to_mask
 
 SIZE = (120, 160)
 

@@ -13,10 +13,10 @@ from maskloop.errors import StudioError
 from maskloop.store.annotations import SaidAnnotation
 from maskloop.store.jobs import JobKind, JobStatus
 from maskloop.store.sessions import now
-from maskloop_studio.access.studio_queries import pages_by_change, pages_by_id, stamp_params
-from maskloop_studio.access.studio_values import AnnotationStamp, StampedTask, TaskPage, to_page, to_project
-from maskloop_studio.client import StudioClient
-from maskloop_studio.sync import find_changes, sync_project
+from maskloop_studio.intake.reconcile import find_changes, sync_project
+from maskloop_studio.labelstudio.client import StudioClient
+from maskloop_studio.labelstudio.data_manager import pages_by_change, pages_by_id, stamp_params
+from maskloop_studio.labelstudio.models import AnnotationStamp, StampedTask, TaskPage, to_page, to_project
 
 PROJECT_ID = 7
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

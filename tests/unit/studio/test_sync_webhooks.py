@@ -5,8 +5,8 @@ import pytest
 from pydantic import SecretStr
 
 from maskloop.errors import StudioError
-from maskloop_studio.access.client_errors import refused_error, unreachable_error
-from maskloop_studio.access.studio_webhooks import (
+from maskloop_studio.labelstudio.errors import refused_error, unreachable_error
+from maskloop_studio.labelstudio.webhooks import (
     SECRET_HEADER,
     forget_deletions,
     secure_webhook,

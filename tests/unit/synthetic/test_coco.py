@@ -6,8 +6,8 @@ import pytest
 from faster_coco_eval import mask as coco_mask
 
 from maskloop.errors import CodecError
+from maskloop.lab.synthetic.coco import read_coco
 from maskloop.masks import paste_segment
-from maskloop.synthetic.coco import read_coco
 
 REAL = Path(__file__).parents[4] / "shared" / "data"
 SIZE_HW = (8, 10)

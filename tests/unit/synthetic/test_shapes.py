@@ -2,8 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
+from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
 from maskloop.masks import paste_segment
-from maskloop.synthetic.shapes import SHAPE_CLASSES, make_image
 
 
 @pytest.mark.parametrize("domain", ["base", "shifted"])

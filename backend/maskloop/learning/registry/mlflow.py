@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskloop.errors import DamagedVersionError, RegistryError
-from maskloop.learning.registry.connection import MlflowConnection, local_path
-from maskloop.learning.registry.contract import (
+from maskloop.learning.registry.base import (
     CHALLENGER,
     CHAMPION,
     SHADOW,
@@ -29,6 +28,7 @@ from maskloop.learning.registry.contract import (
     rollback_target,
     way_back,
 )
+from maskloop.learning.registry.connection import MlflowConnection, local_path
 from maskloop.learning.registry.history import PromotionStep, StepKind, json_to_step, step_to_json
 from maskloop.learning.registry.runs import MlflowRuns
 from maskloop.types import HoldoutMetrics, ModelVersion

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.responses import JSONResponse, Response
 
 from maskloop.errors import CodecError, LabelConfigError, MaskloopError, QueueError, StoreError
-from maskloop_studio.serving.http.refusals import RefusedError
+from maskloop_studio.errors import RefusedError
 
 __all__ = ["error_response", "status_of"]
 

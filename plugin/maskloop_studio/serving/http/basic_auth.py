@@ -9,8 +9,8 @@ import hmac
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from maskloop_studio.errors import UnauthorizedError
 from maskloop_studio.serving.http.answers import error_response
-from maskloop_studio.serving.http.refusals import UnauthorizedError
 
 __all__ = ["BasicAuth"]
 

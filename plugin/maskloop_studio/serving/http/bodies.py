@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from maskloop_studio.serving.http.answers import error_response
-from maskloop_studio.serving.http.refusals import (
+from maskloop_studio.errors import (
     BadRequestError,
     OverloadedError,
     RefusedError,
     TooLargeError,
     TooSlowError,
 )
+from maskloop_studio.serving.http.answers import error_response
 
 __all__ = ["MAX_BODY_BYTES", "BodyGuard", "BodyLimits"]
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from maskloop_studio.serving.http.refusals import TooLargeError, UnreadableError
+from maskloop_studio.errors import TooLargeError, UnreadableError
 
 __all__ = ["MAX_EVENT_TREE_BYTES", "MAX_TREE_BYTES", "parse_json", "request_schema"]
 

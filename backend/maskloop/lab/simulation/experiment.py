@@ -1,0 +1,319 @@
+"""A whole simulation: every strategy with every seed, seeds side by side, kept in a folder to go on from.
+
+`python -m maskloop.lab.simulation.experiment FOLDER SEED` is one of the processes that work side by side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+from maskloop.errors import ConfigurationError, MaskloopError, TrainingError
+from maskloop.lab.simulation.data import MADE_UP_IMAGES, Material, load_material
+from maskloop.lab.simulation.learner import ModelLearner
+from maskloop.lab.simulation.loop import Budget, Point, run_cell
+from maskloop.lab.simulation.outcome import Run
+from maskloop.learning.registry.model_card import code_version, learning_settings
+from maskloop.processes import end, spawn
+from maskloop.segmentation.hub import find_folder
+from maskloop.selection.strategies import find_strategy
+from maskloop.settings import Settings, load_settings
+
+__all__ = ["BASELINE", "Plan", "SeedResult", "Simulation", "model_digest", "simulate"]
+
+BASELINE = "random"
+POLL_S = 0.3
+PLAN_FILE = "plan.json"
+ASKED_SETTINGS = ("model", "train_steps", "train_minutes")  # that the command line may say
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is simulated."""
+
+    data: str  # a folder, or "made-up"
+    strategies: tuple[str, ...]
+    seeds: int
+    rounds: int
+    start: int = 8
+    per_round: int = 8
+    random_share: float = 0.0
+    clusters: int | None = None
+    holdout: float = 0.3
+    limit: int | None = None  # images of the pool
+    images: int = MADE_UP_IMAGES  # that are made up
+    tile: int | None = None  # pixels
+    edge: int | None = None  # pixels: the shorter side that the model sees
+    warm: bool = False  # whether a round goes on from the model of the last one
+    metric: str = "score"
+    jobs: int = 1
+
+    @property
+    def budget(self) -> Budget:
+        """When how many images are labelled."""
+        return Budget(
+            start=self.start,
+            per_round=self.per_round,
+            rounds=self.rounds,
+            random_share=self.random_share,
+            clusters=self.clusters,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedResult:
+    """What one seed came to."""
+
+    seed: int
+    full: Mapping[str, float]  # quality with the whole pool labelled
+    points: Mapping[str, tuple[Point, ...]]  # strategy -> its curve
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Simulation:
+    """What all seeds that are done came to."""
+
+    plan: Plan
+    material: Material
+    results: tuple[SeedResult, ...]
+
+    def runs(self, strategy: str) -> list[Run]:
+        """Return the curves of one strategy in the metric of the plan, one a seed."""
+        return [
+            Run(
+                seed=result.seed,
+                labels=tuple(point.labels for point in result.points[strategy]),
+                objects=tuple(point.objects for point in result.points[strategy]),
+                quality=tuple(point.quality[self.plan.metric] for point in result.points[strategy]),
+            )
+            for result in self.results
+        ]
+
+
+def simulate(
+    plan: Plan,
+    *,
+    settings: Settings,
+    work: Path,
+    on_step: Callable[[int, int], None] = lambda _done, _all: None,
+    on_seed: Callable[[Simulation], None] = lambda _: None,
+) -> Simulation:
+    """Run what is missing of a plan, and return all of it.
+
+    Args:
+        plan: what is simulated.
+        settings: model, task, thresholds and how is learnt.
+        work: where every training's outcome is kept; killed at any time, the same call goes on.
+        on_step: told how many trainings are done, and of how many.
+        on_seed: told of each new seed, with all that are done.
+
+    Raises:
+        ConfigurationError: an unknown strategy or too few images.
+        CodecError: the folder is not in COCO form.
+        MaskloopError: whatever a training raises.
+    """
+    for name in plan.strategies:
+        find_strategy(name)
+    material = load_material(
+        plan.data, holdout=plan.holdout, limit=plan.limit, tile=plan.tile, images=plan.images
+    )
+    if plan.start >= len(material.pool):
+        raise ConfigurationError(
+            f"simulate --data {plan.data}",
+            expected=f"a pool of more than the {plan.start} images that it starts with",
+            got=f"{len(material.pool)}",
+            remedy="give more images, or a smaller --start",
+        )
+    folder = work / _fingerprint(plan, material, settings)
+    steps = plan.seeds * (1 + len(plan.strategies) * (1 + _rounds(plan, material)))
+
+    def tell() -> None:
+        on_step(sum(_steps_done(folder, seed) for seed in range(plan.seeds)), steps)
+
+    def finished() -> Simulation:
+        done = [_read_seed(plan, folder, seed) for seed in range(plan.seeds)]
+        return Simulation(plan=plan, material=material, results=tuple(one for one in done if one is not None))
+
+    missing = [seed for seed in range(plan.seeds) if _read_seed(plan, folder, seed) is None]
+    if plan.jobs == 1:
+        for seed in missing:
+            _run_seed(plan, material, settings, folder, seed, tell)
+            on_seed(finished())
+    else:
+        _run_side_by_side(plan, settings, folder, missing, tell, lambda: on_seed(finished()))
+    return finished()
+
+
+def _run_seed(
+    plan: Plan,
+    material: Material,
+    settings: Settings,
+    folder: Path,
+    seed: int,
+    on_step: Callable[[], None] = lambda: None,
+) -> None:
+    """Do one seed: the whole pool once, then every strategy from the same starting set."""
+    steps = folder / "steps" / str(seed)
+    steps.parent.mkdir(parents=True, exist_ok=True)
+    steps.write_bytes(b"")
+
+    def step(_: object = None) -> None:
+        with steps.open("ab") as file:
+            file.write(b".")
+        on_step()
+
+    learner = ModelLearner(
+        material, settings=settings, folder=folder / "trainings", edge=plan.edge, warm=plan.warm
+    )
+    everything = range(len(material.pool))
+    full = learner.learn(everything, seed=seed, previous=None, look=False)
+    step()
+    objects_n = [len(example.segments) for example in material.pool]
+    points = {
+        name: run_cell(learner, objects_n, strategy=name, budget=plan.budget, seed=seed, on_point=step)
+        for name in plan.strategies
+    }
+    told = {
+        "full": full.quality,
+        "points": {name: [dataclasses.asdict(point) for point in curve] for name, curve in points.items()},
+    }
+    _write(_seed_file(plan, folder, seed), told)
+
+
+def _run_side_by_side(
+    plan: Plan,
+    settings: Settings,
+    folder: Path,
+    seeds: list[int],
+    tell: Callable[[], None],
+    on_seed: Callable[[], None],
+) -> None:
+    asked = {name: getattr(settings, name) for name in ASKED_SETTINGS}
+    _write(folder / PLAN_FILE, {"plan": dataclasses.asdict(plan), "settings": asked})
+    waiting, running = list(seeds), dict[int, Popen[bytes]]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < plan.jobs:
+                seed = waiting.pop(0)
+                command = [sys.executable, "-m", "maskloop.lab.simulation.experiment", str(folder), str(seed)]
+                running[seed] = spawn(command, log_path=_log_file(folder, seed))
+            time.sleep(POLL_S)
+            tell()
+            for seed in [seed for seed, process in running.items() if process.poll() is not None]:
+                running.pop(seed)
+                if _read_seed(plan, folder, seed) is None:
+                    raise _failure(folder, seed)
+                on_seed()
+    finally:
+        for process in running.values():
+            end(process)
+
+
+def _failure(folder: Path, seed: int) -> MaskloopError:
+    log = _log_file(folder, seed)
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.is_file() else []
+    return TrainingError(
+        f"simulate, seed {seed}",
+        expected="a process that ends with a result",
+        got=lines[-1] if lines else "none",
+        remedy=f"see {log}, then run the same command again: it goes on",
+    )
+
+
+def _fingerprint(plan: Plan, material: Material, settings: Settings) -> str:
+    """Return a name for all that decides what a training comes to."""
+    told = {
+        "version": code_version().version,
+        "data": material.digest,
+        "model": model_digest(settings.model),
+        "task": settings.task,
+        "settings": {name: value for name, value in _learning(settings).items() if name != "seed"},
+        "thresholds": settings.model_dump(
+            mode="json", include={name for name in Settings.model_fields if "threshold" in name}
+        ),
+        "edge": plan.edge,
+        "warm": plan.warm,
+    }
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _learning(settings: Settings) -> dict[str, Any]:
+    return {
+        name: sorted(value) if isinstance(value, set | frozenset) else value
+        for name, value in learning_settings(settings).items()
+    }
+
+
+def model_digest(source: str) -> str:
+    """Return the SHA-256 of a model's weights and configuration."""
+    digest = hashlib.sha256()
+    for path in sorted(find_folder(source).iterdir()):
+        if path.suffix in (".json", ".safetensors"):
+            digest.update(path.name.encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _rounds(plan: Plan, material: Material) -> int:
+    return min(plan.rounds, -(-(len(material.pool) - plan.start) // plan.per_round))
+
+
+def _seed_file(plan: Plan, folder: Path, seed: int) -> Path:
+    told = json.dumps([list(plan.strategies), dataclasses.asdict(plan.budget)])
+    return folder / "seeds" / f"{hashlib.sha256(told.encode()).hexdigest()[:16]}-{seed}.json"
+
+
+def _log_file(folder: Path, seed: int) -> Path:
+    return folder / "logs" / f"{seed}.log"
+
+
+def _steps_done(folder: Path, seed: int) -> int:
+    path = folder / "steps" / str(seed)
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _read_seed(plan: Plan, folder: Path, seed: int) -> SeedResult | None:
+    path = _seed_file(plan, folder, seed)
+    if not path.is_file():
+        return None
+    told = json.loads(path.read_text(encoding="utf-8"))
+    points = {
+        name: tuple(Point(**{**point, "chosen": tuple(point["chosen"])}) for point in curve)
+        for name, curve in told["points"].items()
+    }
+    return SeedResult(seed=seed, full=told["full"], points=points)
+
+
+def _write(path: Path, told: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    partial.write_text(json.dumps(told), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _main(folder: Path, seed: int) -> int:
+    told = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
+    plan = Plan(**{**told["plan"], "strategies": tuple(told["plan"]["strategies"])})
+    material = load_material(
+        plan.data, holdout=plan.holdout, limit=plan.limit, tile=plan.tile, images=plan.images
+    )
+    settings = load_settings().model_copy(update=told["settings"])
+    try:
+        _run_seed(plan, material, settings, folder, seed)
+    except MaskloopError as exc:
+        print(exc, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(Path(sys.argv[1]), int(sys.argv[2])))

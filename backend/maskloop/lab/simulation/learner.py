@@ -1,0 +1,162 @@
+"""The real learner: fine-tunes a checkpoint, judges it on the holdout, lets it look at the pool; all kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from maskloop.lab.simulation.data import Material
+from maskloop.lab.simulation.loop import Learnt, Looks
+from maskloop.learning.data.dataset import TrainingExample, load_example_image
+from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
+from maskloop.learning.training.finetune import finetune
+from maskloop.learning.training.recipe import FinetuneRecipe, choose_recipe
+from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from maskloop.segmentation.postprocess import Thresholds
+from maskloop.segmentation.predict import predict_images
+from maskloop.settings import Settings
+from maskloop.types import HoldoutMetrics
+
+__all__ = ["ModelLearner"]
+
+LOOK_BATCH = 32  # images in memory at once
+
+
+class ModelLearner:
+    """Learns, judges and looks with a checkpoint; what was done once is read from its folder afterwards."""
+
+    def __init__(
+        self, material: Material, *, settings: Settings, folder: Path, edge: int | None, warm: bool
+    ) -> None:
+        self._material = material
+        self._settings = settings
+        self._folder = folder
+        self._edge = edge
+        self._warm = warm
+        self._thresholds = Thresholds.from_settings(settings)
+        self._base: Checkpoint | None = None
+
+    def learn(self, images: Sequence[int], *, seed: int, previous: Learnt | None, look: bool) -> Learnt:
+        """Return what a model that learns from these images is worth; see `Learner`.
+
+        A training that was killed goes on from its last state.
+        """
+        parent = previous if self._warm else None
+        key = _key(images, seed, parent)
+        known = self._read(key, look)
+        if known is not None:
+            return known
+        start = self._start(parent)
+        fresh = frozenset(images[self._seen(parent) :]) if parent else frozenset()
+        examples = [dataclasses.replace(self._material.pool[index], fresh=index in fresh) for index in images]
+        scratch = self._folder / f"{key}-training"
+        student = finetune(
+            start,
+            examples,
+            recipe=self._recipe(start, examples, seed),
+            output_dir=scratch,
+            labels=self._material.labels,
+            task=self._settings.task,
+        )
+        found = evaluate_checkpoint(
+            student,
+            self._material.holdout,
+            labels=self._material.labels,
+            task=self._settings.task,
+            thresholds=self._thresholds,
+        )
+        learnt = Learnt(key=key, quality=_quality(found), looks=self._look(student) if look else None)
+        self._write(learnt, student, len(images))
+        shutil.rmtree(scratch, ignore_errors=True)
+        return learnt
+
+    def _start(self, parent: Learnt | None) -> Checkpoint:
+        if parent is not None:
+            return self._sized(load_checkpoint(self._folder / parent.key, device=self._settings.device))
+        if self._base is None:
+            self._base = self._sized(
+                load_checkpoint(self._settings.model, device=self._settings.device, training=True)
+            )
+        return self._base
+
+    def _sized(self, checkpoint: Checkpoint) -> Checkpoint:
+        if self._edge is None:
+            return checkpoint
+        seen = dataclasses.replace(
+            checkpoint.preprocessing, shortest_edge=self._edge, longest_edge=2 * self._edge
+        )
+        return dataclasses.replace(checkpoint, preprocessing=seen)
+
+    def _recipe(self, start: Checkpoint, examples: Sequence[TrainingExample], seed: int) -> FinetuneRecipe:
+        return dataclasses.replace(
+            choose_recipe(
+                len(examples),
+                sum(len(example.segments) for example in examples),
+                len(self._material.labels),
+                self._settings.model_copy(update={"seed": seed}),
+                new_classes=len(set(self._material.labels) - set(start.labels)),
+                parameters=sum(parameter.numel() for parameter in start.model.parameters()),
+            ),
+            threads=1,  # the same numbers on a machine with other cores
+        )
+
+    def _look(self, student: Checkpoint) -> Looks:
+        """Return how sure the model is of each image of the pool, and what it sees in it."""
+        confidences: list[float] = []
+        embeddings = []
+        pool = self._material.pool
+        for first in range(0, len(pool), LOOK_BATCH):
+            batch = [load_example_image(example) for example in pool[first : first + LOOK_BATCH]]
+            for said in predict_images(
+                student, batch, task=self._settings.task, thresholds=self._thresholds, study=True
+            ):
+                assert said.study is not None
+                confidences.append(said.confidence)
+                embeddings.append(said.study.embedding_d)
+        return Looks(
+            confidence_n=np.asarray(confidences, dtype=np.float64),
+            embedding_nd=np.asarray(embeddings, dtype=np.float32),
+        )
+
+    def _seen(self, parent: Learnt) -> int:
+        return int(json.loads((self._folder / f"{parent.key}.json").read_text())["images"])
+
+    def _read(self, key: str, look: bool) -> Learnt | None:
+        told, numbers = self._folder / f"{key}.json", self._folder / f"{key}.npz"
+        if not told.is_file() or (look and not numbers.is_file()):
+            return None
+        looks = None
+        if look:
+            with np.load(numbers) as arrays:
+                looks = Looks(confidence_n=arrays["confidence_n"], embedding_nd=arrays["embedding_nd"])
+        return Learnt(key=key, quality=json.loads(told.read_text())["quality"], looks=looks)
+
+    def _write(self, learnt: Learnt, student: Checkpoint, images: int) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if self._warm:
+            save_checkpoint(student, self._folder / learnt.key)
+        if learnt.looks is not None:
+            partial = self._folder / f"{learnt.key}.partial.npz"
+            np.savez(partial, confidence_n=learnt.looks.confidence_n, embedding_nd=learnt.looks.embedding_nd)
+            os.replace(partial, self._folder / f"{learnt.key}.npz")
+        partial = self._folder / f"{learnt.key}.json.partial"
+        partial.write_text(json.dumps({"images": images, "quality": dict(learnt.quality)}))
+        os.replace(partial, self._folder / f"{learnt.key}.json")
+
+
+def _key(images: Sequence[int], seed: int, parent: Learnt | None) -> str:
+    told = json.dumps([list(map(int, images)), seed, None if parent is None else parent.key])
+    return hashlib.sha256(told.encode()).hexdigest()[:24]
+
+
+def _quality(found: HoldoutMetrics) -> dict[str, float]:
+    numbers = {"ap50": found.ap50, "pq": found.pq, "miou": found.miou}
+    numbers["score"] = sum(numbers.values()) / len(numbers)  # what the gate compares
+    return {name: round(value, 6) for name, value in numbers.items()}

@@ -1,0 +1,291 @@
+"""Training examples -> batches for a model: small images and index maps, planes only where a loss wants them.
+
+`snapshot` says which annotations make up a training; `augmentation` turns an image into a random view.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from maskloop.errors import ImageError
+from maskloop.learning.data.augmentation import Augmentation, View, augment, fit_canvas, mirror_pairs
+from maskloop.learning.data.sampling import example_weights, round_order
+from maskloop.types import RgbImage, Segment
+
+__all__ = [
+    "IGNORED",
+    "ExampleDataset",
+    "ResizeRule",
+    "TrainingExample",
+    "TrainingItem",
+    "common_canvas",
+    "draw_index_map",
+    "load_example_image",
+    "object_planes",
+    "visible_objects",
+]
+
+ResizeRule: TypeAlias = Callable[
+    [tuple[int, int]], tuple[int, int]
+]  # an image's (H, W) -> the model's (H, W)
+
+_LOG = logging.getLogger(__name__)
+_CACHE_BYTES = 512 * 2**20
+_MIN_PIXELS = 10  # of the view; less of an object teaches nothing
+_CANVAS_MULTIPLE = 32  # the coarsest stride
+IGNORED = -1  # in an index map: neither an object nor background
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingExample:
+    """One image and what an annotator says is on it."""
+
+    image: Path | RgbImage  # a file, or uint8 (H, W, 3), upright
+    segments: tuple[Segment, ...]  # none: an image on which nothing is to be found
+    key: str  # tells images apart in logs and errors
+    ignored: tuple[Segment, ...] = ()  # areas that nobody has judged: neither objects nor background
+    fresh: bool = False  # no model has learnt from it yet
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingItem:
+    """One view of one example, still compact."""
+
+    image_hwc: RgbImage
+    index_hw: NDArray[np.int16]  # 0: nothing, IGNORED, else 1 + the position in class_ids
+    class_ids: tuple[int, ...]  # model class of each object
+
+
+class ExampleDataset(Dataset[TrainingItem]):
+    """Item i of a training: a random view of an example, the same whenever the same i is asked for.
+
+    Each example comes once before any comes again, in an order shuffled anew each time; balanced, the new and
+    the rare ones come more often (see `sampling`).
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[TrainingExample],
+        *,
+        length: int,
+        labels: Sequence[str],
+        resize: ResizeRule,
+        augmentation: Augmentation | None,
+        seed: int,
+        max_objects: int,
+        stuff_labels: Collection[str] = (),
+        balance: bool = False,
+    ) -> None:
+        self._examples = tuple(examples)
+        self._length = length
+        self._class_ids = {label: index for index, label in enumerate(labels)}
+        self._resize = resize
+        self._augmentation = augmentation
+        self._seed = seed
+        self._max_objects = max_objects
+        self._stuff = frozenset(stuff_labels)
+        named = [frozenset(segment.label for segment in example.segments) for example in self._examples]
+        fresh = [example.fresh for example in self._examples]
+        self._weights = example_weights(named, fresh) if balance else np.ones(len(self._examples))
+        self._mirrored_ids = _mirrored_ids(labels, augmentation)
+        self._cache: dict[int, TrainingItem] = {}
+        self._cached_bytes = 0
+        self._canvas_hw: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> TrainingItem:
+        if not 0 <= index < self._length:
+            raise IndexError(index)
+        if self._canvas_hw is None:
+            sizes = [self._whole(number).index_hw.shape for number in range(min(len(self._examples), 16))]
+            self._canvas_hw = common_canvas([(size[0], size[1]) for size in sizes])
+        epoch, place = divmod(index, len(self._examples))
+        whole = self._whole(self._example_at(epoch, place))
+        if self._augmentation is None:
+            view = View(*fit_canvas(whole.image_hwc, whole.index_hw, canvas_hw=self._canvas_hw), False)
+        else:
+            view = augment(
+                whole.image_hwc,
+                whole.index_hw,
+                canvas_hw=self._canvas_hw,
+                augmentation=self._augmentation,
+                rng=np.random.default_rng([self._seed, 1, index]),
+                upright=bool(self._mirrored_ids),
+            )
+        class_ids = whole.class_ids
+        if view.mirrored:
+            class_ids = tuple(self._mirrored_ids.get(class_id, class_id) for class_id in class_ids)
+        return TrainingItem(image_hwc=view.image_hwc, index_hw=view.index_hw, class_ids=class_ids)
+
+    def _example_at(self, epoch: int, place: int) -> int:
+        if self._augmentation is None:  # plain views of a fixed list
+            return place
+        return int(round_order(self._weights, self._seed, epoch)[place])
+
+    def _whole(self, number: int) -> TrainingItem:
+        """Return the example at the model's size, from memory where it fits."""
+        if number in self._cache:
+            return self._cache[number]
+        example = self._examples[number]
+        image_hwc = load_example_image(example)
+        size_hw = (image_hwc.shape[0], image_hwc.shape[1])
+        index_hw, kept_labels = draw_index_map(
+            example.segments,
+            size_hw,
+            max_objects=self._max_objects,
+            stuff_labels=self._stuff,
+            ignored=example.ignored,
+            key=example.key,
+        )
+        height, width = self._resize(size_hw)
+        item = TrainingItem(
+            image_hwc=np.asarray(
+                cv2.resize(image_hwc, (width, height), interpolation=cv2.INTER_AREA), np.uint8
+            ),
+            index_hw=np.asarray(
+                cv2.resize(index_hw, (width, height), interpolation=cv2.INTER_NEAREST), np.int16
+            ),
+            class_ids=tuple(self._class_ids[label] for label in kept_labels),
+        )
+        nbytes = item.image_hwc.nbytes + item.index_hw.nbytes
+        if self._cached_bytes + nbytes <= _CACHE_BYTES:
+            self._cache[number] = item
+            self._cached_bytes += nbytes
+        return item
+
+
+def load_example_image(example: TrainingExample) -> RgbImage:
+    """Return the example's image, uint8 (H, W, 3), upright.
+
+    Raises:
+        ImageError: the file is missing or is no image.
+    """
+    if not isinstance(example.image, Path):
+        return example.image
+    try:
+        with Image.open(example.image) as opened:
+            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"), dtype=np.uint8)
+    except (OSError, ValueError, Image.DecompressionBombError) as exc:
+        raise ImageError(
+            f"training image {example.key} ({example.image})",
+            expected="a readable image file",
+            got=f"{type(exc).__name__}: {exc}",
+            remedy="fetch the image again or leave the annotation out",
+        ) from exc
+
+
+def draw_index_map(
+    segments: Sequence[Segment],
+    size_hw: tuple[int, int],
+    *,
+    max_objects: int,
+    stuff_labels: Collection[str] = (),
+    ignored: Sequence[Segment] = (),
+    key: str = "",
+) -> tuple[NDArray[np.int16], tuple[str, ...]]:
+    """Return int16 (H, W) with 1 + the position in the returned labels, smaller objects over larger ones.
+
+    Where there are more objects than a model has queries, the largest of each class stays, then the largest
+    of all; the area of those left out is ignored, since something is there.
+
+    Args:
+        segments: of one image; those of one stuff class become one object.
+        size_hw: of the image.
+        max_objects: how many the model can learn from one image (its queries).
+        stuff_labels: classes without instances.
+        ignored: areas that become IGNORED where no object lies over them.
+        key: names the image in the log.
+    """
+    groups: dict[str, list[Segment]] = {}
+    for number, segment in enumerate(segments):
+        stuff = segment.label in stuff_labels
+        groups.setdefault(f"stuff {segment.label}" if stuff else f"thing {number}", []).append(segment)
+    objects = sorted(groups.values(), key=lambda parts: sum(part.area for part in parts), reverse=True)
+    kept, dropped = _fit_queries(objects, max_objects)
+    if dropped:
+        _LOG.warning(
+            "training image has more objects than the model has queries: the largest of each class are kept",
+            extra={"action": "objects_dropped", "image": key, "objects": len(objects), "kept": len(kept)},
+        )
+    index_hw = np.zeros(size_hw, dtype=np.int16)
+    for segment in (*ignored, *(part for parts in dropped for part in parts)):
+        _paint(index_hw, segment, IGNORED)
+    for index, parts in enumerate(kept, start=1):
+        for part in parts:
+            _paint(index_hw, part, index)
+    return index_hw, tuple(parts[0].label for parts in kept)
+
+
+def _fit_queries(objects: list[list[Segment]], most: int) -> tuple[list[list[Segment]], list[list[Segment]]]:
+    """Return the objects that stay and those that go, both largest first, as the objects came."""
+    if len(objects) <= most:
+        return objects, []
+    seen: set[str] = set()
+    later: list[int] = []
+    wanted: list[int] = []
+    for number, parts in enumerate(objects):
+        (later if parts[0].label in seen else wanted).append(number)
+        seen.add(parts[0].label)
+    staying = set([*wanted, *later][:most])
+    kept = [parts for number, parts in enumerate(objects) if number in staying]
+    return kept, [parts for number, parts in enumerate(objects) if number not in staying]
+
+
+def _paint(index_hw: NDArray[np.int16], segment: Segment, value: int) -> None:
+    top, left, bottom, right = segment.box_yxyx
+    target_hw = index_hw[top:bottom, left:right]
+    target_hw[segment.mask_hw[: target_hw.shape[0], : target_hw.shape[1]]] = value
+
+
+def _mirrored_ids(labels: Sequence[str], augmentation: Augmentation | None) -> dict[int, int]:
+    """Return class -> the class it becomes in a mirror, of those that change."""
+    if augmentation is None or not augmentation.flips:
+        return {}
+    pairs = mirror_pairs(labels) if augmentation.pairs is None else augmentation.pairs
+    ids = {label: index for index, label in enumerate(labels)}
+    known = [(ids[one], ids[other]) for one, other in pairs if one in ids and other in ids]
+    return dict([*known, *((other, one) for one, other in known)])
+
+
+def common_canvas(sizes_hw: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Return the (H, W) of training views: the median size, rounded up to the model's coarsest stride."""
+    median_hw = np.median(np.asarray(sizes_hw), axis=0)
+    height, width = (int(np.ceil(side / _CANVAS_MULTIPLE)) * _CANVAS_MULTIPLE for side in median_hw)
+    return height, width
+
+
+def visible_objects(item: TrainingItem) -> tuple[Tensor, Tensor]:
+    """Return what a loss needs of an item, compact.
+
+    Returns:
+        int16 (H, W), an index map of the objects still to be seen: 0 is nothing, and IGNORED what is neither
+        object nor background, also the last pixels of objects that the view cuts off; and their int64 class
+        ids (N,), where object 1 of the map comes first.
+    """
+    counts = np.bincount(item.index_hw.ravel() + 1, minlength=len(item.class_ids) + 2)[2:]
+    visible = counts >= _MIN_PIXELS
+    renumbered = np.full(len(counts) + 2, IGNORED, dtype=np.int16)
+    renumbered[1] = 0
+    renumbered[2:][visible] = np.arange(1, np.count_nonzero(visible) + 1)
+    class_ids = np.asarray(item.class_ids, dtype=np.int64)[visible]
+    return torch.from_numpy(renumbered[item.index_hw + 1]), torch.from_numpy(class_ids)
+
+
+def object_planes(index_hw: Tensor, objects: int) -> Tensor:
+    """Return float32 (N, H, W), what the families' own losses want: one plane for each object of a map."""
+    ids_n = torch.arange(1, objects + 1, device=index_hw.device, dtype=index_hw.dtype)
+    return (index_hw == ids_n[:, None, None]).float()

@@ -1,0 +1,175 @@
+"""One image's pixel counts: panoptic matches, class areas and class rims, with void and crowds set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskloop.learning.evaluation.boundary import inner_rim
+from maskloop.learning.evaluation.ground_truth import GroundTruth
+from maskloop.masks import segments_to_index_map
+from maskloop.types import Segment
+
+__all__ = ["PixelTally", "tally_image"]
+
+_RIM_SHARE = 0.02  # of the image's diagonal, as in the paper on boundary IoU
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PixelTally:
+    """Of one image, for each of C classes."""
+
+    panoptic_4c: NDArray[np.float64]  # IoU sum of the matched, then how many matched, found, wanted
+    area_3c: NDArray[np.float64]  # pixels shared, found, wanted
+    rim_3c: NDArray[np.float64]  # the same of the segments' inner rims
+
+
+def tally_image(
+    found: tuple[Segment, ...],
+    truth: GroundTruth,
+    size_hw: tuple[int, int],
+    class_ids: Mapping[str, int],
+) -> PixelTally:
+    """Return an image's tally.
+
+    Every pixel belongs to one segment at most: of predictions to the best. What is predicted where the truth
+    has nothing counts as wrong, for annotators draw all there is; only `ignored_hw` is void.
+
+    Args:
+        found: best first; they may overlap.
+        truth: what is there.
+        size_hw: of the image.
+        class_ids: label -> 0 .. C - 1.
+    """
+    on_top_last = tuple(reversed(found))
+    there = (*truth.crowds, *truth.segments)
+    found_hw = segments_to_index_map(on_top_last, size_hw)
+    wanted_hw = segments_to_index_map(there, size_hw)
+    void = len(there) + 1
+    if truth.ignored_hw is not None:
+        wanted_hw[truth.ignored_hw & (wanted_hw == 0)] = void
+    # class 0 is the background, and the void
+    found_class = np.array([0, *(class_ids[segment.label] + 1 for segment in on_top_last)])
+    wanted_class = np.array([0, *(class_ids[segment.label] + 1 for segment in there), 0])
+    shape_fw = (len(found_class), len(wanted_class))
+    joint = found_hw.ravel().astype(np.int64) * shape_fw[1] + wanted_hw.ravel()
+    overlap_fw = np.bincount(joint, minlength=shape_fw[0] * shape_fw[1]).reshape(shape_fw)
+    crowds = len(truth.crowds)
+    uncounted_hw = (wanted_hw == void) | ((wanted_hw > 0) & (wanted_hw <= crowds))
+    return PixelTally(
+        panoptic_4c=_panoptic(overlap_fw, found_class, wanted_class, crowds, len(class_ids) + 1)[:, 1:],
+        area_3c=_areas(overlap_fw[:, :-1], found_class, wanted_class[:-1], len(class_ids) + 1)[:, 1:],
+        rim_3c=_rims(
+            (on_top_last, found_hw, found_class),
+            (there, wanted_hw, wanted_class),
+            uncounted_hw,
+            len(class_ids) + 1,
+        )[:, 1:],
+    )
+
+
+def _panoptic(
+    overlap_fw: NDArray[np.int64],
+    found_class: NDArray[np.int64],
+    wanted_class: NDArray[np.int64],
+    crowds: int,
+    classes: int,
+) -> NDArray[np.float64]:
+    """Return float64 (4, classes): IoU sum, matched, found and wanted segments of each class.
+
+    Args:
+        overlap_fw: pixels that segment f of the prediction shares with segment w of the truth; row and
+            column 0 are the background, then the crowds come, the last column is void.
+        found_class: class id of each row.
+        wanted_class: class id of each column.
+        crowds: how many columns are crowds.
+        classes: number of class ids.
+
+    Source:
+        Kirillov et al., Panoptic Segmentation, CVPR 2019, sections 4.1 and 4.2; `pq_compute` of panopticapi.
+    """
+    found_area = overlap_fw.sum(axis=1)
+    wanted_area = overlap_fw.sum(axis=0)
+    void_f = overlap_fw[:, -1]
+    union_fw = found_area[:, None] + wanted_area[None] - overlap_fw - void_f[:, None]
+    iou_fw = overlap_fw / np.maximum(union_fw, 1)
+    match_fw = (iou_fw > 0.5) & (found_class[:, None] == wanted_class[None])
+    match_fw[0] = False
+    match_fw[:, : crowds + 1] = False
+    match_fw[:, -1] = False
+    rows, columns = np.nonzero(match_fw)
+    matched_class = wanted_class[columns]
+    in_crowd_f = _of_own_class(overlap_fw, found_class, wanted_class)[:, 1 : crowds + 1].sum(axis=1)
+    excused_f = void_f + in_crowd_f > 0.5 * found_area
+    excused_f[rows] = False
+    counted_w = np.arange(len(wanted_class)) > crowds
+    counted_w[-1] = False
+    return np.stack(
+        [
+            np.bincount(matched_class, weights=iou_fw[rows, columns], minlength=classes),
+            np.bincount(matched_class, minlength=classes),
+            np.bincount(found_class[(found_area > 0) & ~excused_f], minlength=classes),
+            np.bincount(wanted_class[(wanted_area > 0) & counted_w], minlength=classes),
+        ]
+    )
+
+
+def _areas(
+    overlap_fw: NDArray[np.int64],
+    found_class: NDArray[np.int64],
+    wanted_class: NDArray[np.int64],
+    classes: int,
+) -> NDArray[np.float64]:
+    right_fw = _of_own_class(overlap_fw, found_class, wanted_class)
+    return np.stack(
+        [
+            np.bincount(found_class, weights=right_fw.sum(axis=1), minlength=classes),
+            np.bincount(found_class, weights=overlap_fw.sum(axis=1), minlength=classes),
+            np.bincount(wanted_class, weights=overlap_fw.sum(axis=0), minlength=classes),
+        ]
+    )
+
+
+def _of_own_class(
+    overlap_fw: NDArray[np.int64], found_class: NDArray[np.int64], wanted_class: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the overlaps, 0 where the classes differ."""
+    return np.where(found_class[:, None] == wanted_class[None], overlap_fw, 0)
+
+
+def _rims(
+    found: tuple[tuple[Segment, ...], NDArray[np.int32], NDArray[np.int64]],
+    wanted: tuple[tuple[Segment, ...], NDArray[np.int32], NDArray[np.int64]],
+    uncounted_hw: NDArray[np.bool_],
+    classes: int,
+) -> NDArray[np.float64]:
+    width_px = max(1, round(_RIM_SHARE * float(np.hypot(uncounted_hw.shape[0], uncounted_hw.shape[1]))))
+    found_hw, wanted_hw = (
+        np.where(uncounted_hw, 0, _rim_classes(*side, width_px=width_px)) for side in (found, wanted)
+    )
+    shared_hw = np.where(found_hw == wanted_hw, found_hw, 0)
+    return np.stack(
+        [
+            np.bincount(plane_hw.ravel(), minlength=classes).astype(np.float64)
+            for plane_hw in (shared_hw, found_hw, wanted_hw)
+        ]
+    )
+
+
+def _rim_classes(
+    segments: tuple[Segment, ...],
+    index_hw: NDArray[np.int32],
+    classes: NDArray[np.int64],
+    *,
+    width_px: int,
+) -> NDArray[np.int64]:
+    """Return int64 (H, W): the class id of the segment on whose visible rim the pixel lies, else 0."""
+    rim_hw = np.zeros(index_hw.shape, np.int64)
+    for index, segment in enumerate(segments, start=1):
+        top, left, bottom, right = segment.box_yxyx
+        window = (slice(top, bottom), slice(left, right))
+        rim_hw[window][inner_rim(index_hw[window] == index, width_px=width_px)] = classes[index]
+    return rim_hw

@@ -1,0 +1,74 @@
+"""Which of a model's parts are replaced for a training; what is not the code known stays as it is."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from maskloop.learning.losses.heads import pointwise
+from maskloop.learning.losses.text_cache import texts_once
+from maskloop.segmentation.fast.patching import accelerate_model, restore_model
+from maskloop.segmentation.fast.source_check import is_known
+
+__all__ = ["accelerated"]
+
+# of transformers 5.17 to 5.23, which treat costs that are not finite in two ways; ours is the newer one
+_KNOWN = {
+    "mask2former": frozenset({"0e4863f3db14d80b", "e1275552e07e0b2e"}),
+    "oneformer": frozenset({"1b01e9a2248e4fd1", "e5eaf2cc7b972c3f"}),
+}
+
+
+@contextmanager
+def accelerated(model: Any) -> Iterator[None]:
+    """Train a Mask2Former or OneFormer with cheaper parts while the context lasts; others as they come.
+
+    Call it within `ignoring`, whose loss it builds on.
+    """
+    with ExitStack() as parts:
+        if accelerate_model(model):
+            parts.callback(restore_model, model)
+        family = model.config.model_type
+        if family in _KNOWN and is_known(f"{family}'s loss", replaced_parts(family), _KNOWN[family]):
+            parts.enter_context(pointwise(model))
+            parts.enter_context(texts_once(model))
+        yield
+
+
+@functools.cache
+def replaced_parts(family: str) -> tuple[Any, ...]:
+    """Return the code of transformers that a family's loss and prediction heads stand in for or rely on."""
+    if family == "mask2former":
+        from transformers.models.mask2former import modeling_mask2former as mask2former
+
+        return (
+            mask2former.sample_point,
+            mask2former.dice_loss,
+            mask2former.sigmoid_cross_entropy_loss,
+            mask2former.pair_wise_dice_loss,
+            mask2former.pair_wise_sigmoid_cross_entropy_loss,
+            mask2former.Mask2FormerHungarianMatcher,
+            mask2former.Mask2FormerLoss,
+            mask2former.Mask2FormerMaskPredictor,
+            mask2former.Mask2FormerForUniversalSegmentation.get_loss_dict,
+            mask2former.Mask2FormerForUniversalSegmentation.get_auxiliary_logits,
+        )
+    from transformers.models.oneformer import modeling_oneformer as oneformer
+
+    return (
+        oneformer.sample_point,
+        oneformer.dice_loss,
+        oneformer.sigmoid_cross_entropy_loss,
+        oneformer.pair_wise_dice_loss,
+        oneformer.pair_wise_sigmoid_cross_entropy_loss,
+        oneformer.OneFormerHungarianMatcher,
+        oneformer.OneFormerLoss,
+        oneformer.OneFormerTransformerDecoder.forward_prediction_heads,
+        oneformer.OneFormerTransformerDecoder._get_aux_predictions,
+        oneformer.OneFormerForUniversalSegmentation.get_loss_dict,
+        oneformer.OneFormerTextTransformerLayer,
+        oneformer.OneFormerTextEncoder,
+        oneformer.OneFormerTextMapper,
+    )

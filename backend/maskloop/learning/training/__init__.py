@@ -1,0 +1,1 @@
+"""Fine-tuning: recipe, loop, resuming, several processes."""

@@ -1,0 +1,265 @@
+"""transformers' Trainer, as segmentation models need it: order, rates, ignored areas, gradients gone bad."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.utils.data import SequentialSampler
+from transformers import Trainer, TrainingArguments
+
+from maskloop.errors import TrainingError
+from maskloop.learning.data.collate import IGNORED_KEY
+from maskloop.learning.data.dataset import IGNORED, object_planes
+from maskloop.learning.losses.ignore_regions import IgnoringLoss
+from maskloop.learning.losses.point_loss import PointwiseLoss
+from maskloop.learning.training.recipe import LARGE_PARAMETERS, FinetuneRecipe
+from maskloop.learning.training.schedule import rate_factor
+
+__all__ = [
+    "SegmentationTrainer",
+    "data_workers",
+    "parameter_groups",
+    "prepared_for_training",
+    "training_arguments",
+    "uses_bfloat16",
+]
+
+_LOG = logging.getLogger(__name__)
+_BACKBONE = "pixel_level_module.encoder."  # in the names of all three families
+_MOST_BAD_STEPS = 4  # in a row; fewer are left out
+MOST_DATA_WORKERS = 8  # more do not keep a GPU any busier
+
+
+class SegmentationTrainer(Trainer):
+    """Takes items in the dataset's order, which is shuffled already and the same after a restart."""
+
+    def __init__(self, *, recipe: FinetuneRecipe, **kwargs: Any) -> None:
+        self.recipe = recipe
+        self.planned_steps = recipe.steps  # may become fewer while it runs
+        self._bad_steps = 0
+        super().__init__(**kwargs)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Return the model's own loss, ignored areas left out."""
+        wanted = dict(inputs)
+        any_ignored = wanted.pop(IGNORED_KEY)
+        index_bhw = wanted["mask_labels"]
+        criterion = self.accelerator.unwrap_model(model).criterion
+        if isinstance(criterion, IgnoringLoss):
+            criterion.ignored_bhw = index_bhw == IGNORED if any_ignored else None
+        if not isinstance(criterion, PointwiseLoss):
+            pairs = zip(index_bhw, wanted["class_labels"], strict=True)
+            wanted["mask_labels"] = [object_planes(index_hw, len(ids)) for index_hw, ids in pairs]
+        outputs = model(**wanted)
+        loss = outputs.loss.mean()  # OneFormer's has shape (1,)
+        return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Return the loss after its gradients; 0 where it is not finite, since that step is left out."""
+        return torch.nan_to_num(super().training_step(*args, **kwargs), nan=0.0, posinf=0.0, neginf=0.0)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Validate; the loss looks at random points, at the same ones each time."""
+        devices = [self.args.device] if self.args.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(self.recipe.seed)
+            return super().evaluate(*args, **kwargs)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Return AdamW with the recipe's groups."""
+        if self.optimizer is None:
+            groups = parameter_groups(cast(nn.Module, self.model if model is None else model), self.recipe)
+            self.optimizer = torch.optim.AdamW(groups, lr=self.recipe.learning_rate, fused=True)
+        return self.optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Return the schedule, which follows the planned steps also where they become fewer."""
+        if self.lr_scheduler is None:
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                cast(Any, optimizer or self.optimizer),
+                lambda step: rate_factor(step, warmup=self.recipe.warmup, steps=self.planned_steps),
+            )
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Return nothing: Trainer's own count does not know OneFormer, which has two main inputs."""
+        return 0
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return SequentialSampler(cast(Any, train_dataset or self.train_dataset))
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]  # of all processes: each comes to the same conclusion
+        if bool(torch.isfinite(torch.as_tensor(norm))):
+            self._bad_steps = 0
+            return norm
+        self._bad_steps += 1
+        if self._bad_steps >= _MOST_BAD_STEPS:
+            raise TrainingError(
+                f"training step {self.state.global_step + 1}",
+                expected="a finite loss",
+                got=f"{self._bad_steps} steps in a row with a gradient of {float(norm)}",
+                remedy="lower the learning rate (MASKLOOP_LEARNING_RATE) and train again",
+            )
+        step = self.state.global_step + 1
+        _LOG.warning(
+            "training step without a finite gradient left out", extra={"action": "step_skipped", "step": step}
+        )
+        model.zero_grad(set_to_none=True)  # AdamW passes over weights without a gradient
+        return torch.zeros(())
+
+
+def parameter_groups(model: nn.Module, recipe: FinetuneRecipe) -> list[dict[str, Any]]:
+    """Return AdamW's groups: the backbone at its own rate, and no decay of norms, biases and embeddings.
+
+    Args:
+        model: of one of the families.
+        recipe: rate, factor of the backbone and decay; a frozen backbone is in no group.
+    """
+    decayed = _decayed_names(model)
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((_BACKBONE in name, name in decayed), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": recipe.learning_rate * (recipe.backbone_factor if of_backbone else 1.0),
+            "weight_decay": recipe.weight_decay if decays else 0.0,
+        }
+        for (of_backbone, decays), parameters in groups.items()
+    ]
+
+
+def _decayed_names(model: nn.Module) -> set[str]:
+    """Return the weights of linear and convolution layers: all else scales, shifts or names something."""
+    kinds = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.MultiheadAttention)
+    names = set()
+    for path, module in model.named_modules():
+        if isinstance(module, kinds):
+            own = dict(module.named_parameters(prefix=path, recurse=False))
+            names |= {name for name in own if name.endswith("weight")}
+    return names
+
+
+@contextmanager
+def prepared_for_training(model: Any, recipe: FinetuneRecipe) -> Iterator[None]:
+    """Freeze what the recipe freezes and keep OneFormer's task numbers exact; undone at the end."""
+    encoder = model.model.pixel_level_module.encoder
+    learning = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+    task_encoder = getattr(model.model, "task_encoder", None)
+    if recipe.freeze_backbone:
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        encoder.eval()
+        encoder.train = lambda mode=True: encoder  # Trainer says train() to all before each step
+    if task_encoder is not None:
+        task_encoder.forward = _in_float32(task_encoder.forward)
+    try:
+        yield
+    finally:
+        if recipe.freeze_backbone:
+            del encoder.train
+            for parameter in learning:
+                parameter.requires_grad_(True)
+        if task_encoder is not None:
+            del task_encoder.forward
+
+
+def _in_float32(forward: Any) -> Any:
+    # Token numbers go up to 49407; bfloat16 knows whole numbers up to 256.
+    def exact(inputs: torch.Tensor) -> Any:
+        with torch.autocast(inputs.device.type, enabled=False):
+            return forward(inputs)
+
+    return exact
+
+
+def training_arguments(
+    recipe: FinetuneRecipe,
+    *,
+    output_dir: str,
+    device: torch.device,
+    processes: int,
+    micro_batch: int,
+    validated: bool,
+    parameters: int,
+) -> TrainingArguments:
+    """Return the Trainer's arguments for a recipe.
+
+    Args:
+        recipe: how.
+        output_dir: for states.
+        device: of the model.
+        processes: that train together.
+        micro_batch: images in one forward pass; the rest of a batch is accumulated.
+        validated: there is a validation part.
+        parameters: of the model.
+    """
+    on_cpu = device.type == "cpu"
+    arguments = TrainingArguments(
+        output_dir=output_dir,
+        max_steps=recipe.steps,
+        per_device_train_batch_size=micro_batch,
+        per_device_eval_batch_size=micro_batch,
+        gradient_accumulation_steps=recipe.batch // (micro_batch * processes),
+        max_grad_norm=recipe.clip,
+        seed=recipe.seed,
+        use_cpu=on_cpu,
+        bf16=uses_bfloat16(recipe, device, parameters),
+        save_strategy="steps",
+        save_steps=recipe.save_every,
+        save_total_limit=2,
+        eval_strategy="steps" if validated else "no",
+        eval_steps=recipe.save_every if validated else None,
+        load_best_model_at_end=validated,
+        metric_for_best_model="eval_loss" if validated else None,
+        greater_is_better=False if validated else None,
+        prediction_loss_only=True,
+        label_names=["mask_labels", "class_labels"],
+        logging_steps=min(10, recipe.steps),
+        logging_nan_inf_filter=False,
+        report_to=[],
+        log_level="warning",
+        disable_tqdm=True,
+        dataloader_num_workers=data_workers(device, processes),
+        dataloader_pin_memory=not on_cpu,
+        accelerator_config={"non_blocking": not on_cpu},
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=True,
+    )
+    if processes == 1:
+        # Several GPUs in one process would split lists of masks as if they were batches
+        arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
+
+
+def data_workers(device: torch.device, processes: int) -> int:
+    """Return how many processes make batches while a GPU computes; none on a CPU, which has no time over."""
+    if device.type == "cpu":
+        return 0
+    return max(0, min(MOST_DATA_WORKERS, (os.cpu_count() or 1) // processes - 1))
+
+
+def uses_bfloat16(recipe: FinetuneRecipe, device: torch.device, parameters: int) -> bool:
+    """Return whether a model of so many parameters is trained in bfloat16 autocast on a device."""
+    if recipe.precision != "auto":
+        return recipe.precision == "bfloat16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return parameters >= LARGE_PARAMETERS and bool(torch.cpu._is_avx512_bf16_supported())

@@ -1,1 +1,0 @@
-"""Backbones that transformers does not bring along."""

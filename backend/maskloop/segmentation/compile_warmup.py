@@ -1,0 +1,213 @@
+"""Which shapes a served model is compiled for, and when: before it takes over, or beside the requests.
+
+Compiling takes up to a minute a shape, so no request waits for it: a shape without a graph runs uncompiled.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import weakref
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import torch
+
+from maskloop.segmentation.checkpoint import Checkpoint
+from maskloop.segmentation.fast.forward import inference_dtype
+from maskloop.segmentation.hub import first_line
+from maskloop.segmentation.predict import ask_model, forward_sizes
+from maskloop.segmentation.preprocess import Batch, padded_size
+from maskloop.segmentation.test_time_views import ViewPlan
+from maskloop.types import SegmentationTask
+
+__all__ = ["Warming", "uncompiled"]
+
+Shape: TypeAlias = tuple[int, int, int]  # batch, height and width of what a model is given
+
+logger = logging.getLogger(__name__)
+MOST_SHAPES = 4  # that a model gets before it takes over
+REMEMBERED = 512  # batches whose shapes count
+AGAIN = 2  # times that a shape was asked for when it is worth a graph
+USUAL_HW = (480, 640)  # of an image, while none was seen
+LONGEST_S = 600.0  # that a model waits for its graphs; it serves uncompiled then
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A batch as it came, so that its shapes can be told for a model of other sizes as well."""
+
+    size_hw: tuple[int, int]  # of an image before resizing
+    count: int
+    study: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Job:
+    checkpoint: weakref.ref[Checkpoint]  # a model that went needs no graph, and is not held for one
+    shape: Shape
+    done: Future[None]
+
+
+class Warming:
+    """Compiles on a thread of its own, which starts with the first shape; for models whose plan says so."""
+
+    def __init__(self, *, task: SegmentationTask, plan: ViewPlan) -> None:
+        """Args:
+        task: OneFormer's question while compiling; the graph is the same for all.
+        plan: which views a study asks for.
+        """
+        self._task, self._plan = task, plan
+        self._asked: deque[_Asked] = deque(maxlen=REMEMBERED)
+        self._lock = threading.Lock()  # guards everything below, and the batches asked for
+        self._pending: weakref.WeakKeyDictionary[object, dict[Shape, Future[None]]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def prepare(self, checkpoint: Checkpoint, *, waits: bool) -> None:
+        """Compile a model for the shapes that are asked for most; one usual shape while there are none.
+
+        Args:
+            checkpoint: that is to take over.
+            waits: return when it is ready: another one serves until then.
+        """
+        if not checkpoint.plan.compiled:
+            return
+        shapes = self._seen(checkpoint)
+        if not shapes:
+            shapes.update(self._shapes(checkpoint, _Asked(USUAL_HW, 1, False)))
+        jobs = self._compile(checkpoint, [shape for shape, _ in shapes.most_common(MOST_SHAPES)])
+        if waits:
+            _, late = wait(jobs, timeout=LONGEST_S)
+            if late:
+                logger.warning(
+                    "a model takes over before all its shapes are compiled",
+                    extra={"action": "warming_late", "model_source": checkpoint.source, "shapes": len(late)},
+                )
+
+    def for_batch(
+        self, checkpoint: Checkpoint, sizes_hw: Sequence[tuple[int, int]], *, study: bool
+    ) -> Checkpoint:
+        """Return the model as it is to run a batch: compiled only where no compiling is left to do.
+
+        What has no graph yet and was asked for before gets one beside the requests, for those that follow.
+
+        Args:
+            checkpoint: the model.
+            sizes_hw: of the images of the batch, before resizing.
+            study: with the views of a study.
+        """
+        if not checkpoint.plan.compiled:
+            return checkpoint
+        batch = _Asked(sizes_hw[0], len(sizes_hw), study)
+        shapes = self._shapes(checkpoint, batch)
+        with self._lock:
+            self._asked.append(batch)
+        new = [shape for shape in shapes if not self._is_settled(checkpoint, shape)]
+        if not new:
+            return checkpoint
+        seen = self._seen(checkpoint)
+        self._compile(checkpoint, [shape for shape in new if seen[shape] >= AGAIN])
+        return uncompiled(checkpoint)
+
+    def close(self) -> None:
+        """Compile no more; what is being compiled is not awaited."""
+        with self._lock:
+            self._closed = True
+            waiting = [job for jobs in self._pending.values() for job in jobs.values()]
+        for job in waiting:
+            job.cancel()
+        self._jobs.put(None)
+
+    def _seen(self, checkpoint: Checkpoint) -> Counter[Shape]:
+        """Return how often this model would have been given each shape of late."""
+        with self._lock:
+            asked = Counter(self._asked)
+        seen: Counter[Shape] = Counter()
+        for batch, times in asked.items():
+            for shape in set(self._shapes(checkpoint, batch)):
+                seen[shape] += times
+        return seen
+
+    def _shapes(self, checkpoint: Checkpoint, batch: _Asked) -> list[Shape]:
+        from maskloop.segmentation.fast.compiled import batch_bucket
+
+        count = batch_bucket(batch.count)
+        sizes = forward_sizes(checkpoint, batch.size_hw, study=batch.study, plan=self._plan)
+        return [(count, *padded_size(size_hw, checkpoint.preprocessing)) for size_hw in sizes]
+
+    def _is_settled(self, checkpoint: Checkpoint, shape: Shape) -> bool:
+        from maskloop.segmentation.fast.compiled import is_settled
+
+        dtype = inference_dtype(checkpoint.plan.precision, checkpoint.device)
+        return is_settled(checkpoint.model, shape, dtype)
+
+    def _compile(self, checkpoint: Checkpoint, shapes: Iterable[Shape]) -> list[Future[None]]:
+        """Queue what is neither compiled nor queued; returns what all of them wait for."""
+        jobs: list[Future[None]] = []
+        with self._lock:
+            if self._closed:
+                return jobs
+            pending = self._pending.setdefault(checkpoint.model, {})
+            for shape in shapes:
+                if self._is_settled(checkpoint, shape):
+                    continue
+                if shape not in pending:
+                    pending[shape] = Future()
+                    self._jobs.put(_Job(checkpoint=weakref.ref(checkpoint), shape=shape, done=pending[shape]))
+                jobs.append(pending[shape])
+            if jobs and self._thread is None:
+                # a daemon: the end of a process does not wait for a compiler
+                self._thread = threading.Thread(target=self._run, name="maskloop-compile", daemon=True)
+                self._thread.start()
+        return jobs
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            if job.done.set_running_or_notify_cancel():
+                self._compile_now(job)
+                job.done.set_result(None)
+            del job  # nor the future's model while it waits
+
+    def _compile_now(self, job: _Job) -> None:
+        checkpoint = job.checkpoint()
+        if checkpoint is None:
+            return
+        try:
+            ask_model(checkpoint, _blank(checkpoint, job.shape), self._task)
+        except Exception as exc:  # for instance want of memory; requests go on without
+            logger.warning(
+                "a shape was not compiled: %s",
+                first_line(exc),
+                extra={"action": "warming_failed", "model_source": checkpoint.source, "shape": job.shape},
+            )
+            return
+        with self._lock:
+            self._pending.get(checkpoint.model, {}).pop(job.shape, None)
+        logger.info(
+            "model warmed",
+            extra={"action": "model-warmed", "model_source": checkpoint.source, "shape": job.shape},
+        )
+
+
+def uncompiled(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the same model, run as it is written."""
+    return replace(checkpoint, plan=replace(checkpoint.plan, compiled=False))
+
+
+def _blank(checkpoint: Checkpoint, shape: Shape) -> Batch:
+    count, height, width = shape
+    device = checkpoint.device
+    return Batch(
+        pixel_values_bchw=torch.zeros((count, 3, height, width), device=device),
+        pixel_mask_bhw=torch.ones((count, height, width), dtype=torch.int64, device=device),
+        valid_sizes_hw=((height, width),) * count,
+        image_sizes_hw=((height, width),) * count,
+    )

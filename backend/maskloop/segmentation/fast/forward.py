@@ -1,0 +1,163 @@
+"""One forward pass for predictions: which precision, and ours or transformers' own."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from maskloop.segmentation.fast.replaced import is_replaceable
+from maskloop.segmentation.hub import first_line
+
+__all__ = ["CompileMode", "ForwardPlan", "Precision", "can_compile", "forward_pass", "inference_dtype"]
+
+Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
+CompileMode: TypeAlias = Literal["auto", "on", "off"]
+FAMILIES = ("mask2former", "oneformer")
+_LOG = logging.getLogger(__name__)
+_REFUSED: set[tuple[str, str]] = set()  # kinds of device and families that ours failed on
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForwardPlan:
+    """How a model is run; the same wherever predictions are made, judged or served."""
+
+    precision: Precision = "auto"  # "auto" is bfloat16 on CUDA cards that have it, else float32
+    accelerate: bool = True  # what gives the same to rounding, faster
+    compiled: bool = False  # by torch.compile, at once for each new shape; only what is accelerated
+
+
+def forward_pass(
+    model: Any,
+    pixel_values_bchw: Tensor,
+    pixel_mask_bhw: Tensor | None = None,
+    task_inputs_bt: Tensor | None = None,
+    *,
+    plan: ForwardPlan = ForwardPlan(),  # frozen
+    features: bool = False,
+) -> Any:
+    """Return the model's output, its logits in float32.
+
+    Args:
+        model: of any family, in eval mode, called without gradients.
+        pixel_values_bchw: float32, on the model's device.
+        pixel_mask_bhw: the models take it and ignore it.
+        task_inputs_bt: OneFormer's token ids.
+        plan: how.
+        features: also the hidden states that a study reads.
+    """
+    device = pixel_values_bchw.device
+    dtype = inference_dtype(plan.precision, device)
+    if plan.accelerate and _is_lean(model):
+        with _autocast(device, dtype):
+            output = _lean_output(model, pixel_values_bchw, task_inputs_bt, plan.compiled)
+        if output is not None:
+            return output
+    if task_inputs_bt is not None:
+        dtype = torch.float32  # bfloat16 has no room for the ids of tokens
+    words: dict[str, Any] = {"output_hidden_states": True} if features else {}
+    if task_inputs_bt is not None:
+        words["task_inputs"] = task_inputs_bt
+    with _autocast(device, dtype):
+        output = model(
+            pixel_values=pixel_values_bchw,
+            pixel_mask=pixel_mask_bhw,
+            output_auxiliary_logits=False,
+            **words,
+        )
+    if dtype is not torch.float32:
+        output.class_queries_logits = output.class_queries_logits.float()
+        output.masks_queries_logits = output.masks_queries_logits.float()
+    return output
+
+
+def inference_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """Return the type that products of a forward pass are computed in."""
+    if precision == "auto":
+        wide = device.type != "cuda" or not torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.float32 if wide else torch.bfloat16
+    return torch.float32 if precision == "float32" else torch.bfloat16
+
+
+def can_compile(model: Any, device: torch.device, plan: ForwardPlan, mode: CompileMode) -> bool:
+    """Return whether a model that serves is to be compiled: it is ours to run, and the mode says so.
+
+    Args:
+        model: of any family, in eval mode.
+        device: where it is.
+        plan: how it is run.
+        mode: "auto" is on for a GPU whose compiler is installed, and off on the CPU.
+    """
+    if mode == "auto":
+        wanted = device.type == "cuda" and importlib.util.find_spec("triton") is not None
+    else:
+        wanted = mode == "on"
+    with torch.no_grad():
+        return wanted and plan.accelerate and _is_lean(model)
+
+
+def _lean_output(
+    model: Any, pixel_values_bchw: Tensor, task_inputs_bt: Tensor | None, compiled: bool
+) -> Any | None:
+    """Return the output; None where a GPU refuses a kernel, from then on for all models of the family."""
+    device, family = pixel_values_bchw.device, model.config.model_type
+    if (device.type, family) in _REFUSED:
+        return None
+    swin = _is_swin(model.model.pixel_level_module.encoder)
+    try:
+        return _lean(compiled)(model, pixel_values_bchw, task_inputs_bt, swin=swin)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, NotImplementedError) as exc:
+        if device.type == "cpu":  # where it is tested, an error is an error
+            raise
+        _REFUSED.add((device.type, family))
+        _LOG.warning(
+            "acceleration of %s is off on %s: %s",
+            family,
+            device.type,
+            first_line(exc),
+            extra={"action": "acceleration_off", "part": family},
+        )
+        return None
+
+
+@functools.cache
+def _lean(compiled: bool) -> Callable[..., Any]:
+    from maskloop.segmentation.fast.compiled import compiled_forward
+    from maskloop.segmentation.fast.model_forward import lean_forward
+
+    return compiled_forward if compiled else lean_forward
+
+
+def _autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[Any]:
+    if dtype is torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype)
+
+
+def _is_lean(model: Any) -> bool:
+    config: Any = getattr(model, "config", None)
+    return bool(
+        getattr(config, "model_type", None) in FAMILIES
+        and not getattr(model, "training", True)  # what only stands in for a model is asked itself
+        and not torch.is_grad_enabled()
+        and not config.pre_norm
+        and is_replaceable(config.model_type)
+    )
+
+
+def _is_swin(backbone: Any) -> bool:
+    return bool(
+        type(backbone).__name__ == "SwinBackbone"
+        and not backbone.training
+        and not backbone.config.use_absolute_embeddings
+        and is_replaceable("swin")
+    )

@@ -1,0 +1,98 @@
+"""The pixel decoder of Mask2Former and OneFormer, on tokens and channels-last maps from end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from maskloop.segmentation.fast.attention_modules import bagged_forward
+from maskloop.segmentation.fast.deformable import Shapes, deformable_attention
+from maskloop.segmentation.fast.positions import centre_pixels, sine_positions
+
+__all__ = ["PixelFeatures", "decode_pixels"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PixelFeatures:
+    """What the pixel decoder makes of the backbone's features."""
+
+    levels_bsc: tuple[Tensor, ...]  # strides 32, 16, 8 as tokens
+    shapes_l: tuple[tuple[int, int], ...]  # their heights and widths
+    masks_bchw: Tensor  # stride 4: a mask is the product of these and a query's embedding
+
+
+def decode_pixels(decoder: Any, features: Sequence[Tensor]) -> PixelFeatures:
+    """Return what the module makes of feature maps in eval mode.
+
+    Args:
+        decoder: Mask2FormerPixelDecoder or OneFormerPixelDecoder.
+        features: (B, C, h, w) of all stages, the largest first.
+    """
+    inputs = features[::-1][: decoder.num_feature_levels]
+    projected = [layers(level) for layers, level in zip(decoder.input_projections, inputs, strict=True)]
+    shapes_l = tuple((level.shape[-2], level.shape[-1]) for level in projected)
+    tokens_bsc = torch.cat([level.flatten(2).transpose(1, 2) for level in projected], dim=1)
+    positions_1sc = torch.cat(
+        [
+            sine_positions(decoder.position_embedding, shape, tokens_bsc.device) + decoder.level_embed[level]
+            for level, shape in enumerate(shapes_l)
+        ],
+        dim=1,
+    ).to(tokens_bsc.dtype)
+    pixels_1sl2 = centre_pixels(shapes_l, tokens_bsc.device)
+    for layer in decoder.encoder.layers:
+        tokens_bsc = _encode(layer, tokens_bsc, positions_1sc, pixels_1sl2, shapes_l)
+    levels_bsc = tokens_bsc.split([height * width for height, width in shapes_l], dim=1)  # type: ignore[no-untyped-call]
+    return PixelFeatures(
+        levels_bsc=levels_bsc, shapes_l=shapes_l, masks_bchw=_upscale(decoder, features, levels_bsc, shapes_l)
+    )
+
+
+def _encode(
+    layer: Any, tokens_bsc: Tensor, positions_1sc: Tensor, pixels_1sl2: Tensor, shapes_l: Shapes
+) -> Tensor:
+    queries_bsc = tokens_bsc + positions_1sc
+    if tokens_bsc.device.type == "cpu":
+        attended_bsc, _ = bagged_forward(layer.self_attn, queries_bsc, tokens_bsc, pixels_1sl2, shapes_l)
+    else:
+        attended_bsc = _attend_grid(layer.self_attn, queries_bsc, tokens_bsc, pixels_1sl2, shapes_l)
+    tokens_bsc = layer.self_attn_layer_norm(tokens_bsc + attended_bsc)
+    wide_bsf = functional.relu(layer.fc1(tokens_bsc), inplace=True)
+    output: Tensor = layer.final_layer_norm(tokens_bsc + layer.fc2(wide_bsf))
+    return output
+
+
+def _attend_grid(
+    module: Any, queries_bsc: Tensor, tokens_bsc: Tensor, pixels_1sl2: Tensor, shapes_l: Shapes
+) -> Tensor:
+    split = (*queries_bsc.shape[:2], module.n_heads, module.n_levels, module.n_points)
+    sizes_l2 = pixels_1sl2.new_tensor([[width, height] for height, width in shapes_l])
+    offsets = module.sampling_offsets(queries_bsc).view(*split, 2)
+    locations = (pixels_1sl2[:, :, None, :, None] + 0.5 + offsets) / sizes_l2[:, None]
+    weights = functional.softmax(module.attention_weights(queries_bsc).view(*split[:3], -1), -1).view(split)
+    value_bshd = module.value_proj(tokens_bsc).unflatten(-1, (module.n_heads, -1))
+    output: Tensor = module.output_proj(deformable_attention(value_bshd, shapes_l, locations, weights))
+    return output
+
+
+def _upscale(
+    decoder: Any, features: Sequence[Tensor], levels_bsc: Sequence[Tensor], shapes_l: Shapes
+) -> Tensor:
+    laterals, outputs = (
+        getattr(decoder, f"{kind}_convolutions", None) or getattr(decoder, f"{kind}_convs")
+        for kind in ("lateral", "output")
+    )
+    finest_bchw = levels_bsc[-1].unflatten(1, shapes_l[-1]).permute(0, 3, 1, 2)  # type: ignore[no-untyped-call]
+    for lateral, output, feature in zip(
+        laterals, outputs, features[: decoder.num_fpn_levels][::-1], strict=True
+    ):
+        side_bchw = lateral(feature)
+        larger = functional.interpolate(finest_bchw, side_bchw.shape[-2:], mode="bilinear")
+        finest_bchw = output(side_bchw + larger)
+    masks_bchw: Tensor = decoder.mask_projection(finest_bchw)
+    return masks_bchw

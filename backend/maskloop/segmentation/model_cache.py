@@ -1,0 +1,137 @@
+"""The checkpoints that a process holds: a few, loaded beside the work, dropped when others need the room."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter, OrderedDict
+from concurrent.futures import Future
+from dataclasses import replace
+
+from maskloop.errors import MaskloopError
+from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint
+from maskloop.segmentation.fast.forward import CompileMode, can_compile
+
+__all__ = ["EngineClosedError", "ModelShelf", "closed_error"]
+
+logger = logging.getLogger(__name__)
+
+
+class EngineClosedError(MaskloopError):
+    """The engine was closed and takes no more images."""
+
+
+class ModelShelf:
+    """Keeps checkpoints by their source; safe to use from many threads.
+
+    While one is loaded at most `keep` are in memory, that one among them: what was used longest ago makes
+    room before, what was used last stays. Only those that requests still wait for are held beyond that.
+    """
+
+    def __init__(self, *, device: str, keep: int, compile_mode: CompileMode = "off") -> None:
+        """Args:
+        device: as for load_checkpoint.
+        keep: checkpoints held; with 1, a second one while it is loaded.
+        compile_mode: whether their plan is to be compiled.
+        """
+        self._device, self._keep, self._compile_mode = device, keep, compile_mode
+        self._lock = threading.Lock()  # guards everything below
+        self._models: OrderedDict[str, Checkpoint] = OrderedDict()  # least recently used first
+        self._loading: dict[str, Future[Checkpoint]] = {}
+        self._claims: Counter[str] = Counter()  # by source
+        self._closed = False
+        self._one_load = threading.Lock()  # two at once would hold one more than a swap needs
+
+    def load(self, source: str) -> Checkpoint:
+        """Return the checkpoint of a source, loading it where it is not held.
+
+        Raises:
+            ModelLoadError: it cannot be loaded; what was used last stays.
+            EngineClosedError: after close().
+        """
+        with self._lock:
+            self._check_open()
+            if source in self._models:
+                self._models.move_to_end(source)
+                return self._models[source]
+            pending = self._loading.get(source)
+            mine = pending is None
+            if pending is None:
+                pending = self._loading[source] = Future()
+        if mine:
+            with self._one_load:
+                self._load_now(source, pending)
+        return pending.result()
+
+    def claim(self, source: str, checkpoint: Checkpoint) -> None:
+        """Hold on to a checkpoint until it is released as often.
+
+        Raises:
+            EngineClosedError: after close().
+        """
+        with self._lock:
+            self._check_open()
+            self._claims[source] += 1
+            self._models.setdefault(source, checkpoint)  # another load may have dropped it in between
+
+    def release(self, source: str) -> None:
+        """Give a claim back."""
+        with self._lock:
+            self._claims[source] -= 1
+            if not self._claims[source]:
+                del self._claims[source]
+            self._drop_beyond(self._keep)
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Sources of the checkpoints in memory, least recently used first."""
+        with self._lock:
+            return tuple(self._models)
+
+    def close(self) -> None:
+        """Drop all; later loads and claims are refused."""
+        with self._lock:
+            self._closed = True
+            self._models.clear()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise closed_error()
+
+    def _load_now(self, source: str, pending: Future[Checkpoint]) -> None:
+        with self._lock:
+            self._drop_beyond(max(1, self._keep - 1))
+        try:
+            checkpoint = self._planned(load_checkpoint(source, device=self._device))
+        except BaseException as exc:
+            with self._lock:
+                del self._loading[source]
+            pending.set_exception(exc)
+            return
+        with self._lock:
+            del self._loading[source]
+            if not self._closed:
+                self._models[source] = checkpoint
+                self._drop_beyond(self._keep)
+        logger.info("model loaded", extra={"action": "model-loaded", "model_source": source})
+        pending.set_result(checkpoint)
+
+    def _planned(self, checkpoint: Checkpoint) -> Checkpoint:
+        plan = checkpoint.plan
+        if not can_compile(checkpoint.model, checkpoint.device, plan, self._compile_mode):
+            return checkpoint
+        return replace(checkpoint, plan=replace(plan, compiled=True))
+
+    def _drop_beyond(self, count: int) -> None:
+        newest = next(reversed(self._models), None)
+        idle = [source for source in self._models if source not in self._claims and source != newest]
+        for source in idle[: max(0, len(self._models) - count)]:
+            del self._models[source]
+            logger.info("model dropped", extra={"action": "model-dropped", "model_source": source})
+
+
+def closed_error() -> EngineClosedError:
+    """Return what a request after close() gets."""
+    return EngineClosedError(
+        "engine", expected="an open engine", got="a closed one", remedy="start a new engine"
+    )

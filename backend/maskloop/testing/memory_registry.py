@@ -1,0 +1,137 @@
+"""A model registry in this process's memory, with the folders on disk; for tests and trials."""
+
+from __future__ import annotations
+
+import shutil
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from maskloop.learning.registry.base import (
+    CHALLENGER,
+    CHAMPION,
+    SHADOW,
+    VersionRecord,
+    check_deletable,
+    check_folder,
+    folder_digests,
+    no_such_version,
+    rollback_target,
+    way_back,
+)
+from maskloop.learning.registry.history import PromotionStep, StepKind
+from maskloop.types import HoldoutMetrics, ModelVersion
+
+__all__ = ["MemoryRegistry"]
+
+
+class MemoryRegistry:
+    """A registry that lives as long as its process; for tests and trials."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._records: defaultdict[str, dict[int, VersionRecord]] = defaultdict(dict)
+        self._last: defaultdict[str, int] = defaultdict(int)  # number given
+        self._aliases: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        self._steps: defaultdict[str, list[PromotionStep]] = defaultdict(list)
+
+    def register(
+        self,
+        name: str,
+        folder: Path,
+        *,
+        labels: Sequence[str],
+        metrics: HoldoutMetrics | None,
+        parent: int | None,
+        metadata: Mapping[str, str] | None = None,
+        run_id: str | None = None,
+    ) -> ModelVersion:
+        """See ModelRegistry."""
+        digests = folder_digests(folder, place=f"model {name}")
+        number = self._last[name] = self._last[name] + 1
+        target = self._root / name / str(number)
+        shutil.copytree(folder, target, dirs_exist_ok=True)
+        version = ModelVersion(
+            name=name, number=number, path=target, labels=tuple(labels), metrics=metrics, parent=parent
+        )
+        record = VersionRecord(version=version, digests=digests, metadata=dict(metadata or {}))
+        self._records[name][number] = record
+        return version
+
+    def start_run(self, name: str, key: str) -> str:
+        """See ModelRegistry."""
+        return f"{name}/{key}"
+
+    def log_step(self, run_id: str, *, step: int, loss: float, eta_s: float) -> None:
+        """See ModelRegistry; nothing is kept."""
+
+    def end_run(self, run_id: str, *, failed: bool) -> None:
+        """See ModelRegistry; nothing is kept."""
+
+    def champion(self, name: str) -> ModelVersion | None:
+        """See ModelRegistry."""
+        number = self.alias(name, CHAMPION)
+        return None if number is None else self.get(name, number)
+
+    def promote(self, name: str, number: int, *, reason: str = "") -> None:
+        """See ModelRegistry."""
+        self.get(name, number)
+        if self.alias(name, CHAMPION) != number:
+            self._move(name, number, "promotion", reason)
+
+    def rollback(self, name: str, *, reason: str = "") -> ModelVersion:
+        """See ModelRegistry."""
+        line = way_back(self.history(name), self.alias(name, CHAMPION), self.versions(name))
+        version = self.get(name, rollback_target(name, line))
+        self._move(name, version.number, "rollback", reason)
+        return version
+
+    def history(self, name: str) -> tuple[PromotionStep, ...]:
+        """See ModelRegistry."""
+        return tuple(self._steps[name])
+
+    def alias(self, name: str, alias: str) -> int | None:
+        """See ModelRegistry."""
+        return self._aliases[name].get(alias)
+
+    def set_alias(self, name: str, alias: str, number: int | None) -> None:
+        """See ModelRegistry."""
+        if number is None:
+            self._aliases[name].pop(alias, None)
+        else:
+            self._aliases[name][alias] = self.get(name, number).number
+
+    def delete(self, name: str, number: int) -> None:
+        """See ModelRegistry."""
+        record = self._record(name, number)
+        check_deletable(name, number, self._aliases[name])
+        shutil.rmtree(record.version.path, ignore_errors=True)
+        del self._records[name][number]
+
+    def versions(self, name: str) -> list[ModelVersion]:
+        """See ModelRegistry."""
+        return [record.version for record in self._records[name].values()]
+
+    def get(self, name: str, number: int) -> ModelVersion:
+        """See ModelRegistry."""
+        record = self._record(name, number)
+        check_folder(record, contents=True)
+        return record.version
+
+    def metadata(self, name: str, number: int) -> dict[str, str]:
+        """See ModelRegistry."""
+        return dict(self._record(name, number).metadata)
+
+    def _record(self, name: str, number: int) -> VersionRecord:
+        try:
+            return self._records[name][number]
+        except KeyError:
+            raise no_such_version(name, number) from None
+
+    def _move(self, name: str, number: int, kind: StepKind, reason: str) -> None:
+        step = PromotionStep.now(number, self.alias(name, CHAMPION), kind, reason)
+        self._steps[name].append(step)
+        self._aliases[name][CHAMPION] = number
+        for waiting in (CHALLENGER, SHADOW):
+            if self.alias(name, waiting) == number:
+                self.set_alias(name, waiting, None)

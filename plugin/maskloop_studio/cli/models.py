@@ -1,0 +1,121 @@
+"""`maskloop models`: the versions of a project's model, which of them serves, and the way back."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from maskloop_studio.projects.champion import ChampionMove
+
+__all__ = ["models_app"]
+
+models_app = typer.Typer(no_args_is_help=True, help="The model versions of a project.")
+
+ProjectArgument = Annotated[
+    int, typer.Argument(help="The project's number in Label Studio (in its address).")
+]
+VersionArgument = Annotated[
+    str, typer.Argument(metavar="VERSION", help="As `maskloop models list` names it: maskloop-7-v3, or 3.")
+]
+ReasonOption = Annotated[str, typer.Option(help="Why; kept in the history.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
+
+
+@models_app.command("list")
+def list_models(project: ProjectArgument, as_json: JsonOption = False) -> None:
+    """List a project's model versions; the champion is what serves.
+
+    A challenger was judged better and waits for `maskloop models promote`; a shadow does too, and predicts
+    beside the champion meanwhile: how often and how much it says something else stands below the table.
+    """
+    from maskloop_studio.cli.versions import print_versions
+    from maskloop_studio.services import process_services
+
+    services = process_services()
+    print_versions(project, services.registry, services.store, as_json=as_json)
+
+
+@models_app.command("show")
+def show_model(project: ProjectArgument, version: VersionArgument, as_json: JsonOption = False) -> None:
+    """Show all that is known of one version: metrics, the gate's decision, data, settings, code, licence."""
+    from maskloop_studio.cli.versions import print_version
+    from maskloop_studio.services import process_services
+
+    print_version(project, _number(version, project), process_services().registry, as_json=as_json)
+
+
+@models_app.command("promote")
+def promote_model(
+    project: ProjectArgument, version: VersionArgument, reason: ReasonOption = "", as_json: JsonOption = False
+) -> None:
+    """Make a version the champion, whatever the gate said; servers swap within seconds."""
+    from maskloop_studio.projects.champion import promote_version
+    from maskloop_studio.services import process_services
+
+    number = _number(version, project)
+    _tell(promote_version(project, number, process_services(), reason=reason), as_json=as_json)
+
+
+@models_app.command("rollback")
+def rollback_model(project: ProjectArgument, reason: ReasonOption = "", as_json: JsonOption = False) -> None:
+    """Go back to the champion before the present one; again, to the one before that.
+
+    Servers swap within seconds; Label Studio shows the earlier version's stored predictions again at once,
+    and those that are missing are made in the background.
+    """
+    from maskloop_studio.projects.champion import roll_back
+    from maskloop_studio.services import process_services
+
+    _tell(roll_back(project, process_services(), reason=reason), as_json=as_json)
+
+
+@models_app.command("prune")
+def prune_models(
+    project: ProjectArgument,
+    keep: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many of the newest stay.", show_default="MASKLOOP_KEEP_VERSIONS, 10"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove old versions for good; the same happens after every training.
+
+    Never goes: the champion, its parent, where the next three rollbacks lead, what waits to be promoted, and
+    the version whose predictions Label Studio displays.
+    """
+    from maskloop_studio.projects.champion import prune_versions
+    from maskloop_studio.services import process_services
+
+    gone = prune_versions(project, process_services(), keep=keep)
+    if as_json:
+        typer.echo(json.dumps({"removed": gone}))
+        return
+    typer.echo(f"removed {', '.join(gone)}" if gone else "nothing to remove")
+
+
+def _tell(move: ChampionMove, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(move.as_json()))
+        return
+    if move.before == move.after:
+        typer.echo(f"{move.after} is the champion already")
+    else:
+        typer.echo(f"champion before: {move.before or 'none'}; champion now: {move.after}")
+    if move.trouble:
+        typer.echo(f"Label Studio does not show it yet: {move.trouble}", err=True)
+    elif move.shown:
+        typer.echo(f"Label Studio shows its {move.stored} stored predictions; missing ones follow")
+    else:
+        typer.echo("Label Studio has no prediction of it yet; they are made in the background")
+
+
+def _number(version: str, project: int) -> int:
+    from maskloop_studio.projects.training import model_name
+
+    digits = version.removeprefix(f"{model_name(project)}-").removeprefix("v")
+    if not (digits.isascii() and digits.isdecimal() and len(digits) < 10):
+        raise typer.BadParameter(f"{version} is no version of project {project}; see `maskloop models list`")
+    return int(digits)

@@ -1,0 +1,124 @@
+"""`maskloop prelabel`: ask for it, show how far it is, and do it here where nobody else would."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from maskloop.errors import QueueError
+from maskloop.store.jobs import Job, JobKind, JobStatus
+from maskloop_studio.dispatch import request
+from maskloop_studio.runtime.follow import POLL_S, progress_bar
+
+if TYPE_CHECKING:
+    from maskloop_studio.services import Services
+
+__all__ = ["prelabel"]
+
+OPEN = (JobStatus.WAITING, JobStatus.RUNNING)
+
+
+def prelabel(project_id: int, services: Services, *, wait: bool, as_json: bool) -> None:
+    """Have a project's unlabelled tasks predicted, by the workers or else by this process.
+
+    Args:
+        project_id: Label Studio's number.
+        services: what to work with.
+        wait: until it has ended; without workers it is done here only then.
+        as_json: print its outcome for a script to read.
+
+    Raises:
+        QueueError: it failed for good, or somebody ended it.
+    """
+    number = request(
+        JobKind.RENEWAL, project_id, "maskloop prelabel", store=services.store, queue=services.queue
+    )
+    if not wait:
+        print(json.dumps({"job": f"renewal-{number}"}) if as_json else f"renewal-{number} is queued")
+        return
+    job = _follow(number, project_id, services)
+    if job.status is not JobStatus.DONE:
+        raise QueueError(
+            job.name,
+            expected="an end",
+            got=f"{job.status.value}: {job.error or 'no error'}",
+            remedy=f"mend the cause, then `maskloop jobs retry {job.name}`",
+        )
+    outcome = job.outcome or {}
+    print(json.dumps({"job": job.name, **outcome}) if as_json else _told(outcome))
+
+
+def _follow(number: int, project_id: int, services: Services) -> Job:
+    """Return the job when it has ended, showing its progress."""
+    begun, first = time.monotonic(), None
+    with progress_bar() as bar:
+        shown = bar.add_task(f"prelabelling project {project_id}", total=None)
+        while True:
+            job = services.store.jobs.get(number)
+            if job is None:
+                raise QueueError(
+                    f"renewal-{number}", expected="its row", got="none", remedy="run the command again"
+                )
+            if job.status not in OPEN:
+                return job
+            running = job if job.status is JobStatus.RUNNING else _running(project_id, services) or job
+            if running.total:
+                first = running.done if first is None else first
+                rate = (running.done - first) / 2 / max(time.monotonic() - begun, 1.0)
+                bar.update(
+                    shown,
+                    completed=running.done,
+                    total=running.total,
+                    description=f"prelabelling project {project_id}, {rate:.1f} tasks/s",
+                )
+            _work_where_nobody_does(project_id, services)
+            time.sleep(POLL_S)
+
+
+def _running(project_id: int, services: Services) -> Job | None:
+    jobs = services.store.jobs.find(
+        statuses=[JobStatus.RUNNING], kind=JobKind.RENEWAL, project_id=project_id, limit=1
+    )
+    return jobs[0] if jobs else None
+
+
+def _work_where_nobody_does(project_id: int, services: Services) -> None:
+    from maskloop_studio.runtime.tasks import work_on
+
+    name = f"prelabel-{project_id}"
+    if any(thread.name == name for thread in threading.enumerate()):
+        return
+    due = services.store.jobs.due(kind=JobKind.RENEWAL, project_id=project_id)
+    if due and not _is_served(services):
+        # Its progress comes from the database, as if another process did it.
+        threading.Thread(target=work_on, args=(due[0].job_id, services), name=name, daemon=True).start()
+
+
+def _is_served(services: Services) -> bool:
+    from maskloop.queue.spec import QueueName
+    from maskloop.queue.valkey import connect_queue
+    from maskloop.queue.workers import served_queues
+
+    try:
+        return served_queues(connect_queue(services.settings))[QueueName.PREDICT.value] > 0
+    except QueueError:
+        return False
+
+
+def _told(outcome: dict[str, object]) -> str:
+    seconds = outcome.get("seconds")
+    took_s = sum(seconds.values()) if isinstance(seconds, dict) else 0.0
+    parts = [f"{outcome.get('model_version')}: pushed {outcome.get('pushed')} predictions in {took_s:.1f} s"]
+    for name, what in (
+        ("changed", "were put in order anew"),
+        ("in_hand", "tasks were left to who has a draft of them"),
+        ("failed", "tasks have none"),
+        ("removed", "stale ones were removed"),
+    ):
+        if outcome.get(name):
+            parts.append(f"{outcome[name]} {what}")
+    reasons = outcome.get("reasons")
+    lines = [f"  {reason}" for reason in reasons] if isinstance(reasons, list) else []
+    return "\n".join(["; ".join(parts), *lines])

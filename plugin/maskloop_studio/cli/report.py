@@ -1,0 +1,163 @@
+"""What annotators corrected, version by version, and what choosing images was worth: `maskloop report`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from maskloop.selection.gain import LEAST_IMAGES, Worth, worth_of_choosing
+from maskloop.types import EditCounts
+
+if TYPE_CHECKING:
+    from maskloop.store.corrections import EditedTask
+    from maskloop_studio.services import Services
+
+__all__ = ["ProjectReport", "VersionReport", "print_report", "report_project"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionReport:
+    """What became of one version's predictions."""
+
+    model_version: str  # tag
+    images: int  # corrected
+    edits: EditCounts  # in all of them
+    lead_time_s: float | None  # median of an image
+    worth: Worth
+
+    @property
+    def kept_share(self) -> float | None:
+        """Of the regions that were predicted, those left as they were; None where none was predicted."""
+        predicted = self.edits.kept + self.edits.changed + self.edits.removed
+        return self.edits.kept / predicted if predicted else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectReport:
+    """What became of a project's predictions."""
+
+    project_id: int
+    random_share: float  # of the tasks, left to chance
+    versions: tuple[VersionReport, ...]  # oldest first
+    worth: Worth  # over all versions
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as plain values."""
+        told = dataclasses.asdict(self)
+        for line, version in zip(told["versions"], self.versions, strict=True):
+            line["kept_share"] = version.kept_share
+        return told | {"versions": list(told["versions"])}
+
+
+def report_project(project_id: int, services: Services) -> ProjectReport:
+    """Count what annotators did to predictions, of images chosen and of images that chance drew."""
+    from maskloop.selection.arrangement import drawn_at_random
+
+    settings = services.settings
+    edited = services.store.corrections.edited(project_id)
+    # Which tasks are left to chance never changes, so it need not be kept with what was said of them.
+    drawn = drawn_at_random(
+        [one.task_id for one in edited], random_share=settings.random_share, seed=settings.seed
+    )
+    by_chance = {one.task_id for one, is_drawn in zip(edited, drawn, strict=True) if is_drawn}
+    tags = sorted({one.model_version for one in edited}, key=_age)
+    return ProjectReport(
+        project_id=project_id,
+        random_share=settings.random_share,
+        versions=tuple(
+            _of_version(tag, [one for one in edited if one.model_version == tag], by_chance) for tag in tags
+        ),
+        worth=_worth(edited, by_chance),
+    )
+
+
+def print_report(project_id: int, services: Services, *, as_json: bool) -> None:
+    """Print a project's report, as a table or as JSON."""
+    import typer
+
+    report = report_project(project_id, services)
+    if as_json:
+        typer.echo(json.dumps(report.as_json()))
+        return
+    if not report.versions:
+        typer.echo(f"project {project_id}: no prediction has been corrected yet")
+        return
+    _print_table(report)
+    typer.echo(_in_words(report))
+
+
+def _print_table(report: ProjectReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"project {report.project_id}: what became of predictions")
+    for name in ("version", "images", "kept", "changed", "added", "removed", "kept of predicted", "seconds"):
+        table.add_column(name, justify="left" if name == "version" else "right")
+    for name in ("corrections: chosen", "by chance"):
+        table.add_column(name, justify="right")
+    for one in report.versions:
+        edits = one.edits
+        table.add_row(
+            one.model_version,
+            str(one.images),
+            *(str(count) for count in (edits.kept, edits.changed, edits.added, edits.removed)),
+            "-" if one.kept_share is None else f"{one.kept_share:.0%}",
+            "-" if one.lead_time_s is None else f"{one.lead_time_s:.0f}",
+            _mean(one.worth.chosen_mean, one.worth.chosen_images),
+            _mean(one.worth.random_mean, one.worth.random_images),
+        )
+    Console().print(table)
+
+
+def _in_words(report: ProjectReport) -> str:
+    worth = report.worth
+    if worth.ratio is not None:
+        least = "?" if worth.ratio_low is None else f"{worth.ratio_low:.2f}"
+        most = "?" if worth.ratio_high is None else f"{worth.ratio_high:.2f}"
+        return (
+            f"a chosen image needed {worth.ratio:.2f} times the corrections of one drawn by chance "
+            f"(95 % confidence: {least} to {most})"
+        )
+    if report.random_share == 0:
+        return "no task is left to chance (MASKLOOP_RANDOM_SHARE=0): what choosing is worth cannot be said"
+    if min(worth.chosen_images, worth.random_images) < LEAST_IMAGES:
+        return (
+            f"too few corrected images to say what choosing is worth: {worth.chosen_images} chosen, "
+            f"{worth.random_images} by chance, at least {LEAST_IMAGES} of each"
+        )
+    return "images drawn by chance needed no correction at all: there is nothing to compare with"
+
+
+def _of_version(tag: str, edited: Sequence[EditedTask], by_chance: set[int]) -> VersionReport:
+    times = [one.lead_time_s for one in edited if one.lead_time_s is not None]
+    return VersionReport(
+        model_version=tag,
+        images=len(edited),
+        edits=sum((one.edits for one in edited), EditCounts()),
+        lead_time_s=statistics.median(times) if times else None,
+        worth=_worth(edited, by_chance),
+    )
+
+
+def _worth(edited: Sequence[EditedTask], by_chance: set[int]) -> Worth:
+    return worth_of_choosing(
+        [_corrections(one.edits) for one in edited if one.task_id not in by_chance],
+        [_corrections(one.edits) for one in edited if one.task_id in by_chance],
+    )
+
+
+def _corrections(edits: EditCounts) -> float:
+    return float(edits.changed + edits.added + edits.removed)
+
+
+def _age(tag: str) -> tuple[int, str]:
+    number = tag.rpartition("-v")[2]
+    return (int(number) if number.isdecimal() else 0), tag
+
+
+def _mean(value: float | None, images: int) -> str:
+    return "-" if value is None else f"{value:.1f} ({images})"

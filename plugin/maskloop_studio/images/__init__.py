@@ -1,0 +1,1 @@
+"""Fetches the images that tasks point at."""

@@ -1,0 +1,1 @@
+"""Annotations on their way in: webhook, reconciliation, the annotation itself."""

@@ -1,0 +1,1 @@
+"""The steps of prelabelling: score, arrange, push, clean up; `maskloop_studio.prelabel.run` takes them."""

@@ -1,0 +1,149 @@
+"""Predict a project's unlabelled tasks with its champion and push the predictions to Label Studio."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from maskloop.log import log_action
+from maskloop.queue.lease import JobCancelled
+from maskloop_studio.prelabel.arrange import arrange_scored
+from maskloop_studio.prelabel.clean_up import clean_up
+from maskloop_studio.prelabel.progress import OnProgress, Outdated, Watch, is_outdated
+from maskloop_studio.prelabel.push import PushCounts, push_scored
+from maskloop_studio.prelabel.score import score_unlabelled
+from maskloop_studio.projects.champion import show_stored
+from maskloop_studio.projects.prediction_plan import plan_project
+from maskloop_studio.projects.task_order import keep_order_in_step
+from maskloop_studio.projects.training import ensure_champion
+
+if TYPE_CHECKING:
+    from maskloop.types import ModelVersion
+    from maskloop_studio.services import Services
+
+__all__ = ["PrelabelReport", "prelabel_project", "renew_project"]
+
+logger = logging.getLogger(__name__)
+REASONS_SHOWN = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrelabelReport:
+    """What a prelabelling came to."""
+
+    model_version: str  # tag
+    pushed: int  # new predictions
+    changed: int  # predictions whose score and cluster were set anew
+    in_hand: int  # tasks left alone because somebody has a draft
+    failed: int  # tasks without a prediction
+    reasons: tuple[str, ...]  # of the first of them
+    removed: int  # stale predictions
+    seconds: dict[str, float]  # by step
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as plain values."""
+        return dataclasses.asdict(self) | {"reasons": list(self.reasons)}
+
+
+def _ignore(_done: int, _total: int) -> None:
+    pass
+
+
+def renew_project(project_id: int, services: Services, *, on_progress: OnProgress = _ignore) -> int:
+    """Do `prelabel_project` and return how many predictions were pushed."""
+    return prelabel_project(project_id, services, on_progress=on_progress).pushed
+
+
+def prelabel_project(
+    project_id: int, services: Services, *, on_progress: OnProgress = _ignore
+) -> PrelabelReport:
+    """Push a prediction of the champion, with score and cluster, for every unlabelled task that has none.
+
+    Afterwards `project.model_version` names the champion, so that annotators see these predictions and
+    Label Studio's uncertainty sampling orders by their scores; then predictions of versions that are shown
+    to nobody are removed. Killed anywhere, it goes on where it was.
+
+    Args:
+        project_id: Label Studio's number.
+        services: what to work with.
+        on_progress: told at each step how much is done, and of how much: a task is one step when it is
+            scored and one when it is pushed; may raise to end it.
+
+    Raises:
+        ConfigurationError: the strategy of the settings cannot be used.
+        LabelConfigError: the label config offers nothing to draw with.
+        StudioError: Label Studio does not answer.
+    """
+    pushed = 0
+    while True:
+        champion = ensure_champion(project_id, services)
+        counts = PushCounts()
+        try:
+            report = _prelabel(project_id, champion, services, on_progress, counts)
+        except Outdated:
+            # Rolled back, or promoted, meanwhile: annotators are to see the present champion's.
+            services.store.shards.cancel(project_id)
+            pushed += counts.pushed
+        except JobCancelled:
+            services.store.shards.cancel(project_id)
+            raise
+        else:
+            return dataclasses.replace(report, pushed=pushed + report.pushed)
+
+
+def _prelabel(
+    project_id: int,
+    champion: ModelVersion,
+    services: Services,
+    on_progress: OnProgress,
+    counts: PushCounts,
+) -> PrelabelReport:
+    tag, seconds = champion.tag, {}
+    plan_project(project_id, champion, services)  # a label config that cannot be used is told at once
+    watch = Watch(project_id, champion, services, on_progress)
+    at = time.monotonic()
+
+    def lap(step: str) -> None:
+        nonlocal at
+        seconds[step], at = round(time.monotonic() - at, 3), time.monotonic()
+
+    given_up = score_unlabelled(project_id, tag, services, check=watch)
+    lap("score")
+    arrange_scored(project_id, champion, services)
+    lap("arrange")
+    push_scored(project_id, tag, services, counts, check=watch)
+    if is_outdated(champion, services):
+        raise Outdated
+    # Without this Label Studio would call live for every task that is opened, and order at random.
+    show_stored(project_id, champion, services)
+    keep_order_in_step(project_id, services)
+    lap("push")
+    removed = clean_up(project_id, champion, services, check=watch)
+    lap("clean up")
+    errors = services.store.scores.errors(project_id, tag)
+    report = PrelabelReport(
+        model_version=tag,
+        pushed=counts.pushed,
+        changed=counts.changed,
+        in_hand=counts.in_hand,
+        failed=len(errors) + sum(len(shard.subject_ids) for shard in given_up),
+        reasons=(
+            *(f"{shard.name}, {len(shard.subject_ids)} tasks: {shard.error}" for shard in given_up),
+            *(f"task {number}: {error}" for number, error in sorted(errors.items())),
+        )[:REASONS_SHOWN],
+        removed=removed,
+        seconds=seconds,
+    )
+    log_action(
+        logger,
+        "predictions renewed",
+        project_id=project_id,
+        model_version=tag,
+        pushed=report.pushed,
+        failed=report.failed,
+        duration_s=sum(seconds.values()),
+    )
+    return report

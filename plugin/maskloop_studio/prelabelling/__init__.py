@@ -1,1 +1,0 @@
-"""The steps of prelabelling: score, arrange, push, clean up; `maskloop_studio.prelabel` takes them."""

@@ -1,0 +1,1 @@
+"""What one Label Studio project asks for: its connection, model, training and order of tasks."""

@@ -1,0 +1,179 @@
+"""What follows when a project's champion changes: Label Studio's displayed predictions, and old versions."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from maskloop.errors import MaskloopError
+from maskloop.learning.registry import CHAMPION
+from maskloop.log import log_action
+from maskloop.store.jobs import JobKind, JobStatus
+from maskloop_studio.dispatch import request
+from maskloop_studio.projects.training import model_name
+
+if TYPE_CHECKING:
+    from maskloop.types import ModelVersion
+    from maskloop_studio.services import Services
+
+__all__ = [
+    "ChampionMove",
+    "follow_champion",
+    "promote_version",
+    "prune_after_training",
+    "prune_versions",
+    "roll_back",
+    "show_stored",
+]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChampionMove:
+    """What a promotion or rollback came to."""
+
+    project_id: int
+    before: str | None  # tag of the champion until then; None where there was none
+    after: str  # tag of the champion now
+    shown: bool  # Label Studio shows stored predictions of it already
+    stored: int  # predictions of it that Label Studio has; the renewal job brings what is missing
+    trouble: str | None = None  # why Label Studio does not follow yet
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as plain values."""
+        return dataclasses.asdict(self)
+
+
+def promote_version(project_id: int, number: int, services: Services, *, reason: str = "") -> ChampionMove:
+    """Make a version the champion; servers swap within seconds, displayed predictions follow.
+
+    Raises:
+        RegistryError: no such version, or its folder is damaged; nothing has changed.
+    """
+    name, registry = model_name(project_id), services.registry
+    before = _champion_tag(project_id, services)
+    registry.promote(name, number, reason=reason)
+    return _follow(project_id, before, registry.get(name, number), services, "promoted by hand")
+
+
+def roll_back(project_id: int, services: Services, *, reason: str = "") -> ChampionMove:
+    """Make the champion's predecessor champion again; servers and displayed predictions follow.
+
+    Raises:
+        RegistryError: there is no predecessor, or its folder is damaged; nothing has changed.
+    """
+    name = model_name(project_id)
+    before = _champion_tag(project_id, services)
+    version = services.registry.rollback(name, reason=reason)
+    return _follow(project_id, before, version, services, "rolled back")
+
+
+def follow_champion(project_id: int, services: Services) -> bool:
+    """Ask for a renewal where the alias was moved without us, on MLflow's own page say; return whether.
+
+    Raises:
+        RegistryError: the registry does not answer.
+    """
+    number = services.registry.alias(model_name(project_id), CHAMPION)
+    last = services.store.jobs.find(kind=JobKind.RENEWAL, project_id=project_id, limit=1)
+    if number is None or (last and last[0].status is not JobStatus.DONE):
+        return False  # one is on its way, or somebody has put an end to it
+    tag = f"{model_name(project_id)}-v{number}"
+    if last and (last[0].outcome or {}).get("model_version") == tag:
+        return False
+    reason = f"{tag} is the champion"
+    request(JobKind.RENEWAL, project_id, reason, store=services.store, queue=services.queue)
+    return True
+
+
+def show_stored(project_id: int, version: ModelVersion, services: Services) -> bool:
+    """Let Label Studio display what it has stored of a version; return whether it does.
+
+    Raises:
+        StudioError: Label Studio does not answer, or has none of that version.
+        ConfigurationError: it is not known where Label Studio is.
+    """
+    if not services.store.pushes.has_any(project_id, version.tag):
+        return False  # Label Studio takes no version that it has no prediction of
+    client = services.client
+    if client.project(project_id).model_version != version.tag:
+        client.update_project(project_id, model_version=version.tag)
+    return True
+
+
+def prune_versions(project_id: int, services: Services, *, keep: int | None = None) -> tuple[str, ...]:
+    """Remove a project's old versions and return their tags, oldest first.
+
+    Never goes: the champion, its parent, where the next rollbacks lead, what waits to be promoted, and the
+    version whose predictions Label Studio displays.
+
+    Args:
+        project_id: Label Studio's number.
+        services: what to work with.
+        keep: how many of the newest stay; by default as the settings say.
+
+    Raises:
+        StudioError: Label Studio does not say what it displays; nothing is removed.
+        RegistryError: the registry refuses.
+    """
+    from maskloop.learning.registry.promotion import prune
+
+    project = services.client.find_project(project_id)
+    gone = prune(
+        model_name(project_id),
+        services.registry,
+        keep=services.settings.keep_versions if keep is None else keep,
+        shown=(project.model_version,) if project is not None else (),
+    )
+    if gone:
+        log_action(logger, "versions pruned", project_id=project_id, versions=", ".join(gone))
+    return gone
+
+
+def prune_after_training(project_id: int, services: Services) -> None:
+    """Remove old versions; where that is not possible the log says why, and the next training tries again."""
+    try:
+        prune_versions(project_id, services)
+    except MaskloopError as exc:
+        log_action(logger, "versions not pruned", level=logging.WARNING, project_id=project_id, error=exc)
+
+
+def _champion_tag(project_id: int, services: Services) -> str | None:
+    name = model_name(project_id)
+    number = services.registry.alias(name, CHAMPION)  # without a look at its files: they may be damaged
+    return None if number is None else f"{name}-v{number}"
+
+
+def _follow(
+    project_id: int, before: str | None, version: ModelVersion, services: Services, reason: str
+) -> ChampionMove:
+    log_action(
+        logger, "champion moved", project_id=project_id, before=before, model_version=version.tag, why=reason
+    )
+    # Before Label Studio is asked: whatever happens to this process, the rest is done by the renewal.
+    request(
+        JobKind.RENEWAL,
+        project_id,
+        f"{version.tag} was {reason}",
+        store=services.store,
+        queue=services.queue,
+    )
+    shown, trouble = False, None
+    try:
+        shown = show_stored(project_id, version, services)
+    except MaskloopError as exc:
+        trouble = str(exc)
+        log_action(logger, "display not changed", level=logging.WARNING, project_id=project_id, error=exc)
+    return ChampionMove(
+        project_id=project_id,
+        before=before,
+        after=version.tag,
+        shown=shown,
+        stored=sum(
+            number is not None for number in services.store.pushes.of(project_id, version.tag).values()
+        ),
+        trouble=trouble,
+    )

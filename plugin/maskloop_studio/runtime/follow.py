@@ -1,0 +1,160 @@
+"""What the command line shows while something long runs, and of what there is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from maskloop.errors import ConfigurationError, TrainingError
+from maskloop.store.jobs import JobStatus
+
+if TYPE_CHECKING:
+    from maskloop.learning.training.loop import TrainingProgress
+    from maskloop.store.database import Store
+    from maskloop.store.trainings import Training
+    from maskloop_studio.services import Services
+
+__all__ = [
+    "build_base",
+    "follow_sync",
+    "follow_training",
+    "progress_bar",
+    "wait_for_training",
+]
+
+POLL_S = 0.5
+EVENTS_PATIENCE_S = 60.0  # for what a worker has in hand
+FAMILIES = ("mask2former", "oneformer")
+BECAME = {  # of a trained version; without an entry it was promoted or not
+    "waiting": "better, waits for `maskloop models promote`",
+    "shadow": "better, predicts beside the champion until `maskloop models promote`",
+}
+
+
+def progress_bar() -> Progress:
+    """Return a progress bar for a terminal; elsewhere it stays silent."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not Console(stderr=True).is_terminal,
+        transient=True,
+    )
+
+
+def wait_for_training(
+    training_id: int, store: Store, *, timeout_s: float, heartbeat: Callable[[], None] = lambda: None
+) -> Training:
+    """Return a training when it has ended, showing its progress.
+
+    Args:
+        training_id: which.
+        store: where its row is.
+        timeout_s: how long to wait.
+        heartbeat: called about twice a second meanwhile.
+
+    Raises:
+        TrainingError: it failed, or did not end in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    with progress_bar() as bar:
+        shown = bar.add_task(f"training {training_id}", total=None)
+        while time.monotonic() < deadline:
+            training = store.trainings.get(training_id)
+            if training is not None and training.status == "finished":
+                return training
+            if training is None or training.status == "failed":
+                error = training.error if training else "its row is gone"
+                raise _training_error(training_id, f"{error}", "see logs/train.log in MASKLOOP_HOME")
+            bar.update(shown, completed=training.step, total=training.steps or None)
+            heartbeat()
+            time.sleep(POLL_S)
+    raise _training_error(
+        training_id,
+        f"none after {timeout_s:.0f} s",
+        "is a worker for the queue `train` running? `maskloop up`",
+    )
+
+
+def follow_training(training_id: int, store: Store) -> None:
+    """Show a training until its end, and its verdict."""
+    outcome = wait_for_training(training_id, store, timeout_s=24 * 3600).outcome or {}
+    told = BECAME.get(str(outcome.get("release")), "promoted" if outcome["promoted"] else "not promoted")
+    print(f"{outcome['version']}: {told}; {outcome['reason']}")
+    if outcome.get("holdout_lacks"):
+        print(f"note: {outcome['holdout_lacks']}")
+
+
+def follow_sync(project_id: int, services: Services, *, full: bool, as_json: bool) -> None:
+    """Compare a project with Label Studio, work off what was found, and tell how that went."""
+    from maskloop_studio.intake.reconcile import sync_project
+    from maskloop_studio.runtime.tasks import work_on
+
+    with progress_bar() as bar:
+        reading = bar.add_task("reading", total=None)
+        taking = bar.add_task("taking in", total=None)
+
+        def note_page(checked: int, total: int) -> None:
+            bar.update(reading, completed=checked, total=max(checked, total))
+
+        report = sync_project(
+            project_id,
+            services,
+            run=lambda job_id: work_on(job_id, services),
+            full=full,
+            on_page=note_page,
+            on_event=lambda done: bar.update(taking, completed=done),
+        )
+        left = _wait_for_events(report.event_ids, services.store)
+    if as_json:
+        print(json.dumps({**dataclasses.asdict(report), "left": left}))
+        return
+    print(
+        f"{report.checked} tasks read: {report.missed} annotations were missed, "
+        f"{report.changed} had changed, {report.deleted} were deleted"
+    )
+    if left:
+        print(f"{left} of them could not be taken in yet: see `maskloop jobs list --project {project_id}`")
+
+
+def _wait_for_events(event_ids: Sequence[int], store: Store) -> int:
+    """Wait for events that a worker has in hand; return how many did not end well."""
+    deadline = time.monotonic() + EVENTS_PATIENCE_S
+    while True:
+        jobs = [job for number in event_ids if (job := store.jobs.get(number)) is not None]
+        if not any(job.status is JobStatus.RUNNING for job in jobs) or time.monotonic() > deadline:
+            return sum(job.status is not JobStatus.DONE for job in jobs)
+        time.sleep(POLL_S)
+
+
+def build_base(folder: Path, *, family: str, seed: int, steps: int | None) -> None:
+    """Train a base model, showing its progress, and print how good it is."""
+    from maskloop.lab.base_model import build_base_model
+
+    if family not in FAMILIES:
+        raise ConfigurationError(
+            "--family", expected=" or ".join(FAMILIES), got=repr(family), remedy="choose one of them"
+        )
+    with progress_bar() as bar:
+        shown = bar.add_task(f"training {family}", total=None)
+
+        def note(progress: TrainingProgress) -> None:
+            bar.update(shown, completed=progress.step, total=progress.steps)
+
+        chosen = cast(Literal["mask2former", "oneformer"], family)
+        metrics = build_base_model(folder, family=chosen, seed=seed, steps=steps, on_progress=note)
+    for domain, judged in metrics.items():
+        print(f"{domain}: AP50 {judged.ap50:.3f}, PQ {judged.pq:.3f}, mIoU {judged.miou:.3f}")
+
+
+def _training_error(training_id: int, got: str, remedy: str) -> TrainingError:
+    return TrainingError(f"training {training_id}", expected="an end", got=got, remedy=remedy)

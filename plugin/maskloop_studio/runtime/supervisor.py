@@ -1,0 +1,180 @@
+"""`maskloop up`: queue, server, workers and scheduler as child processes, started again when they die."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from maskloop.errors import QueueError, ResourceError
+from maskloop.log import log_action
+from maskloop.processes import end, spawn
+from maskloop.queue.valkey import EmbeddedBroker, queue_url
+from maskloop.resources import check_free_disk, check_free_port
+from maskloop.settings import Settings
+from maskloop_studio.runtime.health import check_health
+
+__all__ = ["Supervisor"]
+
+logger = logging.getLogger(__name__)
+ROLES: Mapping[str, tuple[str, ...]] = {
+    "server": ("serve",),
+    "intake": ("worker", "--queue", "intake"),
+    "predict": ("worker", "--queue", "predict"),
+    "train": ("worker", "--queue", "train"),
+    "scheduler": ("scheduler",),
+}
+MAX_BACKOFF_S = 30.0
+PORT_PATIENCE_S = 5.0
+CALM_S = 30.0  # a child that lived this long has earned a quick restart
+
+
+@dataclass
+class _Child:
+    role: str
+    process: subprocess.Popen[bytes]
+    started: float
+    backoff_s: float = 0.5
+    due: float | None = None  # when to start it again
+
+
+@dataclass
+class Supervisor:
+    """Runs all parts on one machine; every part logs to its own file in the home."""
+
+    settings: Settings
+    host: str
+    port: int
+    environment: Mapping[str, str] = field(default_factory=dict)  # for the children, beside our own
+
+    def __post_init__(self) -> None:
+        self._children: dict[str, _Child] = {}
+        self._broker = EmbeddedBroker(self.settings) if self.settings.redis_url is None else None
+        self._broker_due = 0.0  # when to try to start it again
+
+    @property
+    def url(self) -> str:
+        """The server's address."""
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def log_dir(self) -> Path:
+        """Where the parts log."""
+        return self.settings.home / "logs"
+
+    def start(self, *, timeout_s: float = 60.0) -> None:
+        """Start all parts and wait until the server answers.
+
+        Raises:
+            QueueError: the embedded queue does not come up.
+            ResourceError: the port is taken, the disk is full, or the server does not answer.
+        """
+        self._await_port()
+        self.settings.home.mkdir(parents=True, exist_ok=True)
+        check_free_disk(
+            self.settings.home,
+            self.settings.min_free_disk_bytes,
+            remedy="free or enlarge the disk, or point MASKLOOP_HOME elsewhere",
+        )
+        if self._broker is not None:
+            self._broker.start()
+        for role in ROLES:
+            self._children[role] = _Child(role, self._spawn(role), time.monotonic())
+        self._wait_for_server(timeout_s)
+
+    def _await_port(self) -> None:
+        """Wait for the port: the parts of a supervisor that was killed take a moment to end."""
+        deadline = time.monotonic() + PORT_PATIENCE_S
+        while True:
+            try:
+                check_free_port(self.host, self.port)
+            except ResourceError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+            else:
+                return
+
+    def watch(self) -> None:
+        """Start again what has died; call it about every second, from the main thread."""
+        now = time.monotonic()
+        if self._broker is not None and now >= self._broker_due and not self._broker.is_alive():
+            self._restart_broker(self._broker)
+        for child in self._children.values():
+            if child.due is not None:
+                if now >= child.due:
+                    child.process, child.started, child.due = self._spawn(child.role), now, None
+            elif child.process.poll() is not None:
+                if now - child.started > CALM_S:
+                    child.backoff_s = 0.5
+                child.due = now + child.backoff_s
+                child.backoff_s = min(2 * child.backoff_s, MAX_BACKOFF_S)
+                log_action(
+                    logger,
+                    "part ended",
+                    level=logging.WARNING,
+                    part=child.role,
+                    code=child.process.returncode,
+                    log=self._log_path(child.role),
+                )
+
+    def stop(self) -> None:
+        """End all parts, the queue last."""
+        for child in self._children.values():
+            with contextlib.suppress(ProcessLookupError):
+                child.process.terminate()
+        for child in self._children.values():
+            end(child.process)
+        self._children.clear()
+        if self._broker is not None:
+            self._broker.stop()
+
+    def _restart_broker(self, broker: EmbeddedBroker) -> None:
+        """Start the queue again; where it does not come up, the rest goes on without it for a while."""
+        try:
+            broker.start()
+        except QueueError as exc:
+            self._broker_due = time.monotonic() + MAX_BACKOFF_S
+            log_action(logger, "queue not restarted", level=logging.ERROR, error=exc)
+        else:
+            log_action(logger, "queue restarted", level=logging.WARNING)
+
+    def _spawn(self, role: str) -> subprocess.Popen[bytes]:
+        environment = {
+            **os.environ,
+            **self.environment,
+            "MASKLOOP_HOME": str(self.settings.home),
+            "MASKLOOP_HOST": self.host,
+            "MASKLOOP_PORT": str(self.port),
+            "MASKLOOP_REDIS_URL": queue_url(self.settings),
+        }
+        command = [sys.executable, "-m", "maskloop_studio", *ROLES[role]]
+        return spawn(command, log_path=self._log_path(role), env=environment)
+
+    def _log_path(self, role: str) -> Path:
+        return self.log_dir / f"{role}.log"
+
+    def _wait_for_server(self, timeout_s: float) -> None:
+        server = self._children["server"]
+        deadline = time.monotonic() + timeout_s
+        own = self.settings.model_copy(update={"host": self.host, "port": self.port})
+        # One that a signal ended is started again; one that ended by itself has said why.
+        while time.monotonic() < deadline and (server.process.poll() or -1) < 0:
+            with contextlib.suppress(ResourceError):
+                check_health(own)
+                return
+            self.watch()
+            time.sleep(0.1)
+        self.stop()
+        raise ResourceError(
+            f"server at {self.url}",
+            expected=f"an answer within {timeout_s:.0f} s",
+            got="it ended" if server.process.poll() is not None else "silence",
+            remedy=f"read {self._log_path('server')}",
+        )

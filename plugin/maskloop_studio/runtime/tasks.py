@@ -1,0 +1,142 @@
+"""What the queues run: a job's number comes in, its row in the database says what is to be done."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TypeAlias
+
+from maskloop.log import configure_logging, log_action
+from maskloop.queue.lease import JobControl, run_job
+from maskloop.store.jobs import Job, JobKind, JobStatus
+from maskloop.store.sessions import now
+from maskloop_studio.dispatch import count_new_corrections, job_spec, queue_or_wait, request
+from maskloop_studio.services import Services, process_services
+
+__all__ = ["run", "sweep", "want_prelabelling", "want_syncs", "want_training", "work_on"]
+
+logger = logging.getLogger(__name__)
+FULL_SYNC_EVERY = timedelta(days=1)
+Worker: TypeAlias = Callable[[Job, JobControl, Services], dict[str, object] | None]
+
+
+def run(job_id: int) -> None:
+    """Work on one job; RQ calls this, in any of the queues."""
+    configure_logging()
+    services = process_services()
+    status = work_on(job_id, services)
+    if status is not None:
+        _queue_next(job_id, services)
+
+
+def work_on(job_id: int, services: Services) -> JobStatus | None:
+    """Claim a job and do it; return what became of it, None where it was not to be had."""
+
+    def work(job: Job, control: JobControl) -> dict[str, object] | None:
+        return WORK[job.kind](job, control, services)
+
+    return run_job(job_id, work, jobs=services.store.jobs)
+
+
+def sweep(services: Services) -> int:
+    """Queue again whatever is due in the database without a job; return how many jobs that made.
+
+    A job is lost when the queue was down, or when its worker was killed.
+    """
+    made = 0
+    for job in services.store.jobs.due():
+        made += services.queue.enqueue(job_spec(job.kind, job.job_id))
+    if made:
+        log_action(logger, "swept", jobs=made)
+    return made
+
+
+def want_syncs() -> None:
+    """Ask that every connected project is compared with Label Studio (RQ's cron calls this)."""
+    services = process_services()
+    for project_id in services.store.projects.ids():
+        request(JobKind.SYNC, project_id, "schedule", store=services.store, queue=services.queue)
+
+
+def want_prelabelling(project_id: int) -> None:
+    """Ask that a project's unlabelled tasks are predicted (RQ's cron calls this)."""
+    services = process_services()
+    request(JobKind.RENEWAL, project_id, "schedule", store=services.store, queue=services.queue)
+
+
+def want_training(project_id: int) -> None:
+    """Ask for a training of a project that has new corrections (RQ's cron calls this)."""
+    services = process_services()
+    store = services.store
+    new = count_new_corrections(project_id, store)
+    if new:
+        reason = f"schedule, {new} new corrections"
+        request(JobKind.TRAINING, project_id, reason, store=store, queue=services.queue)
+
+
+def _queue_next(job_id: int, services: Services) -> None:
+    """Queue what waited for this job to end: of each kind and project only one runs."""
+    ended = services.store.jobs.get(job_id)
+    if ended is None or ended.kind in (JobKind.EVENT, JobKind.SHARD):
+        return
+    for job in services.store.jobs.find(
+        statuses=[JobStatus.WAITING], kind=ended.kind, project_id=ended.project_id, limit=1
+    ):
+        if job.job_id != job_id:
+            queue_or_wait(services.queue, job_spec(job.kind, job.job_id))
+
+
+def _take_event(job: Job, control: JobControl, services: Services) -> None:
+    from maskloop_studio.intake.annotations import take_event
+
+    take_event(job, control, services)
+
+
+def _renew(job: Job, control: JobControl, services: Services) -> dict[str, object]:
+    from maskloop_studio.prelabel.run import prelabel_project
+
+    return prelabel_project(job.project_id, services, on_progress=control.progress).as_json()
+
+
+def _score_shard(job: Job, control: JobControl, services: Services) -> dict[str, object]:
+    from maskloop_studio.prelabel.score import score_shard
+
+    return {"scored": score_shard(job, services, on_progress=control.progress)}
+
+
+def _train(job: Job, control: JobControl, services: Services) -> dict[str, object]:
+    from maskloop_studio.projects.champion import prune_after_training
+    from maskloop_studio.projects.training import train_project
+
+    outcome = train_project(job, control, services)
+    prune_after_training(job.project_id, services)
+    return outcome
+
+
+def _sync(job: Job, control: JobControl, services: Services) -> dict[str, object]:
+    from maskloop_studio.intake.reconcile import find_changes
+    from maskloop_studio.projects.champion import follow_champion
+
+    report = find_changes(
+        job.project_id, services, full=_is_stale(job.project_id, services), on_page=control.progress
+    )
+    for event_id in report.event_ids:
+        queue_or_wait(services.queue, job_spec(JobKind.EVENT, event_id))
+    follow_champion(job.project_id, services)
+    return report.as_json()
+
+
+def _is_stale(project_id: int, services: Services) -> bool:
+    """Return whether it is time to compare everything: only that finds what left no trace."""
+    listed_at = services.store.projects.listed_at(project_id)
+    return listed_at is None or now() - listed_at > FULL_SYNC_EVERY
+
+
+WORK: dict[JobKind, Worker] = {
+    JobKind.EVENT: _take_event,
+    JobKind.RENEWAL: _renew,
+    JobKind.SHARD: _score_shard,
+    JobKind.TRAINING: _train,
+    JobKind.SYNC: _sync,
+}

@@ -1,0 +1,75 @@
+"""Puts jobs whose rows are durable on the queue, in a thread of its own: nobody waits for the queue."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from maskloop.errors import QueueError
+from maskloop.log import log_action
+from maskloop.store.jobs import JobKind
+from maskloop_studio.dispatch import job_spec
+
+if TYPE_CHECKING:
+    from maskloop_studio.services import Services
+
+__all__ = ["Carrier"]
+
+logger = logging.getLogger(__name__)
+MAX_WAITING = 10_000
+PAUSE_S = 1.0  # after the queue did not answer
+
+
+class Carrier:
+    """What cannot be carried is left out: it waits in the database, and the scheduler queues it later."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._waiting: deque[tuple[JobKind, int]] = deque(maxlen=MAX_WAITING)
+        self._changed = threading.Condition()
+        self._ending = False
+        # A daemon: a queue that hangs must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name="carrier", daemon=True)
+        self._silent_until = 0.0
+
+    def start(self) -> None:
+        """Begin to carry."""
+        self._thread.start()
+
+    def put(self, jobs: list[tuple[JobKind, int]]) -> None:
+        """Carry jobs soon; returns at once."""
+        with self._changed:
+            self._waiting.extend(jobs)
+            self._changed.notify()
+
+    def stop(self, *, patience_s: float = 2.0) -> None:
+        """Carry what waits, for a moment, and end."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join(patience_s)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._ending)
+                if not self._waiting:
+                    return
+                kind, job_id = self._waiting.popleft()
+            self._carry(kind, job_id)
+
+    def _carry(self, kind: JobKind, job_id: int) -> None:
+        if time.monotonic() < self._silent_until:
+            return
+        try:
+            self._services.queue.enqueue(job_spec(kind, job_id))
+        except QueueError as exc:
+            self._silent_until = time.monotonic() + PAUSE_S
+            log_action(logger, "queue unreachable", level=logging.WARNING, job_id=job_id, error=exc)
+        except Exception:
+            # The thread must outlive whatever one job does to it; the job itself waits in the database.
+            logger.exception("%s-%d not queued", kind.value, job_id)

@@ -1,0 +1,69 @@
+"""The status page: what waits, what trains, what was promoted; plain HTML, no scripts."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+
+from maskloop.store.database import Store
+from maskloop.store.trainings import Training
+from maskloop_studio.serving.model_directory import ServedState
+
+__all__ = ["render_status"]
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222 }
+body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
+table { border-collapse: collapse; width: 100% } td, th { text-align: left; padding: .3rem .8rem .3rem 0 }
+th { border-bottom: 1px solid #999; font-weight: 600 } td { border-bottom: 1px solid #ddd }
+.num { text-align: right; font-variant-numeric: tabular-nums }
+"""
+LAST = 20
+
+
+def render_status(store: Store, queue_lengths: Mapping[str, int], models: Sequence[ServedState] = ()) -> str:
+    """Return the page as HTML."""
+    waiting = [(name, str(count)) for name, count in queue_lengths.items()] or [("queue", "unreachable")]
+    events = [(status, str(count)) for status, count in sorted(store.jobs.counts().items())]
+    served = [(str(state.project_id), state.tag, state.shadow or "", state.trouble or "") for state in models]
+    trainings = [_training_row(training) for training in reversed(store.trainings.of()[-LAST:])]
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>maskloop</title><style>{STYLE}</style>"
+        "<h1>maskloop</h1>"
+        + _table("Jobs waiting", ("queue", "jobs"), waiting)
+        + _table("Jobs", ("status", "jobs"), events)
+        + _table("Models", ("project", "answers", "predicts beside it", "trouble"), served)
+        + _table(
+            "Trainings",
+            ("number", "project", "status", "reason", "progress", "AP50", "PQ", "mIoU", "verdict"),
+            trainings,
+        )
+        + "<p><a href=docs>API</a> · <a href=metrics>Prometheus metrics</a></p></html>"
+    )
+
+
+def _training_row(training: Training) -> tuple[str, ...]:
+    outcome = training.outcome or {}
+    after = outcome.get("challenger_metrics")
+    numbers = [f"{after[key]:.3f}" for key in ("ap50", "pq", "miou")] if isinstance(after, dict) else [""] * 3
+    verdict = str(outcome.get("reason") or training.error or "")
+    progress = f"{training.step}/{training.steps}" if training.steps else ""
+    return (
+        str(training.training_id),
+        str(training.project_id),
+        training.status,
+        training.reason,
+        progress,
+        *numbers,
+        verdict,
+    )
+
+
+def _table(title: str, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    cells = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    empty = "" if rows else "<p>none yet</p>"
+    return f"<h2>{html.escape(title)}</h2><table><tr>{cells}</tr>{body}</table>{empty}"
