@@ -88,3 +88,9 @@ class StudioError(MaskloopError):
 
 class ResourceError(MaskloopError):
     """A port that is taken, a disk that is full."""
+
+
+def first_line(exc: BaseException) -> str:
+    """Return the error's kind and the first line of its text."""
+    lines = str(exc).strip().splitlines()
+    return f"{type(exc).__name__}: {lines[0] if lines else 'no message'}"

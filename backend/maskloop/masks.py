@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from maskloop.types import BoolMask, Segment
+from maskloop.types import BoolMask, Prediction, Segment
 
 __all__ = [
+    "agreement",
     "crop_mask",
     "drop_duplicates",
     "drop_specks",
@@ -19,6 +20,8 @@ __all__ = [
     "segment_iou",
     "segments_to_index_map",
 ]
+
+LEAST_IOU = 0.5  # above it a segment has at most one partner where segments do not overlap
 
 
 def crop_mask(mask_hw: BoolMask) -> tuple[BoolMask, tuple[int, int]]:
@@ -127,3 +130,32 @@ def _intersection(first: Segment, second: Segment) -> int:
         y, x = segment.offset_yx
         windows.append(segment.mask_hw[top - y : bottom - y, left - x : right - x])
     return int(np.count_nonzero(windows[0] & windows[1]))
+
+
+def agreement(first: Prediction, second: Prediction) -> float:
+    """Return 0..1: the IoU of matching segments, less for each that has no match; 1 where both are empty.
+
+    Args:
+        first: of an image.
+        second: of the same image, by another model.
+
+    Source: Kirillov et al. 2019, Panoptic Segmentation, section 4 (PQ, over all classes at once).
+    """
+    total = len(first.segments) + len(second.segments)
+    if total == 0:
+        return 1.0
+    pairs = [
+        (segment_iou(one, other), index, partner)
+        for index, one in enumerate(first.segments)
+        for partner, other in enumerate(second.segments)
+        if one.label == other.label
+    ]
+    matched: set[int] = set()
+    taken: set[int] = set()
+    shared = 0.0
+    for iou, index, partner in sorted(pairs, reverse=True):
+        if iou > LEAST_IOU and index not in matched and partner not in taken:
+            matched.add(index)
+            taken.add(partner)
+            shared += iou
+    return 2 * shared / total

@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from pydantic import SecretStr
 
-from maskloop.queue.spec import MemoryQueue
 from maskloop.settings import Settings
+from maskloop.testing.memory import MemoryQueue
 from maskloop_studio.demo.studio import RealStudio
 from maskloop_studio.doctor.findings import Level, Patient, run_checks
 from maskloop_studio.doctor.order import ORDER_CHECKS

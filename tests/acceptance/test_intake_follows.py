@@ -10,9 +10,9 @@ from pydantic import SecretStr
 
 import maskloop.learning.cycle  # noqa: F401 - imported here once: the server thread imports transformers too
 from maskloop.masks import mask_to_segment
-from maskloop.queue.spec import MemoryQueue
-from maskloop.resources import find_free_port
+from maskloop.processes import find_free_port
 from maskloop.store.jobs import JobKind, JobStatus, NewEvent
+from maskloop.testing.memory import MemoryQueue
 from maskloop_studio.demo.annotator import SimulatedAnnotator
 from maskloop_studio.formats.label_config import parse_label_config
 from maskloop_studio.prelabel.run import renew_project

@@ -4,9 +4,9 @@ import pytest
 from pydantic import SecretStr
 
 from maskloop.lab.tiny_models import build_tiny_mask2former
-from maskloop.queue.spec import MemoryQueue
 from maskloop.segmentation.checkpoint import save_checkpoint
 from maskloop.store.jobs import JobKind, JobStatus
+from maskloop.testing.memory import MemoryQueue
 from maskloop_studio.projects.champion import promote_version, prune_versions, roll_back
 from maskloop_studio.projects.training import model_name
 from maskloop_studio.runtime.tasks import work_on

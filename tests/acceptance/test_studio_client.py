@@ -14,8 +14,8 @@ from pydantic import SecretStr
 
 from maskloop.errors import StudioError
 from maskloop.masks import mask_to_segment, segment_iou
-from maskloop.queue.spec import MemoryQueue
 from maskloop.settings import Settings
+from maskloop.testing.memory import MemoryQueue
 from maskloop.types import EditCounts, Prediction, Segment
 from maskloop_studio.demo.annotator import SimulatedAnnotator
 from maskloop_studio.demo.studio import RealStudio

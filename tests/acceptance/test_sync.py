@@ -7,8 +7,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from maskloop.queue.spec import MemoryQueue
 from maskloop.store.jobs import JobStatus
+from maskloop.testing.memory import MemoryQueue
 from maskloop_studio.intake.reconcile import find_changes, sync_project
 from maskloop_studio.runtime.tasks import work_on
 from maskloop_studio.services import Services

@@ -71,9 +71,9 @@ def run_one(size: int, connections: int, url: str, token: str) -> dict[str, floa
     from pydantic import SecretStr
 
     from maskloop.lab.tiny_models import build_tiny_mask2former
-    from maskloop.queue.spec import MemoryQueue
     from maskloop.segmentation.checkpoint import save_checkpoint
     from maskloop.settings import Settings
+    from maskloop.testing.memory import MemoryQueue
     from maskloop_studio.prelabel import score as scoring
     from maskloop_studio.prelabel.run import prelabel_project
     from maskloop_studio.projects.training import model_name

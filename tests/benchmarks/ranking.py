@@ -25,8 +25,7 @@ from maskloop.lab.base_model import made_up_examples
 from maskloop.learning.data.dataset import TrainingExample, load_example_image
 from maskloop.learning.evaluation.ground_truth import merge_stuff
 from maskloop.learning.training.finetune import finetune
-from maskloop.masks import paste_segment, segment_iou
-from maskloop.segmentation.agreement import LEAST_IOU, agreement
+from maskloop.masks import LEAST_IOU, agreement, paste_segment, segment_iou
 from maskloop.segmentation.checkpoint import Checkpoint, Family, load_checkpoint, save_checkpoint
 from maskloop.segmentation.predict import predict_images
 from maskloop.segmentation.test_time_views import VIEWS, ViewPlan

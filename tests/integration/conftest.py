@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from maskloop.queue.spec import MemoryQueue
 from maskloop.queue.valkey import EmbeddedBroker, connect_queue
 from maskloop.settings import Settings
+from maskloop.testing.memory import MemoryQueue
 from maskloop_studio.services import Services
 
 

@@ -9,9 +9,9 @@ from PIL import Image
 from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
 from maskloop.learning.cycle import JUDGEMENT_FILE, register_base, train_and_judge
 from maskloop.learning.data.training_set import LabelPlan
-from maskloop.learning.registry import MemoryRegistry
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.store.images import ImageCache
+from maskloop.testing.memory import MemoryRegistry
 from maskloop.types import SegmentationTask
 
 

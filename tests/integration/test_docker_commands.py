@@ -9,8 +9,7 @@ import time
 import httpx
 import pytest
 
-from maskloop.processes import end, spawn
-from maskloop.resources import find_free_port
+from maskloop.processes import end, find_free_port, spawn
 
 from ..docker_files import DOCKER, load_compose
 

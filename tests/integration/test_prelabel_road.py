@@ -8,11 +8,11 @@ from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 from typer.testing import CliRunner
 
-from maskloop.learning.registry import MemoryRegistry
 from maskloop.queue.rq_queue import RqQueue
 from maskloop.queue.spec import QueueName
 from maskloop.queue.workers import served_queues
 from maskloop.store.jobs import JobKind, JobStatus
+from maskloop.testing.memory import MemoryRegistry
 from maskloop_studio.cli.main import app
 from maskloop_studio.dispatch import request
 from maskloop_studio.prelabel import push as pushing

@@ -10,9 +10,10 @@ import pytest
 
 from maskloop.errors import QueueError
 from maskloop.queue.rq_queue import RqQueue
-from maskloop.queue.spec import JobSpec, MemoryQueue, QueueName
+from maskloop.queue.spec import JobSpec, QueueName
 from maskloop.queue.valkey import EmbeddedBroker, connect_queue, queue_url
 from maskloop.queue.workers import has_live_worker
+from maskloop.testing.memory import MemoryQueue
 
 from ..waiting import until
 

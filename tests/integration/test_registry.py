@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from maskloop.errors import DamagedVersionError, RegistryError
-from maskloop.learning.registry import MemoryRegistry, MlflowRegistry
+from maskloop.learning.registry import MlflowRegistry
+from maskloop.testing.memory import MemoryRegistry
 from maskloop.types import HoldoutMetrics
 
 # MLflow's own tables and entities warn of what SQLAlchemy and pydantic will change one day

@@ -8,9 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from maskloop.errors import MaskloopError, StudioError
-from maskloop.learning.registry import CHALLENGER, SHADOW, MemoryRegistry
+from maskloop.learning.registry import CHALLENGER, SHADOW
 from maskloop.queue.lease import run_job
 from maskloop.store.jobs import JobKind, JobStatus
+from maskloop.testing.memory import MemoryRegistry
 from maskloop.types import HoldoutMetrics
 from maskloop_studio.cli import main as cli
 from maskloop_studio.projects.champion import follow_champion, prune_after_training

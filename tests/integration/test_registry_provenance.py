@@ -12,11 +12,12 @@ from maskloop.learning.cycle import register_base, train_and_judge
 from maskloop.learning.data.snapshot import SnapshotManifest
 from maskloop.learning.data.training_set import LabelPlan
 from maskloop.learning.evaluation.gate import PromotionDecision
-from maskloop.learning.registry import CHALLENGER, CHAMPION, SHADOW, MemoryRegistry
+from maskloop.learning.registry import CHALLENGER, CHAMPION, SHADOW
 from maskloop.learning.registry.promotion import Release
 from maskloop.segmentation.checkpoint import load_checkpoint
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.store.images import ImageCache
+from maskloop.testing.memory import MemoryRegistry
 from maskloop.types import PromotionMode, SegmentationTask
 
 NAME = "maskloop-1"

@@ -16,9 +16,10 @@ from PIL import Image
 
 import maskloop.learning.cycle  # noqa: F401 - imported here once: the server thread imports transformers too
 from maskloop.errors import ModelLoadError, RegistryError
-from maskloop.learning.registry import SHADOW, MemoryRegistry, MlflowRegistry
-from maskloop.resources import find_free_port
+from maskloop.learning.registry import SHADOW, MlflowRegistry
+from maskloop.processes import find_free_port
 from maskloop.segmentation import checkpoint
+from maskloop.testing.memory import MemoryRegistry
 from maskloop_studio.projects.training import model_name
 from maskloop_studio.serving import model_directory as served
 from maskloop_studio.serving.app import create_app

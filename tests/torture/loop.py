@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskloop.processes import spawn
-from maskloop.resources import find_free_port
+from maskloop.processes import find_free_port, spawn
 from maskloop.settings import Settings
 
 from .processes import MARK, Part, find_parts, send

@@ -9,8 +9,7 @@ import time
 import pytest
 
 from maskloop.errors import ResourceError
-from maskloop.processes import end, spawn
-from maskloop.resources import check_free_disk, check_free_port, find_free_port
+from maskloop.processes import check_free_disk, check_free_port, end, find_free_port, spawn
 
 PARENT = """
 import pathlib, sys, time

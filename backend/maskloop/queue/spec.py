@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-__all__ = ["JobQueue", "JobSpec", "MemoryQueue", "QueueName"]
+__all__ = ["JobQueue", "JobSpec", "QueueName"]
 
 
 class QueueName(StrEnum):
@@ -42,27 +42,3 @@ class JobQueue(Protocol):
     def lengths(self) -> dict[str, int]:
         """Return how many jobs wait in each queue."""
         ...
-
-
-class MemoryQueue:
-    """Jobs in a list, for tests: kept until `drain` hands them out."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[str, JobSpec] = {}
-
-    def enqueue(self, spec: JobSpec) -> bool:
-        """See JobQueue."""
-        if spec.job_id in self._waiting:
-            return False
-        self._waiting[spec.job_id] = spec
-        return True
-
-    def lengths(self) -> dict[str, int]:
-        """Return how many jobs wait in each queue."""
-        return {name.value: sum(job.queue is name for job in self._waiting.values()) for name in QueueName}
-
-    def drain(self) -> tuple[JobSpec, ...]:
-        """Return the waiting jobs in their order and forget them."""
-        jobs = tuple(self._waiting.values())
-        self._waiting.clear()
-        return jobs

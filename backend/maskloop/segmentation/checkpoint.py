@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskloop.errors import ModelLoadError
+from maskloop.errors import ModelLoadError, first_line
 from maskloop.files import publish_folder
 from maskloop.segmentation.families import (
     Family,
@@ -30,7 +30,7 @@ from maskloop.segmentation.families import (
 )
 from maskloop.segmentation.fast.forward import ForwardPlan
 from maskloop.segmentation.fast.patching import accelerate_model
-from maskloop.segmentation.hub import check_torchvision, find_folder, first_line, load_error, read_json
+from maskloop.segmentation.hub import check_torchvision, find_folder, load_error, read_json
 from maskloop.segmentation.preprocess import Preprocessing, config_to_preprocessing, preprocessing_to_config
 from maskloop.segmentation.task_text import TaskText
 from maskloop.settings import load_settings

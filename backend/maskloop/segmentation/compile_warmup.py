@@ -17,9 +17,9 @@ from typing import TypeAlias
 
 import torch
 
+from maskloop.errors import first_line
 from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.fast.forward import inference_dtype
-from maskloop.segmentation.hub import first_line
 from maskloop.segmentation.predict import ask_model, forward_sizes
 from maskloop.segmentation.preprocess import Batch, padded_size
 from maskloop.segmentation.test_time_views import ViewPlan

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -13,12 +14,10 @@ from typing import Self, TypeAlias
 
 import torch
 
-from maskloop.errors import MaskloopError
-from maskloop.segmentation.beside import beside, mark
+from maskloop.errors import MaskloopError, first_line
 from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.compile_warmup import Warming
 from maskloop.segmentation.fast.forward import CompileMode
-from maskloop.segmentation.hub import first_line
 from maskloop.segmentation.model_cache import EngineClosedError, ModelShelf, closed_error
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.segmentation.predict import (
@@ -32,12 +31,14 @@ from maskloop.segmentation.predict import (
 from maskloop.segmentation.test_time_views import ViewPlan
 from maskloop.types import Prediction, RgbImage, SegmentationTask
 
-__all__ = ["Answer", "Engine", "EngineClosedError", "ImageSource", "InferenceError"]
+__all__ = ["Answer", "Engine", "EngineClosedError", "ImageSource", "InferenceError", "beside", "mark"]
 
 Answer: TypeAlias = Prediction | MaskloopError  # of one image
 ImageSource: TypeAlias = RgbImage | Callable[[], RgbImage]  # an image, or what decodes it when its turn comes
 MOST_HELPERS = 8
 BATCHES_AHEAD = 2  # begun and not yet answered: one runs while the one before is turned into segments
+URGENT = -1  # CUDA: before the kernels of the next batch, which is in no hurry
+_local = threading.local()
 
 
 class InferenceError(MaskloopError):
@@ -389,3 +390,37 @@ def _error_of(request: _Request, exc: Exception, size_hw: tuple[int, int] | None
         got=first_line(exc),
         remedy="try a smaller image, or another device through MASKLOOP_DEVICE",
     )
+
+
+def mark(device: torch.device) -> torch.cuda.Event | None:
+    """Return what comes once a device has done all that this thread asked of it; None for a CPU."""
+    if device.type != "cuda":
+        return None
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+@contextlib.contextmanager
+def beside(device: torch.device, event: torch.cuda.Event | None) -> Iterator[None]:
+    """Let this thread work with what was marked, without waiting for what was asked for later.
+
+    All of its own work is done at the end, so that the memory it read may be used again.
+    """
+    if event is None:
+        yield
+        return
+    stream = _stream(device)
+    with torch.cuda.stream(stream):
+        stream.wait_event(event)
+        try:
+            yield
+        finally:
+            stream.synchronize()
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    streams: dict[torch.device, torch.cuda.Stream] = _local.__dict__.setdefault("streams", {})
+    if device not in streams:
+        streams[device] = torch.cuda.Stream(device, priority=URGENT)  # type: ignore[no-untyped-call]
+    return streams[device]

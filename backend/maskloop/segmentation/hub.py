@@ -8,9 +8,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from maskloop.errors import DependencyError, ModelLoadError
+from maskloop.errors import DependencyError, ModelLoadError, first_line
 
-__all__ = ["check_torchvision", "find_folder", "first_line", "load_error", "read_json"]
+__all__ = ["check_torchvision", "find_folder", "load_error", "read_json"]
 
 HUB_FILES = ("*.json", "*.txt", "*.safetensors", "README.md")  # no pickles; the licence stands in the README
 
@@ -98,9 +98,3 @@ def _download(name: str) -> Path:
             got=first_line(exc),
             remedy="check the spelling and the network, or set MASKLOOP_MODEL to a local folder",
         ) from exc
-
-
-def first_line(exc: BaseException) -> str:
-    """Return the error's kind and the first line of its text."""
-    lines = str(exc).strip().splitlines()
-    return f"{type(exc).__name__}: {lines[0] if lines else 'no message'}"

@@ -16,14 +16,18 @@ from torch import Tensor
 
 from maskloop.masks import drop_duplicates, drop_specks
 from maskloop.segmentation.checkpoint import Checkpoint
-from maskloop.segmentation.confidence import image_confidence
 from maskloop.segmentation.embedding import image_embedding
 from maskloop.segmentation.fast.forward import forward_pass
 from maskloop.segmentation.postprocess import Thresholds, segments_of
 from maskloop.segmentation.preprocess import Batch, ReadyImage, join_batch, resize_image, resized_size
-from maskloop.segmentation.studying import image_reading, patch_grid
 from maskloop.segmentation.test_time_views import ViewPlan, view_image, view_model, view_prediction
-from maskloop.segmentation.uncertainty import Reading, disagreement
+from maskloop.segmentation.uncertainty import (
+    Reading,
+    disagreement,
+    image_confidence,
+    image_reading,
+    patch_grid,
+)
 from maskloop.types import ImageStudy, Prediction, RgbImage, SegmentationTask
 
 __all__ = [

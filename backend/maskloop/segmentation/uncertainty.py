@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from maskloop.segmentation.agreement import agreement
-from maskloop.types import BoolMask, Prediction, Signals
+from maskloop.masks import agreement
+from maskloop.segmentation.checkpoint import Checkpoint
+from maskloop.segmentation.postprocess import Thresholds
+from maskloop.types import BoolMask, Prediction, SegmentationTask, Signals
 
 __all__ = [
     "NOTHING",
@@ -20,12 +25,27 @@ __all__ = [
     "class_doubt",
     "disagreement",
     "free_shares",
+    "image_confidence",
+    "image_reading",
+    "patch_grid",
     "pixel_reading",
     "query_reading",
 ]
 
 Floats: TypeAlias = NDArray[np.floating]
 RIVAL = 0.1  # the least chance with which a query that is not shown stands for what others see too
+# Each signal's part in the doubt, from the grid search that docs/selection.md reports; margin says what
+# entropy says, a little worse. Without views the others weigh more: both confidences lie on one scale.
+VIEWED_WEIGHTS: Mapping[str, float] = MappingProxyType(
+    {"entropy": 0.13, "margin": 0.0, "border": 0.43, "missing": 0.22, "disagreement": 0.22}
+)
+CHEAP_WEIGHTS: Mapping[str, float] = MappingProxyType(
+    {"entropy": 0.2, "margin": 0.0, "border": 0.67, "missing": 0.33}
+)
+OBJECTS_POWER = 0.7  # how the work grows with the number of objects
+STEEPNESS = 4.0  # confidence is a half where a lone object's doubt is one divided by this
+MOST_PIXELS = 1 << 14  # of a mask: shares of its area need no more, and a prediction does not wait for it
+LEAST_OBJECTNESS = 0.05  # below it a query's mask is not looked at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,3 +228,70 @@ def disagreement(prediction: Prediction, views: Sequence[Prediction]) -> float |
 
 def _mean(values: NDArray[np.float64]) -> float:
     return float(values.mean()) if values.size else 0.0
+
+
+def image_confidence(signals: Signals, objects: float) -> float:
+    """Return how sure the model is of one image, 0..1; the lowest is worth an annotator's time first.
+
+    The doubt of one object is a weighted mean of the signals. Work grows with the number of objects, but
+    slower: counting them in full would rank by crowdedness, not at all by the rate of errors alone.
+
+    Args:
+        signals: 0..1 each; without disagreement the other signals stand for it, on the same scale.
+        objects: how many the annotator has to look at, at least 0; less than one counts as one.
+
+    Returns:
+        1.0 where nothing is in doubt; falls with each signal and with the number of objects in doubt.
+    """
+    weights = CHEAP_WEIGHTS if signals.disagreement is None else VIEWED_WEIGHTS
+    doubt = sum(weight * float(getattr(signals, name)) for name, weight in weights.items())
+    work = doubt * math.pow(max(1.0, objects), OBJECTS_POWER)
+    return 1.0 / (1.0 + STEEPNESS * max(0.0, work))
+
+
+def image_reading(
+    class_logits_qk: Tensor,
+    mask_logits_qhw: Tensor,
+    *,
+    task: SegmentationTask,
+    labels: Sequence[str],
+    thing_ids: Collection[int],
+    thresholds: Thresholds,
+) -> Reading:
+    """Return how undecided the model is of one image, from its masks at the size they come in.
+
+    Args:
+        class_logits_qk: float (Q, K + 1), the last column is "no object".
+        mask_logits_qhw: float (Q, h, w), cropped to the part of the input that is not padding.
+        task: which form: of queries, or of pixels.
+        labels: K class names.
+        thing_ids: classes whose objects are counted; where there are any, instances are of no other.
+        thresholds: what is shown.
+    """
+    class_probs_qk = class_logits_qk.float().softmax(dim=-1)
+    mask_floor_k = np.array([thresholds.mask_for(label) for label in labels])
+    step = max(1, math.ceil(math.sqrt(mask_logits_qhw[0].numel() / MOST_PIXELS)))
+    mask_logits_qhw = mask_logits_qhw[:, step // 2 :: step, step // 2 :: step]
+    if task is SegmentationTask.SEMANTIC:
+        sums_khw = torch.einsum("qk,qhw->khw", class_probs_qk[:, :-1], mask_logits_qhw.float().sigmoid())
+        return pixel_reading(sums_khw.cpu().numpy(), mask_floor_k=mask_floor_k)
+    wanted_q = class_probs_qk[:, -1] <= 1 - LEAST_OBJECTNESS
+    if task is SegmentationTask.INSTANCE and thing_ids:
+        things = torch.tensor(sorted(thing_ids), device=class_probs_qk.device)
+        wanted_q &= torch.isin(class_probs_qk[:, :-1].argmax(dim=-1), things)
+    queries_n = torch.nonzero(wanted_q).flatten()
+    return query_reading(
+        class_probs_qk[queries_n].cpu().numpy(),
+        mask_logits_qhw[queries_n].float().sigmoid().cpu().numpy(),
+        score_floor_k=np.array([thresholds.score_for(label) for label in labels]),
+        mask_floor_k=mask_floor_k,
+        mask_counts=task is SegmentationTask.INSTANCE,
+    )
+
+
+def patch_grid(checkpoint: Checkpoint) -> tuple[int, int] | None:
+    """Return how many rows and columns of patches the model's tokens are; None where features are maps."""
+    if checkpoint.family != "eomt":
+        return None
+    side = int(checkpoint.model.config.image_size) // int(checkpoint.model.config.patch_size)
+    return side, side

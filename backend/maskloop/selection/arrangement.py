@@ -11,19 +11,21 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from maskloop.selection.chance import chance
 from maskloop.selection.pool import Arrangement, Floats, Pool, Preference
 from maskloop.selection.strategies import Strategy, prefer
 
-__all__ = ["arrange", "drawn_at_random", "overall_rank", "serve_order"]
+__all__ = ["arrange", "chance", "drawn_at_random", "overall_rank", "serve_order"]
 
 Ints = NDArray[np.int64]
 
 # What a task's chance is asked for.
 DRAWN, TURN, COIN = 1, 2, 3
 SCORE_STEP = 1e-9
+MASK_64 = 2**64 - 1
+GOLDEN = 0x9E3779B97F4A7C15
+FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
 def drawn_at_random(task_ids: Sequence[int], *, random_share: float, seed: int) -> NDArray[np.bool_]:
@@ -167,3 +169,23 @@ def _strict_scores(target_n: Floats, rank_n: Ints, turn_n: Floats) -> Floats:
     score_n = np.empty(len(order_n))
     score_n[order_n] = strict_n
     return score_n
+
+
+def chance(seed: int, numbers_n: ArrayLike, *purpose: int) -> NDArray[np.float64]:
+    """Return one number 0 <= u < 1 for each of these; those of two purposes have nothing in common.
+
+    Source:
+        SplitMix64: Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014,
+        figure 16.
+    """
+    state_n = np.asarray(numbers_n, dtype=np.int64).astype(np.uint64) * np.uint64(GOLDEN)
+    for word in (seed, *purpose):
+        state_n = _mix(state_n ^ _mix(np.array([word & MASK_64], dtype=np.uint64)))
+    return (state_n >> np.uint64(11)).astype(np.float64) / 2.0**53
+
+
+def _mix(state_n: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    state_n = state_n + np.uint64(GOLDEN)
+    state_n = (state_n ^ (state_n >> np.uint64(30))) * np.uint64(FACTORS[0])
+    state_n = (state_n ^ (state_n >> np.uint64(27))) * np.uint64(FACTORS[1])
+    return state_n ^ (state_n >> np.uint64(31))

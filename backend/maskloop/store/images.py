@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from maskloop.errors import ImageError, ResourceError
-from maskloop.resources import check_free_disk
+from maskloop.processes import check_free_disk
 
 __all__ = ["ImageCache"]
 

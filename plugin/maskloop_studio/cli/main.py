@@ -113,7 +113,7 @@ def serve(host: HostOption = None, port: PortOption = None) -> None:
 
     keep_freed_memory()
     from maskloop.log import configure_logging
-    from maskloop.resources import check_free_port
+    from maskloop.processes import check_free_port
     from maskloop.settings import load_settings
     from maskloop_studio.services import Services
     from maskloop_studio.serving.app import run_server

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from maskloop.log import configure_logging
-from maskloop.resources import find_free_port
+from maskloop.processes import find_free_port
 from maskloop.settings import Settings, load_settings
 from maskloop_studio.demo.annotator import SimulatedAnnotator
 from maskloop_studio.demo.images import DemoMaterial, coco_material, made_up_material

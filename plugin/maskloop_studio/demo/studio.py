@@ -17,7 +17,7 @@ from types import TracebackType
 import httpx
 
 from maskloop.errors import StudioError
-from maskloop.resources import check_free_port, find_free_port
+from maskloop.processes import check_free_port, find_free_port
 from maskloop_studio.demo.studio_env import (
     STUDIO_VERSION,
     Progress,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from maskloop.errors import StudioError
-from maskloop.resources import check_free_disk
+from maskloop.processes import check_free_disk
 
 __all__ = ["STUDIO_VERSION", "Progress", "clean_environment", "install_studio", "quiet", "template_path"]
 

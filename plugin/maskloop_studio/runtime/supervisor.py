@@ -14,9 +14,8 @@ from pathlib import Path
 
 from maskloop.errors import QueueError, ResourceError
 from maskloop.log import log_action
-from maskloop.processes import end, spawn
+from maskloop.processes import check_free_disk, check_free_port, end, spawn
 from maskloop.queue.valkey import EmbeddedBroker, queue_url
-from maskloop.resources import check_free_disk, check_free_port
 from maskloop.settings import Settings
 from maskloop_studio.runtime.health import check_health
 

@@ -111,7 +111,7 @@ class ShadowRunner:
             logger.exception("shadow model %s", image.shadow.tag)
 
     def _compare(self, image: ShadowImage) -> None:
-        from maskloop.segmentation.agreement import agreement
+        from maskloop.masks import agreement
 
         prediction = self._predict(image)
         if prediction is None:

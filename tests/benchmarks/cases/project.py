@@ -251,8 +251,8 @@ def _drawn(services: Any, task_id: int, size_hw: tuple[int, int]) -> Any:
 def _services(variant: Variant, studio: Any, folder: Path) -> Iterator[Any]:
     from pydantic import SecretStr
 
-    from maskloop.queue.spec import MemoryQueue
     from maskloop.settings import Settings
+    from maskloop.testing.memory import MemoryQueue
     from maskloop_studio.services import Services
 
     settings = Settings(

@@ -256,7 +256,7 @@ def _drawn(prediction: Any, *, task_id: int) -> list[Any]:
 
 @contextlib.contextmanager
 def _setting(folder: Path) -> Iterator[Setting]:
-    from maskloop.resources import find_free_port
+    from maskloop.processes import find_free_port
     from maskloop.segmentation.checkpoint import load_checkpoint
     from maskloop.segmentation.image import decode_image
 

@@ -86,7 +86,7 @@ def _serves_s(home: Path, *, to_model: bool = True) -> tuple[float, float]:
     """Return seconds to the first answer of /health, and to the one that says that the model is loaded."""
     import httpx
 
-    from maskloop.resources import find_free_port
+    from maskloop.processes import find_free_port
 
     port = find_free_port(HOST)
     first = None

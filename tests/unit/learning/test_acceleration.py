@@ -5,11 +5,11 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 import torch
-from maskloop.learning.acceleration import accelerated
 from torch.nn import functional
 
 from maskloop.lab.tiny_models import build_tiny_mask2former, build_tiny_maskformer, build_tiny_oneformer
 from maskloop.learning.data.dataset import IGNORED, object_planes
+from maskloop.learning.losses import accelerated
 from maskloop.learning.losses import patching as switch
 from maskloop.learning.losses.heads import pointwise
 from maskloop.learning.losses.hungarian import assign

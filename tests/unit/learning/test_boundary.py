@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from maskloop.learning.evaluation.boundary import boundary_iou
+from maskloop.learning.evaluation.pixel_counts import boundary_iou
 
 
 def slow_rim(mask_hw: np.ndarray, width_px: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from maskloop.learning.data.choice import choose_corrections
+from maskloop.learning.data.splits import choose_corrections
 from maskloop.types import AnnotationRule
 
 

@@ -5,10 +5,10 @@ import pytest
 from maskloop.errors import TrainingError
 from maskloop.learning.cycle import train_and_judge
 from maskloop.learning.data.training_set import LabelPlan, to_examples
-from maskloop.learning.registry import MemoryRegistry
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.settings import Settings
 from maskloop.store.images import ImageCache
+from maskloop.testing.memory import MemoryRegistry
 from maskloop.types import ModelVersion, SegmentationTask
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from maskloop.lab.base_model import made_up_examples
-from maskloop.learning.evaluation.boundary import boundary_iou
 from maskloop.learning.evaluation.evaluate import judge_checkpoints
 from maskloop.learning.evaluation.ground_truth import GroundTruth
 from maskloop.learning.evaluation.metrics import judge
+from maskloop.learning.evaluation.pixel_counts import boundary_iou
 from maskloop.learning.registry.base import json_to_metrics, metrics_to_json
 from maskloop.masks import paste_segment
 from maskloop.segmentation.checkpoint import load_checkpoint

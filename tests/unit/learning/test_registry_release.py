@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from maskloop.learning.registry import CHALLENGER, CHAMPION, SHADOW, MemoryRegistry
+from maskloop.learning.registry import CHALLENGER, CHAMPION, SHADOW
 from maskloop.learning.registry.history import PromotionStep
 from maskloop.learning.registry.promotion import Release, doomed_versions, prune, release
+from maskloop.testing.memory import MemoryRegistry
 from maskloop.types import ModelVersion, PromotionMode
 
 NAME = "maskloop-1"

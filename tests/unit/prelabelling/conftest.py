@@ -2,8 +2,7 @@
 
 import pytest
 
-from maskloop.learning.registry import MemoryRegistry
-from maskloop.queue.spec import MemoryQueue
+from maskloop.testing.memory import MemoryQueue, MemoryRegistry
 from maskloop_studio.prelabel import push as pushing
 from maskloop_studio.prelabel import score as scoring
 from maskloop_studio.projects.training import model_name

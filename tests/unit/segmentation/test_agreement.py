@@ -2,7 +2,7 @@
 
 import pytest
 
-from maskloop.segmentation.agreement import agreement
+from maskloop.masks import agreement
 from maskloop.types import Prediction
 
 

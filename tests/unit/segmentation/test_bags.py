@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from maskloop.segmentation.fast.bags import bag_sums
+from maskloop.segmentation.fast.deformable import bag_sums
 
 
 def make_bags(bags, size, rows, width, dtype=torch.float32):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskloop.segmentation.confidence import CHEAP_WEIGHTS, VIEWED_WEIGHTS, image_confidence
+from maskloop.segmentation.uncertainty import CHEAP_WEIGHTS, VIEWED_WEIGHTS, image_confidence
 from maskloop.types import Signals
 
 NAMES = [field.name for field in fields(Signals)]

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from maskloop.errors import QueueError, StoreError
-from maskloop.queue.spec import MemoryQueue
 from maskloop.store.jobs import JobKind, NewEvent
+from maskloop.testing.memory import MemoryQueue
 from maskloop_studio.errors import OverloadedError
 from maskloop_studio.serving.event_writer import Inbox
 from maskloop_studio.serving.outbox import Carrier

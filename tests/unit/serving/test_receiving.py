@@ -2,7 +2,7 @@
 
 import pytest
 
-from maskloop.queue.spec import MemoryQueue
+from maskloop.testing.memory import MemoryQueue
 from maskloop_studio.errors import UnreadableError
 from maskloop_studio.intake.webhook import read_event, receive_event
 from maskloop_studio.labelstudio.protocol import WebhookEvent

@@ -1,15 +1,16 @@
-"""The validation part, the holdout's twin among the training images, and whether the holdout can judge."""
+"""Which corrections count, which of them are for validation, and whether the holdout can judge."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from maskloop.types import Correction
+from maskloop.types import AnnotationRule, Correction
 
-__all__ = ["holdout_words", "is_validation", "split_validation"]
+__all__ = ["choose_corrections", "holdout_words", "is_validation", "split_validation"]
 
+VALIDATED_IMAGES = 40  # fewer are worth more as training images than as a validation part
 LEAST_IMAGES = 3  # of the holdout, with a class: fewer say little of it
 
 
@@ -66,3 +67,24 @@ def holdout_words(holdout: Iterable[frozenset[str]], classes: Sequence[str]) -> 
     if not parts:
         return None
     return f"the holdout of {len(images)} images has {' and '.join(parts)}: correct more tasks with them"
+
+
+def choose_corrections(corrections: Iterable[Correction], rule: AnnotationRule) -> list[Correction]:
+    """Return one correction a task, by task number.
+
+    Args:
+        corrections: of any tasks, in any order.
+        rule: which counts; among equals the annotation with the higher number.
+    """
+    by_task: defaultdict[int, list[Correction]] = defaultdict(list)
+    for correction in corrections:
+        by_task[correction.task_id].append(correction)
+    return [_choose(said, rule) for _, said in sorted(by_task.items())]
+
+
+def _choose(said: list[Correction], rule: AnnotationRule) -> Correction:
+    if rule is AnnotationRule.FIRST:
+        return min(said, key=lambda correction: correction.annotation_id)
+    if rule is AnnotationRule.GROUND_TRUTH:
+        said = [correction for correction in said if correction.ground_truth] or said
+    return max(said, key=lambda correction: (correction.updated_at, correction.annotation_id))

@@ -6,10 +6,13 @@ import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from maskloop.learning.data.choice import choose_corrections
 from maskloop.learning.data.dataset import TrainingExample
-from maskloop.learning.data.splits import holdout_words, split_validation
-from maskloop.learning.training.recipe import VALIDATED_IMAGES
+from maskloop.learning.data.splits import (
+    VALIDATED_IMAGES,
+    choose_corrections,
+    holdout_words,
+    split_validation,
+)
 from maskloop.settings import Settings
 from maskloop.store.images import ImageCache
 from maskloop.types import UNLABELLED, Correction, Segment

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from maskloop.learning.registry.base import CHALLENGER, CHAMPION, SHADOW, ModelRegistry, way_back
 from maskloop.learning.registry.mlflow import MlflowRegistry
-from maskloop.testing.memory_registry import MemoryRegistry
 
 __all__ = [
     "CHALLENGER",
     "CHAMPION",
     "SHADOW",
-    "MemoryRegistry",
     "MlflowRegistry",
     "ModelRegistry",
     "way_back",

@@ -1,7 +1,7 @@
 """Fine-tuning in several processes of this machine, one a GPU, started by `accelerate launch`.
 
-The asking process writes a job into a folder, starts `python -m maskloop.learning.training.distributed FOLDER`
-as often as is asked for, and reads the outcome from the folder. Each step's images are shared among the processes.
+The calling process writes a job into a folder, starts `python -m maskloop.learning.training.distributed
+FOLDER` once for each process, and reads the outcome from the folder. The processes share each step's images.
 """
 
 from __future__ import annotations

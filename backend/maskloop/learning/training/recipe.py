@@ -15,7 +15,6 @@ Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
 
 LARGE_PARAMETERS = 5_000_000  # from here on a published checkpoint, whose own recipe is a rate of 1e-4
 FEW_IMAGES = 16  # fewer cannot teach a large backbone anything it should keep
-VALIDATED_IMAGES = 40  # fewer are worth more as training images than as a validation part
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from transformers.models.mask2former import modeling_mask2former as mask2former
 from transformers.models.oneformer import modeling_oneformer as oneformer
 
 from maskloop.segmentation.fast.deformable import Shapes, sample_pixels
-from maskloop.segmentation.fast.replaced import is_replaceable
+from maskloop.segmentation.fast.source_check import is_replaceable
 
 __all__ = ["BaggedMask2FormerAttention", "BaggedOneFormerAttention", "bagged_forward", "fast_classes"]
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from maskloop.errors import first_line
 from maskloop.segmentation.fast.model_forward import LeanOutput, lean_forward
 from maskloop.segmentation.fast.swin import swin_windows
-from maskloop.segmentation.hub import first_line
 
 __all__ = ["MOST_GRAPHS", "Shape", "batch_bucket", "compiled_forward", "graph_count", "is_settled"]
 

@@ -12,8 +12,8 @@ import logging
 import torch
 from torch import Tensor
 
+from maskloop.errors import first_line
 from maskloop.segmentation.fast.grid_sample import Shapes, grid_sampled
-from maskloop.segmentation.hub import first_line
 
 __all__ = ["fused_attention", "is_fusible", "is_off"]
 

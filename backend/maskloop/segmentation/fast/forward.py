@@ -13,8 +13,8 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from maskloop.segmentation.fast.replaced import is_replaceable
-from maskloop.segmentation.hub import first_line
+from maskloop.errors import first_line
+from maskloop.segmentation.fast.source_check import is_replaceable
 
 __all__ = ["CompileMode", "ForwardPlan", "Precision", "can_compile", "forward_pass", "inference_dtype"]
 

@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from maskloop.segmentation.fast.asking import ask_queries
-from maskloop.segmentation.fast.pixel_decoder import PixelFeatures, decode_pixels
-from maskloop.segmentation.fast.positions import sine_positions
-from maskloop.segmentation.fast.query_decoder import QueryDecoder, QueryLayer, decode_queries
+from maskloop.segmentation.fast.pixel_decoder import PixelFeatures, decode_pixels, sine_positions
+from maskloop.segmentation.fast.query_decoder import QueryDecoder, QueryLayer, ask_queries, decode_queries
 from maskloop.segmentation.fast.swin import StageWindows, swin_features
 
 __all__ = ["LeanOutput", "lean_forward"]

@@ -1,4 +1,4 @@
-"""A model registry in this process's memory, with the folders on disk; for tests and trials."""
+"""A model registry and a job queue in memory, for tests: they behave as MLflow's and RQ's do."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from maskloop.learning.registry.base import (
     way_back,
 )
 from maskloop.learning.registry.history import PromotionStep, StepKind
+from maskloop.queue.spec import JobSpec, QueueName
 from maskloop.types import HoldoutMetrics, ModelVersion
 
-__all__ = ["MemoryRegistry"]
+__all__ = ["MemoryQueue", "MemoryRegistry"]
 
 
 class MemoryRegistry:
@@ -135,3 +136,27 @@ class MemoryRegistry:
         for waiting in (CHALLENGER, SHADOW):
             if self.alias(name, waiting) == number:
                 self.set_alias(name, waiting, None)
+
+
+class MemoryQueue:
+    """Jobs in a list, for tests: kept until `drain` hands them out."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, JobSpec] = {}
+
+    def enqueue(self, spec: JobSpec) -> bool:
+        """See JobQueue."""
+        if spec.job_id in self._waiting:
+            return False
+        self._waiting[spec.job_id] = spec
+        return True
+
+    def lengths(self) -> dict[str, int]:
+        """Return how many jobs wait in each queue."""
+        return {name.value: sum(job.queue is name for job in self._waiting.values()) for name in QueueName}
+
+    def drain(self) -> tuple[JobSpec, ...]:
+        """Return the waiting jobs in their order and forget them."""
+        jobs = tuple(self._waiting.values())
+        self._waiting.clear()
+        return jobs
