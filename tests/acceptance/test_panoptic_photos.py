@@ -2,20 +2,20 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from tests.paths import SHARED
 
 from maskloop.masks import mask_to_segment, paste_segment, segment_iou
 from maskloop.types import Prediction, Segment
 from maskloop_studio.formats import DrawingOptions, annotation_to_segments, prediction_to_regions
 from maskloop_studio.formats.label_config import map_labels, parse_label_config
 
-FOLDER = Path(__file__).parents[3] / "shared" / "data" / "panoptic2"
+FOLDER = SHARED / "data" / "panoptic2"
 TAGS = {"brush": "BrushLabels", "polygon": "PolygonLabels"}
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the photos are not at hand")

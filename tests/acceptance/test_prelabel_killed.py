@@ -12,6 +12,7 @@ from collections import Counter
 import pytest
 from PIL import Image
 from pydantic import SecretStr
+from tests.waiting import until
 
 from maskloop.lab.synthetic.shapes import make_image
 from maskloop.lab.tiny_models import build_tiny_mask2former
@@ -19,8 +20,6 @@ from maskloop.segmentation.checkpoint import save_checkpoint
 from maskloop.store.jobs import JobKind, JobStatus
 from maskloop_studio.projects.training import model_name
 from maskloop_studio.services import Services
-
-from ..waiting import until
 
 pytestmark = pytest.mark.studio
 

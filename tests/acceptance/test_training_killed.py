@@ -12,6 +12,7 @@ import time
 import pytest
 from PIL import Image
 from pydantic import SecretStr
+from tests.waiting import until
 
 from maskloop.lab.synthetic.shapes import make_image
 from maskloop.learning.data.snapshot import SnapshotManifest
@@ -24,8 +25,6 @@ from maskloop.types import EditCounts
 from maskloop_studio.cli.evaluate import print_evaluation
 from maskloop_studio.projects.training import ensure_champion, model_name
 from maskloop_studio.services import Services
-
-from ..waiting import until
 
 KILLS = 10
 LABELS = ("disc", "square", "triangle")

@@ -21,14 +21,13 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import Connection
+from tests.services import PostgresServer
 
 from maskloop.store.annotations import SaidAnnotation
 from maskloop.store.database import Store
 from maskloop.store.jobs import JobKind, JobStatus, NewEvent
 from maskloop.store.segments import segments_to_text
 from maskloop.types import Segment
-
-from ..services import PostgresServer
 
 SIZES = (10_000, 100_000, 1_000_000)
 REPEATS = 15

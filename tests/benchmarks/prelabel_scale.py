@@ -20,11 +20,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+from tests.prelabel_studio import StudioInMemory
 
 from maskloop.types import ImageStudy, Prediction, Segment, Signals
 from maskloop_studio.demo.studio import RealStudio
-
-from ..prelabel_studio import StudioInMemory
 
 IN_MEMORY = "http://memory"
 SIZES = (100, 1000, 10_000)

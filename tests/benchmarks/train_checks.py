@@ -11,6 +11,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from tests.same_points import same_points
 
 from maskloop.lab.base_model import made_up_examples
 from maskloop.lab.synthetic.shapes import SHAPE_CLASSES
@@ -21,7 +22,6 @@ from maskloop.learning.losses.ignore_regions import ignoring
 from maskloop.learning.training.finetune import finetune
 from maskloop.learning.training.recipe import FinetuneRecipe
 
-from ..same_points import same_points
 from .train_loops import Load, build_model, made_examples, our_batches
 
 __all__ = ["StepGap", "curve_gap", "step_gap"]

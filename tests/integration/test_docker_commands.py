@@ -8,10 +8,9 @@ import time
 
 import httpx
 import pytest
+from tests.docker_files import DOCKER, load_compose
 
 from maskloop.processes import end, find_free_port, spawn
-
-from ..docker_files import DOCKER, load_compose
 
 SERVICES = load_compose()["services"]
 PARTS = ("server", "worker", "trainer", "scheduler")

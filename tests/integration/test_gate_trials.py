@@ -1,6 +1,6 @@
 """A handful of the benchmark's tries, of the kinds whose outcome is not in doubt."""
 
-from ..benchmarks.gate_trials import run
+from tests.benchmarks.gate_trials import run
 
 
 def test_gate_refuses_poison_and_accepts_a_true_gain():

@@ -13,6 +13,7 @@ import pytest
 from rq import SimpleWorker
 from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
+from tests.waiting import until
 from typer.testing import CliRunner
 
 from maskloop.queue.cron import Schedule, run_cron
@@ -25,8 +26,6 @@ from maskloop_studio.cli.main import app
 from maskloop_studio.dispatch import job_spec, request
 from maskloop_studio.runtime import tasks as jobs
 from maskloop_studio.runtime.scheduler import schedules
-
-from ..waiting import until
 
 
 @pytest.fixture

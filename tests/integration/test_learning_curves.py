@@ -7,6 +7,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from PIL import Image
+from tests.benchmarks import curve_report, learning_curves
+from tests.benchmarks.curve_data import SOURCES, Source, draw, load_pool, mosaic
+from tests.benchmarks.learning_curves import Cell, append_row, cell_of, parse, planned_cells, read_rows, run
+from tests.paths import SHARED
 
 from maskloop.lab.simulation.data import LEAST_PIXELS, tile_corner
 from maskloop.lab.synthetic.shapes import make_image
@@ -14,11 +18,7 @@ from maskloop.learning.training.recipe import FinetuneRecipe
 from maskloop.masks import paste_segment
 from maskloop.types import Segment
 
-from ..benchmarks import curve_report, learning_curves
-from ..benchmarks.curve_data import SOURCES, Source, draw, load_pool, mosaic
-from ..benchmarks.learning_curves import Cell, append_row, cell_of, parse, planned_cells, read_rows, run
-
-DATA = Path(__file__).parents[3] / "shared" / "data"
+DATA = SHARED / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="real images are not at hand")
 
 

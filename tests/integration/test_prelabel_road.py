@@ -6,6 +6,7 @@ import time
 import pytest
 from rq import SimpleWorker
 from rq.serializers import JSONSerializer
+from tests.prelabel_studio import StudioInMemory, register_versions, said
 from typer.testing import CliRunner
 
 from maskloop.queue.rq_queue import RqQueue
@@ -20,8 +21,6 @@ from maskloop_studio.prelabel import score as scoring
 from maskloop_studio.projects.training import model_name
 from maskloop_studio.runtime import tasks as jobs
 from maskloop_studio.runtime.scheduler import schedules
-
-from ..prelabel_studio import StudioInMemory, register_versions, said
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from tests.waiting import until
 
 from maskloop.errors import QueueError
 from maskloop.queue.rq_queue import RqQueue
@@ -14,8 +15,6 @@ from maskloop.queue.spec import JobSpec, QueueName
 from maskloop.queue.valkey import EmbeddedBroker, connect_queue, queue_url
 from maskloop.queue.workers import has_live_worker
 from maskloop.testing.memory import MemoryQueue
-
-from ..waiting import until
 
 
 def _spec(job_id="job-1", function="builtins.print", queue=QueueName.INTAKE, **arguments):

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.benchmarks import ranking
+from tests.benchmarks.ranking import Case, correction_work, correlations, parse, planned_cases, run
 
 from maskloop.types import Segment, SegmentationTask
-
-from ..benchmarks import ranking
-from ..benchmarks.ranking import Case, correction_work, correlations, parse, planned_cases, run
 
 
 @pytest.mark.parametrize(

@@ -6,18 +6,17 @@ import json
 import logging
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 from pydantic import SecretStr
+from tests.paths import SHARED
+from tests.waiting import until
 
 from maskloop.errors import ConfigurationError, QueueError, StoreError
 from maskloop_studio.serving.app import create_app
-
-from ..waiting import until
 
 CONFIG = (
     '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
@@ -403,7 +402,7 @@ def test_swap_of_the_champion_drops_no_request(client, services, tiny_model):
     assert client.get("/versions").json() == {"versions": [version.tag]}
 
 
-TRAFFIC = Path(__file__).parents[3] / "shared" / "label-studio" / "traffic"
+TRAFFIC = SHARED / "label-studio" / "traffic"
 
 
 @pytest.mark.skipif(not TRAFFIC.is_dir(), reason="no recorded traffic at hand")

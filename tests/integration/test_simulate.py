@@ -6,10 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from tests.paths import SHARED
 from typer.testing import CliRunner
 
 from maskloop.errors import MaskloopError
@@ -128,7 +128,7 @@ def test_simulate_wrong_request_ends_with_one_explanation(words, code, said, tmp
 
 
 def test_simulate_folder_in_coco_form_is_read(tmp_path):
-    folder = Path(__file__).parents[3] / "shared" / "data" / "fruits"
+    folder = SHARED / "data" / "fruits"
     if not folder.is_dir():
         pytest.skip("real images are not at hand")
     words = ("--data", folder, "--seeds", "1", "--rounds", "1", "--strategies", "random")

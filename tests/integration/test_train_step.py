@@ -1,11 +1,10 @@
 import numpy as np
+from tests.benchmarks import train_loops
+from tests.benchmarks.cases import train
+from tests.benchmarks.harness.case import Budget
 
 from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
 from maskloop.learning.data.dataset import TrainingExample
-
-from ..benchmarks import train_loops
-from ..benchmarks.cases import train
-from ..benchmarks.harness.case import Budget
 
 
 def test_reference_learns_from_the_same_objects():

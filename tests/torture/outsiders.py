@@ -11,8 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import psycopg
-
-from ..services import PostgresServer, RedisServer
+from tests.services import PostgresServer, RedisServer
 
 DOWN_S = (0.2, 3.0)
 

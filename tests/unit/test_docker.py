@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 from pydantic import AliasChoices
+from tests.docker_files import DOCKER, REPOSITORY, load_compose, load_stages, required_variables
 from typer.main import get_command
 
 from maskloop.settings import Settings
 from maskloop_studio.cli.main import app
-
-from ..docker_files import DOCKER, REPOSITORY, load_compose, load_stages, required_variables
 
 STAGES = load_stages()
 SERVICES = load_compose()["services"]

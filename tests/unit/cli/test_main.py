@@ -4,17 +4,16 @@ import re
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from tests.paths import REPOSITORY
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from maskloop_studio.cli.main import app
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-SETTINGS = (ROOT / "docs" / "settings.md").read_text()
+README = (REPOSITORY / "README.md").read_text()
+SETTINGS = (REPOSITORY / "docs" / "settings.md").read_text()
 
 
 def _commands(group, prefix="maskloop"):

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import tracemalloc
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,13 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from tests.paths import SHARED
 
 from maskloop.errors import CodecError
 from maskloop.masks import paste_segment
 from maskloop.types import Segment
 from maskloop_studio.formats.brush import PIXELS_AT_ONCE, decode_brush, encode_brush, encode_brush_crop
-
-SHARED = Path(__file__).parents[4] / "shared"  # real traffic, where it is at hand
 
 
 def _ring(size_hw):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.waiting import until
 from torch.nn import functional
 
 from maskloop.lab.tiny_models import (
@@ -30,8 +31,6 @@ from maskloop.segmentation.predict import predict_images
 from maskloop.segmentation.preprocess import Preprocessing
 from maskloop.segmentation.test_time_views import ViewPlan, unmirror, view_image, view_model, view_prediction
 from maskloop.types import Prediction, RgbImage, Segment, SegmentationTask, Signals
-
-from ...waiting import until
 
 LOW = Thresholds(score=0.05, overlap=0.0)
 INSTANCE = SegmentationTask.INSTANCE

@@ -21,8 +21,7 @@ from maskloop.lab.synthetic.shapes import make_image
 from maskloop.lab.tiny_models import build_tiny_mask2former, build_tiny_oneformer
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from maskloop.segmentation.fast import forward as forward_module
-from maskloop.segmentation.fast import replaced
-from maskloop.segmentation.fast import source_check as known
+from maskloop.segmentation.fast import source_check
 from maskloop.segmentation.fast.deformable import deformable_attention
 from maskloop.segmentation.fast.forward import ForwardPlan, forward_pass, inference_dtype
 from maskloop.segmentation.fast.grid_sample import grid_sampled
@@ -261,17 +260,17 @@ def test_accelerate_model_other_family_is_left_alone() -> None:
     assert restore_model(model) == 0
 
 
-@pytest.mark.parametrize("part", replaced.NAMES)
+@pytest.mark.parametrize("part", source_check.NAMES)
 def test_is_replaceable_installed_transformers_is_known(part: str) -> None:
-    assert replaced.is_replaceable(part)
+    assert source_check.is_replaceable(part)
 
 
 @pytest.fixture
 def unknown_transformers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     from maskloop.segmentation.fast import attention_modules as modules
 
-    monkeypatch.setattr(replaced, "KNOWN", dict.fromkeys(replaced.NAMES, frozenset({"0" * 16})))
-    caches = (replaced.is_replaceable, known.is_known, modules.fast_classes)
+    monkeypatch.setattr(source_check, "KNOWN", dict.fromkeys(source_check.NAMES, frozenset({"0" * 16})))
+    caches = (source_check.is_replaceable, source_check.is_known, modules.fast_classes)
     for cache in caches:
         cache.cache_clear()
     yield

@@ -1,14 +1,13 @@
 """Services that prelabel a Label Studio in memory."""
 
 import pytest
+from tests.prelabel_studio import StudioInMemory, by_confidence, register_versions, said
 
 from maskloop.testing.memory import MemoryQueue, MemoryRegistry
 from maskloop_studio.prelabel import push as pushing
 from maskloop_studio.prelabel import score as scoring
 from maskloop_studio.projects.training import model_name
 from maskloop_studio.services import Services
-
-from ...prelabel_studio import StudioInMemory, by_confidence, register_versions, said
 
 
 @pytest.fixture

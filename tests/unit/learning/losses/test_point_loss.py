@@ -5,6 +5,7 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 import torch
+from tests.same_points import same_points
 from torch.nn import functional
 
 from maskloop.lab.tiny_models import build_tiny_mask2former, build_tiny_maskformer, build_tiny_oneformer
@@ -16,8 +17,6 @@ from maskloop.learning.losses.hungarian import assign
 from maskloop.learning.losses.ignore_regions import ignoring
 from maskloop.learning.losses.point_loss import PointwiseLoss
 from maskloop.learning.losses.point_sampling import object_labels, row_labels
-
-from ...same_points import same_points
 
 LABELS = ("disc", "square", "ring")
 BUILDERS = {

@@ -1,13 +1,13 @@
 """Every form that a control draws, out and back: valid for the SDK, close to the mask, one object once."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from label_studio_sdk.label_interface.interface import LabelInterface
+from tests.paths import SHARED
 
 from maskloop.masks import mask_to_segment, paste_segment, segment_iou
 from maskloop.types import Prediction
@@ -19,7 +19,7 @@ from maskloop_studio.formats import (
 )
 from maskloop_studio.formats.label_config import map_labels, parse_label_config
 
-COCO = Path(__file__).parents[4] / "shared" / "data" / "coco104"
+COCO = SHARED / "data" / "coco104"
 SIZE = (48, 64)
 KINDS = {
     "brush": "Brush",

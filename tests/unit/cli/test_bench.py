@@ -3,20 +3,17 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from tests.benchmarks.harness.case import Budget, Case, Result, Skip, Spread
+from tests.benchmarks.harness.report import report_json, report_rows
+from tests.benchmarks.harness.running import all_cases, chosen, run_cases
+from tests.paths import REPOSITORY
 from typer.testing import CliRunner
 
 from maskloop.errors import ConfigurationError
 from maskloop_studio.cli import bench as cli_bench
 from maskloop_studio.cli.main import app
-
-from ..benchmarks.harness.case import Budget, Case, Result, Skip, Spread
-from ..benchmarks.harness.report import report_json, report_rows
-from ..benchmarks.harness.running import all_cases, chosen, run_cases
-
-ROOT = Path(__file__).parents[2]
 
 
 def _result(name="made-up/a", **changes):
@@ -96,7 +93,9 @@ def test_import_of_all_cases_leaves_heavy_modules_alone():
         "import sys; from tests.benchmarks.harness.running import all_cases; all_cases();"
         "print(*[name for name in ('torch', 'transformers', 'label_studio_sdk') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == []
 
 
@@ -129,7 +128,7 @@ def test_bench_passes_options_and_exit_code_on(monkeypatch, tmp_path, ended, cod
     options = ["--only", "a", "--only", "b", "--json", str(tmp_path / "x"), "--seconds", "3", "--quick"]
     assert CliRunner().invoke(app, ["bench", *options]).exit_code == code
     passed = ["-m", "tests.benchmarks", "--seconds", "3.0", "--only", "a", "--only", "b"]
-    assert seen == [([*passed, "--json", str(tmp_path / "x"), "--quick"], ROOT)]
+    assert seen == [([*passed, "--json", str(tmp_path / "x"), "--quick"], REPOSITORY)]
 
 
 def test_bench_without_a_checkout_says_where_one_is_had(monkeypatch, tmp_path):
@@ -137,5 +136,5 @@ def test_bench_without_a_checkout_says_where_one_is_had(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match="clone the repository"):
         cli_bench._checkout()
-    monkeypatch.chdir(ROOT / "docs")
-    assert cli_bench._checkout() == ROOT
+    monkeypatch.chdir(REPOSITORY / "docs")
+    assert cli_bench._checkout() == REPOSITORY

@@ -4,12 +4,11 @@ import threading
 import time
 
 import pytest
+from tests.waiting import until
 
 from maskloop.errors import CodecError, StudioError, TrainingError
 from maskloop.queue.lease import LeaseLost, run_job
 from maskloop.store.jobs import MAX_ATTEMPTS, JobKind, JobStatus
-
-from ...waiting import until
 
 
 def _error(kind):

@@ -1,15 +1,15 @@
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from faster_coco_eval import mask as coco_mask
+from tests.paths import SHARED
 
 from maskloop.errors import CodecError
 from maskloop.lab.synthetic.coco import read_coco
 from maskloop.masks import paste_segment
 
-REAL = Path(__file__).parents[4] / "shared" / "data"
+REAL = SHARED / "data"
 SIZE_HW = (8, 10)
 
 

@@ -4,13 +4,13 @@ import contextlib
 import io
 import json
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 import pytest
 from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval import mask as coco_mask
 from PIL import Image
+from tests.paths import SHARED
 
 from maskloop.lab.synthetic.coco import read_coco
 from maskloop.learning.evaluation.ground_truth import GroundTruth
@@ -18,7 +18,7 @@ from maskloop.learning.evaluation.metrics import judge
 from maskloop.masks import mask_to_segment, paste_segment
 from maskloop.types import Prediction, Segment
 
-DATA = Path(__file__).parents[4] / "shared" / "data"
+DATA = SHARED / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="real images are not at hand")
 
 

@@ -2,11 +2,11 @@
 
 import copy
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from label_studio_sdk.label_interface.interface import LabelInterface
+from tests.paths import SHARED
 
 from maskloop.errors import CodecError
 from maskloop.masks import mask_to_segment, paste_segment
@@ -14,8 +14,6 @@ from maskloop.types import UNLABELLED, EditCounts, Prediction
 from maskloop_studio.formats import annotation_to_segments, count_edits, prediction_to_regions
 from maskloop_studio.formats.brush import encode_brush
 from maskloop_studio.formats.label_config import map_labels, parse_label_config
-
-SHARED = Path(__file__).parents[4] / "shared"  # real traffic, where it is at hand
 
 XML = """<View><Image name="image" value="$image"/>
 <BrushLabels name="brush" toName="image"><Label value="Car"/><Label value="Disc"/></BrushLabels>

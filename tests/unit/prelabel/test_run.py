@@ -3,6 +3,8 @@
 import threading
 
 import pytest
+from tests.prelabel_studio import refusal, said
+from tests.waiting import until
 
 from maskloop.errors import StudioError
 from maskloop.queue.lease import JobCancelled
@@ -12,9 +14,6 @@ from maskloop_studio.prelabel import score as scoring
 from maskloop_studio.prelabel.run import prelabel_project
 from maskloop_studio.projects.task_order import TITLE
 from maskloop_studio.runtime.tasks import work_on
-
-from ...prelabel_studio import refusal, said
-from ...waiting import until
 
 V1, V2, V3 = (f"maskloop-1-v{number}" for number in (1, 2, 3))
 
