@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ML_HOST := .venv-label-studio-ml
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 # Spinning threads are ruinous on few cores (README, "Measured").
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -20,7 +21,7 @@ help:
 demo: $(VENV)/.runtime
 	$(BIN)/maskloop demo $(ARGS)
 
-test: check chromium servers
+test: check $(ML_HOST)/.installed chromium servers
 	$(BIN)/python -m pytest $(ARGS)
 
 # The loop on a real Label Studio while its processes are killed; the same SEED draws the same plan.
@@ -69,7 +70,7 @@ servers:
 	else echo "missing: $$wanted; their tests will be skipped"; fi
 
 clean:
-	rm -rf $(VENV) .venv-studio .maskloop build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(ML_HOST) .venv-studio .maskloop build *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -81,9 +82,21 @@ $(VENV)/.runtime: $(VENV)/bin/python pyproject.toml constraints.txt
 	@$(PIP) -e .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.runtime constraints-label-studio-ml.txt
+$(VENV)/.dev: $(VENV)/.runtime
 	@echo "installing the tools for tests"
 	@$(PIP) -e '.[dev]'
-	@$(BIN)/python -m pip --disable-pip-version-check install --quiet \
+	@touch $@
+
+# label-studio-ml 1.0.9 needs versions of 2021, which stay out of .venv. The .pth file lets this environment use
+# .venv's other packages (torch is large); its own packages come first on the path.
+PURELIB := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+$(ML_HOST)/.installed: $(VENV)/.dev constraints-label-studio-ml.txt
+	@echo "installing label-studio-ml into $(ML_HOST)"
+	@rm -rf $(ML_HOST)
+	@$(BIN)/python -m venv $(ML_HOST)
+	@$(BIN)/python $(PURELIB) > "$$($(ML_HOST)/bin/python $(PURELIB))/maskloop-packages.pth"
+	@$(ML_HOST)/bin/python -m pip --disable-pip-version-check install --quiet \
+		--ignore-installed --no-deps -r constraints-label-studio-ml.txt
+	@$(ML_HOST)/bin/python -m pip --disable-pip-version-check install --quiet \
 		-c constraints-label-studio-ml.txt -e '.[label-studio-ml]'
 	@touch $@

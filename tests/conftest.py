@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
 
 # Before torch is imported anywhere: two cores that spin for each other are slower than one.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -17,10 +16,8 @@ from maskloop.settings import Settings
 from maskloop.store.database import Store
 from maskloop.types import BoolMask, Correction, EditCounts, Segment
 
+from .missing import skip_missing
 from .services import TEMPLATE, PostgresServer, RedisServer, find_postgres, find_redis
-
-REPOSITORY = Path(__file__).parents[1]
-SHARED = REPOSITORY.parent / "shared"  # real images and recorded traffic, where they are at hand
 
 
 @pytest.fixture
@@ -75,7 +72,7 @@ def settings(home: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 def postgres() -> Iterator[PostgresServer]:
     """One real PostgreSQL for the session; skipped where there is none, except in CI."""
     if find_postgres() is None:
-        _missing("PostgreSQL", "postgresql")
+        skip_missing("PostgreSQL", "install postgresql")
     with PostgresServer() as server:
         Store(server.url(server.create(TEMPLATE))).close()
         yield server
@@ -85,7 +82,7 @@ def postgres() -> Iterator[PostgresServer]:
 def redis_server() -> Iterator[RedisServer]:
     """One real Redis for the session, to be emptied by those who use it; skipped where there is none."""
     if find_redis() is None:
-        _missing("Redis", "redis-server")
+        skip_missing("Redis", "install redis-server")
     with RedisServer() as server:
         yield server
 
@@ -105,10 +102,3 @@ def store(database_url: str) -> Iterator[Store]:
     opened = Store(database_url)
     yield opened
     opened.close()
-
-
-def _missing(what: str, package: str) -> NoReturn:
-    reason = f"no {what} on this machine (install {package})"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)

@@ -1,6 +1,7 @@
 """A real Valkey, and services on a home of their own."""
 
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from maskloop.queue.valkey import EmbeddedBroker, connect_queue
 from maskloop.settings import Settings
 from maskloop.testing.memory import MemoryQueue
 from maskloop_studio.services import Services
+
+# It runs in the environment of label-studio-ml: test_label_studio_ml_host.py starts it there.
+collect_ignore = [] if find_spec("label_studio_ml") else ["test_ml_backend_app.py"]
 
 
 @pytest.fixture

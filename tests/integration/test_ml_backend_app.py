@@ -11,7 +11,6 @@ from PIL import Image
 # Its Flask of 2020 imports what its itsdangerous calls deprecated; newer ones do the same to one another.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
-    pytest.importorskip("label_studio_ml")
     from label_studio_ml.api import _manager, init_app
 
 from label_studio_sdk.label_interface.interface import LabelInterface
