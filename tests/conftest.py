@@ -14,6 +14,7 @@ import pytest
 
 from maskloop.settings import Settings
 from maskloop.store.database import Store
+from maskloop.store.jobs import NewEvent
 from maskloop.types import BoolMask, Correction, EditCounts, Segment
 
 from .missing import skip_missing
@@ -51,6 +52,15 @@ def make_correction(make_segment: Callable[..., Segment]) -> Callable[..., Corre
             "model_version": "maskloop-1-v1",
         }
         return Correction(**(values | changes))  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def make_event() -> Callable[..., NewEvent]:
+    def make(key: str = "a", **changes: object) -> NewEvent:
+        values: dict[str, object] = {"action": "ANNOTATION_CREATED", "project_id": 1, "subject_ids": (70,)}
+        return NewEvent(key=key, **(values | changes))  # type: ignore[arg-type]
 
     return make
 

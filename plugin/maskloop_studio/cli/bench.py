@@ -53,7 +53,7 @@ def _checkout() -> Path:
         ConfigurationError: there is none.
     """
     here = Path.cwd()
-    for folder in (Path(__file__).resolve().parents[2], here, *here.parents):
+    for folder in (Path(__file__).resolve().parents[3], here, *here.parents):
         parts = MODULE.split(".")
         if (
             folder.joinpath(*parts, "__main__.py").is_file()

@@ -20,6 +20,11 @@ from maskloop.types import SegmentationTask
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(scope="module")
+def tiny_oneformer() -> Checkpoint:
+    return build_tiny_oneformer(("circle", "square"), seed=2, training=True)
+
+
 def test_build_tiny_mask2former_size_is_as_documented() -> None:
     checkpoint = build_tiny_mask2former(("a", "b", "c"), seed=0)
     count = sum(weight.numel() for weight in checkpoint.model.parameters())

@@ -8,19 +8,9 @@ import pytest
 from maskloop.store.annotations import SaidAnnotation
 from maskloop.store.corrections import DerivedMasks
 from maskloop.store.database import Store
-from maskloop.store.jobs import NewEvent
 from maskloop.types import EditCounts, Segment
 
 SAVED = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
-
-
-@pytest.fixture
-def make_event() -> Callable[..., NewEvent]:
-    def make(key: str = "a", **changes: object) -> NewEvent:
-        values: dict[str, object] = {"action": "ANNOTATION_CREATED", "project_id": 1, "subject_ids": (70,)}
-        return NewEvent(key=key, **(values | changes))  # type: ignore[arg-type]
-
-    return make
 
 
 @pytest.fixture

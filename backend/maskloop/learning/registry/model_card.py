@@ -158,7 +158,7 @@ def learning_settings(settings: Settings) -> dict[str, Any]:
 @functools.lru_cache(maxsize=1)
 def code_version() -> CodeVersion:
     """Return which maskloop runs; with "+changes" behind the commit where files differ from it."""
-    package = Path(__file__).resolve().parents[1]
+    package = Path(__file__).resolve().parents[2]
     # Installed into somebody's project, that project's commit says nothing of us.
     commit = _git(package, "rev-parse", "HEAD") if _git(package, "ls-files", "types.py") else None
     if commit and _git(package, "status", "--porcelain", "--untracked-files=no", "."):
