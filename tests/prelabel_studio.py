@@ -7,7 +7,7 @@ import numpy as np
 
 from maskloop.errors import ImageError, StudioError
 from maskloop.selection.pool import Preference
-from maskloop.types import ImageStudy, Prediction, Signals
+from maskloop.types import ImageStudy, Prediction, PredictionFailure, Signals
 from maskloop_studio.labelstudio.client import StudioClient
 from maskloop_studio.labelstudio.models import to_project
 from maskloop_studio.labelstudio.predictions import TaskStand
@@ -129,7 +129,8 @@ class StudioInMemory(StudioClient):
 def said(number):
     """What the model says of a task: four groups of images, and none where the number ends in 99."""
     if number % 100 == 99:
-        return ImageError(f"task {number}", expected="an image", got="none", remedy="upload it")
+        error = ImageError(f"task {number}", expected="an image", got="none", remedy="upload it")
+        return PredictionFailure(error=error)
     angle = number % 4 * np.pi / 2 + number * 1e-4  # four groups of images
     return Prediction(
         segments=(),

@@ -12,6 +12,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from maskloop.errors import MaskloopError
+
 __all__ = [
     "UNLABELLED",
     "AnnotationRule",
@@ -19,9 +21,11 @@ __all__ = [
     "Correction",
     "EditCounts",
     "HoldoutMetrics",
+    "ImageResult",
     "ImageStudy",
     "ModelVersion",
     "Prediction",
+    "PredictionFailure",
     "PromotionMode",
     "RgbImage",
     "Segment",
@@ -124,6 +128,16 @@ class Prediction:
     def __post_init__(self) -> None:
         if not 0.0 <= self.confidence <= 1.0:
             raise ValueError(f"Prediction.confidence: expected 0..1, got {self.confidence}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PredictionFailure:
+    """Why an image has no prediction; a value, so that one bad image does not end a request of many."""
+
+    error: MaskloopError  # place, expected, got and remedy
+
+
+ImageResult: TypeAlias = Prediction | PredictionFailure  # of one image
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,11 +29,10 @@ from maskloop.segmentation.predict import (
     ready_image,
 )
 from maskloop.segmentation.test_time_views import ViewPlan
-from maskloop.types import Prediction, RgbImage, SegmentationTask
+from maskloop.types import ImageResult, PredictionFailure, RgbImage, SegmentationTask
 
-__all__ = ["Answer", "Engine", "EngineClosedError", "ImageSource", "InferenceError", "beside", "mark"]
+__all__ = ["Engine", "EngineClosedError", "ImageSource", "InferenceError", "beside", "mark"]
 
-Answer: TypeAlias = Prediction | MaskloopError  # of one image
 ImageSource: TypeAlias = RgbImage | Callable[[], RgbImage]  # an image, or what decodes it when its turn comes
 MOST_HELPERS = 8
 BATCHES_AHEAD = 2  # begun and not yet answered: one runs while the one before is turned into segments
@@ -53,8 +52,8 @@ class _Request:
     task: SegmentationTask
     thresholds: Thresholds
     study: bool
-    future: Future[list[Answer]] = field(default_factory=Future)
-    answers: dict[int, Answer] = field(default_factory=dict)
+    future: Future[list[ImageResult]] = field(default_factory=Future)
+    answers: dict[int, ImageResult] = field(default_factory=dict)
     started: bool = False  # its first image was taken: it can no longer be cancelled
     dropped: bool = False  # it was cancelled before
 
@@ -157,7 +156,7 @@ class Engine:
         task: SegmentationTask | None = None,
         thresholds: Thresholds | None = None,
         study: bool = False,
-    ) -> Future[list[Answer]]:
+    ) -> Future[list[ImageResult]]:
         """Queue images for a model, loading it first where it is not held.
 
         Args:
@@ -169,7 +168,7 @@ class Engine:
             study: also say what choosing wants to know; for those who wait for nothing.
 
         Returns:
-            A future of one answer per image, in order: the prediction, or the error of that image. A
+            A future of one result per image, in order: the prediction, or why there is none. A
             future cancelled before its first image is taken costs no inference. Its callbacks run beside the
             model.
 
@@ -206,7 +205,7 @@ class Engine:
         task: SegmentationTask | None = None,
         thresholds: Thresholds | None = None,
         study: bool = False,
-    ) -> list[Answer]:
+    ) -> list[ImageResult]:
         """Return one answer per image; the same as submit, but waits. Safe from any thread."""
         return self.submit(images, source=source, task=task, thresholds=thresholds, study=study).result()
 
@@ -257,21 +256,21 @@ class Engine:
     def _prepare(self, request: _Request, index: int) -> None:
         image, request.images[index] = request.images[index], None
         item: _Item | None = None
-        error: MaskloopError | None = None
+        failure: PredictionFailure | None = None
         if not request.future.cancelled():
             try:
                 item = self._item(request, index, image() if callable(image) else image)
             except Exception as exc:
-                error = _error_of(request, exc)
+                failure = _failure(request, exc)
         with self._changed:
             self._unready -= 1
             if item is not None:
                 self._ready.append(item)
-            elif error is None:
+            elif failure is None:
                 self._begin(request)
             self._changed.notify_all()
-        if error is not None:
-            self._deliver(request, index, error)
+        if failure is not None:
+            self._deliver(request, index, failure)
 
     def _item(self, request: _Request, index: int, image: RgbImage | None) -> _Item:
         assert image is not None
@@ -336,9 +335,8 @@ class Engine:
             batch = _Batch(left=len(items), event=mark(request.checkpoint.device))
         except Exception as exc:
             if len(items) == 1:
-                self._deliver(
-                    request, items[0].index, _error_of(request, exc, items[0].looks[0].image_size_hw)
-                )
+                failure = _failure(request, exc, items[0].looks[0].image_size_hw)
+                self._deliver(request, items[0].index, failure)
                 self._room.release()
                 return
             self._room.release()
@@ -350,7 +348,7 @@ class Engine:
             self._finishing.submit(self._finish, batch, item.request, item.index, raw)
 
     def _finish(self, batch: _Batch, request: _Request, index: int, raws: tuple[RawLook, ...]) -> None:
-        answer: Answer
+        answer: ImageResult
         try:
             with beside(request.checkpoint.device, batch.event):
                 answer = finish_image(
@@ -362,7 +360,7 @@ class Engine:
                     plan=self._plan,
                 )
         except Exception as exc:
-            answer = _error_of(request, exc, raws[0].size_hw)
+            answer = _failure(request, exc, raws[0].size_hw)
         with self._changed:
             batch.left -= 1
             done = batch.left == 0
@@ -370,7 +368,7 @@ class Engine:
             self._room.release()
         self._deliver(request, index, answer)
 
-    def _deliver(self, request: _Request, index: int, answer: Answer) -> None:
+    def _deliver(self, request: _Request, index: int, answer: ImageResult) -> None:
         with self._changed:
             if not self._begin(request):
                 return
@@ -381,14 +379,16 @@ class Engine:
             request.future.set_result([request.answers[key] for key in range(len(request.images))])
 
 
-def _error_of(request: _Request, exc: Exception, size_hw: tuple[int, int] | None = None) -> MaskloopError:
+def _failure(request: _Request, exc: Exception, size_hw: tuple[int, int] | None = None) -> PredictionFailure:
     if isinstance(exc, MaskloopError):
-        return exc
-    return InferenceError(
-        f"model {request.source}, image {size_hw or 'that was prepared'}",
-        expected="a prediction",
-        got=first_line(exc),
-        remedy="try a smaller image, or another device through MASKLOOP_DEVICE",
+        return PredictionFailure(error=exc)
+    return PredictionFailure(
+        error=InferenceError(
+            f"model {request.source}, image {size_hw or 'that was prepared'}",
+            expected="a prediction",
+            got=first_line(exc),
+            remedy="try a smaller image, or another device through MASKLOOP_DEVICE",
+        )
     )
 
 

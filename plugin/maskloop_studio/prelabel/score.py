@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from maskloop.errors import MaskloopError
 from maskloop.log import log_action
 from maskloop.prefetch import made_ahead
 from maskloop.queue.lease import run_job
 from maskloop.store.jobs import LEASE_S, Job, JobKind
 from maskloop.store.scores import ScoredTask
+from maskloop.types import PredictionFailure
 from maskloop_studio.dispatch import job_spec, queue_or_wait
 from maskloop_studio.prelabel.progress import CHAMPION_S, OnProgress, is_outdated
 from maskloop_studio.prelabel.push import mend_doubles
@@ -24,7 +24,7 @@ from maskloop_studio.serving.predict import predict_uris
 
 if TYPE_CHECKING:
     from maskloop.queue.lease import JobControl
-    from maskloop.types import Prediction
+    from maskloop.types import ImageResult
     from maskloop_studio.labelstudio.predictions import TaskStand
     from maskloop_studio.services import Services
 
@@ -184,14 +184,14 @@ def _work_along(job: Job, services: Services, *, check: Callable[[], None]) -> N
     run_job(job.job_id, work, jobs=services.store.jobs, lease_s=SHARD_LEASE_S, carried=False)
 
 
-def _scored(
-    task: TaskStand, prediction: Prediction | MaskloopError | None, plan: PredictionPlan, tag: str
-) -> ScoredTask | None:
-    if prediction is None or isinstance(prediction, MaskloopError):
+def _scored(task: TaskStand, prediction: ImageResult, plan: PredictionPlan, tag: str) -> ScoredTask | None:
+    if isinstance(prediction, PredictionFailure):
         if task.annotated:
             return None
-        log_action(logger, "task not predicted", level=logging.WARNING, task_id=task.id, error=prediction)
-        return ScoredTask(task_id=task.id, error=str(prediction))
+        log_action(
+            logger, "task not predicted", level=logging.WARNING, task_id=task.id, error=prediction.error
+        )
+        return ScoredTask(task_id=task.id, error=str(prediction.error))
     study = prediction.study
     return ScoredTask(
         task_id=task.id,

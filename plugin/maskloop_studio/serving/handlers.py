@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from maskloop.errors import CodecError, MaskloopError
 from maskloop.log import log_action
 from maskloop.store.jobs import JobKind
-from maskloop.types import Prediction
+from maskloop.types import ImageResult, Prediction, PredictionFailure
 from maskloop_studio.dispatch import request as request_job
 from maskloop_studio.formats.label_config import LabelConfig, map_labels, parse_label_config
 from maskloop_studio.intake.webhook import START_TRAINING, project_of, read_event
@@ -111,7 +111,7 @@ class StudioBackend:
         shadow = self.directory.shadow(project_id)
         shown: dict[int, Prediction] = {}  # to the shadow: one of them, by its place
 
-        def draw(place: int, prediction: Prediction | MaskloopError) -> TaskPrediction:  # in many threads
+        def draw(place: int, prediction: ImageResult) -> TaskPrediction:  # in many threads
             if wanted and isinstance(prediction, Prediction) and not shown:
                 shown[place] = prediction
             return self._entry(request.tasks[place], prediction, request, plan, model)
@@ -213,14 +213,14 @@ class StudioBackend:
     def _entry(
         self,
         task: PredictTask,
-        prediction: Prediction | MaskloopError,
+        prediction: ImageResult,
         request: PredictRequest,
         plan: PredictionPlan,
         model: ServedModel,
     ) -> TaskPrediction:
         try:
-            if isinstance(prediction, MaskloopError):
-                raise prediction
+            if isinstance(prediction, PredictionFailure):
+                raise prediction.error
             if request.params.context is not None:
                 prediction = keep_prompted(prediction, request.params.context)
             regions = plan.regions(prediction, model_version=model.tag, task_id=task.id)

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from maskloop.errors import MaskloopError
 from maskloop.segmentation.image import decode_image
-from maskloop.types import Prediction
+from maskloop.types import ImageResult, PredictionFailure
 from maskloop_studio.projects.prediction_plan import PredictionPlan
 
 if TYPE_CHECKING:
-    from maskloop.segmentation.engine import Answer
     from maskloop_studio.services import Services
 
 __all__ = ["draw_uris", "predict_uris"]
@@ -34,29 +33,24 @@ def predict_uris(
     source: str,
     plan: PredictionPlan,
     services: Services,
-    deadline: float | None = None,
     study: bool = False,
-) -> list[Prediction | MaskloopError | None]:
-    """Return one prediction a task, in order; asked for as in draw_uris.
-
-    Returns:
-        The prediction, or why there is none; None where the deadline came first.
-    """
-    return draw_uris(
+) -> list[ImageResult]:
+    """Return one result a task, in order: its prediction, or why there is none. Arguments as of draw_uris."""
+    results = draw_uris(
         uris,
         lambda _, answer: answer,
         task_ids=task_ids,
         source=source,
         plan=plan,
         services=services,
-        deadline=deadline,
         study=study,
     )
+    return [result for result in results if result is not None]  # None only marks what a deadline cut off
 
 
 def draw_uris(
     uris: Sequence[object],
-    draw: Callable[[int, Prediction | MaskloopError], Drawn],
+    draw: Callable[[int, ImageResult], Drawn],
     *,
     task_ids: Sequence[int | None],
     source: str,
@@ -104,13 +98,13 @@ def draw_uris(
 class _Flight(Generic[Drawn]):
     """One image on its way."""
 
-    asked: Future[list[Answer]]  # the engine's
+    asked: Future[list[ImageResult]]  # the engine's
     drawn: Future[Drawn]
 
 
 def _begin(
     data: bytes | MaskloopError,
-    draw: Callable[[Prediction | MaskloopError], Drawn],
+    draw: Callable[[ImageResult], Drawn],
     source: str,
     plan: PredictionPlan,
     services: Services,
@@ -118,8 +112,8 @@ def _begin(
 ) -> _Flight[Drawn]:
     drawn: Future[Drawn] = Future()
     if isinstance(data, MaskloopError):
-        asked: Future[list[Answer]] = Future()
-        asked.set_result([data])
+        asked: Future[list[ImageResult]] = Future()
+        asked.set_result([PredictionFailure(error=data)])
     else:
         decode = partial(decode_image, data, max_pixels=services.settings.max_image_pixels)
         asked = services.engine.submit(
@@ -132,8 +126,8 @@ def _begin(
 
 def _draw_into(
     drawn: Future[Drawn],
-    draw: Callable[[Prediction | MaskloopError], Drawn],
-    asked: Future[list[Answer]],
+    draw: Callable[[ImageResult], Drawn],
+    asked: Future[list[ImageResult]],
 ) -> None:
     if asked.cancelled():
         drawn.cancel()

@@ -21,7 +21,7 @@ from maskloop.segmentation import model_cache as shelf_module
 from maskloop.segmentation.engine import Engine, EngineClosedError, InferenceError
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.segmentation.predict import predict_images
-from maskloop.types import Prediction, RgbImage, SegmentationTask
+from maskloop.types import Prediction, PredictionFailure, RgbImage, SegmentationTask
 
 WAIT_S = 30.0  # far above what anything here takes; only a hang reaches it
 
@@ -233,7 +233,8 @@ def test_predict_sources_are_asked_by_few_threads_and_their_errors_are_their_own
             [partial(decode, number) for number in range(8)], source=str(cat_dog_folders["cat"])
         )
     assert most <= 2
-    assert [type(answer) for answer in answers] == [Prediction] * 3 + [InferenceError] + [Prediction] * 4
+    assert [type(answer) for answer in answers] == [Prediction] * 3 + [PredictionFailure] + [Prediction] * 4
+    assert isinstance(answers[3].error, InferenceError)
 
 
 def test_predict_thresholds_of_a_request_are_its_own(
@@ -254,8 +255,10 @@ def test_predict_bad_image_fails_alone(
 ) -> None:
     with make_engine() as engine:
         images = [make_image(), np.zeros((0, 4, 3), np.uint8), make_image(), np.zeros((4, 4), np.uint8)]
-        kinds = [type(answer) for answer in engine.predict(images, source=str(cat_dog_folders["cat"]))]
-    assert kinds == [Prediction, ImageError, Prediction, ImageError]
+        first, second, third, fourth = engine.predict(images, source=str(cat_dog_folders["cat"]))
+    assert isinstance(first, Prediction)
+    assert isinstance(third, Prediction)
+    assert [type(failure.error) for failure in (second, fourth)] == [ImageError, ImageError]
 
 
 def test_predict_failing_model_is_an_error_of_the_image_and_the_thread_lives(
@@ -272,8 +275,8 @@ def test_predict_failing_model_is_an_error_of_the_image_and_the_thread_lives(
     dark, source = np.zeros((8, 8, 3), np.uint8), str(cat_dog_folders["cat"])
     with make_engine() as engine:
         first, second = engine.predict([dark, make_image()], source=source)
-        assert isinstance(first, InferenceError)
-        assert "got RuntimeError: out of memory" in str(first)
+        assert isinstance(first.error, InferenceError)
+        assert "got RuntimeError: out of memory" in str(first.error)
         assert isinstance(second, Prediction)
         assert isinstance(engine.predict([make_image()], source=source)[0], Prediction)
 
