@@ -1,6 +1,7 @@
 """Imports point one way: the plugin imports the engine, never back, and nothing goes round in a circle."""
 
 import graphlib
+import inspect
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import grimp
 import pytest
 
 import maskloop
+import maskloop_studio.formats
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +45,31 @@ def test_imports_have_no_cycle(graph):
     sorter.prepare()  # raises CycleError, which names the modules
 
 
-def test_front_door_exports_what_it_lists():
-    assert sorted(maskloop.__all__) == maskloop.__all__
-    assert [name for name in maskloop.__all__ if not hasattr(maskloop, name)] == []
+@pytest.mark.parametrize("package", [maskloop, maskloop_studio.formats], ids=lambda package: package.__name__)
+def test_front_door_exports_what_it_lists(package):
+    assert sorted(package.__all__) == package.__all__
+    assert [name for name in package.__all__ if not hasattr(package, name)] == []
+
+
+def test_front_door_of_formats_lists_what_is_there():
+    names = vars(maskloop_studio.formats).items()
+    public = {name for name, value in names if name[0] != "_" and not inspect.ismodule(value)}
+    assert public - {"annotations"} == set(maskloop_studio.formats.__all__)
+
+
+FORMATS = (
+    "annotation_to_segments",
+    "count_edits",
+    "decode_brush",
+    "encode_brush",
+    "parse_label_config",
+    "prediction_to_regions",
+)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_front_door_of_formats_keeps_its_names(name):
+    assert name in maskloop_studio.formats.__all__
 
 
 LIGHT = [

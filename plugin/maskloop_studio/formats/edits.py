@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from maskloop.types import EditCounts
-from maskloop_studio.formats.annotation_reader import GEOMETRY_TYPES
+from maskloop_studio.formats.result_items import GEOMETRY_TYPES
 
 __all__ = ["count_edits", "is_approximate"]
 

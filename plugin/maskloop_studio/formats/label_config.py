@@ -1,7 +1,7 @@
-"""What a label config says about segmentation: its image, its drawing tools, their labels, its task.
+"""A project's label config (XML) -> its images, its drawing tools with their labels, and its task.
 
-Parsed by label-studio-sdk's `LabelInterface`; a config is foreign input, so its size and form are checked
-first. Which class of the model goes where is `label_map.py`'s.
+Parsed by label-studio-sdk's `LabelInterface`. A config comes from outside, so its size and form are checked
+first. `label_map.py` finds the label of each class of the model.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from typing import Any
 
 from maskloop.errors import LabelConfigError
 from maskloop.types import SegmentationTask
-from maskloop_studio.formats.controls import Control, ControlKind, LabelConfig
+from maskloop_studio.formats.controls import GEOMETRY_KINDS, Control, ControlKind, ImageTag, LabelConfig
 from maskloop_studio.formats.label_map import ControlPreference, LabelMap, LabelTarget, map_labels
 
 __all__ = [
     "Control",
     "ControlKind",
     "ControlPreference",
+    "ImageTag",
     "LabelConfig",
     "LabelMap",
     "LabelTarget",
@@ -30,10 +31,11 @@ __all__ = [
 
 MAX_CONFIG_CHARS = 2**20
 TASK_ATTRIBUTE, THRESHOLD_ATTRIBUTE = "maskloop_task", "model_score_threshold"
-FIELD_PATTERN = re.compile(r"\$(\w+)\Z")
-KINDS: tuple[ControlKind, ...] = ("brush", "polygon", "rectangle", "ellipse", "keypoint")
-KIND_OF_TAG: Mapping[str, ControlKind] = {f"{kind}labels": kind for kind in KINDS}
-KIND_OF_BARE_TAG: Mapping[str, ControlKind] = {kind: kind for kind in KINDS}
+KIND_ATTRIBUTE = "maskloop_kind"
+LABEL_KINDS = ("stuff", "thing")
+ADDRESS_PATTERN = re.compile(r"[a-z][a-z0-9+.-]*:|/", re.IGNORECASE)  # a fixed image
+KIND_OF_TAG: Mapping[str, ControlKind] = {f"{kind}labels": kind for kind in GEOMETRY_KINDS}
+KIND_OF_BARE_TAG: Mapping[str, ControlKind] = {kind: kind for kind in GEOMETRY_KINDS} | {"magicwand": "brush"}
 EXAMPLE = (
     '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
     '<Label value="Car"/></BrushLabels></View>'
@@ -41,22 +43,25 @@ EXAMPLE = (
 
 
 def parse_label_config(xml: str) -> LabelConfig:
-    """Return what a label config says about segmentation.
+    """Return the images, drawing tools, labels and task of a label config.
 
-    Read are `<BrushLabels>`, `<PolygonLabels>`, `<RectangleLabels>`, `<EllipseLabels>` and
-    `<KeyPointLabels>`, and `<Brush>`, `<Polygon>`, `<Rectangle>`, `<Ellipse>` and `<KeyPoint>` together with
-    each `<Labels>` of the same image. `model_score_threshold="0.5"` on one of them (or on its `<Labels>`) is
-    its least score; `maskloop_task="panoptic"` on a `<View>` or a control is the task, the first one counts.
+    Read are `<BrushLabels>`, `<BitmaskLabels>`, `<PolygonLabels>`, `<VectorLabels>`, `<RectangleLabels>`,
+    `<EllipseLabels>` and `<KeyPointLabels>`, and `<Brush>`, `<MagicWand>`, `<Bitmask>`, `<Polygon>`,
+    `<Vector>`, `<Rectangle>`, `<Ellipse>` and `<KeyPoint>` together with each `<Labels>` of the same image.
+    `model_score_threshold="0.5"` on one of them (or on its `<Labels>`) is its least score;
+    `maskloop_task="panoptic"` on a `<View>` or a control is the task, the first one counts;
+    `maskloop_kind="stuff"` or `"thing"` on a `<Label>` says what its segments are.
 
     Args:
         xml: the project's labeling interface, at most 1 MiB.
 
     Raises:
         LabelConfigError: not XML, or without an `<Image>` and a drawing tool with labels on it, or with a
-            threshold or a task that is none.
+            threshold, a task or a kind that does not exist.
 
     Source:
-        https://labelstud.io/tags/brushlabels, https://labelstud.io/tags/polygonlabels,
+        https://labelstud.io/tags/brushlabels, https://labelstud.io/tags/bitmasklabels,
+        https://labelstud.io/tags/polygonlabels, https://labelstud.io/tags/vectorlabels,
         https://labelstud.io/tags/rectangle, https://labelstud.io/tags/labels
     """
     _refuse_hostile(xml)
@@ -86,61 +91,102 @@ def _parse_known_size(xml: str) -> LabelConfig:
     images = {name: tag for name, tag in interface._objects.items() if tag.tag.lower() == "image"}
     if not images:
         raise _bad("an <Image>", "none")
-    controls = tuple(_to_controls(list(interface._controls.values()), images))
+    tags = list(interface._controls.values())
+    controls = tuple(_to_controls(tags, images))
     if not controls:
         raise _bad(
-            "<BrushLabels> or <PolygonLabels> (or the rectangle, ellipse or key point ones) with labels, "
-            "drawing on the <Image>",
+            "<BrushLabels> or <PolygonLabels> (or the bitmask, vector, rectangle, ellipse or key point ones) "
+            "with labels, drawing on the <Image>",
             "none",
         )
-    image_name = controls[0].to_name
-    value = images[image_name].attr.get("value") or ""
-    match = FIELD_PATTERN.match(value)
-    if match is None:
-        raise _bad(f'one field of the task in <Image name="{image_name}" value="$field">', repr(value))
-    return LabelConfig(
-        image_name=image_name,
-        image_field=match[1],
-        controls=tuple(control for control in controls if control.to_name == image_name),
+    config = LabelConfig(
+        images=tuple(_to_image(name, tag) for name, tag in images.items()),
+        controls=controls,
         task=_read_task(interface._tree),
+        other_objects=frozenset(interface._objects) - frozenset(images),
+        stuff_labels=_labels_of_kind("stuff", tags),
+        thing_labels=_labels_of_kind("thing", tags),
     )
+    for image in config.drawn_images:
+        if "$" not in image.expression and not ADDRESS_PATTERN.match(image.expression):
+            raise _bad(
+                f'a field of the task in <Image name="{image.name}" value="$field">', repr(image.expression)
+            )
+    return config
+
+
+def _to_image(name: str, tag: Any) -> ImageTag:
+    pages = tag.attr.get("valueList") or tag.attr.get("valuelist")
+    return ImageTag(name=name, expression=(pages or tag.attr.get("value") or "").strip(), is_list=bool(pages))
 
 
 def _to_controls(tags: list[Any], images: Mapping[str, Any]) -> Iterator[Control]:
-    namings = [tag for tag in tags if tag.tag.lower() == "labels" and tag.labels]
+    namings = [tag for tag in tags if tag.tag.lower() == "labels" and _has_labels(tag)]
     for tag in tags:
-        to_name = _image_of(tag, images)
-        if to_name is None:
+        to_names = _images_of(tag, images)
+        if not to_names:
             continue
         kind = KIND_OF_TAG.get(tag.tag.lower())
-        if kind is not None and tag.labels:
-            yield _to_control(tag, kind, to_name, tag, None)
+        if kind is not None and _has_labels(tag):
+            yield _to_control(tag, kind, to_names, naming=None)
         kind = KIND_OF_BARE_TAG.get(tag.tag.lower())
         if kind is not None:
             for naming in namings:
-                if _image_of(naming, images) == to_name:
-                    yield _to_control(tag, kind, to_name, naming, naming.name)
+                shared = tuple(name for name in to_names if name in _images_of(naming, images))
+                if shared:
+                    yield _to_control(tag, kind, shared, naming=naming)
 
 
-def _image_of(tag: Any, images: Mapping[str, Any]) -> str | None:
-    return next((name.strip() for name in tag.to_name if name.strip() in images), None)
+def _has_labels(tag: Any) -> bool:
+    return bool(tag.labels) or _labels_expression(tag) is not None
 
 
-def _to_control(tag: Any, kind: ControlKind, to_name: str, naming: Any, labels_name: str | None) -> Control:
+def _labels_expression(tag: Any) -> str | None:
+    value = (tag.attr.get("value") or "").strip()
+    return value if value.startswith("$") else None
+
+
+def _images_of(tag: Any, images: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in tag.to_name if name.strip() in images))
+
+
+def _to_control(tag: Any, kind: ControlKind, to_names: tuple[str, ...], *, naming: Any | None) -> Control:
+    labels_tag = naming if naming is not None else tag
+    tag_name = tag.tag.lower()
     return Control(
         name=tag.name,
         kind=kind,
-        to_name=to_name,
-        labels=tuple(naming.labels),
-        aliases=MappingProxyType(_aliases(naming.labels_attrs)),
-        labels_name=labels_name,
-        score_threshold=_read_threshold(tag, naming),
+        to_names=to_names,
+        labels=tuple(labels_tag.labels or ()),
+        aliases=MappingProxyType(_aliases(labels_tag.labels_attrs or {})),
+        labels_name=naming.name if naming is not None else None,
+        labels_expression=_labels_expression(labels_tag),
+        score_threshold=_read_threshold(tag, labels_tag),
         is_prompt=any(
             str(value).lower() == "true"
             for name, value in tag.attr.items()
             if name.lower() in ("smart", "smartonly")
         ),
+        bare_type=tag_name if tag_name in KIND_OF_BARE_TAG and tag_name != kind else None,
     )
+
+
+def _labels_of_kind(kind: str, tags: list[Any]) -> frozenset[str]:
+    """Return the labels whose `<Label>` has this `maskloop_kind`."""
+    found = set()
+    for tag in tags:
+        for label, attributes in (tag.labels_attrs or {}).items():
+            text = str(attributes.attr.get(KIND_ATTRIBUTE, "")).strip().lower()
+            if text and text not in LABEL_KINDS:
+                raise LabelConfigError(
+                    "label config",
+                    expected=f"{KIND_ATTRIBUTE} out of {', '.join(LABEL_KINDS)}",
+                    got=repr(text)[:40],
+                    remedy=f'write for example <Label value="sky" {KIND_ATTRIBUTE}="stuff"/>',
+                )
+            if text == kind:
+                found.add(label)
+    return frozenset(found)
 
 
 def _read_threshold(*tags: Any) -> float | None:

@@ -21,6 +21,12 @@ class LabelTarget:
 
     control: Control
     label: str  # as the control spells it
+    image_name: str | None = None  # the `<Image>`; None: the first one that the control draws on
+
+    @property
+    def to_name(self) -> str:
+        """The `<Image>` that it is drawn on."""
+        return self.image_name or self.control.to_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +34,19 @@ class LabelMap:
     """Classes of a model -> where Label Studio shows them."""
 
     config: LabelConfig
-    targets: Mapping[str, tuple[LabelTarget, ...]]  # class -> one target, or one per control
+    targets: Mapping[str, tuple[LabelTarget, ...]]  # class -> for each image one target, or one per control
     unmatched_classes: tuple[str, ...] = ()  # of the model, shown nowhere
     unmatched_labels: tuple[str, ...] = ()  # of the config, which the model does not know yet
 
-    def targets_of(self, model_label: str) -> tuple[LabelTarget, ...]:
-        """Return where a class is drawn; nothing for a class that the config does not have."""
-        return self.targets.get(model_label, ())
+    def targets_of(self, model_label: str, *, image_name: str | None = None) -> tuple[LabelTarget, ...]:
+        """Return where a class is drawn on one image; nothing for a class that has no label there.
+
+        Args:
+            model_label: the class.
+            image_name: the `<Image>`; None for the first one that a control draws on.
+        """
+        wanted = image_name or self.config.image_name
+        return tuple(target for target in self.targets.get(model_label, ()) if target.to_name == wanted)
 
     def score_thresholds(self) -> dict[str, float]:
         """Return class of the model -> the `model_score_threshold` of the control that draws it, 0..1.
@@ -55,26 +67,30 @@ def map_labels(
 
     A class finds its label by the same name, else by the same name in another case, else by the label's
     `predicted_values`. So things may go to one control and stuff to another: each class goes to the control
-    that has its label. Where several controls have it, `prefer` decides.
+    that has its label. Where several controls of one image have it, `prefer` decides, for each image.
 
     Args:
         config: the parsed label config.
         model_labels: the model's class names.
-        prefer: "first" takes the first brush or polygon in the config, else the first control of all;
-            "brush", "polygon", "rectangle", "ellipse" or "keypoint" the first of that kind; the name of a
-            control (or of its `<Labels>`) that one; "both" draws the class in every control that has it,
-            without those that are `smart` prompts. Where no such control has the class, it is drawn as with
-            "first".
+        prefer: which control wins. "first": the first brush, bitmask, polygon or vector in the config, else
+            the first control of all; a kind, such as "brush" or "rectangle": the first of that kind; the
+            name of a control or of its `<Labels>`: that one; "both": every control that has the class,
+            without those that are `smart` prompts. Where no such control has it, it is drawn as with "first".
 
     Raises:
-        LabelConfigError: no class of the model has a label.
+        LabelConfigError: no class of the model has a label, and no labels come with the tasks.
     """
     targets: dict[str, tuple[LabelTarget, ...]] = {}
     for model_label in model_labels:
-        found = _choose(_find_targets(config, model_label), prefer)
+        found = tuple(
+            target
+            for image in config.drawn_images
+            for target in _choose(_find_targets(config, model_label, image.name), prefer)
+        )
         if found:
             targets[model_label] = found
-    if not targets:
+    # Labels that come with each task are not known here.
+    if not targets and not config.is_dynamic:
         raise LabelConfigError(
             "label config",
             expected=f"a label that the model knows ({_shorten(model_labels)})",
@@ -91,18 +107,20 @@ def map_labels(
     )
 
 
-def _find_targets(config: LabelConfig, model_label: str) -> list[LabelTarget]:
+def _find_targets(config: LabelConfig, model_label: str, image_name: str) -> list[LabelTarget]:
     wanted = model_label.strip().casefold()
     exact, folded, aliased = [], [], []
     for control in config.controls:
+        if image_name not in control.to_names:
+            continue
         by_case = {label.casefold(): label for label in reversed(control.labels)}
         by_alias = {alias.casefold(): label for alias, label in reversed(list(control.aliases.items()))}
         if model_label in control.labels:
-            exact.append(LabelTarget(control=control, label=model_label))
+            exact.append(LabelTarget(control=control, label=model_label, image_name=image_name))
         if wanted in by_case:
-            folded.append(LabelTarget(control=control, label=by_case[wanted]))
+            folded.append(LabelTarget(control=control, label=by_case[wanted], image_name=image_name))
         if wanted in by_alias:
-            aliased.append(LabelTarget(control=control, label=by_alias[wanted]))
+            aliased.append(LabelTarget(control=control, label=by_alias[wanted], image_name=image_name))
     return exact or folded or aliased
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from maskloop.masks import drop_specks
 from maskloop.types import Prediction, Segment
 from maskloop_studio.formats.brush import encode_brush_crop
-from maskloop_studio.formats.controls import ControlKind
+from maskloop_studio.formats.controls import ControlKind, TaskImage
 from maskloop_studio.formats.label_map import ControlPreference, LabelMap, LabelTarget
 from maskloop_studio.formats.polygons.coverage import segments_to_shared_rings
 from maskloop_studio.formats.polygons.outlines import Ring
@@ -54,7 +54,12 @@ DEFAULT_DRAWING = DrawingOptions()
 
 
 def prediction_to_regions(
-    prediction: Prediction, label_map: LabelMap, *, id_seed: str, drawing: DrawingOptions = DEFAULT_DRAWING
+    prediction: Prediction,
+    label_map: LabelMap,
+    *,
+    id_seed: str,
+    drawing: DrawingOptions = DEFAULT_DRAWING,
+    image: TaskImage | None = None,
 ) -> list[Region]:
     """Return the `result` of a Label Studio prediction.
 
@@ -71,6 +76,8 @@ def prediction_to_regions(
             than their control's `model_score_threshold`.
         id_seed: the model version and the task, such as "pets-v3/42"; with the segment it decides the id.
         drawing: tolerance, budget and the like; ids do not depend on it.
+        image: the image of the task; None for the first one that a control draws on. With a second image or
+            page, name it in `id_seed` too, so that no two regions of a task share an id.
 
     Raises:
         CodecError: an image with more pixels than the brush format can count.
@@ -78,7 +85,10 @@ def prediction_to_regions(
     drawn: list[_Object] = []
     taken: set[str] = set()
     for segment in prediction.segments:
-        targets = tuple(_sure_targets(label_map.targets_of(segment.label), segment.score))
+        found_targets = label_map.targets_of(
+            segment.label, image_name=image.to_name if image is not None else None
+        )
+        targets = tuple(_sure_targets(found_targets, segment.score))
         if targets:
             object_id = _object_id(id_seed, segment, taken)
             if drawing.min_part_share > 0:
@@ -89,6 +99,9 @@ def prediction_to_regions(
     regions: list[Region] = []
     for found in drawn:
         regions.extend(_object_to_items(found, size_hw, rings))
+    if image is not None and image.item_index is not None:
+        for region in regions:
+            region["item_index"] = image.item_index
     return regions
 
 
@@ -198,7 +211,7 @@ def _to_items(
     control = target.control
     frame: Region = {
         "id": region_id,
-        "to_name": control.to_name,
+        "to_name": target.to_name,
         "original_width": size_hw[1],
         "original_height": size_hw[0],
         "image_rotation": 0,

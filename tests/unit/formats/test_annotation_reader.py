@@ -153,10 +153,12 @@ def test_annotation_to_segments_several_labels_take_the_first_known():
     assert [segment.label for segment in _read(region).segments] == ["Disc"]
 
 
-def test_annotation_to_segments_label_that_is_gone_is_a_problem_and_the_rest_stays():
+def test_annotation_to_segments_label_that_is_gone_is_counted_and_its_area_has_no_class():
     content = _read(_brush("a", LEFT, "Old"), _brush("b", RIGHT))
-    assert "region a: expected at least one label out of Car, Disc, got ['Old']" in content.problems[0]
-    assert np.array_equal(_masks(content)[0], RIGHT)
+    assert (content.problems, content.set_aside, content.unknown_labels) == ((), None, {"Old": 1})
+    assert "region a: the label config has no label 'Old'" in content.notes[0]
+    assert [segment.label for segment in content.segments] == [UNLABELLED, "Car"]
+    assert np.array_equal(_masks(content)[0], LEFT)
 
 
 @pytest.mark.parametrize("drawn_hw", [(24, 36), (80, 120), (201, 300)], ids=["smaller", "double", "rounded"])

@@ -130,39 +130,71 @@ def test_annotation_to_segments_empty_has_no_size():
 
 
 def test_annotation_to_segments_other_tags_are_passed_over():
-    others = [{"type": "relation"}, {"type": "choices", "value": {}}, "text", {"type": "textarea"}]
-    assert annotation_to_segments(others, CONFIG).problems == ()
+    others = [{"type": "relation"}, {"type": "choices", "value": {}}, {"type": "textarea"}]
+    content = annotation_to_segments(others, CONFIG)
+    assert (content.problems, content.other_answers, content.regions_here) == ((), True, 0)
 
 
 RLE = encode_brush(HOLE)
 BROKEN = [
-    pytest.param({"original_width": 10**9, "original_height": 10**9}, "at most 100000000", id="huge"),
-    pytest.param({"original_width": "64"}, "width and height", id="text size"),
-    pytest.param({"original_width": -64}, "width and height", id="negative size"),
-    pytest.param({"original_width": None}, "width and height", id="no size"),
     pytest.param({"original_width": 48, "original_height": 64}, "an image of 64x48, got 48x64", id="swapped"),
-    pytest.param({"image_rotation": 90}, "upright", id="rotated"),
-    pytest.param({"item_index": 1}, "upright single image", id="second image"),
-    pytest.param({"from_name": "gone"}, "control of the label config", id="unknown control"),
-    pytest.param({"from_name": ["brush"]}, "control of the label config", id="control is a list"),
-    pytest.param({"type": "rectanglelabels"}, "control of the label config", id="type without control"),
-    pytest.param({"from_name": "poly"}, "control of the label config", id="control of another type"),
+    pytest.param({"image_rotation": 45}, "0, 90, 180 or 270, got 45", id="turned askew"),
+    pytest.param({"item_index": 1}, "a to_name and item_index of the label config", id="second page of none"),
+    pytest.param({"to_name": "gone"}, "a to_name and item_index of the label config", id="no such image"),
     pytest.param({"value": None}, "a value", id="no value"),
     pytest.param({"value": {"brushlabels": ["Car"]}}, "header", id="no rle"),
-    pytest.param({"value": {"rle": RLE, "brushlabels": ["Zebra"]}}, "one label out of Car, Disc", id="label"),
-    pytest.param({"value": {"rle": RLE, "brushlabels": [{}]}}, "one label", id="label is a dict"),
     pytest.param({"value": {"rle": RLE[:-4], "brushlabels": ["Car"]}}, "end before", id="truncated"),
+    pytest.param({"type": "hologram", "value": {"depth": 3}}, "a known type of region", id="unknown type"),
 ]
 
 
 @pytest.mark.parametrize(("changes", "words"), BROKEN)
-def test_annotation_to_segments_broken_region_keeps_the_others(changes, words):
+def test_annotation_to_segments_region_without_area_sets_the_annotation_aside(changes, words):
     result = [_brush(HOLE, **({"id": "bad1"} | changes)), _brush(BORDER)]
     content = annotation_to_segments(result, CONFIG, size_hw=SIZE, place="task 4, annotation 2")
-    (problem,) = content.problems
-    assert words in problem
-    assert "task 4, annotation 2, region bad1" in problem
+    (refusal,) = content.refusals
+    assert words in str(refusal)
+    assert content.set_aside == str(refusal)
+    assert "task 4, annotation 2, region bad1" in str(refusal)
+    assert (refusal.area_known, content.regions_here) == (False, 2)
     assert np.array_equal(_masks(content)[0], BORDER)
+
+
+UNCLEAR = [
+    pytest.param({"from_name": "gone"}, "control of the label config", id="unknown control"),
+    pytest.param({"from_name": ["brush"]}, "control of the label config", id="control is a list"),
+    pytest.param({"from_name": "poly"}, "control of the label config", id="control of another type"),
+    pytest.param({"type": "hologram"}, "control of the label config", id="unknown type with a mask"),
+    pytest.param({"value": {"rle": RLE, "brushlabels": [{}]}}, "one label", id="label is a dict"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), UNCLEAR)
+def test_annotation_to_segments_region_of_unclear_meaning_is_an_area_of_no_class(changes, words):
+    result = [_brush(HOLE, **({"id": "bad1"} | changes)), _brush(BORDER)]
+    content = annotation_to_segments(result, CONFIG, size_hw=SIZE, place="task 4")
+    (refusal,) = content.refusals
+    assert words in str(refusal)
+    assert (refusal.area_known, content.set_aside) == (True, None)
+    assert [segment.label for segment in content.segments] == [UNLABELLED, "Car"]
+    assert np.array_equal(_masks(content)[0], HOLE)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"original_width": 10**9, "original_height": 10**9}, id="huge"),
+        pytest.param({"original_width": "64", "original_height": 48.0}, id="text and decimal"),
+        pytest.param({"original_width": -64}, id="negative"),
+        pytest.param({"original_width": None}, id="none"),
+        pytest.param({"image_rotation": 360}, id="full turn"),
+        pytest.param({"image_rotation": "90"}, id="view turned in Label Studio"),
+    ],
+)
+def test_annotation_to_segments_size_that_is_not_needed_is_not_demanded(changes):
+    content = annotation_to_segments([_brush(HOLE, **changes)], CONFIG, size_hw=SIZE)
+    assert (content.problems, content.set_aside, content.notes) == ((), None, ())
+    assert np.array_equal(_masks(content)[0], HOLE)
 
 
 @pytest.mark.parametrize(
