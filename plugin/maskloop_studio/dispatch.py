@@ -1,4 +1,4 @@
-"""How the jobs of the database travel through the queues: what each is called, where it waits, its time."""
+"""How jobs of the database travel through the queues: each kind's queue, its time limit, its function."""
 
 from __future__ import annotations
 
@@ -14,9 +14,16 @@ if TYPE_CHECKING:
     from maskloop.store.database import Store
     from maskloop.store.jobs import Job
 
-__all__ = ["count_new_corrections", "job_spec", "queue_or_wait", "request", "try_again"]
+__all__ = ["JOB_FUNCTIONS", "count_new_corrections", "job_spec", "queue_or_wait", "request", "try_again"]
 
 logger = logging.getLogger(__name__)
+TASKS = "maskloop_studio.runtime.tasks"
+OLD_TASKS = "maskloop_studio.jobs"  # where the functions were: jobs of an older version may still wait
+JOB_FUNCTIONS = {  # name in the queue -> the function that runs; workers run no others
+    f"{module}.{name}": f"{TASKS}.{name}"
+    for module in (TASKS, OLD_TASKS)
+    for name in ("run", "want_syncs", "want_prelabelling", "want_training")
+}
 QUEUES = {
     JobKind.EVENT: QueueName.INTAKE,
     JobKind.SYNC: QueueName.INTAKE,
@@ -37,7 +44,7 @@ def job_spec(kind: JobKind, job_id: int) -> JobSpec:
     """Return what carries a job to a worker."""
     return JobSpec(
         queue=QUEUES[kind],
-        function="maskloop_studio.runtime.tasks.run",
+        function=f"{TASKS}.run",
         job_id=f"{kind.value}-{job_id}",
         arguments={"job_id": job_id},
         timeout_s=TIMEOUTS_S[kind],

@@ -10,7 +10,6 @@ import time
 from datetime import timedelta
 
 import pytest
-from rq import SimpleWorker
 from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
 from tests.waiting import until
@@ -20,10 +19,10 @@ from maskloop.queue.cron import Schedule, run_cron
 from maskloop.queue.rq_queue import RqQueue
 from maskloop.queue.spec import QueueName
 from maskloop.queue.valkey import EmbeddedBroker, queue_url
-from maskloop.queue.workers import has_live_scheduler, has_live_worker
+from maskloop.queue.workers import has_live_scheduler, has_live_worker, run_worker
 from maskloop.store.jobs import JobKind, JobStatus, NewEvent
 from maskloop_studio.cli.main import app
-from maskloop_studio.dispatch import job_spec, request
+from maskloop_studio.dispatch import JOB_FUNCTIONS, job_spec, request
 from maskloop_studio.runtime import tasks as jobs
 from maskloop_studio.runtime.scheduler import schedules
 
@@ -46,9 +45,8 @@ def _event(services, key="a"):
 
 
 def _work_off(connection):
-    names = [name.value for name in QueueName]
-    worker = SimpleWorker(names, connection=connection, serializer=JSONSerializer)
-    worker.work(burst=True, logging_level="CRITICAL")
+    queues = (QueueName.INTAKE, QueueName.PREDICT)
+    run_worker(connection, queues, functions=JOB_FUNCTIONS, burst=True)
 
 
 def test_event_queued_and_done(services, connection):
@@ -123,7 +121,7 @@ def test_worker_killed_in_a_job_another_takes_it_over(services, settings, connec
     number = _event(services)
     services.queue.enqueue(job_spec(JobKind.EVENT, number))
     script = (
-        "import time; from maskloop_studio import jobs; from maskloop.store.jobs import JobKind\n"
+        "import time; from maskloop_studio.runtime import tasks as jobs; from maskloop.store.jobs import JobKind\n"
         "jobs.WORK[JobKind.EVENT] = lambda *_: time.sleep(60)\n"
         "from maskloop_studio.cli.main import app; app(['worker', '--queue', 'intake'])"
     )

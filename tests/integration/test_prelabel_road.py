@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from maskloop.queue.rq_queue import RqQueue
 from maskloop.queue.spec import QueueName
-from maskloop.queue.workers import served_queues
+from maskloop.queue.workers import run_worker, served_queues
 from maskloop.store.jobs import JobKind, JobStatus
 from maskloop.testing.memory import MemoryRegistry
 from maskloop_studio.cli.main import app
-from maskloop_studio.dispatch import request
+from maskloop_studio.dispatch import JOB_FUNCTIONS, request
 from maskloop_studio.prelabel import push as pushing
 from maskloop_studio.prelabel import score as scoring
 from maskloop_studio.projects.training import model_name
@@ -49,8 +49,7 @@ def _prelabel(*arguments):
 def test_renewal_by_a_worker_leaves_nothing_on_the_queue(services, connection):
     services.client.add_tasks(200)
     number = request(JobKind.RENEWAL, 1, "test", store=services.store, queue=services.queue)
-    worker = SimpleWorker([QueueName.PREDICT.value], connection=connection, serializer=JSONSerializer)
-    worker.work(burst=True, logging_level="CRITICAL")
+    run_worker(connection, [QueueName.PREDICT], functions=JOB_FUNCTIONS, burst=True)
     assert services.store.jobs.get(number).status is JobStatus.DONE
     assert len(services.client.predictions) == 198
     assert services.queue.lengths()["predict"] == 0

@@ -2,9 +2,12 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 from tests.waiting import until
@@ -12,8 +15,8 @@ from tests.waiting import until
 from maskloop.errors import QueueError
 from maskloop.queue.rq_queue import RqQueue
 from maskloop.queue.spec import JobSpec, QueueName
-from maskloop.queue.valkey import EmbeddedBroker, connect_queue, queue_url
-from maskloop.queue.workers import has_live_worker
+from maskloop.queue.valkey import EmbeddedBroker, check_folder, connect_queue, queue_url
+from maskloop.queue.workers import has_live_worker, run_worker
 from maskloop.testing.memory import MemoryQueue
 
 
@@ -69,6 +72,53 @@ def test_broker_started_twice_is_adopted(settings, broker, connection):
     assert connection.info()["process_id"] == first
 
 
+def test_broker_folder_is_closed_to_others(settings, broker):
+    assert stat.S_IMODE((settings.home / "queue").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o750], ids=["umask 022", "umask 027"])
+def test_check_folder_that_others_can_only_read_is_closed(tmp_path, mode):
+    tmp_path.chmod(mode)
+    check_folder(tmp_path)
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
+
+
+def _make_writable(folder):
+    folder.mkdir()
+    folder.chmod(0o777)
+
+
+@pytest.mark.parametrize(
+    ("make", "got"),
+    [
+        (_make_writable, "others may write in it"),
+        (lambda path: path.symlink_to("/tmp"), "a link or a file"),
+        (lambda path: path.touch(), "a link or a file"),
+    ],
+    ids=["writable by all", "link", "file"],
+)
+def test_check_folder_not_ours_alone_raises(tmp_path, make, got):
+    make(tmp_path / "queue")
+    with pytest.raises(QueueError, match=got):
+        check_folder(tmp_path / "queue")
+
+
+def test_check_folder_of_another_user_raises(tmp_path, monkeypatch):
+    owner = tmp_path.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.raises(QueueError, match=f"got one of user {owner}"):
+        check_folder(tmp_path)
+
+
+def test_connect_queue_folder_of_others_is_refused_before_anything_is_sent(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    deep = settings.model_copy(update={"home": tmp_path / ("x" * 120)})
+    Path(queue_url(deep).removeprefix("unix://")).parent.mkdir()
+    Path(queue_url(deep).removeprefix("unix://")).parent.chmod(0o777)
+    with pytest.raises(QueueError, match="others may write in it"):
+        connect_queue(deep)
+
+
 def test_broker_opens_no_port(connection):
     assert connection.config_get("port") == {"port": "0"}
 
@@ -86,13 +136,9 @@ def test_queue_without_server_raises_with_remedy(settings, ask):
 
 
 def _work_off(connection):
-    from rq import SimpleWorker
-    from rq.serializers import JSONSerializer
-
-    worker = SimpleWorker(
-        [name.value for name in QueueName], connection=connection, serializer=JSONSerializer
-    )
-    worker.work(burst=True, logging_level="CRITICAL")
+    names = ("builtins.print", "os.chdir", "os.mkdir")
+    queues = (QueueName.INTAKE, QueueName.PREDICT)
+    run_worker(connection, queues, functions={name: name for name in names}, burst=True)
 
 
 def test_broker_killed_while_it_starts_is_started_again(settings, monkeypatch):

@@ -1,4 +1,4 @@
-"""Jobs in RQ; apart from `jobs.py`, since Redis's client takes as long to import as a server to begin."""
+"""Jobs in RQ. In a module of its own: to import Redis's client takes as long as to start a server."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rq.serializers import JSONSerializer
 from rq.utils import now
 
 from maskloop.errors import QueueError
+from maskloop.queue.allowed_job import AllowedJob, delete_job
 from maskloop.queue.spec import JobSpec, QueueName
 
 __all__ = ["RqQueue"]
@@ -24,12 +25,13 @@ CLAIM_PATIENCE = timedelta(seconds=10)  # from RQ's start of a job until it is c
 
 
 class RqQueue:
-    """Jobs in RQ on a Redis or Valkey; arguments travel as JSON, so a job cannot smuggle code."""
+    """Jobs in RQ on a Redis or Valkey; arguments travel as JSON, and workers run allowed functions only."""
 
     def __init__(self, connection: Redis) -> None:
         self._connection = connection
         self._queues = {
-            name: Queue(name.value, connection=connection, serializer=JSONSerializer) for name in QueueName
+            name: Queue(name.value, connection=connection, serializer=JSONSerializer, job_class=AllowedJob)
+            for name in QueueName
         }
 
     def enqueue(self, spec: JobSpec) -> bool:
@@ -70,26 +72,23 @@ class RqQueue:
         return False
 
     def _forget(self, spec: JobSpec) -> bool:
-        """Take a job out of RQ's books where it has ended, or is lost; return whether it may be queued."""
+        """Delete a job of RQ's that has ended or is lost; return whether the job may be queued now."""
         try:
-            job = Job.fetch(spec.job_id, connection=self._connection, serializer=JSONSerializer)
+            job = AllowedJob.fetch(spec.job_id, connection=self._connection, serializer=JSONSerializer)
         except NoSuchJobError:
             return True
         if job.get_status() not in ENDED and not self._is_lost(job, spec):
             return False
-        try:
-            job.delete()
-        except ValueError:  # of a killed worker RQ keeps an execution that it cannot find itself
-            self._connection.delete(Job.key_for(job.id), f"rq:executions:{job.id}")
+        delete_job(job)
         return True
 
     def _is_lost(self, job: Job, spec: JobSpec) -> bool:
         status = job.get_status()
         if status is JobStatus.QUEUED:
-            # A worker that is killed between taking a job off its queue and starting it leaves it nowhere.
+            # A worker that is killed between taking a job off its queue and starting it loses the job.
             return self._queues[spec.queue].get_job_position(spec.job_id) is None
-        # Whoever is queued has no owner in the database: the worker that RQ believes in is gone. RQ itself
-        # would wait for the job's timeout.
+        # A job that is queued has no owner in the database, so the worker that RQ waits for has died. RQ
+        # itself would wait until the job's timeout.
         begun = job.started_at
         return status is JobStatus.STARTED and (begun is None or now() - begun > CLAIM_PATIENCE)
 

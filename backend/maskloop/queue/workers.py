@@ -11,20 +11,22 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from types import FrameType
 from typing import TypeVar
 
 from redis import Redis
 from redis.exceptions import RedisError
-from rq import SimpleWorker, Worker
+from rq import Queue, SimpleWorker, Worker
 from rq.cron import CronScheduler
+from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.utils import now
 
 from maskloop.errors import QueueError
 from maskloop.log import log_action
+from maskloop.queue.allowed_job import AllowedJob, allow_functions, delete_job
 from maskloop.queue.spec import QueueName
 
 __all__ = [
@@ -37,20 +39,20 @@ __all__ = [
     "served_queues",
 ]
 
-# A killed job must go on within seconds, RQ's own defaults take minutes.
+# A killed job must continue within seconds; RQ's own defaults take minutes.
 MONITORING_S = 5
 MAINTENANCE_S = 15
 WORKER_TTL_S = 60
-SCHEDULER_FRESH = timedelta(seconds=30)  # it signs in every second
+SCHEDULER_FRESH = timedelta(seconds=30)  # a heartbeat comes every second
 GPU_TIMEOUT_S = 120
 QUEUE_RETRY_S = 2.0
-TRAINING_NICENESS = 10  # Label Studio waits one second for a webhook, a training has time
+TRAINING_NICENESS = 10  # Label Studio waits one second for a webhook; a training is not urgent
 logger = logging.getLogger(__name__)
 Found = TypeVar("Found")
 
 
-class _SteadyStop:
-    """Mixed into RQ's workers, whose SIGTERM writes to the queue: one that is away must not undo it."""
+class _WorkerRules:
+    """Mixed into RQ's workers: refuses jobs that are not ours, and stops also while the queue is away."""
 
     was_stopped = False
 
@@ -62,25 +64,36 @@ class _SteadyStop:
         with contextlib.suppress(RedisError):
             super().set_shutdown_requested_date()  # type: ignore[misc]
 
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        reason = job.refusal() if isinstance(job, AllowedJob) else "a job of another class"
+        if reason is None:
+            super().execute_job(job, queue)  # type: ignore[misc]
+            return
+        log_action(
+            logger, "job_refused", level=logging.WARNING, job_id=job.id, queue=queue.name, reason=reason
+        )
+        queue.intermediate_queue.remove(job.id)
+        delete_job(job)
 
-class _ForkingWorker(_SteadyStop, Worker):
+
+class _ForkingWorker(_WorkerRules, Worker):
     """A process for every job."""
 
 
-class _WarmWorker(_SteadyStop, SimpleWorker):
+class _WarmWorker(_WorkerRules, SimpleWorker):
     """One process for all jobs."""
 
 
-def keep_working(connection: Redis, queues: Sequence[QueueName]) -> None:
-    """Work until SIGTERM or SIGINT, also through times without a queue; see `run_worker`."""
+def keep_working(connection: Redis, queues: Sequence[QueueName], *, functions: Mapping[str, str]) -> None:
+    """Work until SIGTERM or SIGINT; where the queue goes away, wait for it. See `run_worker`."""
     if QueueName.TRAIN in queues:
         os.nice(TRAINING_NICENESS)
     while True:
         try:
-            run_worker(connection, queues)
+            run_worker(connection, queues, functions=functions)
         except QueueError as exc:
-            log_action(logger, "worker waits for the queue", level=logging.WARNING, error=exc)
-            # RQ's own handlers belong to the worker that has ended.
+            log_action(logger, "queue_unreachable", level=logging.WARNING, error=exc)
+            # RQ's signal handlers belong to the worker that has ended.
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
             time.sleep(QUEUE_RETRY_S)
@@ -88,7 +101,9 @@ def keep_working(connection: Redis, queues: Sequence[QueueName]) -> None:
             return
 
 
-def run_worker(connection: Redis, queues: Sequence[QueueName]) -> None:
+def run_worker(
+    connection: Redis, queues: Sequence[QueueName], *, functions: Mapping[str, str], burst: bool = False
+) -> None:
     """Work until SIGTERM or SIGINT; the job in hand is finished first.
 
     Training gets a process of its own for every job, so nothing of torch may be imported before the fork;
@@ -97,6 +112,9 @@ def run_worker(connection: Redis, queues: Sequence[QueueName]) -> None:
     Args:
         connection: the queue's server.
         queues: which queues, the most urgent first.
+        functions: name in the queue -> dotted name of the function that runs. A job with any other function,
+            with a callback or with a webhook is logged and deleted.
+        burst: end when the queues are empty.
 
     Raises:
         QueueError: the queue went away.
@@ -108,12 +126,13 @@ def run_worker(connection: Redis, queues: Sequence[QueueName]) -> None:
             [name.value for name in queues],
             connection=connection,
             serializer=JSONSerializer,
+            job_class=allow_functions(functions),
             job_monitoring_interval=MONITORING_S,
             maintenance_interval=MAINTENANCE_S,
             worker_ttl=WORKER_TTL_S,
         )
         logging.getLogger("rq.worker").setLevel(logging.WARNING)
-        worker.work(logging_level="WARNING")
+        worker.work(burst=burst, logging_level="WARNING")
     except RedisError as exc:
         if worker is not None and worker.was_stopped:
             return
@@ -126,12 +145,12 @@ def run_worker(connection: Redis, queues: Sequence[QueueName]) -> None:
 
 
 def default_queues() -> tuple[QueueName, ...]:
-    """Return what a worker of this machine is best at: a GPU trains, all others predict and take in."""
+    """Return the queues for a worker of this machine: train where there is a GPU, else intake and predict."""
     return (QueueName.TRAIN,) if has_gpu() else (QueueName.INTAKE, QueueName.PREDICT)
 
 
 def has_gpu() -> bool:
-    """Return whether torch sees a GPU here; asked in another process, since this one may fork."""
+    """Return whether torch sees a GPU here; found out in another process, since this one may fork."""
     code = "import sys, torch; sys.exit(not torch.cuda.is_available())"
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter, a fixed line
@@ -143,9 +162,9 @@ def has_gpu() -> bool:
 
 
 def has_live_worker(connection: Redis) -> bool:
-    """Return whether a worker of this machine is signed in and runs.
+    """Return whether a worker of this machine is registered in the queue and its process runs.
 
-    A busy one is alive, however long its job takes: its process is looked at, not its last sign of life.
+    A busy worker counts as alive however long its job takes: its process is checked, not its last heartbeat.
 
     Raises:
         QueueError: the queue does not answer.
@@ -153,14 +172,15 @@ def has_live_worker(connection: Redis) -> bool:
     here = socket.gethostname()
     return any(
         worker.hostname == here and _runs(worker.pid)
-        for worker in _ask(lambda: Worker.all(connection=connection, serializer=JSONSerializer))
+        for worker in _read(lambda: Worker.all(connection=connection, serializer=JSONSerializer))
     )
 
 
 def served_queues(connection: Redis) -> Counter[str]:
-    """Return how many workers are signed in for each queue, on all machines.
+    """Return how many workers are registered for each queue, on all machines.
 
-    Those of this machine are only counted while they run; of another's the queue learns after a minute.
+    Workers of this machine count only while their process runs; one that died on another machine counts for
+    up to a minute.
 
     Raises:
         QueueError: the queue does not answer.
@@ -168,20 +188,20 @@ def served_queues(connection: Redis) -> Counter[str]:
     here = socket.gethostname()
     return Counter(
         name
-        for worker in _ask(lambda: Worker.all(connection=connection, serializer=JSONSerializer))
+        for worker in _read(lambda: Worker.all(connection=connection, serializer=JSONSerializer))
         if worker.hostname != here or _runs(worker.pid)
         for name in worker.queue_names()
     )
 
 
 def has_live_scheduler(connection: Redis) -> bool:
-    """Return whether a scheduler of this machine gave a sign of life lately; see `has_live_worker`."""
+    """Return whether a scheduler of this machine sent a heartbeat lately; see `has_live_worker`."""
     here = socket.gethostname()
     return any(
         scheduler.hostname == here
         and scheduler.last_heartbeat is not None
         and now() - scheduler.last_heartbeat < SCHEDULER_FRESH
-        for scheduler in _ask(lambda: CronScheduler.all(connection))
+        for scheduler in _read(lambda: CronScheduler.all(connection))
     )
 
 
@@ -197,10 +217,10 @@ def _runs(pid: int | None) -> bool:
     return True
 
 
-def _ask(question: Callable[[], list[Found]]) -> list[Found]:
+def _read(read: Callable[[], list[Found]]) -> list[Found]:
     try:
-        return question()
-    except RedisError as exc:
+        return read()
+    except (RedisError, ValueError, KeyError, TypeError) as exc:  # RQ's parsers of what others may write
         raise QueueError(
             "queue",
             expected="a Redis or Valkey that answers",

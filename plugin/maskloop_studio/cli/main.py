@@ -148,6 +148,7 @@ def worker(
     from maskloop.queue.valkey import connect_queue
     from maskloop.queue.workers import default_queues, keep_working
     from maskloop.settings import load_settings
+    from maskloop_studio.dispatch import JOB_FUNCTIONS
 
     try:
         queues = [QueueName(name) for name in queue] if queue else list(default_queues())
@@ -156,7 +157,7 @@ def worker(
     configure_logging()
     if QueueName.PREDICT in queues:
         keep_freed_memory()
-    keep_working(connect_queue(load_settings()), queues)
+    keep_working(connect_queue(load_settings()), queues, functions=JOB_FUNCTIONS)
 
 
 @app.command()
