@@ -121,8 +121,8 @@ def test_worker_killed_in_a_job_another_takes_it_over(services, settings, connec
     number = _event(services)
     services.queue.enqueue(job_spec(JobKind.EVENT, number))
     script = (
-        "import time; from maskloop_studio.runtime import tasks as jobs; from maskloop.store.jobs import JobKind\n"
-        "jobs.WORK[JobKind.EVENT] = lambda *_: time.sleep(60)\n"
+        "import time; from maskloop_studio.runtime import tasks; from maskloop.store.jobs import JobKind\n"
+        "tasks.WORK[JobKind.EVENT] = lambda *_: time.sleep(60)\n"
         "from maskloop_studio.cli.main import app; app(['worker', '--queue', 'intake'])"
     )
     environment = {
