@@ -16,6 +16,11 @@ MaskloopError
 └── ResourceError            a port that is taken, a disk that is full
 """
 
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
 
 class MaskloopError(Exception):
     """Root of all errors raised on purpose; its text gives place, expected, got and remedy."""
@@ -80,10 +85,67 @@ class QueueError(MaskloopError):
     """The queue cannot be started or reached."""
 
 
+class StudioCause(StrEnum):
+    """Why a request to Label Studio failed: what errors are grouped by."""
+
+    ADDRESS = "address"  # what answers there is not Label Studio's API, or the address redirects elsewhere
+    CERTIFICATE = "certificate"  # its TLS certificate is not trusted
+    UNREACHABLE = "unreachable"  # no connection, or one that broke
+    TIMEOUT = "timeout"  # no answer in time
+    TOKEN = "token"  # noqa: S105 - the token is not accepted
+    SERVER = "server"  # status 5xx
+    RATE_LIMIT = "rate_limit"  # status 429
+    FORBIDDEN = "forbidden"  # status 403
+    MISSING = "missing"  # Label Studio itself says that there is no such thing
+    REFUSED = "refused"  # any other status
+    ANSWER = "answer"  # an answer of a form that is not known
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether every other request fails for the same reason, so that one message is enough."""
+        return self in SHARED_CAUSES
+
+
+SHARED_CAUSES = frozenset(
+    {
+        StudioCause.ADDRESS,
+        StudioCause.CERTIFICATE,
+        StudioCause.UNREACHABLE,
+        StudioCause.TIMEOUT,
+        StudioCause.TOKEN,
+        StudioCause.SERVER,
+        StudioCause.RATE_LIMIT,
+    }
+)
+
+
 class StudioError(MaskloopError):
     """Label Studio refused or did not answer."""
 
-    status: int | None = None  # HTTP's; None where there was no answer
+    def __init__(
+        self,
+        place: str,
+        *,
+        expected: str,
+        got: str,
+        remedy: str,
+        status: int | None = None,
+        cause: StudioCause | None = None,
+    ) -> None:
+        super().__init__(place, expected=expected, got=got, remedy=remedy)
+        self.status = status  # HTTP's; None where there was no answer
+        self.cause = cause  # None: the error is not about one request
+
+    def __reduce__(self) -> tuple[object, ...]:
+        facts = (self.place, self.expected, self.got, self.remedy, self.status, self.cause)
+        return _rebuild_studio_error, (type(self), *facts)
+
+
+def _rebuild_studio_error(
+    kind: type[StudioError], place: str, expected: str, got: str, remedy: str, *more: Any
+) -> StudioError:
+    status, cause = more
+    return kind(place, expected=expected, got=got, remedy=remedy, status=status, cause=cause)
 
 
 class ResourceError(MaskloopError):

@@ -44,6 +44,10 @@ class Settings(BaseSettings):
             "LABEL_STUDIO_API_KEY", "MASKLOOP_LABEL_STUDIO_API_KEY", "label_studio_api_key"
         ),
     )
+    ca_bundle: Path | None = Field(
+        None,
+        description="a PEM file or folder of further certificate authorities, for Label Studio and images",
+    )
 
     # model
     model: str = Field(str(BASE_MODEL), description="a Hugging Face name or a local folder")

@@ -52,7 +52,7 @@ class Services:
         """Label Studio's API."""
         from maskloop_studio.labelstudio.client import StudioClient, require_studio
 
-        return StudioClient(*require_studio(self.settings))
+        return StudioClient(*require_studio(self.settings), ca_bundle=self.settings.ca_bundle)
 
     @functools.cached_property
     def fetcher(self) -> ImageFetcher:

@@ -12,7 +12,7 @@ from maskloop.store.job_types import JobKind, JobStatus
 from maskloop.store.sessions import now
 from maskloop_studio.doctor.findings import Check, Finding, Patient, good, hint, trouble
 from maskloop_studio.formats.label_config import map_labels, parse_label_config
-from maskloop_studio.labelstudio.errors import LOCAL_BACKEND_REMEDY
+from maskloop_studio.labelstudio.error_map import LOCAL_BACKEND_REMEDY
 from maskloop_studio.labelstudio.models import StudioBackend
 from maskloop_studio.labelstudio.webhooks import is_ours, webhook_headers
 from maskloop_studio.projects.connect import BACKEND_TITLE

@@ -1,1 +1,1 @@
-"""Fetches the images that tasks point at."""
+"""Fetching the image files that tasks point at, within bounds of time, bytes and addresses."""

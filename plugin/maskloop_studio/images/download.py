@@ -15,7 +15,7 @@ import httpx
 
 from maskloop.settings import Settings
 from maskloop_studio.images.address_guard import StudioAuth, origin_of, pin_public
-from maskloop_studio.images.errors import (
+from maskloop_studio.images.image_errors import (
     SHOWN_CHARS,
     image_error,
     status_error,

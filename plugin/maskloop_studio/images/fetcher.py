@@ -20,7 +20,7 @@ from maskloop.settings import Settings
 from maskloop.store.images import ImageCache
 from maskloop_studio.images.address_guard import origin_of
 from maskloop_studio.images.download import ImageDownloader
-from maskloop_studio.images.errors import image_error, too_large_error
+from maskloop_studio.images.image_errors import image_error, too_large_error
 
 __all__ = ["ImageFetcher"]
 

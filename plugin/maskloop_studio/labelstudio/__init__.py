@@ -1,1 +1,1 @@
-"""Reaching images and Label Studio: whose address it is, who gets the token, what went wrong."""
+"""Label Studio's API and its protocol with labeling backends, typed."""

@@ -1,4 +1,4 @@
-"""The HTTP Basic credentials of the settings: asked of every request, and sent by whoever of us sends one."""
+"""The HTTP Basic credentials of the settings: required of every request to our server, sent by our own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["authorization", "expected_credentials"]
 
 
 def expected_credentials(settings: Settings) -> tuple[str, str] | None:
-    """Return user and password that every request must carry, or None where none are asked for.
+    """Return user and password that every request must carry, or None where none are required.
 
     Raises:
         ConfigurationError: one of the two is set without the other, or the user has a colon.
@@ -39,7 +39,7 @@ def expected_credentials(settings: Settings) -> tuple[str, str] | None:
 
 
 def authorization(settings: Settings) -> dict[str, str]:
-    """Return the header that carries the credentials (RFC 7617); none where none are asked for.
+    """Return the header that carries the credentials (RFC 7617); empty where none are required.
 
     Raises:
         ConfigurationError: as `expected_credentials`.

@@ -1,4 +1,4 @@
-"""Questions to Label Studio's Data Manager, and how their answers are read page by page.
+"""Queries of Label Studio's Data Manager, and how their answers are read page by page.
 
 Pages go by a value of their rows, never by number: rows that change meanwhile do not shift the rest. The Data
 Manager orders by one column only, takes times with microseconds, and compares them in UTC.
@@ -29,7 +29,7 @@ __all__ = [
 
 PAGE_SIZE = 200
 TASK_FIELDS = "id,project,data,is_labeled,total_predictions,updated_at"
-# With `expand` the nested fields are honoured, so that no region travels.
+# With `expand` Label Studio sends the nested fields that are listed, and no regions.
 STAMP_FIELDS = "id,updated_at,annotations.id,annotations.updated_at,annotations.was_cancelled"
 STAND_FIELDS = (
     "id,is_labeled,total_annotations,cancelled_annotations,total_predictions,"
@@ -99,12 +99,12 @@ def stamp_params(project_id: int, filters: Json, ordering: str) -> Json:
 def stand_params(
     project_id: int, *, after_id: int = 0, task_ids: Sequence[int] | None = None, with_data: bool = False
 ) -> Json:
-    """Return the parameters that tell how it stands with tasks: these, or those without labels."""
+    """Return the parameters that read the states of tasks: of these, or of all without labels."""
     if task_ids is None:
         items = [_number("id", "greater", after_id), UNLABELLED]
     else:
-        line = {"filter": "filter:tasks:id", "operator": "in_list", "type": "List", "value": list(task_ids)}
-        items = [line]
+        ids = list(task_ids)
+        items = [{"filter": "filter:tasks:id", "operator": "in_list", "type": "List", "value": ids}]
     return {
         "project": project_id,
         "fields": "task_only",
@@ -113,7 +113,7 @@ def stand_params(
         "query": data_manager_query(
             {"conjunction": "and", "items": items},
             BY_ID,
-            # Columns are worked out where they are not hidden: of these, only two are wanted.
+            # Label Studio computes every column that is not hidden.
             hiddenColumns={"explore": COSTLY_COLUMNS, "labeling": COSTLY_COLUMNS},
         ),
     }
@@ -132,8 +132,8 @@ def pages_by_id(read: PageReader) -> Iterator[TaskPage]:
 def pages_by_change(read: PageReader, since: datetime | None) -> Iterator[TaskPage]:
     """Yield the tasks with annotations that changed at a moment or later, oldest change first.
 
-    Tasks without annotations are left out: every stored prediction changes its task too. A task may come
-    twice, when it changes meanwhile or lies on the border of two pages.
+    Tasks without annotations are left out: every stored prediction changes its task too. A task that changes
+    meanwhile, or lies on the border of two pages, may come twice.
     """
     cursor = since
     while True:
@@ -143,7 +143,7 @@ def pages_by_change(read: PageReader, since: datetime | None) -> Iterator[TaskPa
             return
         newest = page.tasks[-1].updated_at
         if newest == cursor:
-            # More tasks of one moment than a page holds: bulk actions set one time for all.
+            # More tasks of one moment than a page holds: a bulk action gives all its tasks the same time.
             yield from _pages_after(read, [_moment("equal", newest)])
             cursor = newest + timedelta(microseconds=1)
         else:
@@ -179,7 +179,7 @@ def _moment(operator: str, at: datetime) -> Json:
 
 
 def data_manager_query(filters: Json, ordering: str, **more: Json) -> str:
-    """Return what the Data Manager takes as `query`.
+    """Return the Data Manager's parameter `query`.
 
     Args:
         filters: a conjunction of items.

@@ -1,27 +1,33 @@
-"""What Label Studio's API says, as values: projects, tasks, annotations' stamps, backends."""
+"""Answers of Label Studio's API as values: projects, tasks, annotation stamps, backends, webhooks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any, TypeAlias
 
-from maskloop.errors import StudioError
+from maskloop.errors import StudioCause, StudioError
 
 __all__ = [
     "AnnotationStamp",
     "Json",
+    "Presence",
+    "ProjectState",
     "StampedTask",
     "StudioBackend",
     "StudioProject",
     "StudioTask",
     "StudioUser",
+    "StudioWebhook",
     "TaskPage",
     "to_backend",
     "to_page",
     "to_project",
     "to_task",
+    "to_user",
+    "to_webhook",
 ]
 
 Json: TypeAlias = dict[str, Any]
@@ -29,7 +35,7 @@ Json: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class StudioProject:
-    """What the loop needs to know of a project."""
+    """What the loop uses of a project."""
 
     id: int
     title: str
@@ -37,9 +43,26 @@ class StudioProject:
     model_version: str  # whose predictions are shown; empty when none were chosen
     sampling: str
     task_count: int
-    annotation_count: int  # submitted ones, counted when asked
+    annotation_count: int  # submitted ones, counted at the request
     skipped_count: int
     raw: Mapping[str, Any] = field(repr=False)  # the whole answer
+
+
+class Presence(StrEnum):
+    """Whether Label Studio has a project."""
+
+    PRESENT = "present"
+    MISSING = "missing"  # Label Studio itself answers 404, and accepts the same token elsewhere
+    UNKNOWN = "unknown"  # no answer, a refusal, or a 404 of something in front of Label Studio
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectState:
+    """What one look at a project found. One MISSING alone is no proof that the project is gone for good."""
+
+    presence: Presence
+    project: StudioProject | None = None  # where it is present
+    error: StudioError | None = None  # why it is unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,15 +97,15 @@ class StampedTask:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskPage:
-    """Some of the tasks that were asked for."""
+    """Some of the tasks that a query matches."""
 
     tasks: tuple[StampedTask, ...]
-    total: int  # how many the question has, this page's among them
+    total: int  # how many tasks the query matches, those of this page included
     at: datetime | None  # Label Studio's own clock, whole seconds
 
     @property
     def is_last(self) -> bool:
-        """Whether nothing follows. Label Studio may cap a page's size, so that says nothing."""
+        """Whether no page follows. A short page is no sign of it: Label Studio may cap a page's size."""
         return self.total <= len(self.tasks)
 
 
@@ -99,8 +122,23 @@ class StudioBackend:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StudioWebhook:
+    """A webhook, with what Label Studio counts of its failures."""
+
+    id: int
+    url: str
+    project_id: int | None  # None: of the organization
+    is_active: bool  # newer versions switch a webhook off after 50 failures in a row
+    consecutive_failures: int | None  # None: this Label Studio does not count them
+    headers: Mapping[str, str]
+    actions: tuple[str, ...]  # used only where it is not for all
+    send_payload: bool
+    send_for_all_actions: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudioUser:
-    """Whose token is used."""
+    """The account that a token belongs to."""
 
     id: int
     email: str
@@ -145,6 +183,27 @@ def to_backend(raw: Json) -> StudioBackend:
     )
 
 
+def to_user(raw: Json) -> StudioUser:
+    """Return an account from the API's answer."""
+    return StudioUser(id=int(raw["id"]), email=str(raw["email"]))
+
+
+def to_webhook(raw: Json) -> StudioWebhook:
+    """Return a webhook from the API's answer; fields that older versions do not have are understood."""
+    failures, project = raw.get("consecutive_failures"), raw.get("project")
+    return StudioWebhook(
+        id=int(raw["id"]),
+        url=str(raw["url"]),
+        project_id=None if project is None else int(project["id"] if isinstance(project, dict) else project),
+        is_active=bool(raw.get("is_active", True)),
+        consecutive_failures=None if failures is None else int(failures),
+        headers={str(name): str(value) for name, value in (raw.get("headers") or {}).items()},
+        actions=tuple(str(action) for action in raw.get("actions") or ()),
+        send_payload=bool(raw.get("send_payload", True)),
+        send_for_all_actions=bool(raw.get("send_for_all_actions", True)),
+    )
+
+
 def to_page(raw: Json, at: datetime | None) -> TaskPage:
     """Return a page of tasks with their annotations' stamps.
 
@@ -159,6 +218,7 @@ def to_page(raw: Json, at: datetime | None) -> TaskPage:
             expected="annotations with id, updated_at and was_cancelled",
             got=f"none, or without {exc}",
             remedy="update Label Studio to 1.23 or newer",
+            cause=StudioCause.ANSWER,
         ) from exc
     return TaskPage(tasks=tasks, total=int(raw["total"]), at=at)
 

@@ -17,22 +17,22 @@ CUT_CHARS = 500  # Label Studio cuts what it lists in one column
 
 @dataclass(frozen=True, kw_only=True)
 class TaskStand:
-    """How it stands with a task: what a prediction for it has to know."""
+    """The state of a task, as far as a prediction for it depends on it."""
 
     id: int
-    data: Mapping[str, Any]  # empty where it was not asked for
-    annotated: bool  # somebody submitted or skipped something
-    has_draft: bool  # somebody began, and has not submitted yet
+    data: Mapping[str, Any]  # empty where it was not requested
+    annotated: bool  # an annotation was submitted or skipped
+    has_draft: bool  # an annotation was begun, and is not submitted yet
     prediction_count: int
-    versions: frozenset[str] | None  # that it has predictions of; None: too many to be listed
+    versions: frozenset[str] | None  # of its predictions; None: too many to be listed
 
     def has(self, model_version: str) -> bool | None:
-        """Return whether it has a prediction of a version; None where that is not known."""
+        """Return whether the task has a prediction of a version; None where that is not known."""
         return None if self.versions is None else model_version in self.versions
 
 
 class PredictionCalls(StudioTransport):
-    """What Label Studio's API does with predictions; see StudioClient."""
+    """The calls about predictions; see StudioClient."""
 
     def create_prediction(
         self,
@@ -51,16 +51,15 @@ class PredictionCalls(StudioTransport):
             "cluster": cluster,
             "model_version": model_version,
         }
-        return int(self._json("POST", "api/predictions/", body)["id"])
+        return self._json("POST", "api/predictions/", body, read=lambda raw: int(raw["id"]))
 
     def prediction(self, prediction_id: int) -> Json | None:
-        """Return a prediction as Label Studio says it, or None where there is none."""
-        return self._json_or_none(f"api/predictions/{prediction_id}/")
+        """Return a prediction as Label Studio gives it, or None where there is none."""
+        return self._find(f"api/predictions/{prediction_id}/", read=dict)
 
     def predictions_of(self, task_id: int) -> list[Json]:
-        """Return a task's stored predictions as Label Studio says them."""
-        answer = self._json("GET", "api/predictions/", params={"task": task_id})
-        return list(answer)
+        """Return a task's stored predictions as Label Studio gives them."""
+        return self._json("GET", "api/predictions/", params={"task": task_id}, read=list)
 
     def prediction_ids(self, task_id: int, model_version: str) -> list[int]:
         """Return the ids of a task's predictions of one version, oldest first."""
@@ -69,31 +68,35 @@ class PredictionCalls(StudioTransport):
 
     def update_prediction(self, prediction_id: int, **fields: Any) -> bool:
         """Change a prediction's fields, e.g. `score` or `cluster`; False where it is gone."""
-        path = f"api/predictions/{prediction_id}/"
-        return self._request("PATCH", path, body=fields, missing_ok=True).status_code != 404
+        return self._request(
+            "PATCH",
+            f"api/predictions/{prediction_id}/",
+            body=fields,
+            missing_ok=True,
+            read=lambda response: response.status_code != 404,
+        )
 
     def delete_prediction(self, prediction_id: int) -> None:
         """Remove a prediction; one that is gone already is no error.
 
-        An annotation that names it keeps its regions and forgets the name. One that is just being made from
-        it can not be submitted any more: Label Studio refuses a `parent_prediction` that is gone.
+        An annotation made from it keeps its regions and loses its `parent_prediction`. One that is not
+        submitted yet cannot be submitted any more: Label Studio refuses a `parent_prediction` that is gone.
         """
         self._request("DELETE", f"api/predictions/{prediction_id}/", missing_ok=True)
 
     def task_stands(
         self, project_id: int, task_ids: Sequence[int], *, with_data: bool = False
     ) -> dict[int, TaskStand]:
-        """Return how it stands with tasks, a hundred or two at once; those that are gone are left out."""
+        """Return the states of tasks, up to 200 a request; tasks that are gone are left out."""
         if not task_ids:
             return {}
         found: dict[int, TaskStand] = {}
         left = sorted(task_ids)
         while left:
             params = stand_params(project_id, task_ids=left, with_data=with_data)
-            answer = self._json("GET", "api/tasks", params=params)
-            stands = [_stand(raw) for raw in answer["tasks"]]
+            stands, total = self._json("GET", "api/tasks", params=params, read=_to_stands)
             found.update((stand.id, stand) for stand in stands)
-            if len(stands) >= int(answer["total"]) or not stands:
+            if len(stands) >= total or not stands:
                 break
             left = [task_id for task_id in left if task_id > stands[-1].id]  # it caps a page's size
         return found
@@ -102,21 +105,25 @@ class PredictionCalls(StudioTransport):
         """Yield a project's tasks without annotations page by page, in the order of their ids."""
         last_id = 0
         while True:
-            answer = self._json("GET", "api/tasks", params=stand_params(project_id, after_id=last_id))
-            stands = [_stand(raw) for raw in answer["tasks"]]
+            params = stand_params(project_id, after_id=last_id)
+            stands, total = self._json("GET", "api/tasks", params=params, read=_to_stands)
             if stands:
                 yield stands
-            if len(stands) >= int(answer["total"]) or not stands:
+            if len(stands) >= total or not stands:
                 return
             last_id = stands[-1].id
 
 
-def _stand(raw: Json) -> TaskStand:
+def _to_stands(answer: Json) -> tuple[list[TaskStand], int]:
+    return [_to_stand(raw) for raw in answer["tasks"]], int(answer["total"])
+
+
+def _to_stand(raw: Json) -> TaskStand:
     listed = str(raw.get("predictions_model_versions") or "")
     versions = frozenset(name.strip() for name in listed.split(",") if name.strip())
     count = int(raw.get("total_predictions") or 0)
     annotations = sum(int(raw.get(name) or 0) for name in ("total_annotations", "cancelled_annotations"))
-    # A Label Studio that does not list them, though there are some, leaves it open as well.
+    # A Label Studio that lists none although it counts some leaves it unknown as well.
     known = len(listed) < CUT_CHARS and (bool(versions) or not count)
     return TaskStand(
         id=int(raw["id"]),

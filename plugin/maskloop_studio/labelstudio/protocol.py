@@ -1,14 +1,15 @@
 """The wire protocol between Label Studio and a labeling backend, as typed models.
 
-Only what is used is named; everything else that Label Studio sends is let through unread.
-Source: label_studio/ml/api_connector.py and label_studio/ml/models.py of Label Studio 1.23.
+Only the fields in use are declared; all others are ignored. Newer versions of Label Studio send a project as
+an object in some places, and events without their annotation: both are understood.
+Source: label_studio/ml/api_connector.py, ml/models.py and webhooks/ of Label Studio.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
 __all__ = [
     "DeleteRequest",
@@ -30,12 +31,29 @@ __all__ = [
     "project_number",
 ]
 
+
+def _id_of_object(value: object) -> object:
+    return value["id"] if isinstance(value, dict) and "id" in value else value
+
+
+def _object_of_id(value: object) -> object:
+    if isinstance(value, str) and (number := project_number(value)) is not None:
+        return {"id": number}
+    return {"id": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _none_without_id(value: object) -> object:
+    return None if isinstance(value, dict) and value.get("id") is None else value
+
+
 ProjectUid = Annotated[
-    Annotated[str, Field(max_length=100)] | int, Field(description='"<id>.<created-timestamp>"')
+    Annotated[str, Field(max_length=100)] | int,
+    Field(description='"<id>.<created-timestamp>", a number, or an object with `id`'),
+    BeforeValidator(_id_of_object),
 ]
-# Strict: "7", 7.0 and true are no numbers of Label Studio's; beyond 64 bits no database could keep them.
+# Strict: Label Studio never sends "7", 7.0 or true for an id; no database keeps more than 64 bits.
 Number = Annotated[int, Strict(), Field(ge=1, lt=2**63)]
-# A text, since only whether it is the same matters; of a known form, so that nothing else gets in.
+# Compared as text only; the pattern keeps other content out.
 Timestamp = Annotated[
     str, Field(max_length=40, pattern=r"^\d{4}-\d\d-\d\d[T ][0-9:.]{5,20}(Z|[+-]\d\d:?\d\d)?$")
 ]
@@ -48,14 +66,14 @@ class _Incoming(BaseModel):
 
 
 class ServedHealth(BaseModel):
-    """How the model of the settings stands, which answers for projects without one of their own."""
+    """State of the model of the settings, which answers for projects without a model of their own."""
 
     state: Literal["loading", "ready", "failed"]
     version: str
 
 
 class HealthResponse(BaseModel):
-    """GET /health: Label Studio reads the status alone, and takes the backend for gone unless it is UP."""
+    """GET /health: Label Studio reads `status` alone, and takes other values than UP as disconnected."""
 
     model_config = ConfigDict(protected_namespaces=())
     status: Literal["UP"] = "UP"
@@ -64,7 +82,7 @@ class HealthResponse(BaseModel):
 
 
 class SetupRequest(_Incoming):
-    """POST /setup: Label Studio tells the project's label config and asks for the version."""
+    """POST /setup: the project's label config; the answer is the version."""
 
     project: ProjectUid | None = None
     label_config: str = Field("", alias="schema", max_length=MAX_CONFIG_CHARS)
@@ -101,7 +119,7 @@ class PredictRequest(_Incoming):
 
 
 class TaskPrediction(BaseModel):
-    """One task's regions; `score` is how sure the model is of the whole image."""
+    """One task's regions; `score` is the model's confidence in the whole image, from 0 to 1."""
 
     model_config = ConfigDict(protected_namespaces=())
     result: list[dict[str, Any]]
@@ -110,9 +128,9 @@ class TaskPrediction(BaseModel):
 
 
 class PredictResponse(BaseModel):
-    """One entry a task, in order.
+    """One entry for each task, in order.
 
-    An empty list in place of an entry makes Label Studio store nothing, so it asks again the next time.
+    For an empty list in place of an entry Label Studio stores nothing, and requests the task again later.
     """
 
     model_config = ConfigDict(protected_namespaces=())
@@ -125,17 +143,19 @@ class _Numbered(_Incoming):
     updated_at: Timestamp | None = None
 
 
-_ManyNumbered = Annotated[list[_Numbered], Field(max_length=MAX_TASKS)]
+_ManyNumbered = Annotated[
+    list[Annotated[_Numbered, BeforeValidator(_object_of_id)]], Field(max_length=MAX_TASKS)
+]
 
 
 class WebhookEvent(_Incoming):
     """POST /webhook: what happened, to which annotations, tasks and project."""
 
     action: str = Field(max_length=100)
-    project: _Numbered | None = None
-    annotation: _Numbered | _ManyNumbered | None = None
+    project: Annotated[_Numbered | None, BeforeValidator(_object_of_id)] = None
+    annotation: Annotated[_Numbered | _ManyNumbered | None, BeforeValidator(_none_without_id)] = None
     annotations: _ManyNumbered | None = None
-    task: _Numbered | _ManyNumbered | None = None
+    task: Annotated[_Numbered | _ManyNumbered | None, BeforeValidator(_none_without_id)] = None
     tasks: _ManyNumbered | None = None
 
 
@@ -159,7 +179,7 @@ class ValidateRequest(_Incoming):
 
 
 class DeleteRequest(_Incoming):
-    """POST /delete: the project no longer wants the backend."""
+    """POST /delete: the backend was removed from the project."""
 
     project: ProjectUid | None = None
 
@@ -172,7 +192,7 @@ class DuplicateRequest(_Incoming):
 
 
 class JobStatusRequest(_Incoming):
-    """POST /job_status: how far is the training that START_TRAINING began."""
+    """POST /job_status: the state of the training that START_TRAINING began."""
 
     job: str = Field(max_length=100)
 
@@ -185,7 +205,12 @@ class JobStatusResponse(BaseModel):
     error: str | None = None
 
 
-def project_number(uid: ProjectUid | None) -> int | None:
-    """Return the number in `"<id>.<created-timestamp>"`, or None where there is none."""
-    head = str(uid).split(".", 1)[0] if uid is not None else ""
-    return int(head) if head.isdecimal() and len(head) < 19 else None
+def project_number(uid: object) -> int | None:
+    """Return the number of a project, or None where there is none.
+
+    Args:
+        uid: `"<id>.<created-timestamp>"`, a number, or an object with `id`.
+    """
+    uid = _id_of_object(uid)
+    head = str(uid).split(".", 1)[0] if isinstance(uid, str | int) and not isinstance(uid, bool) else ""
+    return int(head) if head.isascii() and head.isdecimal() and len(head) < 19 else None

@@ -1,8 +1,9 @@
-"""The webhooks of ours in Label Studio: with our secret, one of each, and none left where we are no longer.
+"""Our webhooks in Label Studio: one for each project, with our secret, active, and removed on disconnecting.
 
 Label Studio makes `<backend>/webhook` when a backend is added, without headers, and leaves it when the
-backend goes. Deleting a project is told to webhooks of the organization only, which not every Label Studio
-lets the API make: without one the comparison with Label Studio (`sync.py`) notices.
+backend is removed. Only webhooks of the organization receive the deletion of a project, and not every Label
+Studio lets the API make them: without one `intake.reconcile` finds deleted projects. Newer versions of Label
+Studio switch a webhook off after 50 failed deliveries in a row; switching it on again resets their count.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from maskloop.errors import StudioError
 from maskloop.log import log_action
 from maskloop_studio.labelstudio.basic_auth import authorization
-from maskloop_studio.labelstudio.models import Json
+from maskloop_studio.labelstudio.models import Json, StudioWebhook, to_webhook
 
 if TYPE_CHECKING:
     from maskloop.settings import Settings
@@ -26,20 +27,22 @@ __all__ = [
     "drop_webhooks",
     "forget_deletions",
     "is_ours",
+    "our_webhooks",
+    "reactivate_webhooks",
     "secure_webhook",
     "watch_deletions",
     "webhook_headers",
 ]
 
 logger = logging.getLogger(__name__)
-SECRET_HEADER = "X-Maskloop-Secret"  # noqa: S105 - its name, not the secret
+SECRET_HEADER = "X-Maskloop-Secret"  # noqa: S105 - the name of the header
 PROJECT_DELETED = "PROJECT_DELETED"
 
 
 def webhook_headers(settings: Settings, store: Store) -> dict[str, str]:
-    """Return what our webhooks carry."""
-    said = settings.webhook_secret.get_secret_value() if settings.webhook_secret is not None else ""
-    return {SECRET_HEADER: said or store.projects.webhook_secret(), **authorization(settings)}
+    """Return the headers that our webhooks carry."""
+    secret = settings.webhook_secret.get_secret_value() if settings.webhook_secret is not None else ""
+    return {SECRET_HEADER: secret or store.projects.webhook_secret(), **authorization(settings)}
 
 
 def is_ours(webhook: Json, headers: Mapping[str, str]) -> bool:
@@ -50,9 +53,9 @@ def is_ours(webhook: Json, headers: Mapping[str, str]) -> bool:
 def secure_webhook(
     project_id: int, backend_url: str, headers: Mapping[str, str], client: StudioClient
 ) -> int:
-    """Leave one webhook of a project that reaches us, with all events and our headers; return its id.
+    """Keep or make one webhook of a project to our address, with all events and our headers; return its id.
 
-    Doubled ones go, and those with our secret that point where we were before.
+    Further ones to our address are deleted, and those with our secret that point to an earlier address.
 
     Raises:
         StudioError: Label Studio refused.
@@ -73,8 +76,43 @@ def secure_webhook(
     return int(kept["id"])
 
 
+def our_webhooks(project_id: int, headers: Mapping[str, str], client: StudioClient) -> list[StudioWebhook]:
+    """Return the webhooks of a project that carry our secret, with their state and count of failures.
+
+    Raises:
+        StudioError: Label Studio cannot be reached or refuses.
+    """
+    return [to_webhook(raw) for raw in client.webhooks(project_id) if is_ours(raw, headers)]
+
+
+def reactivate_webhooks(
+    project_id: int, headers: Mapping[str, str], client: StudioClient
+) -> list[StudioWebhook]:
+    """Switch on those webhooks of ours that are off.
+
+    Returns:
+        The webhooks as they were before: what happened meanwhile was not sent, and has to be reconciled.
+
+    Raises:
+        StudioError: Label Studio cannot be reached or refuses.
+    """
+    inactive = [hook for hook in our_webhooks(project_id, headers, client) if not hook.is_active]
+    for hook in inactive:
+        # Label Studio removes the actions of a webhook that is changed without naming them.
+        client.update_webhook(hook.id, is_active=True, actions=list(hook.actions))
+        log_action(
+            logger,
+            "webhook_reactivated",
+            level=logging.WARNING,
+            project_id=project_id,
+            webhook_id=hook.id,
+            consecutive_failures=hook.consecutive_failures,
+        )
+    return inactive
+
+
 def watch_deletions(backend_url: str, headers: Mapping[str, str], client: StudioClient) -> bool:
-    """Have deleted projects told to us; return False where Label Studio does not let us.
+    """Make a webhook for deleted projects; return False where Label Studio does not allow it.
 
     Raises:
         StudioError: Label Studio cannot be reached.
@@ -90,13 +128,13 @@ def watch_deletions(backend_url: str, headers: Mapping[str, str], client: Studio
     except StudioError as exc:
         if not _is_refusal(exc):
             raise
-        log_action(logger, "deletions not told", level=logging.DEBUG, error=exc)
+        log_action(logger, "deletion_webhook_refused", level=logging.DEBUG, error=exc)
         return False
     return True
 
 
 def forget_deletions(headers: Mapping[str, str], client: StudioClient) -> int:
-    """Remove what `watch_deletions` made; return how many there were.
+    """Remove what `watch_deletions` made; return how many webhooks that were.
 
     Raises:
         StudioError: Label Studio cannot be reached.
@@ -110,7 +148,7 @@ def forget_deletions(headers: Mapping[str, str], client: StudioClient) -> int:
 
 
 def drop_webhooks(webhooks: list[Json], headers: Mapping[str, str], client: StudioClient) -> int:
-    """Remove those of the webhooks that are ours; return how many there were."""
+    """Remove our webhooks from among these; return how many that were."""
     ours = [webhook for webhook in webhooks if is_ours(webhook, headers)]
     for webhook in ours:
         client.delete_webhook(int(webhook["id"]))
@@ -126,7 +164,7 @@ def _webhook_url(backend_url: str) -> str:
 
 
 def _without_old(webhook: Json) -> dict[str, str]:
-    # Basic credentials that are no longer set must not travel on.
+    # Basic credentials that are no longer set must not be sent any more.
     headers = dict(webhook.get("headers") or {})
     if headers.get("Authorization", "").startswith("Basic "):
         del headers["Authorization"]

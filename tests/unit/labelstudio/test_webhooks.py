@@ -1,14 +1,15 @@
-"""Which webhooks stand after connecting, whatever was there before."""
+"""Our webhooks: made, repaired, switched on again and removed."""
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
 from maskloop.errors import StudioError
-from maskloop_studio.labelstudio.errors import refused_error, unreachable_error
+from maskloop_studio.labelstudio.error_map import refused_error, to_studio_error
 from maskloop_studio.labelstudio.webhooks import (
     SECRET_HEADER,
     forget_deletions,
+    reactivate_webhooks,
     secure_webhook,
     watch_deletions,
     webhook_headers,
@@ -105,7 +106,7 @@ def test_watch_deletions_refused_is_harmless():
 
 
 def test_watch_deletions_unreachable_raises():
-    client = WebhooksInMemory(organization=unreachable_error("webhooks", httpx.ReadTimeout("slow")))
+    client = WebhooksInMemory(organization=to_studio_error("webhooks", httpx.ReadTimeout("slow")))
     with pytest.raises(StudioError):
         watch_deletions(URL, HEADERS, client)
 
@@ -122,3 +123,15 @@ def test_webhook_headers_carry_the_settings_secret_and_credentials(settings, sto
 
 def test_webhook_headers_without_settings_carry_the_kept_secret(settings, store):
     assert webhook_headers(settings, store) == {SECRET_HEADER: store.projects.webhook_secret()}
+
+
+def test_reactivate_webhooks_switches_on_only_ours_and_keeps_the_actions():
+    off = {"is_active": False, "consecutive_failures": 50, "actions": ["TASKS_CREATED"]}
+    client = WebhooksInMemory(
+        hook(headers=HEADERS, **off), hook(headers=HEADERS), hook("http://else/", {}, **off)
+    )
+    (before,) = reactivate_webhooks(7, HEADERS, client)
+    assert (before.id, before.is_active, before.consecutive_failures) == (1, False, 50)
+    assert [one["is_active"] for one in client.hooks.values()] == [True, True, False]
+    assert client.hooks[1]["actions"] == ["TASKS_CREATED"]
+    assert reactivate_webhooks(7, HEADERS, client) == []
