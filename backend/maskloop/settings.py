@@ -99,6 +99,14 @@ class Settings(BaseSettings):
         ),
     )
 
+    # log
+    log: Literal["text", "json"] = Field(
+        "text", description="form of the log entries; json is one object a line"
+    )
+    log_mb: int = Field(
+        10, ge=1, description="size in MiB at which `maskloop up` rotates a log file; it keeps 3 older ones"
+    )
+
     # server
     host: str = "127.0.0.1"
     port: int = Field(9090, ge=0, le=65535)

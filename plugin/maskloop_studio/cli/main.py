@@ -92,8 +92,8 @@ def up(host: HostOption = None, port: PortOption = None) -> None:
     from maskloop.settings import load_settings
     from maskloop_studio.runtime.supervisor import Supervisor
 
-    configure_logging()
     settings = load_settings()
+    configure_logging(settings.log)
     supervisor = Supervisor(settings, host=host or settings.host, port=port or settings.port)
     stop = _stop_on_signals()
     try:
@@ -120,8 +120,8 @@ def serve(host: HostOption = None, port: PortOption = None) -> None:
 
     gc.freeze()
     gc.enable()
-    configure_logging()
     settings = load_settings()
+    configure_logging(settings.log)
     host, port = host or settings.host, port or settings.port
     check_free_port(host, port)
     run_server(Services(settings), host=host, port=port)
@@ -154,10 +154,11 @@ def worker(
         queues = [QueueName(name) for name in queue] if queue else list(default_queues())
     except ValueError as exc:
         raise typer.BadParameter(f"{exc}; choose from intake, predict, train") from exc
-    configure_logging()
+    settings = load_settings()
+    configure_logging(settings.log)
     if QueueName.PREDICT in queues:
         keep_freed_memory()
-    keep_working(connect_queue(load_settings()), queues, functions=JOB_FUNCTIONS)
+    keep_working(connect_queue(settings), queues, functions=JOB_FUNCTIONS)
 
 
 @app.command()
@@ -171,8 +172,8 @@ def scheduler() -> None:
     from maskloop_studio.runtime.scheduler import run_scheduler
     from maskloop_studio.services import process_services
 
-    configure_logging()
     services = process_services()
+    configure_logging(services.settings.log)
     run_scheduler(services, connect_queue(services.settings), _stop_on_signals())
 
 
@@ -286,8 +287,9 @@ def prelabel(
     from maskloop_studio.cli.prelabel import prelabel as run
     from maskloop_studio.services import process_services
 
-    configure_logging()
-    run(project, process_services(), wait=wait, as_json=as_json)
+    services = process_services()
+    configure_logging(services.settings.log)
+    run(project, services, wait=wait, as_json=as_json)
 
 
 @app.command()

@@ -57,7 +57,7 @@ def run_demo(
     started = time.monotonic()
     # Where nobody watches, lines are as long as they are.
     console = Console(soft_wrap=True) if sys.stdout.isatty() else Console(width=120, soft_wrap=True)
-    configure_logging(logging.WARNING)
+    configure_logging(load_settings().log, level=logging.WARNING)
     signal.signal(signal.SIGTERM, _exit)
     count = math.ceil(rounds * PER_ROUND / (1 - HOLDOUT_FRACTION)) + SPARE
     material = coco_material(coco, limit=count) if coco else made_up_material(count)

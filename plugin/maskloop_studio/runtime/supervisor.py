@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from maskloop.errors import QueueError, ResourceError
+from maskloop.files import rotate_file
 from maskloop.log import log_action
 from maskloop.processes import check_free_disk, check_free_port, end, spawn
 from maskloop.queue.valkey import EmbeddedBroker, queue_url
@@ -55,6 +56,7 @@ class Supervisor:
     def __post_init__(self) -> None:
         self._children: dict[str, _Child] = {}
         self._broker = EmbeddedBroker(self.settings) if self.settings.redis_url is None else None
+        self._unrotated: set[Path] = set()  # log files whose rotation failed, reported once
         self._broker_due = 0.0  # when to try to start it again
 
     @property
@@ -103,6 +105,7 @@ class Supervisor:
     def watch(self) -> None:
         """Start again what has died; call it about every second, from the main thread."""
         now = time.monotonic()
+        self._rotate_logs()
         if self._broker is not None and now >= self._broker_due and not self._broker.is_alive():
             self._restart_broker(self._broker)
         for child in self._children.values():
@@ -116,9 +119,9 @@ class Supervisor:
                 child.backoff_s = min(2 * child.backoff_s, MAX_BACKOFF_S)
                 log_action(
                     logger,
-                    "part ended",
+                    "process_ended",
                     level=logging.WARNING,
-                    part=child.role,
+                    process=child.role,
                     code=child.process.returncode,
                     log=self._log_path(child.role),
                 )
@@ -140,9 +143,20 @@ class Supervisor:
             broker.start()
         except QueueError as exc:
             self._broker_due = time.monotonic() + MAX_BACKOFF_S
-            log_action(logger, "queue not restarted", level=logging.ERROR, error=exc)
+            log_action(logger, "queue_not_restarted", level=logging.ERROR, error=exc)
         else:
-            log_action(logger, "queue restarted", level=logging.WARNING)
+            log_action(logger, "queue_restarted", level=logging.WARNING)
+
+    def _rotate_logs(self) -> None:
+        for path in (*self.log_dir.glob("*.log"), *self.settings.home.glob("queue/*.log")):
+            try:
+                rotate_file(path, max_bytes=self.settings.log_mb * 2**20)
+            except OSError as exc:  # the disk is full, for instance: the processes go on
+                if path not in self._unrotated:
+                    log_action(logger, "log_not_rotated", level=logging.ERROR, file=path, error=exc)
+                self._unrotated.add(path)
+            else:
+                self._unrotated.discard(path)
 
     def _spawn(self, role: str) -> subprocess.Popen[bytes]:
         environment = {

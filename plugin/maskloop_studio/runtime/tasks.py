@@ -23,8 +23,8 @@ Worker: TypeAlias = Callable[[Job, JobControl, Services], dict[str, object] | No
 
 def run(job_id: int) -> None:
     """Work on one job; RQ calls this, in any of the queues."""
-    configure_logging()
     services = process_services()
+    configure_logging(services.settings.log)
     status = work_on(job_id, services)
     if status is not None:
         _queue_next(job_id, services)
@@ -48,7 +48,7 @@ def sweep(services: Services) -> int:
     for job in services.store.jobs.due():
         made += services.queue.enqueue(job_spec(job.kind, job.job_id))
     if made:
-        log_action(logger, "swept", jobs=made)
+        log_action(logger, "lost_jobs_queued", jobs=made)
     return made
 
 
