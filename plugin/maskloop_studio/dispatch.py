@@ -56,7 +56,7 @@ def queue_or_wait(queue: JobQueue, job: JobSpec) -> bool:
     try:
         return queue.enqueue(job)
     except QueueError as exc:
-        log_action(logger, "queue unreachable", level=logging.WARNING, job_id=job.job_id, error=exc)
+        log_action(logger, "queue_unreachable", level=logging.WARNING, job_id=job.job_id, error=exc)
         return False
 
 
@@ -74,7 +74,7 @@ def request(
         quiet_s: begin when no such wish came for as long; the scheduler queues it then.
     """
     job_id = store.jobs.want(kind, project_id, reason, quiet_s=quiet_s)
-    log_action(logger, "job wanted", job_id=f"{kind.value}-{job_id}", project_id=project_id, reason=reason)
+    log_action(logger, "job_requested", job_id=f"{kind.value}-{job_id}", project_id=project_id, reason=reason)
     if not quiet_s:
         queue_or_wait(queue, job_spec(kind, job_id))
     return job_id

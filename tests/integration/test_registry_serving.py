@@ -98,7 +98,7 @@ def test_refresh_damaged_champion_keeps_the_last_good_one_and_says_so(services, 
     (state,) = directory.states()
     assert (state.tag, "model.safetensors" in state.trouble) == (f"{NAME}-v2", True)
     assert "model.safetensors" in render_status(services.store, {}, directory.states())
-    assert [record.action for record in caplog.records].count("champion not served") == 1
+    assert [record.action for record in caplog.records].count("champion_not_served") == 1
 
     mend()
     served.QUIET_S, before = 0.0, served.QUIET_S
@@ -260,10 +260,10 @@ def test_shadow_that_cannot_be_loaded_breaks_no_answer(services, run_server, mon
 
     monkeypatch.setattr(checkpoint, "load_checkpoint", load_or_fail)
     with run_server(services) as client:
-        _wait(lambda: _predict(client) and "shadow failed" in caplog.text)
+        _wait(lambda: _predict(client) and "shadow_failed" in caplog.text)
         _wait(lambda: _predict(client) == f"{NAME}-v3")
     assert services.store.shadows.of(1) == ()
-    assert caplog.text.count("shadow failed") == 1  # not tried again
+    assert caplog.text.count("shadow_failed") == 1  # not tried again
 
 
 def test_current_right_after_the_start_is_the_champion_and_not_the_model_of_the_settings(services, directory):

@@ -102,7 +102,7 @@ def register_base(name: str, *, settings: Settings, registry: ModelRegistry) -> 
             metadata=card.as_metadata() | {"source": settings.model},
         )
     registry.promote(name, version.number, reason="the model of the settings")
-    log_action(logger, "base registered", model_version=version.tag, source=settings.model)
+    log_action(logger, "base_model_registered", model_version=version.tag, source=settings.model)
     return version
 
 
@@ -202,7 +202,7 @@ def train_and_judge(
         version, better=decision.promote, reason=decision.reason, mode=settings.promotion, registry=registry
     )
     shutil.rmtree(work_dir, ignore_errors=True)  # only now: until here a kill resumes from it
-    log_action(logger, "judged", model_version=version.tag, became=became, reason=decision.reason)
+    log_action(logger, "challenger_judged", model_version=version.tag, became=became, reason=decision.reason)
     return Verdict(
         champion=before.metrics,
         challenger=after.metrics,

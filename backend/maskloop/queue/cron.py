@@ -98,7 +98,7 @@ def run_cron(
             scheduler.heartbeat()
         except (RedisError, QueueError, StoreError) as exc:
             known = False
-            log_action(logger, "schedules wait", level=logging.WARNING, error=exc)
+            log_action(logger, "scheduler_waits_for_queue", level=logging.WARNING, error=exc)
         stop.wait(TICK_S)
     with contextlib.suppress(RedisError):
         scheduler.register_death()

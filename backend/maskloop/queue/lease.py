@@ -111,9 +111,9 @@ def run_job(
         status = _attempt(job, work, control, jobs)
     log_action(
         logger,
-        "job ended",
+        "job_ended",
         job_id=job.name,
-        action_name=job.action,
+        job_action=job.action,
         project_id=job.project_id,
         status=status,
         duration_s=time.monotonic() - started,
@@ -138,9 +138,15 @@ def _attempt(job: Job, work: Work, control: JobControl, jobs: JobBook) -> JobSta
             retry=not isinstance(exc, HOPELESS),
             max_attempts=MAX_TRANSIENT_ATTEMPTS if isinstance(exc, TRANSIENT) else MAX_ATTEMPTS,
         )
-        log_action(logger, "job failed", level=logging.ERROR, job_id=job.name, status=status, error=str(exc))
-        if not isinstance(exc, MaskloopError):
-            logger.exception("job %s", job.name)
+        log_action(
+            logger,
+            "job_failed",
+            level=logging.ERROR,
+            exc_info=not isinstance(exc, MaskloopError),
+            job_id=job.name,
+            status=status,
+            error=exc,
+        )
         return status
     return JobStatus.DONE if jobs.finish(job.job_id, control.owner, outcome) else None
 
@@ -173,7 +179,7 @@ def _keep_lease(
                 control.job.job_id, control.owner, done=control.done, total=control.total, lease_s=lease_s
             )
         except StoreError as exc:
-            log_action(logger, "lease not renewed", level=logging.WARNING, job_id=control.job.name, error=exc)
+            log_action(logger, "lease_not_renewed", level=logging.WARNING, job_id=control.job.name, error=exc)
             if time.monotonic() - renewed > lease_s:
                 control.lost.set()
             continue

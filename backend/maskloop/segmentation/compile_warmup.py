@@ -18,6 +18,7 @@ from typing import TypeAlias
 import torch
 
 from maskloop.errors import first_line
+from maskloop.log import log_action
 from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.fast.forward import inference_dtype
 from maskloop.segmentation.predict import ask_model, forward_sizes
@@ -87,9 +88,12 @@ class Warming:
         if waits:
             _, late = wait(jobs, timeout=LONGEST_S)
             if late:
-                logger.warning(
-                    "a model takes over before all its shapes are compiled",
-                    extra={"action": "warming_late", "model_source": checkpoint.source, "shapes": len(late)},
+                log_action(
+                    logger,
+                    "served_before_compiled",
+                    level=logging.WARNING,
+                    model_source=checkpoint.source,
+                    shapes_left=len(late),
                 )
 
     def for_batch(
@@ -183,18 +187,18 @@ class Warming:
         try:
             ask_model(checkpoint, _blank(checkpoint, job.shape), self._task)
         except Exception as exc:  # for instance want of memory; requests go on without
-            logger.warning(
-                "a shape was not compiled: %s",
-                first_line(exc),
-                extra={"action": "warming_failed", "model_source": checkpoint.source, "shape": job.shape},
+            log_action(
+                logger,
+                "shape_not_compiled",
+                level=logging.WARNING,
+                model_source=checkpoint.source,
+                shape=job.shape,
+                error=first_line(exc),
             )
             return
         with self._lock:
             self._pending.get(checkpoint.model, {}).pop(job.shape, None)
-        logger.info(
-            "model warmed",
-            extra={"action": "model-warmed", "model_source": checkpoint.source, "shape": job.shape},
-        )
+        log_action(logger, "shape_compiled", model_source=checkpoint.source, shape=job.shape)
 
 
 def uncompiled(checkpoint: Checkpoint) -> Checkpoint:

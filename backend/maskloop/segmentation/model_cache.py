@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 
 from maskloop.errors import MaskloopError
+from maskloop.log import log_action
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint
 from maskloop.segmentation.fast.forward import CompileMode, can_compile
 
@@ -113,7 +114,7 @@ class ModelShelf:
             if not self._closed:
                 self._models[source] = checkpoint
                 self._drop_beyond(self._keep)
-        logger.info("model loaded", extra={"action": "model-loaded", "model_source": source})
+        log_action(logger, "model_loaded", model_source=source)
         pending.set_result(checkpoint)
 
     def _planned(self, checkpoint: Checkpoint) -> Checkpoint:
@@ -127,7 +128,7 @@ class ModelShelf:
         idle = [source for source in self._models if source not in self._claims and source != newest]
         for source in idle[: max(0, len(self._models) - count)]:
             del self._models[source]
-            logger.info("model dropped", extra={"action": "model-dropped", "model_source": source})
+            log_action(logger, "model_dropped", model_source=source)
 
 
 def closed_error() -> EngineClosedError:

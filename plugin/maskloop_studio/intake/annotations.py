@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskloop.errors import CodecError, LabelConfigError, MaskloopError
 from maskloop.learning.data.snapshot import split_of
-from maskloop.log import log_action
+from maskloop.log import log_action, log_failures
 from maskloop.store.annotations import AnnotationVersion, SaidAnnotation
 from maskloop.store.corrections import DerivedMasks
 from maskloop.store.jobs import Job, JobKind, JobStatus
@@ -77,12 +77,12 @@ def _take_annotation(annotation_id: int, project: StudioProject, services: Servi
     annotation = services.client.annotation(annotation_id)
     if annotation is None:
         if store.annotations.delete(project.id, annotation_ids=[annotation_id], asked_at=asked_at):
-            log_action(logger, "annotation deleted", annotation_id=annotation_id, project_id=project.id)
+            log_action(logger, "annotation_deleted", annotation_id=annotation_id, project_id=project.id)
         return
     if int(annotation["project"]) != project.id:
         # Forged, or the number of a deleted one that Label Studio gave to another project's.
         store.annotations.delete(project.id, annotation_ids=[annotation_id], asked_at=asked_at)
-        log_action(logger, "foreign annotation", level=logging.WARNING, annotation_id=annotation_id)
+        log_action(logger, "annotation_of_other_project", level=logging.WARNING, annotation_id=annotation_id)
         return
     task_id = int(annotation["task"])
     skipped = bool(annotation.get("was_cancelled"))
@@ -101,7 +101,7 @@ def _take_annotation(annotation_id: int, project: StudioProject, services: Servi
     )
     log_action(
         logger,
-        "annotation known" if version_id is None else "annotation taken",
+        "annotation_outdated" if version_id is None else "annotation_stored",
         annotation_id=annotation_id,
         task_id=task_id,
         version_id=version_id,
@@ -154,8 +154,12 @@ def _derive(version: AnnotationVersion, services: Services) -> DerivedMasks | No
     size_hw = (height, width)
     result = version.content.get("result") or []
     content = annotation_to_segments(result, config, size_hw=size_hw, place=place)
-    for problem in (*content.problems, *content.notes):
-        log_action(logger, "region noted", level=logging.WARNING, task_id=version.task_id, problem=problem)
+    log_failures(
+        logger,
+        "regions_with_problems",
+        [(version.task_id, problem) for problem in (*content.problems, *content.notes)],
+        annotation_id=version.annotation_id,
+    )
     if (content.problems or content.notes) and not content.segments:
         # Kept as it is, it would teach that nothing is to be seen on this image.
         raise CodecError(
@@ -229,7 +233,7 @@ def _drop_project(job: Job, services: Services) -> None:
     gone = services.store.annotations.delete_project(job.project_id)
     services.store.projects.remove(job.project_id)
     services.store.scores.forget_project(job.project_id)
-    log_action(logger, "project deleted", project_id=job.project_id, annotations=gone)
+    log_action(logger, "project_deleted", project_id=job.project_id, annotations=gone)
 
 
 def _train_when_due(project_id: int, services: Services) -> None:

@@ -238,10 +238,10 @@ class _Comparison:
         for event in events:
             log_action(
                 logger,
-                "not repaired",
+                "difference_not_repaired",
                 level=logging.WARNING,
                 project_id=self._project_id,
-                action_name=event.action,
+                event_action=event.action,
                 subject_id=event.subject_ids[0],
                 tries=MAX_REPAIRS,
             )
@@ -285,7 +285,9 @@ class _Comparison:
             project_gone=project_gone,
         )
         fields = {**asdict(report), "event_ids": len(report.event_ids)}
-        log_action(logger, "compared", level=logging.INFO if report.found else logging.DEBUG, **fields)
+        log_action(
+            logger, "project_compared", level=logging.INFO if report.found else logging.DEBUG, **fields
+        )
         return report
 
 

@@ -91,7 +91,7 @@ def arrange_scored(project_id: int, champion: ModelVersion, services: Services) 
         ],
     )
     log_action(
-        logger, "tasks arranged", project_id=project_id, model_version=tag, tasks=len(pool), new=new, few=few
+        logger, "tasks_arranged", project_id=project_id, model_version=tag, tasks=len(pool), new=new, few=few
     )
 
 

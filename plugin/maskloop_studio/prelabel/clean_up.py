@@ -88,7 +88,7 @@ def _remove_version(project_id: int, tag: str, services: Services, *, check: Cal
             pushes.forget(
                 project_id, [task_id for task_id in page if task_id not in in_hand], model_version=tag
             )
-    log_action(logger, "stale predictions removed", project_id=project_id, model_version=tag, removed=removed)
+    log_action(logger, "stale_predictions_removed", project_id=project_id, model_version=tag, removed=removed)
     return removed
 
 

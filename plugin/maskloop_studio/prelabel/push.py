@@ -204,7 +204,7 @@ def _gather(
                 continue
             counts.refused += 1
             services.store.scores.give_up(project_id, tag, task_id, str(exc))
-            log_action(logger, "prediction refused", level=logging.WARNING, task_id=task_id, error=exc)
+            log_action(logger, "prediction_refused", level=logging.WARNING, task_id=task_id, error=exc)
     return told, trouble
 
 
@@ -238,4 +238,4 @@ def mend_doubles(stands: Sequence[TaskStand], project_id: int, tag: str, service
         for one in doomed:
             if one["id"] not in named:
                 client.delete_prediction(int(one["id"]))
-        log_action(logger, "double prediction removed", task_id=stand.id, model_version=tag)
+        log_action(logger, "duplicate_prediction_removed", task_id=stand.id, model_version=tag)

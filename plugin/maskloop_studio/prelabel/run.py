@@ -139,7 +139,7 @@ def _prelabel(
     )
     log_action(
         logger,
-        "predictions renewed",
+        "predictions_renewed",
         project_id=project_id,
         model_version=tag,
         pushed=report.pushed,

@@ -77,7 +77,7 @@ def score_unlabelled(
             time.sleep(POLL_S)
     given_up = shards.given_up(project_id)
     for job in given_up:
-        log_action(logger, "shard given up", level=logging.WARNING, job_id=job.name, error=job.error)
+        log_action(logger, "shard_failed", level=logging.WARNING, job_id=job.name, error=job.error)
     shards.forget_ended(project_id)
     return given_up
 
@@ -189,7 +189,7 @@ def _scored(task: TaskStand, prediction: ImageResult, plan: PredictionPlan, tag:
         if task.annotated:
             return None
         log_action(
-            logger, "task not predicted", level=logging.WARNING, task_id=task.id, error=prediction.error
+            logger, "task_not_predicted", level=logging.WARNING, task_id=task.id, error=prediction.error
         )
         return ScoredTask(task_id=task.id, error=str(prediction.error))
     study = prediction.study

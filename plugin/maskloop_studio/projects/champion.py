@@ -129,7 +129,7 @@ def prune_versions(project_id: int, services: Services, *, keep: int | None = No
         shown=(project.model_version,) if project is not None else (),
     )
     if gone:
-        log_action(logger, "versions pruned", project_id=project_id, versions=", ".join(gone))
+        log_action(logger, "versions_pruned", project_id=project_id, versions=", ".join(gone))
     return gone
 
 
@@ -138,7 +138,7 @@ def prune_after_training(project_id: int, services: Services) -> None:
     try:
         prune_versions(project_id, services)
     except MaskloopError as exc:
-        log_action(logger, "versions not pruned", level=logging.WARNING, project_id=project_id, error=exc)
+        log_action(logger, "versions_not_pruned", level=logging.WARNING, project_id=project_id, error=exc)
 
 
 def _champion_tag(project_id: int, services: Services) -> str | None:
@@ -151,7 +151,12 @@ def _follow(
     project_id: int, before: str | None, version: ModelVersion, services: Services, reason: str
 ) -> ChampionMove:
     log_action(
-        logger, "champion moved", project_id=project_id, before=before, model_version=version.tag, why=reason
+        logger,
+        "champion_moved",
+        project_id=project_id,
+        before=before,
+        model_version=version.tag,
+        reason=reason,
     )
     # Before Label Studio is asked: whatever happens to this process, the rest is done by the renewal.
     request(
@@ -166,7 +171,9 @@ def _follow(
         shown = show_stored(project_id, version, services)
     except MaskloopError as exc:
         trouble = str(exc)
-        log_action(logger, "display not changed", level=logging.WARNING, project_id=project_id, error=exc)
+        log_action(
+            logger, "predictions_not_switched", level=logging.WARNING, project_id=project_id, error=exc
+        )
     return ChampionMove(
         project_id=project_id,
         before=before,

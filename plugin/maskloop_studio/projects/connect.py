@@ -94,7 +94,9 @@ def connect_project(
     # `model_version` follows when the first predictions are there: Label Studio takes none it has not seen.
     set_up_order(project_id, services)
     request(JobKind.RENEWAL, project_id, "connected", store=services.store, queue=services.queue)
-    log_action(logger, "connected", project_id=project_id, model_version=champion.tag, backend=backend_url)
+    log_action(
+        logger, "project_connected", project_id=project_id, model_version=champion.tag, backend=backend_url
+    )
     return Connection(
         project_id=project_id,
         title=project.title,
@@ -128,7 +130,7 @@ def disconnect_project(project_id: int, services: Services) -> Disconnection:
     services.store.projects.remove(project_id)
     if not services.store.projects.ids():
         webhooks += forget_deletions(headers, client)
-    log_action(logger, "disconnected", project_id=project_id, backends=backends, webhooks=webhooks)
+    log_action(logger, "project_disconnected", project_id=project_id, backends=backends, webhooks=webhooks)
     return Disconnection(project_id=project_id, backends=backends, webhooks=webhooks, tabs=tabs)
 
 

@@ -160,5 +160,5 @@ def _match_labels(
         return map_labels(config, model_labels, prefer=settings.prefer_control)
     except LabelConfigError as exc:
         # Legitimate for a new label set: annotators draw by hand until the first training knows it.
-        log_action(logger, "no label matches", level=logging.WARNING, model_version=model_version, error=exc)
+        log_action(logger, "no_label_matches", level=logging.WARNING, model_version=model_version, error=exc)
         return None

@@ -122,7 +122,7 @@ def keep_order_in_step(project_id: int, services: Services) -> None:
     try:
         _keep_tabs(project_id, services)
     except StudioError as exc:
-        log_action(logger, "tabs not in step", level=logging.WARNING, project_id=project_id, error=exc)
+        log_action(logger, "tabs_not_updated", level=logging.WARNING, project_id=project_id, error=exc)
 
 
 def remove_order(project_id: int, client: StudioClient) -> int:
@@ -188,7 +188,7 @@ def _keep_tabs(project_id: int, services: Services) -> None:
             client.update_view(project_id, int(standing["id"]), {**columns, **wanted})
             made += 1
     if made:
-        log_action(logger, "tabs set", project_id=project_id, tabs=count, changed=made)
+        log_action(logger, "tabs_updated", project_id=project_id, tabs=count, changed=made)
 
 
 def _share_out(project_id: int, count: int, client: StudioClient) -> list[Tab]:

@@ -50,7 +50,7 @@ def train_project(job: Job, control: JobControl, services: Services) -> dict[str
     outcome = _train(job, control, services)
     log_action(
         logger,
-        "training finished",
+        "training_finished",
         training_id=job.job_id,
         promoted=outcome["promoted"],
         reason=outcome["reason"],

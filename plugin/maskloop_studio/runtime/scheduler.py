@@ -87,7 +87,11 @@ def _sweep_on(services: Services, stop: threading.Event) -> None:
                 prune_at = time.monotonic() + PRUNE_S
         except Exception as exc:
             # Whatever it was: without sweeps nothing that is lost comes back.
-            log_action(logger, "sweep failed", level=logging.WARNING, error=exc)
-            if not isinstance(exc, MaskloopError):
-                logger.exception("sweep")
+            log_action(
+                logger,
+                "sweep_failed",
+                level=logging.WARNING,
+                exc_info=not isinstance(exc, MaskloopError),
+                error=exc,
+            )
         stop.wait(SWEEP_S)

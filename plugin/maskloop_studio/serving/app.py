@@ -169,7 +169,7 @@ def _add_project_routes(app: FastAPI, backend: StudioBackend) -> None:
     async def delete(request: Request) -> dict[str, str]:
         # What annotators said outlives a disconnected backend: connecting again goes on where it was.
         said = await _read(request, wire.DeleteRequest)
-        log_action(logger, "disconnected", project_id=wire.project_number(said.project))
+        log_action(logger, "backend_disconnected", project_id=wire.project_number(said.project))
         return {"status": "ok"}
 
     @app.post("/duplicate_model", openapi_extra=request_schema(wire.DuplicateRequest))
@@ -177,7 +177,7 @@ def _add_project_routes(app: FastAPI, backend: StudioBackend) -> None:
         # The copy starts from the base model and learns from its own corrections.
         said = await _read(request, wire.DuplicateRequest)
         source, target = wire.project_number(said.project_src), wire.project_number(said.project_dst)
-        log_action(logger, "duplicated", source=source, target=target)
+        log_action(logger, "project_copied", source=source, target=target)
         return {"status": "ok"}
 
 
@@ -226,7 +226,7 @@ def _open_store(services: Services) -> None:
         _ = services.store
     except StoreError as exc:
         # It may come back; until then events are refused with 503.
-        log_action(logger, "database unreachable", level=logging.ERROR, error=exc)
+        log_action(logger, "database_unreachable", level=logging.ERROR, error=exc)
 
 
 def _queue_lengths(services: Services) -> dict[str, int]:
@@ -243,7 +243,12 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def on_error(request: Request, error: MaskloopError) -> Response:
         status = status_of(error)
         log_action(
-            logger, "refused", level=logging.WARNING, route=request.url.path, status=status, error=error
+            logger,
+            "request_refused",
+            level=logging.WARNING,
+            route=request.url.path,
+            status=status,
+            error=error,
         )
         return error_response(error)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from maskloop.errors import CodecError, MaskloopError
-from maskloop.log import log_action
+from maskloop.log import log_action, log_failures
 from maskloop.store.jobs import JobKind
 from maskloop.types import ImageResult, Prediction, PredictionFailure
 from maskloop_studio.dispatch import request as request_job
@@ -110,11 +110,12 @@ class StudioBackend:
         )
         shadow = self.directory.shadow(project_id)
         shown: dict[int, Prediction] = {}  # to the shadow: one of them, by its place
+        failed: list[tuple[int | None, MaskloopError]] = []  # task and error
 
         def draw(place: int, prediction: ImageResult) -> TaskPrediction:  # in many threads
             if wanted and isinstance(prediction, Prediction) and not shown:
                 shown[place] = prediction
-            return self._entry(request.tasks[place], prediction, request, plan, model)
+            return self._entry(request.tasks[place], prediction, request, plan, model, failed=failed)
 
         wanted = project_id is not None and self.shadows.wants(shadow)
         results = draw_uris(
@@ -131,9 +132,10 @@ class StudioBackend:
         late = results.count(None)
         if late and project_id is not None:
             self._predict_later(project_id, late)
+        log_failures(logger, "tasks_not_predicted", failed, project_id=project_id, model_version=model.tag)
         log_action(
             logger,
-            "predicted",
+            "tasks_predicted",
             project_id=project_id,
             tasks=len(request.tasks),
             late=late,
@@ -217,6 +219,8 @@ class StudioBackend:
         request: PredictRequest,
         plan: PredictionPlan,
         model: ServedModel,
+        *,
+        failed: list[tuple[int | None, MaskloopError]],
     ) -> TaskPrediction:
         try:
             if isinstance(prediction, PredictionFailure):
@@ -225,7 +229,7 @@ class StudioBackend:
                 prediction = keep_prompted(prediction, request.params.context)
             regions = plan.regions(prediction, model_version=model.tag, task_id=task.id)
         except MaskloopError as exc:
-            log_action(logger, "task not predicted", level=logging.WARNING, task_id=task.id, error=exc)
+            failed.append((task.id, exc))
             return TaskPrediction(result=[], score=0.0, model_version=model.tag)
         return TaskPrediction(result=regions, score=prediction.confidence, model_version=model.tag)
 
@@ -256,7 +260,7 @@ class StudioBackend:
                 )
 
     def _predict_later(self, project_id: int, late: int) -> None:
-        log_action(logger, "deadline", level=logging.WARNING, project_id=project_id, tasks_left=late)
+        log_action(logger, "deadline_reached", level=logging.WARNING, project_id=project_id, tasks_left=late)
         request_job(
             JobKind.RENEWAL,
             project_id,

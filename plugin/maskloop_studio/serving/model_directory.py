@@ -192,7 +192,7 @@ class ModelDirectory:
             self._changed.notify_all()
         log_action(
             logger,
-            "model swapped",
+            "model_swapped",
             project_id=project_id,
             model_version=version.tag,
             before=known.tag if known else "none",
@@ -207,7 +207,11 @@ class ModelDirectory:
                 self._serve(project_id, registry.get(name, number))
             except (DamagedVersionError, ModelLoadError) as exc:
                 log_action(
-                    logger, "not served", level=logging.WARNING, model_version=f"{name}-v{number}", error=exc
+                    logger,
+                    "version_not_served",
+                    level=logging.WARNING,
+                    model_version=f"{name}-v{number}",
+                    error=exc,
                 )
                 continue
             return
@@ -230,7 +234,7 @@ class ModelDirectory:
         if before is None or before.text != str(error):
             log_action(
                 logger,
-                "champion not served",
+                "champion_not_served",
                 level=logging.WARNING,
                 project_id=project_id,
                 serving=self.tag(project_id),
@@ -241,14 +245,14 @@ class ModelDirectory:
         with self._changed:
             trouble = self._troubles.pop(project_id, None)
         if trouble is not None:
-            log_action(logger, "trouble ended", project_id=project_id, serving=self.tag(project_id))
+            log_action(logger, "champion_served_again", project_id=project_id, serving=self.tag(project_id))
 
     def _load_base(self) -> None:
         source = self._services.settings.model
         try:
             labels = self._services.engine.load(source).labels
         except MaskloopError as exc:
-            log_action(logger, "model not loaded", level=logging.ERROR, source=source, error=exc)
+            log_action(logger, "model_not_loaded", level=logging.ERROR, source=source, error=exc)
             with self._changed:
                 self._base_error = exc
                 self._changed.notify_all()
@@ -263,9 +267,9 @@ class ModelDirectory:
             try:
                 self.refresh()
             except MaskloopError as exc:
-                log_action(logger, "projects unknown", level=logging.WARNING, error=exc)
+                log_action(logger, "projects_not_listed", level=logging.WARNING, error=exc)
             except Exception:
-                logger.exception("model directory")
+                log_action(logger, "model_directory_failed", level=logging.ERROR, exc_info=True)
             self._stop.wait(POLL_S)
 
 

@@ -69,7 +69,13 @@ class Carrier:
             self._services.queue.enqueue(job_spec(kind, job_id))
         except QueueError as exc:
             self._silent_until = time.monotonic() + PAUSE_S
-            log_action(logger, "queue unreachable", level=logging.WARNING, job_id=job_id, error=exc)
+            log_action(logger, "queue_unreachable", level=logging.WARNING, job_id=job_id, error=exc)
         except Exception:
             # The thread must outlive whatever one job does to it; the job itself waits in the database.
-            logger.exception("%s-%d not queued", kind.value, job_id)
+            log_action(
+                logger,
+                "job_not_queued",
+                level=logging.ERROR,
+                exc_info=True,
+                job_id=f"{kind.value}-{job_id}",
+            )

@@ -106,9 +106,17 @@ class ShadowRunner:
         try:
             self._compare(image)
         except MaskloopError as exc:
-            log_action(logger, "shadow failed", level=logging.WARNING, model=image.shadow.tag, error=exc)
+            log_action(
+                logger, "shadow_failed", level=logging.WARNING, model_version=image.shadow.tag, error=exc
+            )
         except Exception:
-            logger.exception("shadow model %s", image.shadow.tag)
+            log_action(
+                logger,
+                "shadow_failed",
+                level=logging.ERROR,
+                exc_info=True,
+                model_version=image.shadow.tag,
+            )
 
     def _compare(self, image: ShadowImage) -> None:
         from maskloop.masks import agreement

@@ -73,4 +73,4 @@ def test_offer_after_stop_starts_nothing(make_runner):
 
 def test_look_any_failure_is_logged_and_over(make_runner, caplog):
     make_runner()._look(make_image())  # services have nothing that it needs
-    assert "shadow model m-v2" in caplog.text
+    assert "shadow_failed model_version=m-v2" in caplog.text

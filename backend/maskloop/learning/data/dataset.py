@@ -22,6 +22,7 @@ from torch.utils.data import Dataset
 from maskloop.errors import ImageError
 from maskloop.learning.data.augmentation import Augmentation, View, augment, fit_canvas, mirror_pairs
 from maskloop.learning.data.sampling import example_weights, round_order
+from maskloop.log import log_action
 from maskloop.types import RgbImage, Segment
 
 __all__ = [
@@ -217,9 +218,14 @@ def draw_index_map(
     objects = sorted(groups.values(), key=lambda parts: sum(part.area for part in parts), reverse=True)
     kept, dropped = _fit_queries(objects, max_objects)
     if dropped:
-        _LOG.warning(
-            "training image has more objects than the model has queries: the largest of each class are kept",
-            extra={"action": "objects_dropped", "image": key, "objects": len(objects), "kept": len(kept)},
+        log_action(
+            _LOG,
+            "objects_dropped",
+            level=logging.WARNING,
+            reason="the image has more objects than the model has queries",
+            image=key,
+            objects=len(objects),
+            kept=len(kept),
         )
     index_hw = np.zeros(size_hw, dtype=np.int16)
     for segment in (*ignored, *(part for parts in dropped for part in parts)):

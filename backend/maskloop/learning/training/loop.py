@@ -31,6 +31,7 @@ from maskloop.learning.training.recipe import FinetuneRecipe
 from maskloop.learning.training.resume import StateDir
 from maskloop.learning.training.schedule import PACE_STEPS, affordable_steps, should_give_up
 from maskloop.learning.training.trainer import SegmentationTrainer, prepared_for_training, training_arguments
+from maskloop.log import log_action
 
 __all__ = ["FinetuneRecipe", "TrainingProgress", "TrainingStoppedError", "train_model"]
 
@@ -161,9 +162,13 @@ def _run(
                 got=str(exc).partition("\n")[0],
                 remedy="lower the sizes in the model's preprocessor_config.json, or take a smaller model",
             ) from exc
-        _LOG.warning(
-            "memory ran out: batches are made in smaller parts",
-            extra={"action": "batch_split", "images": smaller, "batch": recipe.batch},
+        log_action(
+            _LOG,
+            "batch_split",
+            level=logging.WARNING,
+            reason="out of memory",
+            images=smaller,
+            batch=recipe.batch,
         )
         states.note(_MICRO_BATCH, smaller)
         if processes > 1:
@@ -228,9 +233,12 @@ class _Watcher(TrainerCallback):
     ) -> None:
         losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
         if should_give_up(losses, self._recipe.patience):
-            _LOG.info(
-                "training ends early: validation no longer gains",
-                extra={"action": "stopped_early", "step": state.global_step, "validations": len(losses)},
+            log_action(
+                _LOG,
+                "training_stopped_early",
+                reason="the validation loss no longer falls",
+                step=state.global_step,
+                validations=len(losses),
             )
             control.should_training_stop = True
 

@@ -55,4 +55,4 @@ class TrainingJournal:
 
     def _rest(self, exc: RegistryError) -> None:
         self._silent_until = time.monotonic() + REST_S
-        log_action(logger, "training not recorded", level=logging.WARNING, training=self._key, error=exc)
+        log_action(logger, "training_not_recorded", level=logging.WARNING, training=self._key, error=exc)

@@ -20,6 +20,7 @@ from maskloop.learning.losses.ignore_regions import IgnoringLoss
 from maskloop.learning.losses.point_loss import PointwiseLoss
 from maskloop.learning.training.recipe import LARGE_PARAMETERS, FinetuneRecipe
 from maskloop.learning.training.schedule import rate_factor
+from maskloop.log import log_action
 
 __all__ = [
     "SegmentationTrainer",
@@ -117,8 +118,8 @@ class SegmentationTrainer(Trainer):
                 remedy="lower the learning rate (MASKLOOP_LEARNING_RATE) and train again",
             )
         step = self.state.global_step + 1
-        _LOG.warning(
-            "training step without a finite gradient left out", extra={"action": "step_skipped", "step": step}
+        log_action(
+            _LOG, "step_skipped", level=logging.WARNING, reason="its gradient is not finite", step=step
         )
         model.zero_grad(set_to_none=True)  # AdamW passes over weights without a gradient
         return torch.zeros(())

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from maskloop.errors import first_line
+from maskloop.log import log_action
 from maskloop.segmentation.fast.model_forward import LeanOutput, lean_forward
 from maskloop.segmentation.fast.swin import swin_windows
 
@@ -192,6 +193,4 @@ def _give_up(model: Any, key: tuple[Shape, torch.dtype], error: Exception) -> No
 
 
 def _warn(model: Any, text: str) -> None:
-    family = model.config.model_type
-    extra = {"action": "compile_off", "part": family}
-    _LOG.warning("compiling of %s %s", family, text, extra=extra)
+    log_action(_LOG, "compile_off", level=logging.WARNING, part=model.config.model_type, reason=text)

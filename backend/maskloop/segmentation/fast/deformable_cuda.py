@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from maskloop.errors import first_line
+from maskloop.log import log_action
 from maskloop.segmentation.fast.grid_sample import Shapes, grid_sampled
 
 __all__ = ["fused_attention", "is_fusible", "is_off"]
@@ -70,11 +71,13 @@ def _attend(value_bshd: Tensor, sizes: list[int], locations_bqhlp2: Tensor, weig
             raise
         except Exception as exc:  # of Triton, its compilers, the driver or a C compiler that is not there
             _FAILED.append(first_line(exc))
-            _LOG.warning(
-                "the fused deformable attention is off on %s: %s",
-                value_bshd.device.type,
-                _FAILED[0],
-                extra={"action": "acceleration_off", "part": "deformable attention"},
+            log_action(
+                _LOG,
+                "acceleration_off",
+                level=logging.WARNING,
+                part="deformable attention",
+                device=value_bshd.device.type,
+                error=_FAILED[0],
             )
     return grid_sampled(value_bshd, shapes_l, locations_bqhlp2, weights_bqhlp).contiguous()
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from maskloop.errors import first_line
+from maskloop.log import log_action
 from maskloop.segmentation.fast.source_check import is_replaceable
 
 __all__ = ["CompileMode", "ForwardPlan", "Precision", "can_compile", "forward_pass", "inference_dtype"]
@@ -119,12 +120,13 @@ def _lean_output(
         if device.type == "cpu":  # where it is tested, an error is an error
             raise
         _REFUSED.add((device.type, family))
-        _LOG.warning(
-            "acceleration of %s is off on %s: %s",
-            family,
-            device.type,
-            first_line(exc),
-            extra={"action": "acceleration_off", "part": family},
+        log_action(
+            _LOG,
+            "acceleration_off",
+            level=logging.WARNING,
+            part=family,
+            device=device.type,
+            error=first_line(exc),
         )
         return None
 

@@ -11,6 +11,8 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from maskloop.log import log_action
+
 __all__ = ["KNOWN", "NAMES", "fingerprint", "is_known", "is_replaceable"]
 
 _LOG = logging.getLogger(__name__)
@@ -70,10 +72,13 @@ def is_known(what: str, parts: tuple[Any, ...], known: frozenset[str]) -> bool:
         found = f"no source ({exc})"
     if found in known:
         return True
-    _LOG.warning(
-        "acceleration of %s is off: transformers' code is not the one it was written for",
-        what,
-        extra={"action": "acceleration_off", "part": what, "fingerprint": found},
+    log_action(
+        _LOG,
+        "acceleration_off",
+        level=logging.WARNING,
+        part=what,
+        reason="transformers' code differs from the code it was written for",
+        fingerprint=found,
     )
     return False
 

@@ -62,7 +62,7 @@ def test_draw_index_map_too_many_objects_keeps_largest_and_says_so(caplog):
     assert len(labels) == 2
     assert np.count_nonzero(index_hw > 0) == 5 + 4
     assert np.count_nonzero(index_hw == IGNORED) == 3 + 2 + 1  # something is there
-    assert "more objects" in caplog.text
+    assert "objects_dropped" in caplog.text
 
 
 def test_draw_index_map_stuff_parts_become_one():

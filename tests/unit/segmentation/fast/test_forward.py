@@ -310,7 +310,7 @@ def test_forward_pass_unknown_transformers_is_theirs_with_one_warning(
         outputs = [call(served, noise(1, 64, 64), FAST) for _ in range(2)]
         accelerate_model(copy.deepcopy(served.model))
     assert not any(isinstance(output, LeanOutput) for output in outputs)
-    assert [record.part for record in caplog.records] == [served.family, f"{served.family} sampling"]
+    assert [record.facts["part"] for record in caplog.records] == [served.family, f"{served.family} sampling"]
 
 
 def test_forward_pass_with_gradients_or_training_is_theirs(served: Checkpoint) -> None:
