@@ -7,7 +7,7 @@ import numpy as np
 
 from maskloop.errors import ImageError, StudioError
 from maskloop.selection.pool import Preference
-from maskloop.types import ImageStudy, Prediction, PredictionFailure, Signals
+from maskloop.types import Prediction, PredictionFailure, SelectionInputs, Signals
 from maskloop_studio.labelstudio.client import StudioClient
 from maskloop_studio.labelstudio.models import to_project
 from maskloop_studio.labelstudio.predictions import TaskStand
@@ -136,7 +136,7 @@ def said(number):
         segments=(),
         size_hw=(8, 8),
         confidence=number % 10 / 10,
-        study=ImageStudy(
+        selection_inputs=SelectionInputs(
             signals=Signals(entropy=0.5, margin=0.5, border=0.5, missing=0.5),
             embedding_d=np.array([np.cos(angle), np.sin(angle)], dtype=np.float32),
         ),

@@ -7,13 +7,13 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["made_ahead"]
+__all__ = ["prefetch_map"]
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
-def made_ahead(
+def prefetch_map(
     make: Callable[[Item], Made], items: Iterable[Item], *, at_once: int, name: str
 ) -> Generator[Made]:
     """Yield what is made of each item, in order; the next ones are under way meanwhile.

@@ -22,7 +22,6 @@ __all__ = [
     "EditCounts",
     "HoldoutMetrics",
     "ImageResult",
-    "ImageStudy",
     "ModelVersion",
     "Prediction",
     "PredictionFailure",
@@ -30,6 +29,7 @@ __all__ = [
     "RgbImage",
     "Segment",
     "SegmentationTask",
+    "SelectionInputs",
     "Signals",
 ]
 
@@ -109,7 +109,7 @@ class Signals:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ImageStudy:
+class SelectionInputs:
     """What choosing wants to know of an image beyond its prediction."""
 
     signals: Signals
@@ -123,7 +123,7 @@ class Prediction:
     segments: tuple[Segment, ...]  # best first
     size_hw: tuple[int, int]  # of the upright image
     confidence: float  # 0..1: how sure the model is of the image as a whole; the lowest is asked about first
-    study: ImageStudy | None = None  # where it was asked for
+    selection_inputs: SelectionInputs | None = None  # where it was asked for
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.confidence <= 1.0:

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from tests.prelabel_studio import StudioInMemory
 
-from maskloop.types import ImageStudy, Prediction, Segment, Signals
+from maskloop.types import Prediction, Segment, SelectionInputs, Signals
 from maskloop_studio.demo.studio import RealStudio
 
 IN_MEMORY = "http://memory"
@@ -58,7 +58,7 @@ def made_up(task_id: int) -> Prediction:
         segments=segments,
         size_hw=(EDGE, EDGE),
         confidence=float(draw.random()),
-        study=ImageStudy(
+        selection_inputs=SelectionInputs(
             signals=Signals(entropy=0.1, margin=0.2, border=0.3, missing=0.4),
             embedding_d=(embedding_d / np.linalg.norm(embedding_d)).astype(np.float32),
         ),

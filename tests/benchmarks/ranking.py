@@ -127,12 +127,12 @@ def look(checkpoint: Checkpoint, example: TrainingExample, task: SegmentationTas
     row: dict[str, float] = {}
     for count in range(1, len(VIEWS) + 1):
         (seen,) = predict_images(
-            checkpoint, [image], task=task, thresholds=SERVED, study=True, plan=ViewPlan(count=count)
+            checkpoint, [image], task=task, thresholds=SERVED, for_selection=True, plan=ViewPlan(count=count)
         )
-        assert seen.study is not None
+        assert seen.selection_inputs is not None
         row[f"all, {count} view{'s'[: count - 1]}"] = 1.0 - seen.confidence
         if count == 1:
-            signals = seen.study.signals
+            signals = seen.selection_inputs.signals
             row = {field.name: getattr(signals, field.name) for field in fields(Signals)} | row
     row |= {"all, no view": 1.0 - cheap.confidence, "margin formula before": before}
     wanted = example.segments

@@ -21,12 +21,12 @@ from maskloop.errors import first_line
 from maskloop.log import log_action
 from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.fast.forward import inference_dtype
-from maskloop.segmentation.predict import ask_model, forward_sizes
+from maskloop.segmentation.predict import forward_sizes, run_model
 from maskloop.segmentation.preprocess import Batch, padded_size
 from maskloop.segmentation.test_time_views import ViewPlan
 from maskloop.types import SegmentationTask
 
-__all__ = ["Warming", "uncompiled"]
+__all__ = ["CompileWarmup", "uncompiled"]
 
 Shape: TypeAlias = tuple[int, int, int]  # batch, height and width of what a model is given
 
@@ -39,12 +39,12 @@ LONGEST_S = 600.0  # that a model waits for its graphs; it serves uncompiled the
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _SeenBatch:
     """A batch as it came, so that its shapes can be told for a model of other sizes as well."""
 
     size_hw: tuple[int, int]  # of an image before resizing
     count: int
-    study: bool
+    for_selection: bool
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,7 +54,7 @@ class _Job:
     done: Future[None]
 
 
-class Warming:
+class CompileWarmup:
     """Compiles on a thread of its own, which starts with the first shape; for models whose plan says so."""
 
     def __init__(self, *, task: SegmentationTask, plan: ViewPlan) -> None:
@@ -63,7 +63,7 @@ class Warming:
         plan: which views a study asks for.
         """
         self._task, self._plan = task, plan
-        self._asked: deque[_Asked] = deque(maxlen=REMEMBERED)
+        self._recent: deque[_SeenBatch] = deque(maxlen=REMEMBERED)
         self._lock = threading.Lock()  # guards everything below, and the batches asked for
         self._pending: weakref.WeakKeyDictionary[object, dict[Shape, Future[None]]] = (
             weakref.WeakKeyDictionary()
@@ -83,7 +83,7 @@ class Warming:
             return
         shapes = self._seen(checkpoint)
         if not shapes:
-            shapes.update(self._shapes(checkpoint, _Asked(USUAL_HW, 1, False)))
+            shapes.update(self._shapes(checkpoint, _SeenBatch(USUAL_HW, 1, False)))
         jobs = self._compile(checkpoint, [shape for shape, _ in shapes.most_common(MOST_SHAPES)])
         if waits:
             _, late = wait(jobs, timeout=LONGEST_S)
@@ -97,7 +97,7 @@ class Warming:
                 )
 
     def for_batch(
-        self, checkpoint: Checkpoint, sizes_hw: Sequence[tuple[int, int]], *, study: bool
+        self, checkpoint: Checkpoint, sizes_hw: Sequence[tuple[int, int]], *, for_selection: bool
     ) -> Checkpoint:
         """Return the model as it is to run a batch: compiled only where no compiling is left to do.
 
@@ -106,14 +106,14 @@ class Warming:
         Args:
             checkpoint: the model.
             sizes_hw: of the images of the batch, before resizing.
-            study: with the views of a study.
+            for_selection: with the views of a study.
         """
         if not checkpoint.plan.compiled:
             return checkpoint
-        batch = _Asked(sizes_hw[0], len(sizes_hw), study)
+        batch = _SeenBatch(sizes_hw[0], len(sizes_hw), for_selection)
         shapes = self._shapes(checkpoint, batch)
         with self._lock:
-            self._asked.append(batch)
+            self._recent.append(batch)
         new = [shape for shape in shapes if not self._is_settled(checkpoint, shape)]
         if not new:
             return checkpoint
@@ -133,18 +133,18 @@ class Warming:
     def _seen(self, checkpoint: Checkpoint) -> Counter[Shape]:
         """Return how often this model would have been given each shape of late."""
         with self._lock:
-            asked = Counter(self._asked)
+            asked = Counter(self._recent)
         seen: Counter[Shape] = Counter()
         for batch, times in asked.items():
             for shape in set(self._shapes(checkpoint, batch)):
                 seen[shape] += times
         return seen
 
-    def _shapes(self, checkpoint: Checkpoint, batch: _Asked) -> list[Shape]:
+    def _shapes(self, checkpoint: Checkpoint, batch: _SeenBatch) -> list[Shape]:
         from maskloop.segmentation.fast.compiled import batch_bucket
 
         count = batch_bucket(batch.count)
-        sizes = forward_sizes(checkpoint, batch.size_hw, study=batch.study, plan=self._plan)
+        sizes = forward_sizes(checkpoint, batch.size_hw, for_selection=batch.for_selection, plan=self._plan)
         return [(count, *padded_size(size_hw, checkpoint.preprocessing)) for size_hw in sizes]
 
     def _is_settled(self, checkpoint: Checkpoint, shape: Shape) -> bool:
@@ -185,7 +185,7 @@ class Warming:
         if checkpoint is None:
             return
         try:
-            ask_model(checkpoint, _blank(checkpoint, job.shape), self._task)
+            run_model(checkpoint, _blank(checkpoint, job.shape), self._task)
         except Exception as exc:  # for instance want of memory; requests go on without
             log_action(
                 logger,

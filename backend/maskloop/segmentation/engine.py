@@ -16,22 +16,22 @@ import torch
 
 from maskloop.errors import MaskloopError, first_line
 from maskloop.segmentation.checkpoint import Checkpoint
-from maskloop.segmentation.compile_warmup import Warming
+from maskloop.segmentation.compile_warmup import CompileWarmup
 from maskloop.segmentation.fast.forward import CompileMode
-from maskloop.segmentation.model_cache import EngineClosedError, ModelShelf, closed_error
+from maskloop.segmentation.model_cache import EngineClosedError, ModelCache, closed_error
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.segmentation.predict import (
-    RawLook,
-    ReadyLooks,
-    finish_image,
+    PreparedViews,
+    RawOutput,
     forward_batch,
     forward_sizes,
-    ready_image,
+    postprocess_image,
+    prepare_image,
 )
 from maskloop.segmentation.test_time_views import ViewPlan
 from maskloop.types import ImageResult, PredictionFailure, RgbImage, SegmentationTask
 
-__all__ = ["Engine", "EngineClosedError", "ImageSource", "InferenceError", "beside", "mark"]
+__all__ = ["Engine", "EngineClosedError", "ImageSource", "InferenceError", "on_side_stream", "record_event"]
 
 ImageSource: TypeAlias = RgbImage | Callable[[], RgbImage]  # an image, or what decodes it when its turn comes
 MOST_HELPERS = 8
@@ -51,7 +51,7 @@ class _Request:
     images: list[ImageSource | None]  # None once it is resized
     task: SegmentationTask
     thresholds: Thresholds
-    study: bool
+    for_selection: bool
     future: Future[list[ImageResult]] = field(default_factory=Future)
     answers: dict[int, ImageResult] = field(default_factory=dict)
     started: bool = False  # its first image was taken: it can no longer be cancelled
@@ -59,8 +59,8 @@ class _Request:
 
     def fits(self, other: _Request) -> bool:
         """Whether both ask the model the same."""
-        mine = (self.task, self.study)
-        return self.checkpoint is other.checkpoint and mine == (other.task, other.study)
+        mine = (self.task, self.for_selection)
+        return self.checkpoint is other.checkpoint and mine == (other.task, other.for_selection)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -69,7 +69,7 @@ class _Item:
 
     request: _Request
     index: int
-    looks: ReadyLooks
+    views: PreparedViews
     sizes_hw: tuple[tuple[int, int], ...]  # of its forward passes
 
 
@@ -119,8 +119,8 @@ class Engine:
         if max_batch < 1 or keep < 1:
             raise ValueError(f"Engine: expected max_batch and keep of at least 1, got {max_batch} and {keep}")
         self._task, self._thresholds, self._max_batch, self._plan = task, thresholds, max_batch, plan
-        self._shelf = ModelShelf(device=device, keep=keep, compile_mode=compile_mode)
-        self._warming = Warming(task=task, plan=plan)
+        self._cache = ModelCache(device=device, keep=keep, compile_mode=compile_mode)
+        self._warmup = CompileWarmup(task=task, plan=plan)
         count = helpers or min(MOST_HELPERS, max(1, len(os.sched_getaffinity(0)) // 2))
         # Two pools: what is nearly done must not wait behind what has just come.
         self._preparing = ThreadPoolExecutor(count, thread_name_prefix="maskloop-prepare")
@@ -143,9 +143,9 @@ class Engine:
             ModelLoadError: it cannot be loaded; what was used last stays.
             EngineClosedError: after close().
         """
-        is_first = not self._shelf.held
-        checkpoint = self._shelf.load(source)
-        self._warming.prepare(checkpoint, waits=not is_first)
+        is_first = not self._cache.held
+        checkpoint = self._cache.load(source)
+        self._warmup.prepare(checkpoint, waits=not is_first)
         return checkpoint
 
     def submit(
@@ -155,7 +155,7 @@ class Engine:
         source: str,
         task: SegmentationTask | None = None,
         thresholds: Thresholds | None = None,
-        study: bool = False,
+        for_selection: bool = False,
     ) -> Future[list[ImageResult]]:
         """Queue images for a model, loading it first where it is not held.
 
@@ -165,7 +165,7 @@ class Engine:
             source: as for load_checkpoint.
             task: which post-processing; the engine's by default.
             thresholds: what counts; the engine's by default.
-            study: also say what choosing wants to know; for those who wait for nothing.
+            for_selection: also say what choosing wants to know; for those who wait for nothing.
 
         Returns:
             A future of one result per image, in order: the prediction, or why there is none. A
@@ -176,19 +176,19 @@ class Engine:
             ModelLoadError: the model cannot be loaded.
             EngineClosedError: after close().
         """
-        checkpoint = self._shelf.load(source)
+        checkpoint = self._cache.load(source)
         request = _Request(
             source=source,
             checkpoint=checkpoint,
             images=list(images),
             task=self._task if task is None else task,
             thresholds=self._thresholds if thresholds is None else thresholds,
-            study=study,
+            for_selection=for_selection,
         )
         if not request.images:
             request.future.set_result([])
             return request.future
-        self._shelf.claim(source, checkpoint)
+        self._cache.claim(source, checkpoint)
         with self._changed:
             if self._closed:
                 raise closed_error()
@@ -204,15 +204,17 @@ class Engine:
         source: str,
         task: SegmentationTask | None = None,
         thresholds: Thresholds | None = None,
-        study: bool = False,
+        for_selection: bool = False,
     ) -> list[ImageResult]:
         """Return one answer per image; the same as submit, but waits. Safe from any thread."""
-        return self.submit(images, source=source, task=task, thresholds=thresholds, study=study).result()
+        return self.submit(
+            images, source=source, task=task, thresholds=thresholds, for_selection=for_selection
+        ).result()
 
     @property
     def held(self) -> tuple[str, ...]:
         """Sources of the checkpoints in memory, least recently used first."""
-        return self._shelf.held
+        return self._cache.held
 
     @property
     def max_batch(self) -> int:
@@ -239,11 +241,11 @@ class Engine:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._warming.close()
+        self._warmup.close()
         self._thread.join()
         self._preparing.shutdown()
         self._finishing.shutdown()
-        self._shelf.close()
+        self._cache.close()
 
     def __enter__(self) -> Self:
         return self
@@ -274,11 +276,11 @@ class Engine:
 
     def _item(self, request: _Request, index: int, image: RgbImage | None) -> _Item:
         assert image is not None
-        looks = ready_image(request.checkpoint, image, study=request.study, plan=self._plan)
+        views = prepare_image(request.checkpoint, image, for_selection=request.for_selection, plan=self._plan)
         sizes_hw = forward_sizes(
-            request.checkpoint, looks[0].image_size_hw, study=request.study, plan=self._plan
+            request.checkpoint, views[0].image_size_hw, for_selection=request.for_selection, plan=self._plan
         )
-        return _Item(request=request, index=index, looks=looks, sizes_hw=sizes_hw)
+        return _Item(request=request, index=index, views=views, sizes_hw=sizes_hw)
 
     def _run(self) -> None:
         while self._step():  # a call of its own: what it held of a dropped model goes with it
@@ -318,24 +320,24 @@ class Engine:
             request.started = True
             request.dropped = not request.future.set_running_or_notify_cancel()
             if request.dropped:
-                self._shelf.release(request.source)
+                self._cache.release(request.source)
         return not request.dropped
 
     def _forward(self, items: list[_Item]) -> None:
         request = items[0].request
         try:
-            sizes_hw = [item.looks[0].image_size_hw for item in items]
+            sizes_hw = [item.views[0].image_size_hw for item in items]
             raws = forward_batch(
-                self._warming.for_batch(request.checkpoint, sizes_hw, study=request.study),
-                [item.looks for item in items],
+                self._warmup.for_batch(request.checkpoint, sizes_hw, for_selection=request.for_selection),
+                [item.views for item in items],
                 task=request.task,
-                study=request.study,
+                for_selection=request.for_selection,
                 plan=self._plan,
             )
-            batch = _Batch(left=len(items), event=mark(request.checkpoint.device))
+            batch = _Batch(left=len(items), event=record_event(request.checkpoint.device))
         except Exception as exc:
             if len(items) == 1:
-                failure = _failure(request, exc, items[0].looks[0].image_size_hw)
+                failure = _failure(request, exc, items[0].views[0].image_size_hw)
                 self._deliver(request, items[0].index, failure)
                 self._room.release()
                 return
@@ -347,16 +349,16 @@ class Engine:
         for item, raw in zip(items, raws, strict=True):
             self._finishing.submit(self._finish, batch, item.request, item.index, raw)
 
-    def _finish(self, batch: _Batch, request: _Request, index: int, raws: tuple[RawLook, ...]) -> None:
+    def _finish(self, batch: _Batch, request: _Request, index: int, raws: tuple[RawOutput, ...]) -> None:
         answer: ImageResult
         try:
-            with beside(request.checkpoint.device, batch.event):
-                answer = finish_image(
+            with on_side_stream(request.checkpoint.device, batch.event):
+                answer = postprocess_image(
                     request.checkpoint,
                     raws,
                     task=request.task,
                     thresholds=request.thresholds,
-                    study=request.study,
+                    for_selection=request.for_selection,
                     plan=self._plan,
                 )
         except Exception as exc:
@@ -375,7 +377,7 @@ class Engine:
             request.answers[index] = answer
             complete = len(request.answers) == len(request.images)
         if complete:
-            self._shelf.release(request.source)
+            self._cache.release(request.source)
             request.future.set_result([request.answers[key] for key in range(len(request.images))])
 
 
@@ -392,7 +394,7 @@ def _failure(request: _Request, exc: Exception, size_hw: tuple[int, int] | None 
     )
 
 
-def mark(device: torch.device) -> torch.cuda.Event | None:
+def record_event(device: torch.device) -> torch.cuda.Event | None:
     """Return what comes once a device has done all that this thread asked of it; None for a CPU."""
     if device.type != "cuda":
         return None
@@ -402,7 +404,7 @@ def mark(device: torch.device) -> torch.cuda.Event | None:
 
 
 @contextlib.contextmanager
-def beside(device: torch.device, event: torch.cuda.Event | None) -> Iterator[None]:
+def on_side_stream(device: torch.device, event: torch.cuda.Event | None) -> Iterator[None]:
     """Let this thread work with what was marked, without waiting for what was asked for later.
 
     All of its own work is done at the end, so that the memory it read may be used again.

@@ -13,7 +13,7 @@ from maskloop.log import log_action
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint
 from maskloop.segmentation.fast.forward import CompileMode, can_compile
 
-__all__ = ["EngineClosedError", "ModelShelf", "closed_error"]
+__all__ = ["EngineClosedError", "ModelCache", "closed_error"]
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class EngineClosedError(MaskloopError):
     """The engine was closed and takes no more images."""
 
 
-class ModelShelf:
+class ModelCache:
     """Keeps checkpoints by their source; safe to use from many threads.
 
     While one is loaded at most `keep` are in memory, that one among them: what was used longest ago makes

@@ -19,33 +19,33 @@ from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.embedding import image_embedding
 from maskloop.segmentation.fast.forward import forward_pass
 from maskloop.segmentation.postprocess import Thresholds, segments_of
-from maskloop.segmentation.preprocess import Batch, ReadyImage, join_batch, resize_image, resized_size
+from maskloop.segmentation.preprocess import Batch, ResizedImage, join_batch, resize_image, resized_size
 from maskloop.segmentation.test_time_views import ViewPlan, view_image, view_model, view_prediction
 from maskloop.segmentation.uncertainty import (
-    Reading,
+    Uncertainty,
     disagreement,
     image_confidence,
-    image_reading,
+    image_uncertainty,
     patch_grid,
 )
-from maskloop.types import ImageStudy, Prediction, RgbImage, SegmentationTask
+from maskloop.types import Prediction, RgbImage, SegmentationTask, SelectionInputs
 
 __all__ = [
-    "RawLook",
-    "ReadyLooks",
-    "ask_model",
-    "finish_image",
+    "PreparedViews",
+    "RawOutput",
     "forward_batch",
     "forward_sizes",
+    "postprocess_image",
     "predict_images",
-    "ready_image",
+    "prepare_image",
+    "run_model",
 ]
 
-ReadyLooks: TypeAlias = tuple[ReadyImage, ...]  # of one image: itself, then each of the study's views
+PreparedViews: TypeAlias = tuple[ResizedImage, ...]  # of one image: itself, then each of the study's views
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RawLook:
+class RawOutput:
     """What one forward pass says of an image, still on the model's device."""
 
     class_logits_qk: Tensor
@@ -58,11 +58,11 @@ class RawLook:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Look:
+class _ImageOutput:
     """What one forward pass says of an image."""
 
     prediction: Prediction
-    reading: Reading
+    uncertainty: Uncertainty
     embedding_d: NDArray[np.float32] | None  # where it was asked for
 
 
@@ -73,7 +73,7 @@ def predict_images(
     task: SegmentationTask,
     thresholds: Thresholds = Thresholds(),  # noqa: B008  # frozen
     max_batch: int = 8,
-    study: bool = False,
+    for_selection: bool = False,
     plan: ViewPlan = ViewPlan(),  # noqa: B008  # frozen
 ) -> list[Prediction]:
     """Return what the model says of each image.
@@ -89,8 +89,7 @@ def predict_images(
         task: which post-processing, and for OneFormer also which question.
         thresholds: what counts.
         max_batch: images in one forward pass.
-        study: also say what choosing wants to know, which takes a forward pass more for each view; the
-            segments are the same.
+        for_selection: with the inputs of image selection; one more forward pass for each view, same segments.
         plan: which views.
 
     Returns:
@@ -100,24 +99,29 @@ def predict_images(
         ImageError: an image is not uint8 (H, W, 3) or has no pixels.
     """
     answers: dict[int, Prediction] = {}
-    for indices in _groups(checkpoint, images, max_batch, study, plan):
-        ready = [ready_image(checkpoint, images[index], study=study, plan=plan) for index in indices]
-        seen = forward_batch(checkpoint, ready, task=task, study=study, plan=plan)
+    for indices in _groups(checkpoint, images, max_batch, for_selection, plan):
+        ready = [
+            prepare_image(checkpoint, images[index], for_selection=for_selection, plan=plan)
+            for index in indices
+        ]
+        seen = forward_batch(checkpoint, ready, task=task, for_selection=for_selection, plan=plan)
         for index in indices:
             raws = seen.pop(0)  # an image's logits go with it
-            answers[index] = finish_image(
-                checkpoint, raws, task=task, thresholds=thresholds, study=study, plan=plan
+            answers[index] = postprocess_image(
+                checkpoint, raws, task=task, thresholds=thresholds, for_selection=for_selection, plan=plan
             )
     return [answers[index] for index in range(len(images))]
 
 
-def ready_image(checkpoint: Checkpoint, image: RgbImage, *, study: bool, plan: ViewPlan) -> ReadyLooks:
+def prepare_image(
+    checkpoint: Checkpoint, image: RgbImage, *, for_selection: bool, plan: ViewPlan
+) -> PreparedViews:
     """Return an image as the forward passes of a prediction want it; needs no model and no device.
 
     Args:
         checkpoint: the model.
         image: uint8 (H, W, 3), upright RGB, any size.
-        study: with the views of a study.
+        for_selection: with the views of a study.
         plan: which ones.
 
     Raises:
@@ -128,37 +132,37 @@ def ready_image(checkpoint: Checkpoint, image: RgbImage, *, study: bool, plan: V
             resize_image(image, checkpoint.preprocessing),
             *(
                 resize_image(view_image(image, view), view_model(checkpoint, view).preprocessing)
-                for view in (plan.views if study else ())
+                for view in (plan.views if for_selection else ())
             ),
         )
 
 
 def forward_batch(
     checkpoint: Checkpoint,
-    ready: Sequence[ReadyLooks],
+    ready: Sequence[PreparedViews],
     *,
     task: SegmentationTask,
-    study: bool,
+    for_selection: bool,
     plan: ViewPlan,
-) -> list[tuple[RawLook, ...]]:
+) -> list[tuple[RawOutput, ...]]:
     """Return what the model says of some images, one forward pass for each view; on CUDA it is not awaited.
 
     Args:
         checkpoint: the model.
         ready: at least one image, all of one size (see `predict_images`).
         task: for OneFormer the question.
-        study: with the features that an embedding is made from, and the views.
+        for_selection: with the features that an embedding is made from, and the views.
         plan: which views.
     """
     with torch.inference_mode():
-        views = [_forward(checkpoint, [looks[0] for looks in ready], task, features=study)]
-        for number, view in enumerate(plan.views if study else (), start=1):
-            shown = [looks[number] for looks in ready]
-            views.append(_forward(view_model(checkpoint, view), shown, task, features=False))
-    return list(zip(*views, strict=True))
+        outputs = [_forward(checkpoint, [views[0] for views in ready], task, features=for_selection)]
+        for number, view in enumerate(plan.views if for_selection else (), start=1):
+            shown = [views[number] for views in ready]
+            outputs.append(_forward(view_model(checkpoint, view), shown, task, features=False))
+    return list(zip(*outputs, strict=True))
 
 
-def ask_model(checkpoint: Checkpoint, batch: Batch, task: SegmentationTask, *, features: bool = False) -> Any:
+def run_model(checkpoint: Checkpoint, batch: Batch, task: SegmentationTask, *, features: bool = False) -> Any:
     """Return the model's own output of a forward pass, on its device; on CUDA it is not awaited.
 
     Args:
@@ -182,60 +186,60 @@ def ask_model(checkpoint: Checkpoint, batch: Batch, task: SegmentationTask, *, f
         )
 
 
-def finish_image(
+def postprocess_image(
     checkpoint: Checkpoint,
-    raws: Sequence[RawLook],
+    raws: Sequence[RawOutput],
     *,
     task: SegmentationTask,
     thresholds: Thresholds,
-    study: bool,
+    for_selection: bool,
     plan: ViewPlan,
 ) -> Prediction:
     """Return the prediction that is in what the model said of one image; with the options as they were."""
     with torch.inference_mode():
-        look, *others = [_look(checkpoint, raw, task, thresholds) for raw in raws]
-    if not study:
-        return look.prediction
+        first, *others = [_read_output(checkpoint, raw, task, thresholds) for raw in raws]
+    if not for_selection:
+        return first.prediction
     seen = [
         view_prediction(other.prediction, view, checkpoint.labels, plan)
         for other, view in zip(others, plan.views, strict=True)
     ]
-    return _studied(look, seen)
+    return _with_selection_inputs(first, seen)
 
 
-def _studied(look: _Look, views: Sequence[Prediction]) -> Prediction:
-    signals = replace(look.reading.signals, disagreement=disagreement(look.prediction, views))
+def _with_selection_inputs(look: _ImageOutput, views: Sequence[Prediction]) -> Prediction:
+    signals = replace(look.uncertainty.signals, disagreement=disagreement(look.prediction, views))
     assert look.embedding_d is not None
     return replace(
         look.prediction,
-        confidence=image_confidence(signals, look.reading.objects),
-        study=ImageStudy(signals=signals, embedding_d=look.embedding_d),
+        confidence=image_confidence(signals, look.uncertainty.objects),
+        selection_inputs=SelectionInputs(signals=signals, embedding_d=look.embedding_d),
     )
 
 
 def forward_sizes(
-    checkpoint: Checkpoint, size_hw: tuple[int, int], *, study: bool, plan: ViewPlan
+    checkpoint: Checkpoint, size_hw: tuple[int, int], *, for_selection: bool, plan: ViewPlan
 ) -> tuple[tuple[int, int], ...]:
     """Return the sizes of an image's forward passes; images that have them in common may share these.
 
     Args:
         checkpoint: the model.
         size_hw: of the image.
-        study: with the views of a study.
+        for_selection: with the views of a study.
         plan: which ones.
     """
-    models = [checkpoint, *(view_model(checkpoint, view) for view in (plan.views if study else ()))]
+    models = [checkpoint, *(view_model(checkpoint, view) for view in (plan.views if for_selection else ()))]
     return tuple(model.preprocessing.pad_hw or resized_size(size_hw, model.preprocessing) for model in models)
 
 
 def _groups(
-    checkpoint: Checkpoint, images: Sequence[RgbImage], max_batch: int, study: bool, plan: ViewPlan
+    checkpoint: Checkpoint, images: Sequence[RgbImage], max_batch: int, for_selection: bool, plan: ViewPlan
 ) -> Iterator[list[int]]:
     groups: dict[object, list[int]] = {}
     for index, image in enumerate(images):
         usable = image.ndim == 3 and min(image.shape) > 0
         size_hw = (image.shape[0], image.shape[1]) if usable else (1, 1)
-        key = forward_sizes(checkpoint, size_hw, study=study, plan=plan)
+        key = forward_sizes(checkpoint, size_hw, for_selection=for_selection, plan=plan)
         groups.setdefault(key, []).append(index)
     for indices in groups.values():
         for start in range(0, len(indices), max_batch):
@@ -243,13 +247,13 @@ def _groups(
 
 
 def _forward(
-    checkpoint: Checkpoint, ready: Sequence[ReadyImage], task: SegmentationTask, *, features: bool
-) -> list[RawLook]:
+    checkpoint: Checkpoint, ready: Sequence[ResizedImage], task: SegmentationTask, *, features: bool
+) -> list[RawOutput]:
     batch = join_batch(ready, checkpoint.preprocessing, checkpoint.device)
-    output = ask_model(checkpoint, batch, task, features=features)
+    output = run_model(checkpoint, batch, task, features=features)
     padded_h, padded_w = batch.pixel_values_bchw.shape[-2:]
     return [
-        RawLook(
+        RawOutput(
             class_logits_qk=output.class_queries_logits[index],
             mask_logits_qhw=output.masks_queries_logits[index],
             valid_hw=batch.valid_sizes_hw[index],
@@ -262,7 +266,9 @@ def _forward(
     ]
 
 
-def _look(checkpoint: Checkpoint, raw: RawLook, task: SegmentationTask, thresholds: Thresholds) -> _Look:
+def _read_output(
+    checkpoint: Checkpoint, raw: RawOutput, task: SegmentationTask, thresholds: Thresholds
+) -> _ImageOutput:
     mask_logits_qhw = _cut_padding(raw.mask_logits_qhw, raw.valid_hw, raw.padded_hw)
     segments = segments_of(task)(
         raw.class_logits_qk,
@@ -276,7 +282,7 @@ def _look(checkpoint: Checkpoint, raw: RawLook, task: SegmentationTask, threshol
         segments = tuple(drop_specks(segment, thresholds.part) for segment in segments)
     if task is SegmentationTask.INSTANCE and thresholds.duplicate < 1:
         segments = drop_duplicates(segments, thresholds.duplicate)
-    reading = image_reading(
+    uncertainty = image_uncertainty(
         raw.class_logits_qk,
         mask_logits_qhw,
         task=task,
@@ -287,12 +293,14 @@ def _look(checkpoint: Checkpoint, raw: RawLook, task: SegmentationTask, threshol
     prediction = Prediction(
         segments=segments,
         size_hw=raw.size_hw,
-        confidence=image_confidence(reading.signals, reading.objects),
+        confidence=image_confidence(uncertainty.signals, uncertainty.objects),
     )
-    return _Look(prediction=prediction, reading=reading, embedding_d=_embedding(checkpoint, raw))
+    return _ImageOutput(
+        prediction=prediction, uncertainty=uncertainty, embedding_d=_embedding(checkpoint, raw)
+    )
 
 
-def _embedding(checkpoint: Checkpoint, raw: RawLook) -> NDArray[np.float32] | None:
+def _embedding(checkpoint: Checkpoint, raw: RawOutput) -> NDArray[np.float32] | None:
     if raw.output is None:
         return None
     share_hw = (raw.valid_hw[0] / raw.padded_hw[0], raw.valid_hw[1] / raw.padded_hw[1])

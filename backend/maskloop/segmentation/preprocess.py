@@ -21,7 +21,7 @@ __all__ = [
     "MASK_STRIDE",
     "Batch",
     "Preprocessing",
-    "ReadyImage",
+    "ResizedImage",
     "config_to_preprocessing",
     "images_to_batch",
     "join_batch",
@@ -61,7 +61,7 @@ class Preprocessing:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ReadyImage:
+class ResizedImage:
     """An image at the size that a model takes; the image itself is not needed any more."""
 
     pixels_chw: Tensor  # uint8, on the CPU
@@ -94,7 +94,7 @@ def images_to_batch(images: Sequence[RgbImage], preprocessing: Preprocessing, de
     return join_batch([resize_image(image, preprocessing) for image in images], preprocessing, device)
 
 
-def resize_image(image: RgbImage, preprocessing: Preprocessing) -> ReadyImage:
+def resize_image(image: RgbImage, preprocessing: Preprocessing) -> ResizedImage:
     """Return an image at the size that the model takes, still in bytes: a quarter of what floats take.
 
     Args:
@@ -106,10 +106,12 @@ def resize_image(image: RgbImage, preprocessing: Preprocessing) -> ReadyImage:
     """
     _check_image(image, 0)
     size_hw = (int(image.shape[0]), int(image.shape[1]))
-    return ReadyImage(pixels_chw=_resize(image, resized_size(size_hw, preprocessing)), image_size_hw=size_hw)
+    return ResizedImage(
+        pixels_chw=_resize(image, resized_size(size_hw, preprocessing)), image_size_hw=size_hw
+    )
 
 
-def join_batch(ready: Sequence[ReadyImage], preprocessing: Preprocessing, device: torch.device) -> Batch:
+def join_batch(ready: Sequence[ResizedImage], preprocessing: Preprocessing, device: torch.device) -> Batch:
     """Return resized images as the model takes them, normalised on its device.
 
     Args:

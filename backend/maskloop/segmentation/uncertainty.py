@@ -19,17 +19,17 @@ from maskloop.segmentation.postprocess import Thresholds
 from maskloop.types import BoolMask, Prediction, SegmentationTask, Signals
 
 __all__ = [
-    "NOTHING",
-    "Reading",
-    "border_doubt",
-    "class_doubt",
+    "NO_UNCERTAINTY",
+    "Uncertainty",
+    "border_uncertainty",
+    "class_uncertainty",
     "disagreement",
-    "free_shares",
     "image_confidence",
-    "image_reading",
+    "image_uncertainty",
     "patch_grid",
-    "pixel_reading",
-    "query_reading",
+    "pixel_uncertainty",
+    "query_uncertainty",
+    "uncovered_shares",
 ]
 
 Floats: TypeAlias = NDArray[np.floating]
@@ -49,24 +49,24 @@ LEAST_OBJECTNESS = 0.05  # below it a query's mask is not looked at
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class Uncertainty:
     """What one forward pass says of an image, its views not asked yet."""
 
     signals: Signals  # of one object each, so to speak: they do not grow with the number of objects
     objects: float  # how many the annotator has to look at: those shown, and those expected to be missing
 
 
-NOTHING = Reading(signals=Signals(entropy=0.0, margin=0.0, border=0.0, missing=0.0), objects=0.0)
+NO_UNCERTAINTY = Uncertainty(signals=Signals(entropy=0.0, margin=0.0, border=0.0, missing=0.0), objects=0.0)
 
 
-def query_reading(
+def query_uncertainty(
     class_probs_nk: Floats,
     mask_probs_nhw: Floats,
     *,
     score_floor_k: Floats,
     mask_floor_k: Floats,
     mask_counts: bool,
-) -> Reading:
+) -> Uncertainty:
     """Return what queries say where each stands for an object: instance and panoptic.
 
     Args:
@@ -78,12 +78,12 @@ def query_reading(
         mask_counts: whether a score is multiplied by the mean probability inside the mask, as of instances.
 
     Returns:
-        NOTHING without queries. Entropy and margin are means over what may be an object, and so is border
-        over what is shown; missing is the share of the objects that are expected and not shown.
+        NO_UNCERTAINTY without queries. Entropy and margin are means over what may be an object, border is
+        one over what is shown; missing is the share of the objects that are expected and not shown.
     """
     probs_nk = np.asarray(class_probs_nk, np.float64)
     if probs_nk.size == 0 or mask_probs_nhw.size == 0:
-        return NOTHING
+        return NO_UNCERTAINTY
     masks_nhw = np.asarray(mask_probs_nhw, np.float32)
     class_n = probs_nk[:, :-1].argmax(axis=1)
     inside_nhw = masks_nhw > np.asarray(mask_floor_k, np.float32)[class_n][:, None, None]
@@ -92,16 +92,16 @@ def query_reading(
     score_n = probs_nk[:, :-1].max(axis=1) * (clear_n if mask_counts else 1.0)
     shown_n = (score_n >= np.asarray(score_floor_k)[class_n]) & (area_n > 0)
     objectness_n = np.clip(1.0 - probs_nk[:, -1], 0.0, 1.0)
-    free_n = free_shares(inside_nhw, shown_n, objectness_n)
-    entropy, margin = class_doubt(probs_nk, objectness_n * np.where(shown_n, 1.0, free_n))
-    border_n = border_doubt(masks_nhw[shown_n], inside_nhw[shown_n])
+    free_n = uncovered_shares(inside_nhw, shown_n, objectness_n)
+    entropy, margin = class_uncertainty(probs_nk, objectness_n * np.where(shown_n, 1.0, free_n))
+    border_n = border_uncertainty(masks_nhw[shown_n], inside_nhw[shown_n])
     missed = float((objectness_n * clear_n * free_n)[~shown_n].sum())
     objects = max(1, int(shown_n.sum())) + missed
     signals = Signals(entropy=entropy, margin=margin, border=_mean(border_n), missing=missed / objects)
-    return Reading(signals=signals, objects=objects)
+    return Uncertainty(signals=signals, objects=objects)
 
 
-def pixel_reading(sums_khw: Floats, *, mask_floor_k: Floats) -> Reading:
+def pixel_uncertainty(sums_khw: Floats, *, mask_floor_k: Floats) -> Uncertainty:
     """Return what pixels say where each has one class: semantic.
 
     The queries are collapsed, as the prediction does it, to the expected number of segments of each class
@@ -113,30 +113,30 @@ def pixel_reading(sums_khw: Floats, *, mask_floor_k: Floats) -> Reading:
 
     Returns:
         Entropy and margin are means over pixels, weighted by how likely anything is there; `objects` counts
-        classes. NOTHING without classes.
+        classes. NO_UNCERTAINTY without classes.
     """
     if sums_khw.size == 0:
-        return NOTHING
+        return NO_UNCERTAINTY
     sums = np.asarray(sums_khw, np.float64)
     covered_hw = sums.sum(axis=0)
     probs_khw = sums / np.maximum(covered_hw, 1.0)
     nothing_1hw = np.clip(1.0 - covered_hw, 0.0, 1.0)[None]
     presence_hw = 1.0 - nothing_1hw[0]
     flat_pk = np.concatenate([probs_khw, nothing_1hw]).reshape(len(sums) + 1, -1).T
-    entropy, margin = class_doubt(flat_pk, presence_hw.ravel())
+    entropy, margin = class_uncertainty(flat_pk, presence_hw.ravel())
     class_hw = sums.argmax(axis=0)
     seen_hw = covered_hw >= np.asarray(mask_floor_k)[class_hw]
     shown = np.unique(class_hw[seen_hw])
     inside_nhw = (class_hw == shown[:, None, None]) & seen_hw
-    border_n = border_doubt(probs_khw[shown], inside_nhw)
+    border_n = border_uncertainty(probs_khw[shown], inside_nhw)
     missing = float(presence_hw[~seen_hw].sum() / max(presence_hw.sum(), 1e-9))
-    return Reading(
+    return Uncertainty(
         signals=Signals(entropy=entropy, margin=margin, border=_mean(border_n), missing=min(1.0, missing)),
         objects=float(len(shown)),
     )
 
 
-def class_doubt(class_probs_qk: Floats, weight_q: Floats) -> tuple[float, float]:
+def class_uncertainty(class_probs_qk: Floats, weight_q: Floats) -> tuple[float, float]:
     """Return how undecided the classes are: entropy, and one minus the margin of the two likeliest.
 
     Args:
@@ -162,7 +162,7 @@ def class_doubt(class_probs_qk: Floats, weight_q: Floats) -> tuple[float, float]
     return min(max(entropy, 0.0), 1.0), min(max(margin, 0.0), 1.0)
 
 
-def border_doubt(mask_probs_nhw: Floats, inside_nhw: BoolMask) -> NDArray[np.float64]:
+def border_uncertainty(mask_probs_nhw: Floats, inside_nhw: BoolMask) -> NDArray[np.float64]:
     """Return one minus the IoU that each mask may expect by its own probabilities, 0..1.
 
     Where each pixel is right by its probability, the expected overlap with the truth is the sum of the
@@ -186,7 +186,9 @@ def border_doubt(mask_probs_nhw: Floats, inside_nhw: BoolMask) -> NDArray[np.flo
     return np.asarray(np.clip(1.0 - shared_n / np.maximum(union_n, 1e-9), 0.0, 1.0))
 
 
-def free_shares(inside_nhw: BoolMask, shown_n: NDArray[np.bool_], chance_n: Floats) -> NDArray[np.float64]:
+def uncovered_shares(
+    inside_nhw: BoolMask, shown_n: NDArray[np.bool_], chance_n: Floats
+) -> NDArray[np.float64]:
     """Return the share of each mask that neither what is shown covers nor a likelier one that is not.
 
     Several queries often see the same object, and one of them is enough to expect it.
@@ -249,7 +251,7 @@ def image_confidence(signals: Signals, objects: float) -> float:
     return 1.0 / (1.0 + STEEPNESS * max(0.0, work))
 
 
-def image_reading(
+def image_uncertainty(
     class_logits_qk: Tensor,
     mask_logits_qhw: Tensor,
     *,
@@ -257,7 +259,7 @@ def image_reading(
     labels: Sequence[str],
     thing_ids: Collection[int],
     thresholds: Thresholds,
-) -> Reading:
+) -> Uncertainty:
     """Return how undecided the model is of one image, from its masks at the size they come in.
 
     Args:
@@ -274,13 +276,13 @@ def image_reading(
     mask_logits_qhw = mask_logits_qhw[:, step // 2 :: step, step // 2 :: step]
     if task is SegmentationTask.SEMANTIC:
         sums_khw = torch.einsum("qk,qhw->khw", class_probs_qk[:, :-1], mask_logits_qhw.float().sigmoid())
-        return pixel_reading(sums_khw.cpu().numpy(), mask_floor_k=mask_floor_k)
+        return pixel_uncertainty(sums_khw.cpu().numpy(), mask_floor_k=mask_floor_k)
     wanted_q = class_probs_qk[:, -1] <= 1 - LEAST_OBJECTNESS
     if task is SegmentationTask.INSTANCE and thing_ids:
         things = torch.tensor(sorted(thing_ids), device=class_probs_qk.device)
         wanted_q &= torch.isin(class_probs_qk[:, :-1].argmax(dim=-1), things)
     queries_n = torch.nonzero(wanted_q).flatten()
-    return query_reading(
+    return query_uncertainty(
         class_probs_qk[queries_n].cpu().numpy(),
         mask_logits_qhw[queries_n].float().sigmoid().cpu().numpy(),
         score_floor_k=np.array([thresholds.score_for(label) for label in labels]),

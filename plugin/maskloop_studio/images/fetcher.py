@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, unquote_to_bytes
 import httpx
 
 from maskloop.errors import ImageError
-from maskloop.prefetch import made_ahead
+from maskloop.prefetch import prefetch_map
 from maskloop.settings import Settings
 from maskloop.store.images import ImageCache
 from maskloop_studio.images.address_guard import origin_of
@@ -109,7 +109,7 @@ class ImageFetcher:
             yield from map(self._fetch_or_error, pairs)
             return
         at_once = min(max_workers, len(pairs))
-        with closing(made_ahead(self._fetch_or_error, pairs, at_once=at_once, name="fetch")) as made:
+        with closing(prefetch_map(self._fetch_or_error, pairs, at_once=at_once, name="fetch")) as made:
             yield from made
 
     def _fetch_or_error(self, pair: tuple[object, int | None]) -> bytes | ImageError:

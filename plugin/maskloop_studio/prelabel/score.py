@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from maskloop.log import log_action
-from maskloop.prefetch import made_ahead
+from maskloop.prefetch import prefetch_map
 from maskloop.queue.lease import run_job
 from maskloop.store.jobs import LEASE_S, Job, JobKind
 from maskloop.store.scores import ScoredTask
@@ -104,14 +104,14 @@ def score_shard(job: Job, services: Services, *, on_progress: OnProgress) -> int
             source=str(champion.path),
             plan=plan,
             services=services,
-            study=True,
+            for_selection=True,
         )
         return [_scored(task, prediction, plan, tag) for task, prediction in zip(chunk, said, strict=True)]
 
     on_progress(0, len(tasks))
     kept, asked_at = 0, time.monotonic()
     chunks = [tasks[first : first + CHUNK_TASKS] for first in range(0, len(tasks), CHUNK_TASKS)]
-    with closing(made_ahead(score, chunks, at_once=CHUNKS_AT_ONCE, name="score")) as made:
+    with closing(prefetch_map(score, chunks, at_once=CHUNKS_AT_ONCE, name="score")) as made:
         for rows in made:
             services.store.scores.add(project_id, tag, [row for row in rows if row is not None])
             kept += len(rows)
@@ -192,12 +192,12 @@ def _scored(task: TaskStand, prediction: ImageResult, plan: PredictionPlan, tag:
             logger, "task_not_predicted", level=logging.WARNING, task_id=task.id, error=prediction.error
         )
         return ScoredTask(task_id=task.id, error=str(prediction.error))
-    study = prediction.study
+    inputs = prediction.selection_inputs
     return ScoredTask(
         task_id=task.id,
         confidence=prediction.confidence,
-        signals=dataclasses.asdict(study.signals) if study is not None else None,
-        embedding_d=study.embedding_d if study is not None else None,
+        signals=dataclasses.asdict(inputs.signals) if inputs is not None else None,
+        embedding_d=inputs.embedding_d if inputs is not None else None,
         regions=None if task.annotated else plan.regions(prediction, model_version=tag, task_id=task.id),
         labelled=task.annotated,
     )

@@ -33,7 +33,7 @@ def predict_uris(
     source: str,
     plan: PredictionPlan,
     services: Services,
-    study: bool = False,
+    for_selection: bool = False,
 ) -> list[ImageResult]:
     """Return one result a task, in order: its prediction, or why there is none. Arguments as of draw_uris."""
     results = draw_uris(
@@ -43,7 +43,7 @@ def predict_uris(
         source=source,
         plan=plan,
         services=services,
-        study=study,
+        for_selection=for_selection,
     )
     return [result for result in results if result is not None]  # None only marks what a deadline cut off
 
@@ -57,7 +57,7 @@ def draw_uris(
     plan: PredictionPlan,
     services: Services,
     deadline: float | None = None,
-    study: bool = False,
+    for_selection: bool = False,
 ) -> list[Drawn | None]:
     """Return what is made of each task's prediction, in order; made beside the model, several at once.
 
@@ -71,7 +71,7 @@ def draw_uris(
         plan: what is asked of it.
         services: fetcher, engine, bounds.
         deadline: `time.monotonic()` after which no further image is begun.
-        study: also say what choosing wants to know.
+        for_selection: also say what choosing wants to know.
 
     Returns:
         What `draw` returned; None where the deadline came first.
@@ -86,7 +86,7 @@ def draw_uris(
         for number, data in enumerate(fetched):
             if deadline is not None and time.monotonic() > deadline:
                 break
-            flying.append(_begin(data, partial(draw, number), source, plan, services, study))
+            flying.append(_begin(data, partial(draw, number), source, plan, services, for_selection))
             if len(flying) == most:
                 drawn.append(_landed(flying, deadline))
     while flying:
@@ -108,7 +108,7 @@ def _begin(
     source: str,
     plan: PredictionPlan,
     services: Services,
-    study: bool,
+    for_selection: bool,
 ) -> _Flight[Drawn]:
     drawn: Future[Drawn] = Future()
     if isinstance(data, MaskloopError):
@@ -117,7 +117,7 @@ def _begin(
     else:
         decode = partial(decode_image, data, max_pixels=services.settings.max_image_pixels)
         asked = services.engine.submit(
-            [decode], source=source, task=plan.task, thresholds=plan.thresholds, study=study
+            [decode], source=source, task=plan.task, thresholds=plan.thresholds, for_selection=for_selection
         )
     # In the thread that has the answer: the masks are gone before the next ones come.
     asked.add_done_callback(partial(_draw_into, drawn, draw))

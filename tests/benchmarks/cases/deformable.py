@@ -41,7 +41,7 @@ def deformable_gpu(budget: Budget) -> list[Result]:
             inputs = (value, LEVELS, locations, weights)
             with torch.inference_mode():
                 pair = side_by_side(
-                    functools.partial(fused.fused_attention, *inputs),
+                    functools.partial(fused.triton_attention, *inputs),
                     functools.partial(grid_sampled, *inputs),
                     budget,
                     warmup=3,

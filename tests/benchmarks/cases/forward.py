@@ -271,7 +271,7 @@ def _trained_iou(family: str, plan: ForwardPlan) -> str:
     from maskloop.lab.synthetic.shapes import make_image
     from maskloop.segmentation.checkpoint import load_checkpoint
     from maskloop.segmentation.fast.forward import ForwardPlan
-    from maskloop.segmentation.predict import ask_model
+    from maskloop.segmentation.predict import run_model
     from maskloop.segmentation.preprocess import images_to_batch
     from maskloop.settings import BASE_MODEL, BASE_ONEFORMER
     from maskloop.types import SegmentationTask
@@ -282,7 +282,7 @@ def _trained_iou(family: str, plan: ForwardPlan) -> str:
     images = [make_image(seed).image_hwc for seed in range(TRAINED_IMAGES)]
     batch = images_to_batch(images, checkpoint.preprocessing, checkpoint.device)
     theirs, mine = (
-        ask_model(replace(checkpoint, plan=way), batch, SegmentationTask.INSTANCE) for way in (plain, plan)
+        run_model(replace(checkpoint, plan=way), batch, SegmentationTask.INSTANCE) for way in (plain, plan)
     )
     found_bq = theirs.class_queries_logits.softmax(-1)[..., :-1].amax(-1) > 0.5
     one, other = theirs.masks_queries_logits[found_bq] > 0, mine.masks_queries_logits[found_bq] > 0

@@ -195,7 +195,7 @@ def _best_batch(setting: Setting) -> tuple[int, dict[str, float]]:
 
 def _forward_of(setting: Setting, batch: int) -> Callable[[], None]:
     """Return forward passes over resized and normalised images that lie on the device already."""
-    from maskloop.segmentation.predict import ask_model
+    from maskloop.segmentation.predict import run_model
     from maskloop.segmentation.preprocess import images_to_batch
     from maskloop.types import SegmentationTask
 
@@ -205,7 +205,7 @@ def _forward_of(setting: Setting, batch: int) -> Callable[[], None]:
 
     def forward() -> None:
         for _ in range(REFERENCE_IMAGES // batch):
-            ask_model(checkpoint, ready, SegmentationTask.INSTANCE)
+            run_model(checkpoint, ready, SegmentationTask.INSTANCE)
 
     return forward
 

@@ -59,8 +59,8 @@ def make_engine(mode: CompileMode = "on") -> Engine:
 def settle(engine: Engine) -> None:
     """Wait for all that is being compiled."""
     jobs: list[Future[None]] = []
-    with engine._warming._lock:
-        for pending in engine._warming._pending.values():
+    with engine._warmup._lock:
+        for pending in engine._warmup._pending.values():
             jobs.extend(pending.values())
     assert not wait(jobs, timeout=WAIT_S).not_done
 
@@ -140,7 +140,7 @@ def test_load_on_a_cpu_compiles_only_when_told(
         for source in map(str, cat_dog_folders.values()):
             assert not engine.load(source).plan.compiled
             engine.predict([make_image()] * 2, source=source)
-        assert engine._warming._thread is None
+        assert engine._warmup._thread is None
     assert tracer.threads == []
 
 

@@ -45,7 +45,7 @@ class Gate:
         self.batches: list[tuple[str, int]] = []
         self.tasks: list[SegmentationTask] = []
         self.thresholds: list[Thresholds] = []
-        forward, finish = engine_module.forward_batch, engine_module.finish_image
+        forward, finish = engine_module.forward_batch, engine_module.postprocess_image
 
         def held_forward(checkpoint, ready, *, task, **options):
             self.batches.append((checkpoint.labels[0], len(ready)))
@@ -59,7 +59,7 @@ class Gate:
             return finish(checkpoint, raws, thresholds=thresholds, **options)
 
         monkeypatch.setattr(engine_module, "forward_batch", held_forward)
-        monkeypatch.setattr(engine_module, "finish_image", noted_finish)
+        monkeypatch.setattr(engine_module, "postprocess_image", noted_finish)
 
     def open_when_ready(self, engine: Engine, count: int) -> None:
         """Open once so many images wait behind the gate, so that batches do not depend on timing."""
@@ -178,9 +178,9 @@ def test_submit_only_equal_sizes_share_a_batch(
 
 
 @pytest.mark.parametrize(("max_batch", "tolerance"), [(1, 0.0), (4, 1e-3)], ids=["alone", "in company"])
-@pytest.mark.parametrize("study", [False, True])
+@pytest.mark.parametrize("for_selection", [False, True])
 def test_predict_many_equals_predict_images_of_one(
-    study: bool,
+    for_selection: bool,
     max_batch: int,
     tolerance: float,
     cat_dog_folders: dict[str, Path],
@@ -189,7 +189,9 @@ def test_predict_many_equals_predict_images_of_one(
     source = str(cat_dog_folders["cat"])
     images = [make_image(40 + 20 * (seed % 3), 90, seed) for seed in range(9)]
     with make_engine(max_batch=max_batch) as engine:
-        answers = engine.predict([partial(np.copy, image) for image in images], source=source, study=study)
+        answers = engine.predict(
+            [partial(np.copy, image) for image in images], source=source, for_selection=for_selection
+        )
         checkpoint = engine.load(source)
     for image, answer in zip(images, answers, strict=True):
         (alone,) = predict_images(
@@ -197,7 +199,7 @@ def test_predict_many_equals_predict_images_of_one(
             [image],
             task=SegmentationTask.INSTANCE,
             thresholds=Thresholds(score=0.01),
-            study=study,
+            for_selection=for_selection,
         )
         assert isinstance(answer, Prediction)
         assert answer.size_hw == alone.size_hw
@@ -207,8 +209,10 @@ def test_predict_many_equals_predict_images_of_one(
             assert one.score == pytest.approx(other.score, abs=tolerance, rel=0)
             differ = paste_segment(one, alone.size_hw) != paste_segment(other, alone.size_hw)
             assert differ.mean() <= 10 * tolerance
-        if study:
-            assert answer.study.embedding_d == pytest.approx(alone.study.embedding_d, abs=tolerance, rel=0)
+        if for_selection:
+            assert answer.selection_inputs.embedding_d == pytest.approx(
+                alone.selection_inputs.embedding_d, abs=tolerance, rel=0
+            )
 
 
 def test_predict_sources_are_asked_by_few_threads_and_their_errors_are_their_own(
@@ -267,7 +271,7 @@ def test_predict_failing_model_is_an_error_of_the_image_and_the_thread_lives(
     real = engine_module.forward_batch
 
     def fail_on_dark(checkpoint, ready, **options):
-        if any(looks[0].pixels_chw.max() == 0 for looks in ready):
+        if any(views[0].pixels_chw.max() == 0 for views in ready):
             raise RuntimeError("out of memory")
         return real(checkpoint, ready, **options)
 

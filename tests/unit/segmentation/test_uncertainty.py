@@ -75,14 +75,14 @@ def served(tiny: Checkpoint) -> Checkpoint:
 
 def studied(checkpoint: Checkpoint, images: list[RgbImage], **options: Any) -> list[Prediction]:
     found = predict_images(
-        checkpoint, images, **{"task": INSTANCE, "thresholds": LOW, "study": True} | options
+        checkpoint, images, **{"task": INSTANCE, "thresholds": LOW, "for_selection": True} | options
     )
-    assert all(prediction.study is not None for prediction in found)
+    assert all(prediction.selection_inputs is not None for prediction in found)
     return found
 
 
 def signals_of(prediction: Prediction) -> dict[str, float]:
-    return {field.name: getattr(prediction.study.signals, field.name) for field in fields(Signals)}
+    return {field.name: getattr(prediction.selection_inputs.signals, field.name) for field in fields(Signals)}
 
 
 def same_segments(first: Prediction, second: Prediction) -> bool:
@@ -101,10 +101,10 @@ def test_study_leaves_the_segments_and_fills_the_study(
     images = [make_image(60, 90, seed) for seed in range(2)]
     plain = predict_images(served, images, task=task, thresholds=LOW)
     for before, after in zip(plain, studied(served, images, task=task), strict=True):
-        assert before.study is None
+        assert before.selection_inputs is None
         assert same_segments(before, after)
         assert all(0.0 <= value <= 1.0 for value in signals_of(after).values())
-        embedding_d = after.study.embedding_d
+        embedding_d = after.selection_inputs.embedding_d
         assert embedding_d.dtype == np.float32
         assert 8 < embedding_d.size <= EMBEDDING_SIZE
         assert np.linalg.norm(embedding_d) == pytest.approx(1.0, abs=1e-5)
@@ -115,7 +115,7 @@ def test_study_without_views_has_the_confidence_of_a_plain_prediction(
 ) -> None:
     (plain,) = predict_images(served, [make_image()], task=INSTANCE, thresholds=LOW)
     (found,) = studied(served, [make_image()], plan=ViewPlan(count=0))
-    assert found.study.signals.disagreement is None
+    assert found.selection_inputs.signals.disagreement is None
     assert found.confidence == plain.confidence
 
 
@@ -128,14 +128,16 @@ def test_study_in_another_order_and_company_is_the_same(
     other = studied(served, images[::-1], task=task, max_batch=1)[::-1]
     for first, second in zip(one, other, strict=True):
         assert signals_of(first) == pytest.approx(signals_of(second), abs=2e-2)
-        assert first.study.embedding_d == pytest.approx(second.study.embedding_d, abs=1e-3)
+        assert first.selection_inputs.embedding_d == pytest.approx(
+            second.selection_inputs.embedding_d, abs=1e-3
+        )
 
 
 @pytest.mark.parametrize("task", SegmentationTask)
 def test_study_black_image_stays_in_range(task: SegmentationTask, served: Checkpoint) -> None:
     (found,) = studied(served, [np.zeros((33, 47, 3), np.uint8)], task=task)
     assert all(0.0 <= value <= 1.0 for value in signals_of(found).values())
-    assert np.isfinite(found.study.embedding_d).all()
+    assert np.isfinite(found.selection_inputs.embedding_d).all()
 
 
 def test_study_of_no_image_is_none(tiny_mask2former: Checkpoint) -> None:
@@ -155,12 +157,12 @@ def test_study_model_that_is_right_from_every_side_agrees_with_itself(
 ) -> None:
     (found,) = studied(sided, [lamp], task=task, plan=ViewPlan(count=count))
     assert [segment.label for segment in found.segments] == ["left lamp"]
-    assert found.study.signals.disagreement < 0.2
+    assert found.selection_inputs.signals.disagreement < 0.2
 
 
 def test_study_labels_that_do_not_swap_make_the_mirror_disagree(sided: Checkpoint, lamp: RgbImage) -> None:
     (found,) = studied(sided, [lamp], plan=ViewPlan(count=2, pairs=()))
-    assert found.study.signals.disagreement > 0.4
+    assert found.selection_inputs.signals.disagreement > 0.4
 
 
 def test_mirrored_view_maps_back_pixel_for_pixel(sided: Checkpoint, lamp: RgbImage) -> None:
@@ -201,7 +203,8 @@ def test_embedding_is_alike_in_the_mirror_and_not_for_another_image(
     image[:, :48] //= 4
     other = np.full((64, 96, 3), (250, 30, 90), np.uint8)
     here, turned, there = (
-        found.study.embedding_d for found in studied(served, [image, view_image(image, "mirrored"), other])
+        found.selection_inputs.embedding_d
+        for found in studied(served, [image, view_image(image, "mirrored"), other])
     )
     assert here @ turned > 0.9
     assert here @ turned > here @ there + 0.05
@@ -213,14 +216,14 @@ def test_study_of_the_other_families(
 ) -> None:
     checkpoint = build(("circle", "square"), seed=3)
     for found in studied(checkpoint, [make_image(60, 90, seed) for seed in range(2)]):
-        assert found.study.signals.disagreement is not None
-        assert found.study.embedding_d.size > 64
+        assert found.selection_inputs.signals.disagreement is not None
+        assert found.selection_inputs.embedding_d.size > 64
 
 
 def test_embedding_of_a_wide_model_is_short(make_image: Callable[..., RgbImage]) -> None:
     wide = build_tiny_mask2former(("a",), seed=0, tiny=replace(TINY, hidden=128, feedforward=64))
     (found,) = studied(wide, [make_image()])
-    assert found.study.embedding_d.shape == (EMBEDDING_SIZE,)
+    assert found.selection_inputs.embedding_d.shape == (EMBEDDING_SIZE,)
 
 
 def test_submit_study_and_plain_share_no_batch(
@@ -230,7 +233,7 @@ def test_submit_study_and_plain_share_no_batch(
     all_wait, real = threading.Event(), engine_module.forward_batch
 
     def forward(checkpoint: Checkpoint, ready: list[Any], **options: Any) -> Any:
-        asked.append((len(ready), options["study"], options["plan"].count))
+        asked.append((len(ready), options["for_selection"], options["plan"].count))
         assert all_wait.wait(30)
         return real(checkpoint, ready, **options)
 
@@ -240,10 +243,13 @@ def test_submit_study_and_plain_share_no_batch(
     with Engine(task=INSTANCE, thresholds=LOW, max_batch=4, device="cpu", plan=plan, helpers=1) as engine:
         first = engine.submit([make_image(20, 90)], source=source)  # of another size
         until(lambda: asked)
-        futures = [engine.submit([make_image()], source=source, study=study) for study in (True, False, True)]
+        futures = [
+            engine.submit([make_image()], source=source, for_selection=for_selection)
+            for for_selection in (True, False, True)
+        ]
         until(lambda: engine.ready == 3)
         all_wait.set()
         answers = [future.result(30)[0] for future in futures]
         first.result(30)
     assert asked[1:] == [(2, True, 0), (1, False, 0)]
-    assert [answer.study is not None for answer in answers] == [True, False, True]
+    assert [answer.selection_inputs is not None for answer in answers] == [True, False, True]

@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskloop.segmentation.uncertainty import (
-    NOTHING,
-    Reading,
-    border_doubt,
-    class_doubt,
+    NO_UNCERTAINTY,
+    Uncertainty,
+    border_uncertainty,
+    class_uncertainty,
     disagreement,
-    free_shares,
-    pixel_reading,
-    query_reading,
+    pixel_uncertainty,
+    query_uncertainty,
+    uncovered_shares,
 )
 from maskloop.types import Prediction, Segment
 
@@ -35,9 +35,9 @@ def mask(columns: tuple[int, int] = LEFT, *, inside: float = 1.0, outside: float
     return probs_hw
 
 
-def queries(*pairs: tuple[list[float], np.ndarray], mask_counts: bool = True) -> Reading:
-    """Return the reading of queries given as (class probabilities, mask probabilities)."""
-    return query_reading(
+def queries(*pairs: tuple[list[float], np.ndarray], mask_counts: bool = True) -> Uncertainty:
+    """Return the uncertainty of queries given as (class probabilities, mask probabilities)."""
+    return query_uncertainty(
         np.array([probs for probs, _ in pairs]).reshape(-1, 3),
         np.array([probs for _, probs in pairs]).reshape(-1, *SIZE),
         score_floor_k=np.full(2, 0.5),
@@ -46,8 +46,8 @@ def queries(*pairs: tuple[list[float], np.ndarray], mask_counts: bool = True) ->
     )
 
 
-def pixels(first: np.ndarray, second: np.ndarray) -> Reading:
-    return pixel_reading(np.stack([first, second]), mask_floor_k=np.full(2, 0.5))
+def pixels(first: np.ndarray, second: np.ndarray) -> Uncertainty:
+    return pixel_uncertainty(np.stack([first, second]), mask_floor_k=np.full(2, 0.5))
 
 
 SURE = {
@@ -61,9 +61,9 @@ SURE = {
 }
 
 
-@pytest.mark.parametrize("reading", SURE.values(), ids=SURE.keys())
-def test_reading_sure_model_has_no_doubt(reading: Reading) -> None:
-    signals = reading.signals
+@pytest.mark.parametrize("uncertainty", SURE.values(), ids=SURE.keys())
+def test_reading_sure_model_has_no_doubt(uncertainty: Uncertainty) -> None:
+    signals = uncertainty.signals
     found = (signals.entropy, signals.margin, signals.border, signals.missing)
     assert found == pytest.approx((0, 0, 0, 0), abs=1e-6)
     assert signals.disagreement is None
@@ -89,12 +89,12 @@ def test_pixel_reading_seen_a_little_everywhere_may_be_missing() -> None:
 
 
 @pytest.mark.parametrize(
-    "reading",
-    [queries(), pixel_reading(np.zeros((0, 4, 4)), mask_floor_k=np.zeros(0))],
+    "uncertainty",
+    [queries(), pixel_uncertainty(np.zeros((0, 4, 4)), mask_floor_k=np.zeros(0))],
     ids=["no queries", "no classes"],
 )
-def test_reading_of_nothing_is_nothing(reading: Reading) -> None:
-    assert reading == NOTHING
+def test_reading_of_nothing_is_nothing(uncertainty: Uncertainty) -> None:
+    assert uncertainty == NO_UNCERTAINTY
 
 
 @pytest.mark.parametrize(
@@ -103,9 +103,9 @@ def test_reading_of_nothing_is_nothing(reading: Reading) -> None:
 def test_query_reading_missing_counts_what_nothing_shown_covers(
     columns: tuple[int, int], shown: bool
 ) -> None:
-    reading = queries(([1.0, 0.0, 0.0], mask()), ([0.4, 0.0, 0.6], mask(columns)))
-    assert reading.signals.missing == pytest.approx(0.0 if shown else 0.4 / 1.4)
-    assert reading.objects == pytest.approx(1.0 if shown else 1.4)
+    uncertainty = queries(([1.0, 0.0, 0.0], mask()), ([0.4, 0.0, 0.6], mask(columns)))
+    assert uncertainty.signals.missing == pytest.approx(0.0 if shown else 0.4 / 1.4)
+    assert uncertainty.objects == pytest.approx(1.0 if shown else 1.4)
 
 
 def test_query_reading_queries_of_one_hidden_object_count_once() -> None:
@@ -129,7 +129,7 @@ def test_query_reading_does_not_depend_on_the_order() -> None:
     assert one.signals.missing == pytest.approx(other.signals.missing)
 
 
-MONOTONE: dict[str, tuple[str, Callable[[float], Reading]]] = {
+MONOTONE: dict[str, tuple[str, Callable[[float], Uncertainty]]] = {
     "entropy": ("entropy", lambda t: queries(([1 - t / 2, t / 2, 0.0], mask()))),
     "margin": ("margin", lambda t: queries(([1 - t / 2, t / 2, 0.0], mask()))),
     "border inside": ("border", lambda t: queries(([1.0, 0.0, 0.0], mask(inside=1 - 0.45 * t)))),
@@ -146,7 +146,7 @@ MONOTONE: dict[str, tuple[str, Callable[[float], Reading]]] = {
 
 
 @pytest.mark.parametrize(("name", "make"), MONOTONE.values(), ids=MONOTONE.keys())
-def test_reading_more_doubt_is_a_larger_signal(name: str, make: Callable[[float], Reading]) -> None:
+def test_reading_more_doubt_is_a_larger_signal(name: str, make: Callable[[float], Uncertainty]) -> None:
     found = [getattr(make(level).signals, name) for level in np.linspace(0, 1, 6)]
     assert found == sorted(found)
     assert len(set(found)) == len(found)
@@ -159,34 +159,34 @@ def test_reading_any_probabilities_stay_in_range(seed: int, count: int, mask_cou
     classes = rng.dirichlet([0.3] * 3, count)
     probs = rng.random((count, *SIZE)) ** 3
     floors: dict[str, Any] = {"score_floor_k": rng.random(2), "mask_floor_k": rng.random(2)}
-    first = query_reading(classes, probs, **floors, mask_counts=mask_counts)
+    first = query_uncertainty(classes, probs, **floors, mask_counts=mask_counts)
     sums_khw = np.einsum("qk,qhw->khw", classes[:, :2], probs)
-    for reading in (first, pixel_reading(sums_khw, mask_floor_k=floors["mask_floor_k"])):
-        found = [value for value in vars(reading.signals).values() if value is not None]
+    for uncertainty in (first, pixel_uncertainty(sums_khw, mask_floor_k=floors["mask_floor_k"])):
+        found = [value for value in vars(uncertainty.signals).values() if value is not None]
         assert 0 <= min(found) <= max(found) <= 1
-        assert reading.objects >= 0
+        assert uncertainty.objects >= 0
 
 
 def test_border_doubt_does_not_change_with_the_size() -> None:
     small = mask(inside=0.9, outside=0.05)[None]
     large = small.repeat(4, axis=1).repeat(4, axis=2)
-    assert border_doubt(large, large > 0.5) == pytest.approx(border_doubt(small, small > 0.5))
+    assert border_uncertainty(large, large > 0.5) == pytest.approx(border_uncertainty(small, small > 0.5))
 
 
 def test_border_doubt_is_the_expected_iou_by_hand() -> None:
     probs = np.array([[[1.0, 0.8, 0.2, 0.0]]])
-    assert border_doubt(probs, probs > 0.5) == pytest.approx([1 - 1.8 / 2.2])
+    assert border_uncertainty(probs, probs > 0.5) == pytest.approx([1 - 1.8 / 2.2])
 
 
 def test_class_doubt_by_hand() -> None:
-    entropy, margin = class_doubt(np.array([[0.5, 0.5, 0.0], EMPTY]), np.array([1.0, 0.0]))
+    entropy, margin = class_uncertainty(np.array([[0.5, 0.5, 0.0], EMPTY]), np.array([1.0, 0.0]))
     assert entropy == pytest.approx(np.log(2) / np.log(3))
     assert margin == pytest.approx(1.0)
 
 
 def test_free_shares_half_covered_is_a_half() -> None:
     inside = np.stack([mask(LEFT), mask((4, 12)), mask((0, 0))]) > 0.5
-    shares = free_shares(inside, np.array([True, False, False]), np.array([1.0, 0.4, 0.3]))
+    shares = uncovered_shares(inside, np.array([True, False, False]), np.array([1.0, 0.4, 0.3]))
     assert shares == pytest.approx([0.0, 0.5, 0.0])
 
 

@@ -115,11 +115,11 @@ class ModelLearner:
         for first in range(0, len(pool), LOOK_BATCH):
             batch = [load_example_image(example) for example in pool[first : first + LOOK_BATCH]]
             for said in predict_images(
-                student, batch, task=self._settings.task, thresholds=self._thresholds, study=True
+                student, batch, task=self._settings.task, thresholds=self._thresholds, for_selection=True
             ):
-                assert said.study is not None
+                assert said.selection_inputs is not None
                 confidences.append(said.confidence)
-                embeddings.append(said.study.embedding_d)
+                embeddings.append(said.selection_inputs.embedding_d)
         return Looks(
             confidence_n=np.asarray(confidences, dtype=np.float64),
             embedding_nd=np.asarray(embeddings, dtype=np.float32),

@@ -10,7 +10,7 @@ from typing import Any
 from maskloop.learning.losses.heads import pointwise
 from maskloop.learning.losses.text_cache import texts_once
 from maskloop.segmentation.fast.patching import accelerate_model, restore_model
-from maskloop.segmentation.fast.source_check import is_known
+from maskloop.segmentation.fast.source_check import matches_tested
 
 __all__ = ["accelerated"]
 
@@ -31,7 +31,7 @@ def accelerated(model: Any) -> Iterator[None]:
         if accelerate_model(model):
             parts.callback(restore_model, model)
         family = model.config.model_type
-        if family in _KNOWN and is_known(f"{family}'s loss", replaced_parts(family), _KNOWN[family]):
+        if family in _KNOWN and matches_tested(f"{family}'s loss", replaced_parts(family), _KNOWN[family]):
             parts.enter_context(pointwise(model))
             parts.enter_context(texts_once(model))
         yield

@@ -13,10 +13,10 @@ from transformers.models.oneformer import modeling_oneformer as oneformer
 from maskloop.segmentation.fast.deformable import Shapes, sample_pixels
 from maskloop.segmentation.fast.source_check import is_replaceable
 
-__all__ = ["BaggedMask2FormerAttention", "BaggedOneFormerAttention", "bagged_forward", "fast_classes"]
+__all__ = ["FastMask2FormerAttention", "FastOneFormerAttention", "deformable_forward", "fast_classes"]
 
 
-def bagged_forward(
+def deformable_forward(
     module: Any,
     queries_bsc: Tensor,
     value_input_bsc: Tensor,
@@ -57,7 +57,7 @@ def bagged_forward(
     return module.output_proj(output_bsc), weights_bshlp
 
 
-class _Bagged:
+class _FastDeformable:
     """Of either family: the same on the CPU by sums of table rows, and plain where something is new."""
 
     def forward(
@@ -90,7 +90,7 @@ class _Bagged:
         assert reference_points is not None
         assert encoder_hidden_states is not None
         sizes_l2 = reference_points.new_tensor([[width, height] for height, width in shapes_l])
-        return bagged_forward(
+        return deformable_forward(
             self,
             hidden_states if position_embeddings is None else hidden_states + position_embeddings,
             encoder_hidden_states,
@@ -100,14 +100,14 @@ class _Bagged:
         )
 
 
-class BaggedMask2FormerAttention(  # type: ignore[misc]
-    _Bagged, mask2former.Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention
+class FastMask2FormerAttention(  # type: ignore[misc]
+    _FastDeformable, mask2former.Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention
 ):
     """Mask2Former's."""
 
 
-class BaggedOneFormerAttention(  # type: ignore[misc]
-    _Bagged, oneformer.OneFormerPixelDecoderEncoderMultiscaleDeformableAttention
+class FastOneFormerAttention(  # type: ignore[misc]
+    _FastDeformable, oneformer.OneFormerPixelDecoderEncoderMultiscaleDeformableAttention
 ):
     """OneFormer's."""
 
@@ -115,6 +115,6 @@ class BaggedOneFormerAttention(  # type: ignore[misc]
 @functools.cache
 def fast_classes(model_type: str) -> dict[type, type]:
     """Return class of transformers -> ours; empty where theirs is not known."""
-    fast = {"mask2former": BaggedMask2FormerAttention, "oneformer": BaggedOneFormerAttention}[model_type]
+    fast = {"mask2former": FastMask2FormerAttention, "oneformer": FastOneFormerAttention}[model_type]
     plain = fast.__mro__[2]
     return {plain: fast} if is_replaceable(f"{model_type} sampling") else {}

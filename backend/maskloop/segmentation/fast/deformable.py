@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from maskloop.segmentation.fast.deformable_cuda import fused_attention, is_fusible
+from maskloop.segmentation.fast.deformable_cuda import can_use_triton, triton_attention
 from maskloop.segmentation.fast.grid_sample import Shapes, grid_sampled
 
-__all__ = ["Shapes", "bag_sums", "deformable_attention", "sample_pixels"]
+__all__ = ["Shapes", "deformable_attention", "embedding_bag_sums", "sample_pixels"]
 
 TOP, LEFT, BOTTOM = 1, 1, 3  # zeros around a level, so that no sample needs to be asked whether it is inside
 
@@ -41,8 +41,8 @@ def deformable_attention(
     Source:
         Zhu et al., "Deformable DETR", ICLR 2021, section 4.1.
     """
-    if is_fusible(value_bshd, locations_bqhlp2, weights_bqhlp):
-        return fused_attention(value_bshd, shapes_l, locations_bqhlp2, weights_bqhlp)
+    if can_use_triton(value_bshd, locations_bqhlp2, weights_bqhlp):
+        return triton_attention(value_bshd, shapes_l, locations_bqhlp2, weights_bqhlp)
     if value_bshd.device.type != "cpu":
         return grid_sampled(value_bshd, shapes_l, locations_bqhlp2, weights_bqhlp)
     sizes_l12 = locations_bqhlp2.new_tensor([[[width, height]] for height, width in shapes_l])
@@ -72,7 +72,7 @@ def sample_pixels(
     weight_bqhys = torch.stack((weights - bottom_bqhs, bottom_bqhs), dim=-2)
     weight_bqhxs = torch.stack((1 - right_bqhs, right_bqhs), dim=-2)
     weights_nk = (weight_bqhys[..., None, :] * weight_bqhxs[..., None, :, :]).reshape(rows_nk.shape)
-    sums_nd = bag_sums(rows_nk, table_rd, weights_nk.to(table_rd.dtype))
+    sums_nd = embedding_bag_sums(rows_nk, table_rd, weights_nk.to(table_rd.dtype))
     return sums_nd.view(batch, queries, heads * width_d)
 
 
@@ -130,7 +130,7 @@ def _padded_table(value_bshd: Tensor, shapes_l: Shapes) -> Tensor:
     return table_brc.view(-1, width_d)
 
 
-def bag_sums(rows_nk: Tensor, table_rd: Tensor, weights_nk: Tensor) -> Tensor:
+def embedding_bag_sums(rows_nk: Tensor, table_rd: Tensor, weights_nk: Tensor) -> Tensor:
     """Return (N, D), for each n the sum over k of a weight times a row; differentiable, on the CPU.
 
     Args:
@@ -139,12 +139,12 @@ def bag_sums(rows_nk: Tensor, table_rd: Tensor, weights_nk: Tensor) -> Tensor:
         weights_nk: of the table's dtype.
     """
     if torch.is_grad_enabled() and (table_rd.requires_grad or weights_nk.requires_grad):
-        sums_nd: Tensor = _BagSums.apply(rows_nk, table_rd, weights_nk)  # type: ignore[no-untyped-call]
+        sums_nd: Tensor = _EmbeddingBagSums.apply(rows_nk, table_rd, weights_nk)  # type: ignore[no-untyped-call]
         return sums_nd
     return _sums(rows_nk, table_rd, weights_nk)
 
 
-class _BagSums(torch.autograd.Function):
+class _EmbeddingBagSums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows_nk: Tensor, table_rd: Tensor, weights_nk: Tensor) -> Tensor:
         ctx.save_for_backward(rows_nk, table_rd, weights_nk)

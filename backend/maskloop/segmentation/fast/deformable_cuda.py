@@ -16,7 +16,7 @@ from maskloop.errors import first_line
 from maskloop.log import log_action
 from maskloop.segmentation.fast.grid_sample import Shapes, grid_sampled
 
-__all__ = ["fused_attention", "is_fusible", "is_off"]
+__all__ = ["can_use_triton", "is_off", "triton_attention"]
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -24,8 +24,8 @@ _LOG = logging.getLogger(__name__)
 _FAILED: list[str] = []  # why the kernel is off; at most one line
 
 
-def is_fusible(value_bshd: Tensor, locations_bqhlp2: Tensor, weights_bqhlp: Tensor) -> bool:
-    """Return whether fused_attention is the way to go: on CUDA, with Triton, and nobody wants a gradient."""
+def can_use_triton(value_bshd: Tensor, locations_bqhlp2: Tensor, weights_bqhlp: Tensor) -> bool:
+    """Return whether triton_attention is the way to go: on CUDA, with Triton, and nobody wants a gradient."""
     tensors = (value_bshd, locations_bqhlp2, weights_bqhlp)
     return (
         HAS_TRITON
@@ -35,7 +35,7 @@ def is_fusible(value_bshd: Tensor, locations_bqhlp2: Tensor, weights_bqhlp: Tens
     )
 
 
-def fused_attention(
+def triton_attention(
     value_bshd: Tensor, shapes_l: Shapes, locations_bqhlp2: Tensor, weights_bqhlp: Tensor
 ) -> Tensor:
     """Return what deformable_attention does, summed in float32; without a gradient.
@@ -55,7 +55,7 @@ def fused_attention(
 
 
 def is_off() -> bool:
-    """Return whether the kernel failed in this process, so that fused_attention is `grid_sample`."""
+    """Return whether the kernel failed in this process, so that triton_attention is `grid_sample`."""
     return bool(_FAILED)
 
 

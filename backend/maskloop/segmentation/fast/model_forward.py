@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from maskloop.segmentation.fast.pixel_decoder import PixelFeatures, decode_pixels, sine_positions
-from maskloop.segmentation.fast.query_decoder import QueryDecoder, QueryLayer, ask_queries, decode_queries
+from maskloop.segmentation.fast.query_decoder import QueryDecoder, QueryLayer, decode_queries, task_queries
 from maskloop.segmentation.fast.swin import StageWindows, swin_features
 
 __all__ = ["LeanOutput", "lean_forward"]
@@ -58,7 +58,7 @@ def lean_forward(
         queries_bqc = module.queries_features.weight[None].expand(len(pixel_values_bchw), -1, -1)
     else:
         decoder, classify = _oneformer_parts(module.decoder)
-        queries_bqc = ask_queries(model.model, pixels.masks_bchw, task_inputs_bt)
+        queries_bqc = task_queries(model.model, pixels.masks_bchw, task_inputs_bt)
     positions_1qc = module.queries_embedder.weight[None]
     queries_bqc = decode_queries(decoder, queries_bqc, positions_1qc, levels, pixels.masks_bchw)
     with torch.autocast(pixel_values_bchw.device.type, enabled=False):  # what is left is small and decides

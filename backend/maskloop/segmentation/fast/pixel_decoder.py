@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from maskloop.segmentation.fast.attention_modules import bagged_forward
+from maskloop.segmentation.fast.attention_modules import deformable_forward
 from maskloop.segmentation.fast.deformable import Shapes, deformable_attention
 
 __all__ = ["PixelFeatures", "centre_pixels", "decode_pixels", "sine_axes", "sine_positions"]
@@ -58,7 +58,7 @@ def _encode(
 ) -> Tensor:
     queries_bsc = tokens_bsc + positions_1sc
     if tokens_bsc.device.type == "cpu":
-        attended_bsc, _ = bagged_forward(layer.self_attn, queries_bsc, tokens_bsc, pixels_1sl2, shapes_l)
+        attended_bsc, _ = deformable_forward(layer.self_attn, queries_bsc, tokens_bsc, pixels_1sl2, shapes_l)
     else:
         attended_bsc = _attend_grid(layer.self_attn, queries_bsc, tokens_bsc, pixels_1sl2, shapes_l)
     tokens_bsc = layer.self_attn_layer_norm(tokens_bsc + attended_bsc)

@@ -19,11 +19,11 @@ from maskloop.segmentation.fast.pixel_decoder import sine_axes
 __all__ = [
     "QueryDecoder",
     "QueryLayer",
-    "ask_queries",
     "attend",
     "attend_projected",
     "decode_queries",
     "self_attend",
+    "task_queries",
 ]
 
 
@@ -136,7 +136,7 @@ def _joined(projected: Sequence[Tensor], bias_b1qs: Tensor | None) -> Tensor:
     )
 
 
-def ask_queries(model: Any, masks_bchw: Tensor, task_inputs_bt: Tensor) -> Tensor:
+def task_queries(model: Any, masks_bchw: Tensor, task_inputs_bt: Tensor) -> Tensor:
     """Return the queries, (B, Q, C), the last of each image being the task's token.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Any
 
 from maskloop.log import log_action
 
-__all__ = ["KNOWN", "NAMES", "fingerprint", "is_known", "is_replaceable"]
+__all__ = ["CHECKED", "TESTED", "fingerprint", "is_replaceable", "matches_tested"]
 
 _LOG = logging.getLogger(__name__)
 _READING = threading.Lock()  # one thread loads a model while another predicts; linecache knows no threads
@@ -57,7 +57,7 @@ def fingerprint(parts: Sequence[Any]) -> str:
 
 
 @functools.cache
-def is_known(what: str, parts: tuple[Any, ...], known: frozenset[str]) -> bool:
+def matches_tested(what: str, parts: tuple[Any, ...], known: frozenset[str]) -> bool:
     """Return whether these parts of transformers are among the known ones; says so once where they are not.
 
     Args:
@@ -100,7 +100,7 @@ def _named(prefix: str, names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 # part -> (model of transformers, its functions and classes)
-NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
+CHECKED: dict[str, tuple[str, tuple[str, ...]]] = {
     "mask2former sampling": ("mask2former", _named("Mask2Former", _DECODERS[1:2])),
     "oneformer sampling": ("oneformer", _named("OneFormer", _DECODERS[1:2])),
     "mask2former": ("mask2former", _named("Mask2Former", _DECODERS + _OWN["mask2former"])),
@@ -124,7 +124,7 @@ NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 # of transformers 5.17 to 5.23, whose differences are none to an inference
-KNOWN: dict[str, frozenset[str]] = {
+TESTED: dict[str, frozenset[str]] = {
     "mask2former sampling": frozenset({"48a8c8ab78e7c6d2"}),
     "oneformer sampling": frozenset({"46a140a3ffc10ffe", "197a5ba2f65ffa3a"}),
     "mask2former": frozenset({"d30f17414a25a9a5", "c0ce2c38e6cea72b", "a3056f107bd75fcd"}),
@@ -136,6 +136,6 @@ KNOWN: dict[str, frozenset[str]] = {
 @functools.cache
 def is_replaceable(part: str) -> bool:
     """Return whether transformers' code of a part is a known one; says so once where it is not."""
-    model_type, names = NAMES[part]
+    model_type, names = CHECKED[part]
     library = importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
-    return is_known(part, tuple(getattr(library, name, None) for name in names), KNOWN[part])
+    return matches_tested(part, tuple(getattr(library, name, None) for name in names), TESTED[part])

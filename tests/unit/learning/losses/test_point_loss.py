@@ -132,12 +132,12 @@ def test_pointwise_costs_that_are_not_finite_are_the_last_choice(model):
 
 def test_accelerated_unknown_code_stays_as_it_is_with_one_warning(model, monkeypatch, caplog):
     family = model.config.model_type
-    switch.is_known.cache_clear()
+    switch.matches_tested.cache_clear()
     monkeypatch.setitem(switch._KNOWN, family, frozenset({"something else"}))
     for _ in range(2):
         with ignoring(model), accelerated(model):
             assert not isinstance(model.criterion, PointwiseLoss)
-    switch.is_known.cache_clear()
+    switch.matches_tested.cache_clear()
     assert caplog.text.count(f'part="{family}\'s loss"') == 1
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from maskloop.segmentation.fast.deformable import bag_sums
+from maskloop.segmentation.fast.deformable import embedding_bag_sums
 
 
 def make_bags(bags, size, rows, width, dtype=torch.float32):
@@ -21,7 +21,7 @@ def make_bags(bags, size, rows, width, dtype=torch.float32):
 def test_bag_sums_and_their_gradients_are_those_of_embedding_bag(bags, size, rows, width):
     rows_nk, table_rd, weights_nk = make_bags(bags, size, rows, width)
     wanted = functional.embedding_bag(rows_nk, table_rd, mode="sum", per_sample_weights=weights_nk)
-    sums = bag_sums(rows_nk, table_rd, weights_nk)
+    sums = embedding_bag_sums(rows_nk, table_rd, weights_nk)
     torch.testing.assert_close(sums, wanted)
     asked = table_rd, weights_nk
     theirs = torch.autograd.grad(wanted.square().sum(), asked)
@@ -33,8 +33,10 @@ def test_bag_sums_and_their_gradients_are_those_of_embedding_bag(bags, size, row
 def test_bag_sums_half_precision_gradients_have_its_dtype_and_are_near():
     rows_nk, table_rd, weights_nk = make_bags(50, 12, 30, 8, torch.bfloat16)
     exact = [one.detach().float().requires_grad_() for one in (table_rd, weights_nk)]
-    ours = torch.autograd.grad(bag_sums(rows_nk, table_rd, weights_nk).float().sum(), (table_rd, weights_nk))
-    wanted = torch.autograd.grad(bag_sums(rows_nk, *exact).sum(), exact)
+    ours = torch.autograd.grad(
+        embedding_bag_sums(rows_nk, table_rd, weights_nk).float().sum(), (table_rd, weights_nk)
+    )
+    wanted = torch.autograd.grad(embedding_bag_sums(rows_nk, *exact).sum(), exact)
     for one, other in zip(ours, wanted, strict=True):
         assert one.dtype == torch.bfloat16
         torch.testing.assert_close(one.float(), other, rtol=0.02, atol=0.05)
@@ -42,6 +44,6 @@ def test_bag_sums_half_precision_gradients_have_its_dtype_and_are_near():
 
 def test_bag_sums_only_one_part_learns():
     rows_nk, table_rd, weights_nk = make_bags(5, 3, 4, 2)
-    bag_sums(rows_nk, table_rd.detach(), weights_nk).sum().backward()
+    embedding_bag_sums(rows_nk, table_rd.detach(), weights_nk).sum().backward()
     assert table_rd.grad is None
     assert weights_nk.grad is not None

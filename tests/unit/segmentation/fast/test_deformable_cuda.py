@@ -18,7 +18,7 @@ from torch import Tensor
 
 from maskloop.segmentation.fast import deformable
 from maskloop.segmentation.fast import deformable_cuda as fused
-from maskloop.segmentation.fast.deformable_cuda import fused_attention, is_fusible, is_off
+from maskloop.segmentation.fast.deformable_cuda import can_use_triton, is_off, triton_attention
 from maskloop.segmentation.fast.grid_sample import Shapes, grid_sampled
 
 KERNEL = "maskloop.segmentation.fast.triton_kernel"
@@ -27,7 +27,7 @@ needs_triton = pytest.mark.skipif(not fused.HAS_TRITON, reason="Triton is not bu
 
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[ModuleType]:
-    """The module with its kernel interpreted, as `fused_attention` imports it."""
+    """The module with its kernel interpreted, as `triton_attention` imports it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
         patch.delitem(sys.modules, KERNEL, raising=False)
@@ -75,7 +75,7 @@ def test_fused_attention_equals_grid_sample(
     kernel: ModuleType, failed: list[str], shapes: Shapes, sizes: dict[str, int]
 ) -> None:
     value, locations, weights = draw(shapes, **sizes)
-    ours = fused_attention(value, shapes, locations, weights)
+    ours = triton_attention(value, shapes, locations, weights)
     assert not failed
     if not ours.numel():
         assert ours.shape == (len(value), locations.shape[1], value.shape[2] * value.shape[3])
@@ -94,7 +94,7 @@ def test_fused_attention_half_values_sum_in_float32(
     value, locations, weights = draw(LEVELS)
     value, weights = value.to(dtype), weights.to(weights_dtype)
     exact = grid_sampled(value.double(), LEVELS, locations.double(), weights.double())
-    ours = fused_attention(value, LEVELS, locations, weights)
+    ours = triton_attention(value, LEVELS, locations, weights)
     assert not failed
     assert ours.dtype is dtype
     torch.testing.assert_close(ours, exact.to(dtype), atol=1e-4, rtol=torch.finfo(dtype).eps)
@@ -105,7 +105,7 @@ def test_fused_attention_half_values_sum_in_float32(
 def test_fused_attention_far_outside_is_zero(kernel: ModuleType, failed: list[str], place: float) -> None:
     value, locations, weights = draw(LEVELS)
     locations[..., 0] = place
-    ours = fused_attention(value, LEVELS, locations, weights)
+    ours = triton_attention(value, LEVELS, locations, weights)
     assert not failed
     assert not ours.any()
 
@@ -113,18 +113,18 @@ def test_fused_attention_far_outside_is_zero(kernel: ModuleType, failed: list[st
 @needs_triton
 def test_fused_attention_level_without_pixels_adds_nothing(kernel: ModuleType, failed: list[str]) -> None:
     value, locations, weights = draw([(5, 7), (3, 4)])
-    expected = fused_attention(value, [(5, 7), (3, 4)], locations, weights)
+    expected = triton_attention(value, [(5, 7), (3, 4)], locations, weights)
     more = torch.cat((locations, locations[:, :, :, :1]), 3), torch.cat((weights, weights[:, :, :, :1]), 3)
-    assert torch.equal(fused_attention(value, [(5, 7), (3, 4), (0, 6)], *more), expected)
+    assert torch.equal(triton_attention(value, [(5, 7), (3, 4), (0, 6)], *more), expected)
     assert not failed
 
 
 @needs_triton
 def test_fused_attention_strided_inputs_equal_dense(kernel: ModuleType, failed: list[str]) -> None:
     value, locations, weights = draw(LEVELS)
-    expected = fused_attention(value, LEVELS, locations, weights)
+    expected = triton_attention(value, LEVELS, locations, weights)
     turned = [tensor.transpose(0, 1).contiguous().transpose(0, 1) for tensor in (value, locations, weights)]
-    assert torch.equal(fused_attention(turned[0], LEVELS, turned[1], turned[2]), expected)
+    assert torch.equal(triton_attention(turned[0], LEVELS, turned[1], turned[2]), expected)
     assert not failed
 
 
@@ -140,7 +140,7 @@ def test_fused_attention_more_numbers_than_32_bits_count(
     value = flat.view(1, pixels, heads, width)
     value[0, -1] = torch.arange(heads)[:, None] + 1.0
     locations = torch.tensor([1399.5 / 1400, 1499.5 / 1500]).expand(1, 1, heads, 1, 1, 2)
-    ours = fused_attention(value, [shape_hw], locations, torch.ones(1, 1, heads, 1, 1))
+    ours = triton_attention(value, [shape_hw], locations, torch.ones(1, 1, heads, 1, 1))
     assert not failed
     torch.testing.assert_close(
         ours.view(heads, width).float(),
@@ -157,7 +157,7 @@ def test_fused_attention_compiled_is_one_operator_of_a_whole_graph(
     value, locations, weights = draw(LEVELS)
 
     def doubled(value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
-        return 2 * fused_attention(value, LEVELS, locations, weights)
+        return 2 * triton_attention(value, LEVELS, locations, weights)
 
     with torch.inference_mode():
         compiled = torch.compile(doubled, backend="aot_eager", fullgraph=True, dynamic=False)
@@ -192,7 +192,7 @@ def test_fused_attention_kernel_fails_samples_the_grid_and_warns_once(
     value, locations, weights = draw(LEVELS)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            ours = fused_attention(value, LEVELS, locations, weights)
+            ours = triton_attention(value, LEVELS, locations, weights)
     assert torch.equal(ours, grid_sampled(value, LEVELS, locations, weights))
     assert is_off()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
@@ -209,7 +209,7 @@ def test_fused_attention_out_of_memory_is_not_the_kernels_fault(
     stand_in.launch_attend = full  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, KERNEL, stand_in)
     with pytest.raises(torch.OutOfMemoryError):
-        fused_attention(*draw(LEVELS)[:1], LEVELS, *draw(LEVELS)[1:])
+        triton_attention(*draw(LEVELS)[:1], LEVELS, *draw(LEVELS)[1:])
     assert not failed
 
 
@@ -241,16 +241,16 @@ def test_is_fusible(
 ) -> None:
     monkeypatch.setattr(fused, "HAS_TRITON", triton)
     tensors: Any = [_Card(kind, dtype, gradient)] * 3
-    assert is_fusible(*tensors) is expected
+    assert can_use_triton(*tensors) is expected
     with torch.no_grad():
-        assert is_fusible(*tensors) is (expected or (gradient and triton))
+        assert can_use_triton(*tensors) is (expected or (gradient and triton))
 
 
 def test_deformable_attention_fusible_takes_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Any, ...]] = []
     answer: Callable[..., None] = lambda *inputs: asked.append(inputs)  # noqa: E731
-    monkeypatch.setattr(deformable, "is_fusible", lambda *_: True)
-    monkeypatch.setattr(deformable, "fused_attention", answer)
+    monkeypatch.setattr(deformable, "can_use_triton", lambda *_: True)
+    monkeypatch.setattr(deformable, "triton_attention", answer)
     value, locations, weights = draw(LEVELS)
     deformable.deformable_attention(value, LEVELS, locations, weights)
     assert asked == [(value, LEVELS, locations, weights)]

@@ -150,8 +150,8 @@ def test_predict_images_study_equals_transformers(
     checkpoint = stirred[family, "resnet"]
     theirs, ours = (
         predict_images(
-            replace(checkpoint, plan=plan), [make_image()], task=SegmentationTask.SEMANTIC, study=True
-        )[0].study
+            replace(checkpoint, plan=plan), [make_image()], task=SegmentationTask.SEMANTIC, for_selection=True
+        )[0].selection_inputs
         for plan in (PLAIN, FAST)
     )
     assert theirs is not None
@@ -260,7 +260,7 @@ def test_accelerate_model_other_family_is_left_alone() -> None:
     assert restore_model(model) == 0
 
 
-@pytest.mark.parametrize("part", source_check.NAMES)
+@pytest.mark.parametrize("part", source_check.CHECKED)
 def test_is_replaceable_installed_transformers_is_known(part: str) -> None:
     assert source_check.is_replaceable(part)
 
@@ -269,8 +269,8 @@ def test_is_replaceable_installed_transformers_is_known(part: str) -> None:
 def unknown_transformers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     from maskloop.segmentation.fast import attention_modules as modules
 
-    monkeypatch.setattr(source_check, "KNOWN", dict.fromkeys(source_check.NAMES, frozenset({"0" * 16})))
-    caches = (source_check.is_replaceable, source_check.is_known, modules.fast_classes)
+    monkeypatch.setattr(source_check, "TESTED", dict.fromkeys(source_check.CHECKED, frozenset({"0" * 16})))
+    caches = (source_check.is_replaceable, source_check.matches_tested, modules.fast_classes)
     for cache in caches:
         cache.cache_clear()
     yield
