@@ -1,75 +1,178 @@
-"""Imports point one way: the plugin imports the engine, never back, and nothing goes round in a circle."""
+"""Imports point one way, folder by folder; no folders import each other in a ring.
 
+A folder stands for the modules that lie directly in it, a subfolder counts by itself, and a module in a
+package's root stands for itself.
+"""
+
+import ast
 import graphlib
-import inspect
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
-import grimp
 import pytest
 
 import maskloop
-import maskloop_studio.formats
+import maskloop_studio
+from maskloop_studio import formats
+
+# From the top: a folder imports, at module level, only from the lines below its own.
+LAYERS = [
+    # plugin
+    "maskloop_studio.__main__",
+    "maskloop_studio.cli",
+    "maskloop_studio.demo | maskloop_studio.doctor | maskloop_studio.ml_backend",
+    "maskloop_studio.prelabel",
+    "maskloop_studio.serving",
+    "maskloop_studio.serving.http",
+    "maskloop_studio.runtime",
+    "maskloop_studio.intake",
+    "maskloop_studio.projects",
+    "maskloop_studio.dispatch",
+    "maskloop_studio.services",
+    "maskloop_studio.labelstudio | maskloop_studio.images | maskloop_studio.formats",
+    "maskloop_studio.formats.polygons | maskloop_studio.formats.rle",
+    "maskloop_studio.errors",
+    "maskloop_studio",
+    # engine
+    "maskloop.testing | maskloop.lab.simulation",
+    "maskloop.lab",
+    "maskloop.curation",
+    "maskloop.learning",
+    "maskloop.learning.training",
+    "maskloop.learning.data",
+    "maskloop.learning.registry | maskloop.learning.losses",
+    "maskloop.learning.evaluation",
+    "maskloop.interactive",
+    "maskloop.segmentation",
+    "maskloop.segmentation.fast",
+    "maskloop.queue",
+    "maskloop.store",
+    "maskloop.store.migrations",
+    "maskloop.store.migrations.versions",
+    "maskloop.selection | maskloop.lab.synthetic",
+    "maskloop.masks | maskloop.settings",
+    "maskloop.types | maskloop.processes",
+    "maskloop",
+    "maskloop.files | maskloop.label_pairs | maskloop.log | maskloop.malloc | maskloop.prefetch",
+    "maskloop.errors",
+]
+LEVELS = {name.strip(): level for level, line in enumerate(LAYERS) for name in line.split("|")}
 
 
-@pytest.fixture(scope="module")
-def graph():
-    return grimp.build_graph(
-        "maskloop", "maskloop_studio", exclude_type_checking_imports=True, cache_dir=None
-    )
+def _modules() -> dict[str, Path]:
+    found = {}
+    for package in (maskloop, maskloop_studio):
+        root = Path(package.__file__).parent
+        for path in root.rglob("*.py"):
+            parts = path.relative_to(root.parent).with_suffix("").parts
+            found[".".join(parts).removesuffix(".__init__")] = path
+    return found
 
 
-def test_imports_backend_never_imports_plugin(graph):
-    assert graph.find_illegal_dependencies_for_layers(layers=("maskloop_studio", "maskloop")) == set()
+MODULES = _modules()
 
 
-def test_imports_inside_backend_follow_the_layers(graph):
-    layers = (
-        "queue | simulation",
-        "learning",
-        "segmentation | store | selection | synthetic",
-        "processes | resources | settings | masks | log",
-        "types",
-        "errors",
-    )
-    levels = [
-        grimp.Layer(*(part.strip() for part in layer.split("|")), independent=False) for layer in layers
+def _folder(module: str) -> str:
+    is_folder = MODULES[module].name == "__init__.py" or module.count(".") == 1
+    return module if is_folder else module.rpartition(".")[0]
+
+
+def _is_lazy(node: ast.AST) -> bool:
+    is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    return is_function or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+
+
+def _statements(node: ast.AST, *, lazy: bool) -> Iterator[ast.Import | ast.ImportFrom]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child
+        elif lazy or not _is_lazy(child):
+            yield from _statements(child, lazy=lazy)
+
+
+def _imported(module: str, *, lazy: bool) -> set[str]:
+    """Return the modules of both packages that a module imports: when it is loaded, or at any time."""
+    names: set[str] = set()
+    for node in _statements(ast.parse(MODULES[module].read_text()), lazy=lazy):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        else:
+            assert not node.level, f"{module}:{node.lineno} imports relatively"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return (names & MODULES.keys()) - {module}
+
+
+LOADED = {module: _imported(module, lazy=False) for module in MODULES}
+IMPORTED = {module: _imported(module, lazy=True) for module in MODULES}
+
+
+def _folders(imports: dict[str, set[str]]) -> dict[str, set[str]]:
+    graph: dict[str, set[str]] = {_folder(module): set() for module in imports}
+    for module, others in imports.items():
+        graph[_folder(module)] |= {_folder(other) for other in others} - {_folder(module)}
+    return graph
+
+
+def test_layers_name_every_folder():
+    folders = {_folder(module) for module, path in MODULES.items() if ast.parse(path.read_text()).body}
+    assert sorted(folders - LEVELS.keys()) == [], "give each new folder its place in LAYERS"
+
+
+def test_module_level_imports_follow_the_layers():
+    wrong = [
+        f"{module} imports {other}"
+        for module, others in LOADED.items()
+        for other in others
+        if _folder(other) != _folder(module) and LEVELS[_folder(other)] <= LEVELS[_folder(module)]
     ]
-    assert graph.find_illegal_dependencies_for_layers(layers=levels, containers={"maskloop"}) == set()
+    assert wrong == []
 
 
-def test_imports_have_no_cycle(graph):
-    sorter = graphlib.TopologicalSorter(
-        {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
-    )
-    sorter.prepare()  # raises CycleError, which names the modules
+def test_engine_never_imports_the_plugin():
+    engine = {name for name in MODULES if name.split(".")[0] == "maskloop"}
+    assert [name for name in engine if not IMPORTED[name] <= engine] == []
 
 
-@pytest.mark.parametrize("package", [maskloop, maskloop_studio.formats], ids=lambda package: package.__name__)
+GRAPHS = [
+    pytest.param(LOADED, id="modules as they are loaded"),
+    pytest.param(_folders(LOADED), id="folders as they are loaded"),
+    pytest.param(_folders(IMPORTED), id="folders with lazy and type-checking imports"),
+]
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_imports_have_no_ring(graph):
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the ring
+
+
+def test_ring_of_folders_is_found():
+    with pytest.raises(graphlib.CycleError):
+        test_imports_have_no_ring({"a": {"b"}, "b": {"c"}, "c": {"a"}})
+
+
+def _reached(module: str) -> set[str]:
+    """Return every module that may be loaded after `module`, lazy imports included."""
+    reached: set[str] = set()
+    waiting = [module]
+    while waiting:
+        for other in IMPORTED[waiting.pop()] - reached:
+            reached.add(other)
+            waiting.append(other)
+    return reached
+
+
+def test_worker_reaches_its_jobs_and_never_the_http_server():
+    reached = _reached("maskloop_studio.runtime.tasks")
+    assert {"maskloop_studio.prelabel.run", "maskloop_studio.projects.training"} <= reached
+    assert sorted(name for name in reached if name.startswith("maskloop_studio.serving.http")) == []
+
+
+@pytest.mark.parametrize("package", [maskloop, formats], ids=lambda package: package.__name__)
 def test_front_door_exports_what_it_lists(package):
-    assert sorted(package.__all__) == package.__all__
+    assert sorted(package.__all__) == list(package.__all__)
     assert [name for name in package.__all__ if not hasattr(package, name)] == []
-
-
-def test_front_door_of_formats_lists_what_is_there():
-    names = vars(maskloop_studio.formats).items()
-    public = {name for name, value in names if name[0] != "_" and not inspect.ismodule(value)}
-    assert public - {"annotations"} == set(maskloop_studio.formats.__all__)
-
-
-FORMATS = (
-    "annotation_to_segments",
-    "count_edits",
-    "decode_brush",
-    "encode_brush",
-    "parse_label_config",
-    "prediction_to_regions",
-)
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_front_door_of_formats_keeps_its_names(name):
-    assert name in maskloop_studio.formats.__all__
 
 
 LIGHT = [

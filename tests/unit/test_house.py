@@ -1,0 +1,82 @@
+"""How large modules and signatures may be, and which names of modules may be used twice."""
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+import maskloop
+import maskloop_studio
+
+MAX_LINES = 500
+MEDIAN_LINES = 200
+MAX_POSITIONAL = 5
+
+# A basename that two modules share -> why.
+SHARED_NAMES = {
+    "__init__.py": "Python's name for a package",
+    "errors.py": "the engine's errors, and those that only the plugin raises",
+    "command.py": "what a command of the command line runs: demo/ and doctor/",
+    "images.py": "where image files are kept (store/), and made-up images (demo/)",
+    "annotations.py": "annotations as rows (store/), and an event turned into such rows (intake/)",
+    "evaluate.py": "judging a model (learning/), and the command that prints it (cli/)",
+    "jobs.py": "job rows (store/), and the command that lists them (cli/)",
+    "metrics.py": "quality of masks (learning/), and Prometheus' numbers of the server (serving/)",
+    "models.py": "Label Studio's answers (labelstudio/), and the command about versions (cli/)",
+    "report.py": "the figures of a project (cli/), and of a demo (demo/)",
+    "predict.py": "images to segments (segmentation/), and tasks to predictions (serving/)",
+    "shapes.py": "tensor shapes of test models (lab/), and region shapes (formats/)",
+    "loop.py": "the training loop (learning/), and the simulated annotation loop (lab/)",
+    "patching.py": "putting our functions in place of transformers': of layers (fast/), of losses (losses/)",
+    "basic_auth.py": "checking credentials (serving/http/), and sending them (labelstudio/)",
+}
+# A function with more positional parameters -> who dictates its signature.
+DICTATED = {
+    "bagged_forward": "transformers' module, whose forward it replaces",
+    "forward": "transformers' module, whose forward it replaces",
+    "attend_kernel": "Triton: a kernel takes its pointers and sizes by position",
+}
+
+# Functions that still have to be rewritten; nothing may be added.
+TOO_LONG = {
+    "_run_seed", "_run_side_by_side", "_to_checkpoint", "_describe", "_view_matrix", "_judged", "_match",
+    "_run", "_windows", "simulate_command", "_mended", "_clustered", "_push_page", "_sort_out", "_entry",
+}  # fmt: skip
+
+
+def _sources() -> list[Path]:
+    roots = [Path(package.__file__).parent for package in (maskloop, maskloop_studio)]
+    return [path for root in roots for path in sorted(root.rglob("*.py"))]
+
+
+def _functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    tree = ast.parse(path.read_text())
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def _positional(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    names = [argument.arg for argument in (*function.args.posonlyargs, *function.args.args)]
+    return len(names) - (names[:1] in (["self"], ["cls"]))
+
+
+def test_modules_share_no_name_without_a_reason():
+    places = defaultdict(list)
+    for path in _sources():
+        places[path.name].append(str(path))
+    shared = {name: paths for name, paths in places.items() if len(paths) > 1}
+    assert {name: paths for name, paths in shared.items() if name not in SHARED_NAMES} == {}
+
+
+def test_modules_are_short():
+    lengths = {str(path): len(path.read_text().splitlines()) for path in _sources()}
+    assert {path: lines for path, lines in lengths.items() if lines > MAX_LINES} == {}
+    assert sorted(lengths.values())[len(lengths) // 2] <= MEDIAN_LINES
+
+
+def test_functions_take_few_positional_parameters():
+    functions = [(path, function) for path in _sources() for function in _functions(path)]
+    long = {
+        f"{path}:{function.lineno} {function.name}": _positional(function)
+        for path, function in functions
+        if _positional(function) > MAX_POSITIONAL and function.name not in (*DICTATED, *TOO_LONG)
+    }
+    assert long == {}
