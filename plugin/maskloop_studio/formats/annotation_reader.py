@@ -8,9 +8,11 @@ from types import MappingProxyType
 from typing import Any
 
 from maskloop.errors import CodecError
+from maskloop.types import Segment
 from maskloop_studio.formats.annotation_content import AnnotationContent, RegionRefusal
 from maskloop_studio.formats.controls import LabelConfig, TaskImage
 from maskloop_studio.formats.objects import Piece, pieces_to_segments
+from maskloop_studio.formats.region_masks import RASTER_KINDS
 from maskloop_studio.formats.region_reader import RegionReader
 from maskloop_studio.formats.result_items import ResultItems, sort_items
 
@@ -18,7 +20,7 @@ __all__ = ["annotation_to_segments"]
 
 MAX_REGIONS = 10_000
 MAX_IMAGE_PIXELS = 100_000_000
-MAX_CROP_PIXELS = 2_000_000_000  # of all regions of one annotation together
+MAX_CROP_PIXELS = 1_000_000_000  # of all regions of one annotation together
 MAX_DECODED_PIXELS = 100_000_000_000  # of the brushes and bitmasks of one annotation together
 NO_RENAMES: Mapping[str, str] = MappingProxyType({})
 
@@ -59,7 +61,7 @@ def annotation_to_segments(
         label_renames: old label -> new label.
 
     Raises:
-        CodecError: not a list, or more than 10000 regions.
+        CodecError: not a list, more than 10000 regions, or masks of too many pixels in all.
 
     Source:
         https://labelstud.io/guide/task_format
@@ -80,6 +82,7 @@ def annotation_to_segments(
     refusals = dict(items.refusals)
     notes: list[str] = []
     unknown_labels: Counter[str] = Counter()
+    decoded = cropped = 0
     for item in items.drawn:
         region = reader.read(item, size_hw)
         size_hw = size_hw or region.size_hw
@@ -90,25 +93,48 @@ def annotation_to_segments(
             unknown_labels[region.unknown_label] += 1
         if region.piece is not None:
             pieces.append(region.piece)
+            cropped += region.piece.crop_hw.size
+        if item.kind in RASTER_KINDS and size_hw is not None:
+            decoded += size_hw[0] * size_hw[1]
+        _demand_bounded(decoded, cropped, place)
+    segments: list[Segment] = []
+    joined = 0
+    for segment in pieces_to_segments(pieces, items.mappings):
+        segments.append(segment)
+        joined += segment.mask_hw.size
+        _demand_bounded(0, joined, place)
     ordered = tuple(refusals[index] for index in sorted(refusals))
     regions_here = len(items.drawn) + len(items.refusals)
     return AnnotationContent(
-        segments=tuple(pieces_to_segments(pieces, items.mappings)),
+        segments=tuple(segments),
         size_hw=size_hw,
         refusals=ordered,
         notes=tuple(notes),
-        set_aside=_set_aside(items, ordered, notes),
+        set_aside=_set_aside(items, ordered, pieces, notes),
         unknown_labels=MappingProxyType(dict(unknown_labels)),
         other_answers=bool(result) and regions_here == 0,
         regions_here=regions_here,
     )
 
 
-def _set_aside(items: ResultItems, refusals: Sequence[RegionRefusal], notes: Sequence[str]) -> str | None:
+def _set_aside(
+    items: ResultItems, refusals: Sequence[RegionRefusal], pieces: Sequence[Piece], notes: Sequence[str]
+) -> str | None:
     """Return why nothing may be learnt from the annotation, nor judged by it; None where it may."""
     for refusal in refusals:
         if not refusal.area_known:
             return str(refusal)
-    if items.drawn and all(item.kind == "keypoint" for item in items.drawn):
-        return f"{notes[0]}; nothing else was drawn on the image"
+    # A brush or bitmask without a pixel was erased on purpose, a shape without one was not.
+    if not pieces and any(item.kind not in RASTER_KINDS for item in items.drawn):
+        return f"{notes[0]}; no other region covers a pixel either"
     return None
+
+
+def _demand_bounded(decoded: int, cropped: int, place: str) -> None:
+    if decoded > MAX_DECODED_PIXELS or cropped > MAX_CROP_PIXELS:
+        raise CodecError(
+            place,
+            expected=f"masks of at most {MAX_CROP_PIXELS} pixels, read from at most {MAX_DECODED_PIXELS}",
+            got="more",
+            remedy="split the annotation",
+        )

@@ -1,21 +1,28 @@
 """Brush masks as Label Studio stores them: a flattened RGBA image, packed by `rle_pack.py`.
 
 A mask is written with 0 or 255 in all four channels and read from the alpha channel at >= 128, because the
-browser draws anti-aliased strokes. Polygons live in `polygons/`.
+browser draws anti-aliased strokes. `faint.py` reads masks whose values all lie below that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskloop.errors import CodecError
 from maskloop.types import BoolMask
-from maskloop_studio.formats.rle_pack import MAX_PIXELS, pack_runs, unpack_mask
+from maskloop_studio.formats.faint import FaintMask, read_levels
+from maskloop_studio.formats.rle_pack import (
+    MAX_PIXELS,
+    count_pixels,
+    pack_runs,
+    unpack_levels,
+    unpack_mask,
+)
 
-__all__ = ["decode_brush", "encode_brush", "encode_brush_crop"]
+__all__ = ["decode_brush", "encode_brush", "encode_brush_crop", "read_brush"]
 
 PIXELS_AT_ONCE = 1 << 18  # they stay in the processor's cache
 
@@ -64,25 +71,46 @@ def encode_brush_crop(mask_hw: BoolMask, offset_yx: tuple[int, int], size_hw: tu
     return list(pack_runs(edges, first_is_foreground=bool(first_is_foreground)))
 
 
-def decode_brush(rle: Sequence[int], size_hw: tuple[int, int], *, place: str = "brush mask") -> BoolMask:
+def decode_brush(rle: object, size_hw: tuple[int, int], *, place: str = "brush mask") -> BoolMask:
     """Return the mask of a brush region.
 
     Args:
-        rle: the bytes 0..255 of `value.rle`: a list, tuple, bytes or bytearray.
+        rle: the bytes 0..255 of `value.rle`: a list, tuple, bytes or bytearray, or a mapping {"0": byte,
+            "1": byte, ...}, which is JavaScript's way to write a typed array.
         size_hw: the image's height and width in pixels, from `original_height` and `original_width`.
         place: what an error names, such as "Task 42, region r7".
 
     Returns:
-        bool (H, W); True where alpha is at least 128.
+        bool (H, W); True where alpha is at least 128, or as `read_levels` says where no alpha is.
 
     Raises:
-        CodecError: not a list of bytes, of another image size, of another word size, truncated or over-long.
-            The size is checked before memory for the mask is taken.
+        CodecError: not a list of bytes, of another image size, of another word size, truncated or over-long,
+            or without a clear mask. The size is checked before memory for the mask is taken.
 
     Source:
         https://github.com/thi-ng/umbrella/tree/develop/packages/rle-pack
     """
-    return unpack_mask(_to_bytes(rle, place), size_hw, place)
+    return read_brush(rle, (size_hw,), place=place).mask_hw
+
+
+def read_brush(rle: object, sizes_hw: Sequence[tuple[int, int]], *, place: str) -> FaintMask:
+    """Return the mask of a brush region, and what its reader should know about it.
+
+    Args:
+        rle: as of `decode_brush`.
+        sizes_hw: heights and widths that the image may have; the first that fits the mask's length counts.
+        place: what an error names.
+
+    Raises:
+        CodecError: as `decode_brush`.
+    """
+    data = _to_bytes(rle, place)
+    pixels = count_pixels(data)
+    size_hw = next((size for size in sizes_hw if size[0] * size[1] == pixels), sizes_hw[0])
+    mask_hw = unpack_mask(data, size_hw, place)
+    if mask_hw.any():
+        return FaintMask(mask_hw=mask_hw)
+    return read_levels(unpack_levels(data, size_hw, place).reshape(size_hw), place=place)
 
 
 def _changes(mask_hw: BoolMask, top: int, left: int, width: int) -> list[NDArray[np.int64]]:
@@ -112,8 +140,10 @@ def _changes_of_rows(flat: BoolMask, offset: int) -> list[NDArray[np.int64]]:
     return changes
 
 
-def _to_bytes(rle: Sequence[int], place: str) -> bytearray:
+def _to_bytes(rle: object, place: str) -> bytearray:
     remedy = "save the region again in Label Studio"
+    if isinstance(rle, Mapping) and list(rle) == [str(index) for index in range(len(rle))]:
+        rle = list(rle.values())
     # bytearray(n) of a bare number would take n bytes, so the type comes first.
     if not isinstance(rle, list | tuple | bytes | bytearray):
         raise CodecError(place, expected="a list of bytes", got=type(rle).__name__, remedy=remedy)

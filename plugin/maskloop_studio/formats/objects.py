@@ -14,7 +14,7 @@ from maskloop_studio.formats.controls import GEOMETRY_KINDS, ControlKind
 
 __all__ = ["Piece", "is_own_id", "object_id_of", "pieces_to_segments"]
 
-ID_PATTERN = re.compile(r"(m[0-9a-f]{14})(?:-(?:\d+|[rek]))?\Z")  # as `prediction_writer` makes them
+ID_PATTERN = re.compile(r"(m[0-9a-f]{14})(?:-(?:v?\d+|[berk]))?\Z")  # as `prediction_writer` makes them
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,8 +1,9 @@
-"""What the model says of an image -> a prediction's `result`, in every form that a control can draw.
+"""A model's segments of an image -> a prediction's `result`, in every form that a control can draw.
 
 An object's id is made from the task, the model version and the object itself. Its brush region carries that
-id, its polygon parts `<id>-0`, `<id>-1` ..., its rectangle `<id>-r`, its ellipse `<id>-e`, its key point
-`<id>-k`: so `regions_in.py` knows them again. Ids that Label Studio gives by itself never look like that.
+id, its bitmask `<id>-b`, its polygon parts `<id>-0`, `<id>-1` ..., its vector parts `<id>-v0`, `<id>-v1` ...,
+its rectangle `<id>-r`, its ellipse `<id>-e`, its key point `<id>-k`: so `objects.py` knows them again. Ids
+that Label Studio gives by itself never look like that.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 
 from maskloop.masks import drop_specks
 from maskloop.types import Prediction, Segment
+from maskloop_studio.formats.bitmask import encode_bitmask
 from maskloop_studio.formats.brush import encode_brush_crop
 from maskloop_studio.formats.controls import ControlKind, TaskImage
 from maskloop_studio.formats.label_map import ControlPreference, LabelMap, LabelTarget
@@ -24,9 +26,11 @@ from maskloop_studio.formats.polygons.coverage import segments_to_shared_rings
 from maskloop_studio.formats.polygons.outlines import Ring
 from maskloop_studio.formats.polygons.rings import ring_to_percent, segments_to_rings
 from maskloop_studio.formats.shapes import segment_to_ellipse, segment_to_key_point, segment_to_rectangle
+from maskloop_studio.formats.vector import ring_to_vertices
 
 __all__ = ["DEFAULT_DRAWING", "DrawingOptions", "Region", "prediction_to_regions", "segment_to_regions"]
 
+RING_KINDS: tuple[ControlKind, ...] = ("polygon", "vector")
 Region: TypeAlias = dict[str, Any]  # one item of a `result`, as Label Studio spells it
 
 
@@ -63,15 +67,15 @@ def prediction_to_regions(
 ) -> list[Region]:
     """Return the `result` of a Label Studio prediction.
 
-    A brush region is the mask itself. A polygon region is one ring, so a segment of several parts becomes
-    several polygons, told to be one object by their ids, and a hole is cut into its part by a bridge of zero
-    width (a keyhole) along which the ring walks in and out again; simplified, but with an IoU of at least
-    0.98. A rectangle is the tight upright box, an ellipse the one of the same area and axes, a key point the
-    point deepest inside. A control with a `<Labels>` of its own gets two items with one id: the geometry, and
-    the geometry with the label.
+    A brush region or a bitmask is the mask itself. A polygon or vector region is one ring, so a segment of
+    several parts becomes several regions, one object by their ids, and a hole is cut into its part by a
+    bridge of zero width (a keyhole) along which the ring walks in and out again; simplified, but with an IoU
+    of at least 0.98. A rectangle is the tight upright box, an ellipse the one of the same area and axes, a
+    key point the point deepest inside. A control with a `<Labels>` of its own gets two items with one id: the
+    geometry, and the geometry with the label.
 
     Args:
-        prediction: what the model says of the image.
+        prediction: the model's segments of the image.
         label_map: where each class is drawn; segments of other classes are left out, and those less sure
             than their control's `model_score_threshold`.
         id_seed: the model version and the task, such as "pets-v3/42"; with the segment it decides the id.
@@ -164,8 +168,8 @@ def _object_id(seed: str, segment: Segment, taken: set[str]) -> str:
 def _draw_polygons(
     drawn: Sequence[_Object], size_hw: tuple[int, int], drawing: DrawingOptions
 ) -> Mapping[str, list[Ring]]:
-    """Return the rings of those objects that are drawn as polygons, by object id."""
-    wanted = [found for found in drawn if any(t.control.kind == "polygon" for t in found.targets)]
+    """Return the rings of those objects that are drawn as polygons or vectors, by object id."""
+    wanted = [found for found in drawn if any(t.control.kind in RING_KINDS for t in found.targets)]
     segments = [found.segment for found in wanted]
     if drawing.shared_borders:
         rings = segments_to_shared_rings(
@@ -194,6 +198,16 @@ def _values(
         case "brush":
             rle = encode_brush_crop(found.segment.mask_hw, found.segment.offset_yx, size_hw)
             yield found.object_id, {"format": "rle", "rle": rle}
+        case "bitmask":
+            url = encode_bitmask(found.segment.mask_hw, found.segment.offset_yx, size_hw)
+            yield f"{found.object_id}-b", {"imageDataURL": url}
+        case "vector":
+            for part, ring in enumerate(rings[found.object_id]):
+                part_id = f"{found.object_id}-v{part}"
+                yield (
+                    part_id,
+                    {"vertices": ring_to_vertices(ring, size_hw, region_id=part_id), "closed": True},
+                )
         case "polygon":
             for part, ring in enumerate(rings[found.object_id]):
                 yield f"{found.object_id}-{part}", {"points": ring_to_percent(ring, size_hw), "closed": True}

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
-import cv2
 import numpy as np
 
 from maskloop.errors import CodecError
-from maskloop.masks import crop_mask
-from maskloop.types import UNLABELLED, BoolMask
+from maskloop.types import UNLABELLED
 from maskloop_studio.formats.annotation_content import RegionRefusal
-from maskloop_studio.formats.brush import decode_brush
 from maskloop_studio.formats.controls import Control, LabelConfig
+from maskloop_studio.formats.faint import UnclearMaskError
 from maskloop_studio.formats.label_match import match_label
 from maskloop_studio.formats.objects import Piece, object_id_of
-from maskloop_studio.formats.polygons.outlines import Ring
-from maskloop_studio.formats.polygons.rings import percent_to_ring, ring_to_crop
+from maskloop_studio.formats.region_masks import (
+    DrawnSizes,
+    demand_same_aspect,
+    mask_to_crop,
+    read_mask,
+)
 from maskloop_studio.formats.result_items import DrawnItem
-from maskloop_studio.formats.shapes import ellipse_to_ring, rectangle_to_ring
 
 __all__ = ["ReadRegion", "RegionReader"]
-
-MAX_ASPECT_CHANGE = 0.01  # of a region drawn on the same image at another size
-Crop: TypeAlias = tuple[BoolMask, tuple[int, int]]  # a mask and where its (top, left) lies in the image
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,24 +56,24 @@ class RegionReader:
         notes: list[str] = []
         try:
             value = _read_value(item)
-            drawn_hw, image_hw = self._read_sizes(item, size_hw)
-            if drawn_hw != image_hw:
-                notes.append(
-                    f"{item.place}: scaled from {drawn_hw[1]}x{drawn_hw[0]} to {image_hw[1]}x{image_hw[0]}"
-                )
+            sizes = self._read_sizes(item, size_hw)
+            image_hw = sizes.image_hw
             if item.kind == "keypoint":
                 notes.append(f"{item.place}: a key point has no mask, so it was left out")
                 return ReadRegion(size_hw=image_hw, notes=tuple(notes))
-            crop_hw, offset_yx = _read_mask(item, value, drawn_hw, image_hw, notes.append)
+            crop_hw, offset_yx = read_mask(item, value, sizes, notes.append)
+            label, unknown = self._read_label(item, value)
+            refusal = None
+        except _UnclearMeaningError as exc:
+            label, unknown, refusal = UNLABELLED, None, _refuse(item, exc, area_known=True)
+        except UnclearMaskError as exc:
+            try:
+                crop_hw, offset_yx = mask_to_crop(exc.area_hw, image_hw, item.place, notes.append)
+            except CodecError as other:
+                return ReadRegion(refusal=_refuse(item, other, area_known=False))
+            label, unknown, refusal = UNLABELLED, None, _refuse(item, exc, area_known=True)
         except CodecError as exc:
             return ReadRegion(refusal=_refuse(item, exc, area_known=False))
-        refusal: RegionRefusal | None = None
-        unknown: str | None = None
-        label = UNLABELLED
-        try:
-            label, unknown = self._read_label(item, value)
-        except CodecError as exc:
-            refusal = _refuse(item, exc, area_known=True)
         if unknown is not None:
             notes.append(
                 f"{item.place}: the label config has no label {unknown[:64]!r}; its area is not learnt from"
@@ -100,9 +98,7 @@ class RegionReader:
             piece=piece, size_hw=image_hw, refusal=refusal, notes=tuple(notes), unknown_label=unknown
         )
 
-    def _read_sizes(
-        self, item: DrawnItem, size_hw: tuple[int, int] | None
-    ) -> tuple[tuple[int, int], tuple[int, int]]:
+    def _read_sizes(self, item: DrawnItem, size_hw: tuple[int, int] | None) -> DrawnSizes:
         """Return the size at which the region was drawn, and the image's."""
         region = item.region
         _demand_quarter_turn(region.get("image_rotation"), item.place)
@@ -118,8 +114,8 @@ class RegionReader:
         image_hw = size_hw or drawn_hw
         assert image_hw is not None
         drawn_hw = drawn_hw or image_hw
-        _demand_same_aspect(drawn_hw, image_hw, item.place)
-        return drawn_hw, image_hw
+        demand_same_aspect(drawn_hw, image_hw, item.place)
+        return DrawnSizes(drawn_hw=drawn_hw, image_hw=image_hw, max_pixels=self.max_image_pixels)
 
     def _read_label(self, item: DrawnItem, value: Mapping[str, Any]) -> tuple[str, str | None]:
         """Return the region's label, and the one that is unknown; UNLABELLED where none is known."""
@@ -133,7 +129,7 @@ class RegionReader:
             for name in names:
                 if not isinstance(name, str) or not name:
                     known = ", ".join(dict.fromkeys(label for c in controls for label in c.labels))
-                    raise CodecError(
+                    raise _UnclearMeaningError(
                         item.place,
                         expected=f"at least one label out of {known[:200]}",
                         got=str(labels)[:100],
@@ -151,7 +147,7 @@ class RegionReader:
         controls = self._controls_of(item, name)
         if not controls or not item.known_type:
             known = ", ".join(f"{c.name} ({c.region_type})" for c in self.config.controls)
-            raise CodecError(
+            raise _UnclearMeaningError(
                 item.place,
                 expected=f"a control of the label config: {known}"[:300],
                 got=f"{str(name)[:64]} ({str(region_type)[:64]})",
@@ -175,6 +171,10 @@ class RegionReader:
             return [control for control in self.config.controls if control.labels_name == name]
         exact = self.config.controls_of(name, str(item.region.get("type")))
         return exact or [c for c in self.config.controls if c.name == name and c.kind == item.kind]
+
+
+class _UnclearMeaningError(CodecError):
+    """A region whose area is known, but not what it is."""
 
 
 def _read_value(item: DrawnItem) -> Mapping[str, Any]:
@@ -201,17 +201,6 @@ def _demand_quarter_turn(rotation: object, place: str) -> None:
         )
 
 
-def _demand_same_aspect(drawn_hw: tuple[int, int], image_hw: tuple[int, int], where: str) -> None:
-    drawn, image = drawn_hw[1] * image_hw[0], image_hw[1] * drawn_hw[0]
-    if abs(drawn - image) > MAX_ASPECT_CHANGE * image:
-        raise CodecError(
-            where,
-            expected=f"an image of {image_hw[1]}x{image_hw[0]}",
-            got=f"{drawn_hw[1]}x{drawn_hw[0]}",
-            remedy="the image was replaced or cropped; annotate it again",
-        )
-
-
 def _to_number(value: object) -> float | None:
     """Return a finite number, also of a text that holds one."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -229,45 +218,6 @@ def _to_length(value: object) -> int:
     """Return a length in pixels, also of 200.0 and "200"; 0 for what is none."""
     number = _to_number(value)
     return int(number) if number is not None and number > 0 and number == int(number) else 0
-
-
-def _read_mask(
-    item: DrawnItem,
-    value: Mapping[str, Any],
-    drawn_hw: tuple[int, int],
-    image_hw: tuple[int, int],
-    note: Callable[[str], None],
-) -> Crop:
-    """Return the region's crop and its (top, left) in the image; (0, 0) pixels where it covers none."""
-    place = item.place
-    if item.kind == "brush":
-        mask_hw = decode_brush(value.get("rle", ()), drawn_hw, place=place)
-        return crop_mask(mask_hw if drawn_hw == image_hw else _scale(mask_hw, image_hw))
-    if item.kind == "polygon":
-        ring = percent_to_ring(value.get("points"), image_hw, place=place)
-    elif item.kind == "rectangle":
-        ring = rectangle_to_ring(value, image_hw, place=place)
-    elif item.kind == "ellipse":
-        ring = ellipse_to_ring(value, image_hw, place=place)
-    else:
-        raise CodecError(
-            place, expected="a form that can be read", got=item.kind, remedy="draw it with a brush"
-        )
-    return _fill(ring, image_hw, place)
-
-
-def _fill(ring: Ring, image_hw: tuple[int, int], place: str) -> Crop:
-    ring_hw, (top, left) = ring_to_crop(ring, image_hw, place=place)
-    crop_hw, (y, x) = crop_mask(ring_hw)
-    return crop_hw, (top + y, left + x)
-
-
-def _scale(mask_hw: BoolMask, size_hw: tuple[int, int]) -> BoolMask:
-    """Return the mask at another size: the pixel whose middle is nearest decides."""
-    scaled: BoolMask = cv2.resize(
-        mask_hw.astype(np.uint8), (size_hw[1], size_hw[0]), interpolation=cv2.INTER_NEAREST_EXACT
-    ).astype(np.bool_)
-    return scaled
 
 
 def _read_score(score: object) -> float:

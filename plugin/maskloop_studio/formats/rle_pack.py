@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from maskloop.errors import CodecError
 from maskloop.types import BoolMask
+from maskloop_studio.formats.faint import FOREGROUND_LEVEL
 from maskloop_studio.formats.run_chain import NO_ITEM, follow_chain
 
-__all__ = ["MAX_PIXELS", "pack_runs", "unpack_mask"]
+__all__ = ["MAX_PIXELS", "count_pixels", "pack_runs", "unpack_levels", "unpack_mask"]
 
 CHANNELS = 4
 COUNT_BITS, WORD_SIZE_BITS, RUN_SIZE_BITS = 32, 5, 4
@@ -30,7 +31,6 @@ MAX_RUN_PIXELS = 2**16 // CHANNELS
 MAX_RUN_CODE = MAX_RUN_PIXELS << 1 | 1  # of foreground; see `pack_runs`
 FIELDS_AT_ONCE = BYTES_AT_ONCE = 1 << 14  # they stay in the processor's cache
 MAX_PADDING_BYTES = 8  # the SDK writes up to one; more means that the stream is not what its header says
-FOREGROUND_ALPHA = 128
 MAX_PIXELS = (2**COUNT_BITS - 1) // CHANNELS
 
 
@@ -70,12 +70,36 @@ def unpack_mask(data: bytearray, size_hw: tuple[int, int], place: str) -> BoolMa
             before memory for the mask is taken.
     """
     run_sizes = _read_header(data, size_hw, place)
-    count = size_hw[0] * size_hw[1] * CHANNELS
-    flat = _unpack_repeated(data, count, run_sizes)
+    flat = _unpack_repeated(data, size_hw[0] * size_hw[1] * CHANNELS, run_sizes)
     if flat is None:
-        flat = _expand_alpha(data, *_scan_runs(data, count, run_sizes, place))
+        flat = unpack_levels(data, size_hw, place) >= FOREGROUND_LEVEL
     mask_hw: BoolMask = flat.reshape(size_hw)
     return mask_hw
+
+
+def unpack_levels(data: bytearray, size_hw: tuple[int, int], place: str) -> NDArray[np.uint8]:
+    """Return uint8 (H*W,): the alpha of every pixel. Slower than `unpack_mask`, which leaves most of it out.
+
+    Raises:
+        CodecError: as `unpack_mask`, or colours without any alpha.
+    """
+    run_sizes = _read_header(data, size_hw, place)
+    runs = _scan_runs(data, size_hw[0] * size_hw[1] * CHANNELS, run_sizes, place)
+    levels = _expand_alpha(data, *runs)
+    if not levels.any() and _has_colours(data, *runs):
+        raise CodecError(
+            place,
+            expected="the mask in the alpha channel",
+            got="colours, and an alpha of 0 everywhere",
+            remedy="write 255 in each of the four channels of the mask's pixels and import it again",
+        )
+    return levels
+
+
+def count_pixels(data: bytearray) -> int:
+    """Return how many pixels a stream says that it has; 0 where it says nothing of that kind."""
+    values = int.from_bytes(data[:4], "big") if len(data) >= 4 else 0
+    return values // CHANNELS if values % CHANNELS == 0 else 0
 
 
 def _split_long(codes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -143,7 +167,8 @@ def _read_header(data: bytearray, size_hw: tuple[int, int], place: str) -> tuple
             place,
             expected=f"a mask of {width}x{height} pixels ({expected} values)",
             got=f"{count} values",
-            remedy="the image was replaced or resized; annotate it again",
+            remedy="the image was replaced or resized, or the mask was not made of four channels; "
+            "annotate it again",
         )
     word_bits = (header >> (4 * RUN_SIZE_BITS) & 0b11111) + 1
     if word_bits != WORD_BITS:
@@ -178,7 +203,7 @@ def _read_fields(
 ) -> tuple[BoolMask, NDArray[np.int64], BoolMask]:
     """Return of each run whether it is repeated, where it ends, and whether it is foreground.
 
-    The value's highest bit says whether it is at least FOREGROUND_ALPHA.
+    The value's highest bit says whether it is at least FOREGROUND_LEVEL.
     """
     # 64 bits at every 32nd: from any bit on at least 33 of them, which hold the kind, the length and the bit.
     words = np.frombuffer(padded, dtype=">u4", count=len(padded) // 4).astype(np.uint64)
@@ -279,20 +304,38 @@ def _expand_alpha(
     ends: NDArray[np.int64],
     bits: NDArray[np.int64],
     repeated: BoolMask,
-) -> BoolMask:
-    """Return bool (H*W,), reading only the fourth value of each pixel."""
+) -> NDArray[np.uint8]:
+    """Return uint8 (H*W,), reading only the fourth value of each pixel."""
     pixels = ends // CHANNELS - starts // CHANNELS  # alpha values inside each run
     entries = np.where(repeated, np.minimum(pixels, 1), pixels)
     first_alpha = starts // CHANNELS * CHANNELS + CHANNELS - 1
     base = np.where(repeated, bits, bits + WORD_BITS * (first_alpha - starts))
     within = np.arange(int(entries.sum())) - np.repeat(np.cumsum(entries) - entries, entries)
-    position = np.repeat(base, entries) + WORD_BITS * CHANNELS * within
+    alpha = _values_at(data, np.repeat(base, entries) + WORD_BITS * CHANNELS * within)
+    times = np.where(np.repeat(repeated, entries), np.repeat(pixels, entries), 1)
+    levels: NDArray[np.uint8] = np.repeat(alpha, times)
+    return levels
+
+
+def _has_colours(
+    data: bytearray,
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    bits: NDArray[np.int64],
+    repeated: BoolMask,
+) -> bool:
+    """Return whether any value of any channel is above 0."""
+    entries = np.where(repeated, 1, ends - starts)
+    within = np.arange(int(entries.sum())) - np.repeat(np.cumsum(entries) - entries, entries)
+    return bool(_values_at(data, np.repeat(bits, entries) + WORD_BITS * within).any())
+
+
+def _values_at(data: bytearray, position: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return the values that begin at these bits."""
     raw = np.frombuffer(data + bytes(1), dtype=np.uint8).astype(np.uint16)
     pairs = raw[position >> 3] << 8 | raw[(position >> 3) + 1]
-    alpha = (pairs >> (8 - (position & 7)).astype(np.uint16)) & 0xFF
-    times = np.where(np.repeat(repeated, entries), np.repeat(pixels, entries), 1)
-    mask: BoolMask = np.repeat(alpha >= FOREGROUND_ALPHA, times)
-    return mask
+    values: NDArray[np.uint8] = (pairs >> (8 - (position & 7)).astype(np.uint16)).astype(np.uint8)
+    return values
 
 
 def _broken(place: str, expected: str, got: str) -> CodecError:

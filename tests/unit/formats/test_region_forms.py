@@ -23,12 +23,14 @@ COCO = SHARED / "data" / "coco104"
 SIZE = (48, 64)
 KINDS = {
     "brush": "Brush",
+    "bitmask": "Bitmask",
     "polygon": "Polygon",
+    "vector": "Vector",
     "rectangle": "Rectangle",
     "ellipse": "Ellipse",
     "keypoint": "KeyPoint",
 }
-LEAST_IOU = {"brush": 1.0, "polygon": 0.98, "rectangle": 0.5, "ellipse": 0.5}
+LEAST_IOU = {"brush": 1.0, "bitmask": 1.0, "polygon": 0.98, "vector": 0.98, "rectangle": 0.5, "ellipse": 0.5}
 
 
 def _xml(kinds, paired):
@@ -90,7 +92,7 @@ def test_prediction_to_regions_every_form_is_valid_and_comes_back(kind, paired):
 def test_prediction_to_regions_all_forms_at_once_are_one_object(paired):
     xml = _xml(list(KINDS), paired)
     result = _regions(xml, RING)
-    assert len({region["id"] for region in result}) == 5
+    assert len({region["id"] for region in result}) == len(KINDS)
     assert LabelInterface(xml).validate_prediction({"result": result}, return_errors=True) == []
     for region in result:
         region["origin"] = "prediction"
@@ -138,7 +140,7 @@ def test_drawing_options_impossible_raise(wrong):
 @settings(deadline=None, max_examples=40)
 @given(
     seed=st.integers(0, 10**6),
-    kind=st.sampled_from(["brush", "polygon"]),
+    kind=st.sampled_from(["brush", "bitmask", "polygon", "vector"]),
     paired=st.booleans(),
     size_hw=st.tuples(st.integers(12, 90), st.integers(12, 90)),
 )
@@ -149,7 +151,7 @@ def test_regions_round_trip_keeps_blobs_with_holes_and_parts(seed, kind, paired,
     assert segment_iou(segment, mask_to_segment(mask_hw, label="Car")) >= LEAST_IOU[kind]
 
 
-@pytest.mark.parametrize("kind", ["brush", "polygon", "rectangle", "ellipse"])
+@pytest.mark.parametrize("kind", ["brush", "bitmask", "polygon", "vector", "rectangle", "ellipse"])
 def test_regions_round_trip_keeps_photographed_objects(kind):
     if not COCO.exists():
         pytest.skip("no photos at hand")
