@@ -160,7 +160,7 @@ class EditCounts:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Correction:
-    """What an annotator says of one image: the newest version of one annotation."""
+    """One version of an annotation as masks, on one image of its task."""
 
     project_id: int  # Label Studio's number
     task_id: int
@@ -172,9 +172,11 @@ class Correction:
     edits: EditCounts = field(default_factory=EditCounts)
     lead_time_s: float | None = None  # seconds the annotator spent
     model_version: str | None = None  # whose prediction was corrected
-    version_id: int = 0  # the row that keeps what was said, for good
+    version_id: int = 0  # the stored version of the annotation
+    view: str = ""  # which of the task's images it is, where the task has several; "" in older rows
+    image_index: int = 0  # the page of a view with several pages, from 0
     image_uri: str = ""  # where the image can be had again
-    ground_truth: bool = False  # somebody marked it as the truth
+    ground_truth: bool = False  # marked as ground truth in the annotation tool
     approximate: bool = False  # some of it was given as boxes: what is inside them is not all object
 
     def __post_init__(self) -> None:

@@ -27,14 +27,14 @@ JOB_FUNCTIONS = {  # name in the queue -> the function that runs; workers run no
 QUEUES = {
     JobKind.EVENT: QueueName.INTAKE,
     JobKind.SYNC: QueueName.INTAKE,
-    JobKind.RENEWAL: QueueName.PREDICT,
+    JobKind.PRELABEL: QueueName.PREDICT,
     JobKind.SHARD: QueueName.PREDICT,
     JobKind.TRAINING: QueueName.TRAIN,
 }
 TIMEOUTS_S = {
     JobKind.EVENT: 3600,  # a bulk event names thousands of annotations
     JobKind.SYNC: 24 * 3600,
-    JobKind.RENEWAL: 24 * 3600,
+    JobKind.PRELABEL: 24 * 3600,
     JobKind.SHARD: 3600,
     JobKind.TRAINING: 24 * 3600,
 }
@@ -73,7 +73,7 @@ def request(
         queue: carries it.
         quiet_s: begin when no such wish came for as long; the scheduler queues it then.
     """
-    job_id = store.jobs.want(kind, project_id, reason, quiet_s=quiet_s)
+    job_id = store.jobs.request(kind, project_id, reason, quiet_s=quiet_s)
     log_action(logger, "job_requested", job_id=f"{kind.value}-{job_id}", project_id=project_id, reason=reason)
     if not quiet_s:
         queue_or_wait(queue, job_spec(kind, job_id))

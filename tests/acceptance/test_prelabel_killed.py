@@ -75,7 +75,7 @@ def test_prelabelling_killed_three_times_ends_complete_with_no_prediction_twice(
     services.registry.promote(name, 1)
     task_ids = _make_tasks(services, project.id)
     services.client.create_annotation(task_ids[0], {"result": []})
-    job_id = services.store.jobs.want(JobKind.RENEWAL, project.id, "test")
+    job_id = services.store.jobs.request(JobKind.PRELABEL, project.id, "test")
     draw = random.Random(6)
     for _ in range(KILLS):
         worker = _start(services, job_id)

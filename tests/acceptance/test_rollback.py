@@ -55,7 +55,7 @@ def name(services, project, tmp_path):
 
 def _renew(services):
     """Do what a promotion or rollback asked a worker to do."""
-    (job,) = [job for job in services.store.jobs.due() if job.kind is JobKind.RENEWAL]
+    (job,) = [job for job in services.store.jobs.due() if job.kind is JobKind.PRELABEL]
     assert work_on(job.job_id, services) is JobStatus.DONE, services.store.jobs.get(job.job_id)
     return services.store.jobs.get(job.job_id).outcome["pushed"]
 

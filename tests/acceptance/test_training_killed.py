@@ -17,7 +17,7 @@ from tests.waiting import until
 from maskloop.lab.synthetic.shapes import make_image
 from maskloop.learning.data.snapshot import SnapshotManifest
 from maskloop.segmentation.checkpoint import load_checkpoint
-from maskloop.store.annotations import SaidAnnotation
+from maskloop.store.annotations import AnnotationSnapshot
 from maskloop.store.corrections import DerivedMasks
 from maskloop.store.jobs import JobKind, JobStatus
 from maskloop.store.sessions import now
@@ -66,8 +66,8 @@ def _keep_corrections(services, project_id, label_config, count=18):
     for number in range(count):
         image = make_image(number, size_hw=(96, 96), classes=LABELS)
         key = services.image_cache.put(_png(image.image_hwc))
-        version_id = services.store.annotations.take(
-            SaidAnnotation(
+        version_id = services.store.annotations.save(
+            AnnotationSnapshot(
                 annotation_id=number + 1,
                 project_id=project_id,
                 task_id=number + 1,
@@ -76,9 +76,9 @@ def _keep_corrections(services, project_id, label_config, count=18):
                 content={"result": []},
                 label_config=label_config,
                 split="holdout" if number % 4 == 0 else "train",
-                asked_at=now(),
+                read_at=now(),
             )
-        )
+        ).version_id
         services.store.corrections.save(
             version_id,
             DerivedMasks(
@@ -121,7 +121,7 @@ def test_evaluate_champion_on_the_holdout_tells_every_class(services, make_proje
 @pytest.mark.studio
 def test_training_killed_ten_times_ends_with_its_dataset_and_one_version(services, make_project):
     project, config = _make_project(services, make_project)
-    job_id = services.store.jobs.want(JobKind.TRAINING, project.id, "test")
+    job_id = services.store.jobs.request(JobKind.TRAINING, project.id, "test")
     snapshot = services.settings.runs_dir / f"training-{job_id}" / "snapshot.json"
     wanted = None
     draw = random.Random(7)

@@ -23,7 +23,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import Connection
 from tests.services import PostgresServer
 
-from maskloop.store.annotations import SaidAnnotation
+from maskloop.store.annotations import AnnotationSnapshot
 from maskloop.store.database import Store
 from maskloop.store.jobs import JobKind, JobStatus, NewEvent
 from maskloop.store.segments import segments_to_text
@@ -119,7 +119,7 @@ def questions(store: Store, count: int) -> dict[str, float]:
 
     def take(annotation_id: int) -> None:
         at = AT + timedelta(seconds=next(again))
-        said = SaidAnnotation(
+        said = AnnotationSnapshot(
             annotation_id=annotation_id,
             project_id=PROJECT,
             task_id=annotation_id,
@@ -128,9 +128,9 @@ def questions(store: Store, count: int) -> dict[str, float]:
             content=json.loads(SAID),
             label_config="<View/>",
             split="train",
-            asked_at=at,
+            read_at=at,
         )
-        assert store.annotations.take(said) is not None
+        assert store.annotations.save(said).version_id is not None
 
     def event() -> None:
         number = next(fresh)

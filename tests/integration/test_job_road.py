@@ -80,15 +80,15 @@ def test_request_queue_away_waits_for_the_sweep(services, broker, connection, se
 
 
 def test_next_of_a_kind_is_queued_when_one_ends(services, connection, monkeypatch):
-    first = request(JobKind.RENEWAL, 1, "test", store=services.store, queue=services.queue)
+    first = request(JobKind.PRELABEL, 1, "test", store=services.store, queue=services.queue)
 
     def train(job, control, services):
-        request(JobKind.RENEWAL, 1, "again", store=services.store, queue=services.queue)
+        request(JobKind.PRELABEL, 1, "again", store=services.store, queue=services.queue)
         connection.flushall()  # the queue forgets it
 
     monkeypatch.setitem(
         jobs.WORK,
-        JobKind.RENEWAL,
+        JobKind.PRELABEL,
         lambda job, control, services: train(job, control, services) if job.job_id == first else None,
     )
     _work_off(connection)

@@ -48,7 +48,7 @@ def _prelabel(*arguments):
 
 def test_renewal_by_a_worker_leaves_nothing_on_the_queue(services, connection):
     services.client.add_tasks(200)
-    number = request(JobKind.RENEWAL, 1, "test", store=services.store, queue=services.queue)
+    number = request(JobKind.PRELABEL, 1, "test", store=services.store, queue=services.queue)
     run_worker(connection, [QueueName.PREDICT], functions=JOB_FUNCTIONS, burst=True)
     assert services.store.jobs.get(number).status is JobStatus.DONE
     assert len(services.client.predictions) == 198
@@ -70,7 +70,7 @@ def test_prelabel_command_leaves_it_to_the_workers_where_there_is_one(services, 
     worker.register_birth()
     assert served_queues(connection) == {QueueName.PREDICT.value: 1}
     code, told, _ = _prelabel("--no-wait", "--json")
-    assert (code, json.loads(told)) == (0, {"job": "renewal-1"})
+    assert (code, json.loads(told)) == (0, {"job": "prelabel-1"})
     assert services.store.jobs.get(1).status is JobStatus.WAITING
     worker.register_death()
 
@@ -81,7 +81,7 @@ def test_prelabel_command_that_is_cancelled_says_so(services):
     services.client.after_create = lambda _task_id: time.sleep(5)  # until its next sign of life
     code, _, error = _prelabel()
     assert code == 1
-    assert "renewal-1: expected an end, got cancelled" in str(error)
+    assert "prelabel-1: expected an end, got cancelled" in str(error)
 
 
 def test_schedule_of_a_project_asks_for_a_prelabelling(services):
@@ -92,4 +92,4 @@ def test_schedule_of_a_project_asks_for_a_prelabelling(services):
     services.store.projects.set_options(7, {"prelabel_cron": "0 6 * * *"})
     assert [one.cron for one in schedules(services) if one.name == "prelabelling-7"] == ["0 6 * * *"]
     jobs.want_prelabelling(7)
-    assert [job.project_id for job in services.store.jobs.find(kind=JobKind.RENEWAL)] == [7]
+    assert [job.project_id for job in services.store.jobs.find(kind=JobKind.PRELABEL)] == [7]

@@ -116,7 +116,7 @@ def test_rollback_shows_what_is_stored_at_once_and_renews_the_rest(services):
         "trouble": None,
     }
     assert services.client.version == f"{NAME}-v3"
-    assert [job.kind for job in services.store.jobs.due()] == [JobKind.RENEWAL]
+    assert [job.kind for job in services.store.jobs.due()] == [JobKind.PRELABEL]
     assert services.registry.history(NAME)[-1].reason == "ring is missed"
 
 
@@ -137,7 +137,7 @@ def test_champion_moved_without_us_is_renewed_once(services):
     assert not follow_champion(1, services)
     services.registry.promote(NAME, 2)  # as on MLflow's own page
     assert follow_champion(1, services)
-    (waiting,) = jobs.find(kind=JobKind.RENEWAL, statuses=[JobStatus.WAITING])
+    (waiting,) = jobs.find(kind=JobKind.PRELABEL, statuses=[JobStatus.WAITING])
     assert waiting.action == f"{NAME}-v2 is the champion"
     jobs.cancel(waiting.job_id)
     assert not follow_champion(1, services)  # somebody put an end to it
@@ -145,7 +145,7 @@ def test_champion_moved_without_us_is_renewed_once(services):
 
 
 def _end_renewal(jobs, **outcome):
-    (job,) = jobs.find(kind=JobKind.RENEWAL, statuses=[JobStatus.WAITING])
+    (job,) = jobs.find(kind=JobKind.PRELABEL, statuses=[JobStatus.WAITING])
     run_job(job.job_id, lambda job, control: outcome, jobs=jobs)
 
 
@@ -156,7 +156,7 @@ def test_promote_label_studio_away_still_moves_and_says_so(services):
     done = run("promote", "1", "2")
     assert (done.exit_code, "start it" in done.stderr) == (0, True)
     assert services.registry.champion(NAME).number == 2
-    assert [job.kind for job in services.store.jobs.due()] == [JobKind.RENEWAL]
+    assert [job.kind for job in services.store.jobs.due()] == [JobKind.PRELABEL]
 
 
 def test_promote_the_champion_again_says_so(services):

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from maskloop.selection.arrangement import drawn_at_random
-from maskloop.store.annotations import SaidAnnotation
+from maskloop.store.annotations import AnnotationSnapshot
 from maskloop.store.corrections import DerivedMasks
 from maskloop.types import EditCounts
 from maskloop_studio.cli import main as cli
@@ -23,7 +23,7 @@ def services(make_services, monkeypatch):
 
 
 def correct(services, task_id, edits, version="maskloop-1-v2"):
-    said = SaidAnnotation(
+    said = AnnotationSnapshot(
         annotation_id=task_id,
         project_id=1,
         task_id=task_id,
@@ -32,7 +32,7 @@ def correct(services, task_id, edits, version="maskloop-1-v2"):
         content={"result": [], "lead_time": 20.0},
         label_config="<View/>",
         split="train",
-        asked_at=SAVED + timedelta(minutes=1),
+        read_at=SAVED + timedelta(minutes=1),
     )
     masks = DerivedMasks(
         image_key="0" * 64,
@@ -43,7 +43,7 @@ def correct(services, task_id, edits, version="maskloop-1-v2"):
         approximate=False,
         model_version=version,
     )
-    services.store.corrections.save(services.store.annotations.take(said), masks)
+    services.store.corrections.save(services.store.annotations.save(said).version_id, masks)
 
 
 def shown(*words):

@@ -161,7 +161,7 @@ def test_predict_deadline_gone_leaves_tasks_for_later(make_services):
         _wait_for_model(client)
         body = _predict(client, _data_uri()).json()
     assert body["results"] == [[]]
-    assert [job.job_id for job in services.queue.drain()] == ["renewal-1"]
+    assert [job.job_id for job in services.queue.drain()] == ["prelabel-1"]
 
 
 def _wait_for_model(client):

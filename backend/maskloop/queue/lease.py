@@ -23,7 +23,7 @@ from maskloop.store.jobs import (
     MAX_ATTEMPTS,
     MAX_TRANSIENT_ATTEMPTS,
     Job,
-    JobBook,
+    JobRepository,
     JobStatus,
 )
 
@@ -85,7 +85,7 @@ Work: TypeAlias = Callable[[Job, JobControl], dict[str, object] | None]
 
 
 def run_job(
-    job_id: int, work: Work, *, jobs: JobBook, lease_s: float = LEASE_S, carried: bool = True
+    job_id: int, work: Work, *, jobs: JobRepository, lease_s: float = LEASE_S, carried: bool = True
 ) -> JobStatus | None:
     """Claim a job and work on it; return what became of it, None where it was not to be had.
 
@@ -121,7 +121,7 @@ def run_job(
     return status
 
 
-def _attempt(job: Job, work: Work, control: JobControl, jobs: JobBook) -> JobStatus | None:
+def _attempt(job: Job, work: Work, control: JobControl, jobs: JobRepository) -> JobStatus | None:
     try:
         outcome = work(job, control)
     except LeaseLost:
@@ -152,7 +152,9 @@ def _attempt(job: Job, work: Work, control: JobControl, jobs: JobBook) -> JobSta
 
 
 @contextlib.contextmanager
-def _heartbeat(control: JobControl, jobs: JobBook, lease_s: float, carrier: RqJob | None) -> Iterator[None]:
+def _heartbeat(
+    control: JobControl, jobs: JobRepository, lease_s: float, carrier: RqJob | None
+) -> Iterator[None]:
     stop = threading.Event()
     thread = threading.Thread(
         target=_keep_lease,
@@ -169,7 +171,7 @@ def _heartbeat(control: JobControl, jobs: JobBook, lease_s: float, carrier: RqJo
 
 
 def _keep_lease(
-    control: JobControl, jobs: JobBook, carrier: RqJob | None, stop: threading.Event, lease_s: float
+    control: JobControl, jobs: JobRepository, carrier: RqJob | None, stop: threading.Event, lease_s: float
 ) -> None:
     renewed = time.monotonic()
     while not stop.wait(min(HEARTBEAT_S, lease_s / 5)):

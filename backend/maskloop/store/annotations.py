@@ -1,4 +1,4 @@
-"""What annotators said, every version of it, as Label Studio told it; masks lie in `corrections.py`."""
+"""Annotations and all their versions, as Label Studio gave them; their masks are in `corrections.py`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Literal, TypeAlias
 
 from sqlalchemy import func, select, update
@@ -14,19 +15,29 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from maskloop.store.sessions import Sessions, now
-from maskloop.store.tables import AnnotationRow, LabelConfigRow, VersionRow
+from maskloop.store.tables import AnnotationRow, LabelConfigRow, SetAsideRow, VersionRow
 
-__all__ = ["AnnotationBook", "AnnotationState", "AnnotationVersion", "KnownAnnotation", "SaidAnnotation"]
+__all__ = [
+    "AnnotationRepository",
+    "AnnotationSnapshot",
+    "AnnotationState",
+    "AnnotationVersion",
+    "KnownAnnotation",
+    "SaveStatus",
+    "SavedAnnotation",
+    "SetAside",
+    "text_digest",
+]
 
 AnnotationState: TypeAlias = Literal["submitted", "skipped"]
 STREAM = 1000  # rows in memory at once
 IDS_AT_ONCE = 500  # bound values of one statement
-MOST_RACES = 5  # lost to other workers in a row
+MAX_RACES = 5  # lost to other workers in a row
 
 
 @dataclass(frozen=True, kw_only=True)
-class SaidAnnotation:
-    """An annotation as Label Studio told it just now."""
+class AnnotationSnapshot:
+    """An annotation as Label Studio's API gave it at one moment."""
 
     annotation_id: int
     project_id: int
@@ -34,14 +45,14 @@ class SaidAnnotation:
     updated_at: datetime  # when the annotator last saved it (aware)
     state: AnnotationState
     content: Mapping[str, Any]  # Label Studio's answer, with the regions as the annotator left them
-    label_config: str  # that it was made under
+    label_config: str  # the project's at that moment
     split: str  # train or holdout
-    asked_at: datetime  # when Label Studio was asked (aware): decides between this and a deletion
+    read_at: datetime  # when it was read from Label Studio (aware): decides between this and a deletion
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnownAnnotation:
-    """What is known of an annotation that is not deleted."""
+    """An annotation that is not deleted, without its content."""
 
     task_id: int
     updated_at: datetime
@@ -58,54 +69,90 @@ class AnnotationVersion:
     task_id: int
     updated_at: datetime
     state: AnnotationState
-    content: dict[str, Any]
-    label_config: str
+    content: dict[str, Any]  # Label Studio's answer
+    label_config: str  # that it was made under; empty where an older maskloop did not store it
     taken_at: datetime
 
 
-class AnnotationBook:
-    """Annotations and their histories; a deleted one is hidden, not forgotten."""
+class SaveStatus(StrEnum):
+    """What `save` did."""
+
+    STORED = "stored"  # as a new version, or again after a deletion
+    UNCHANGED = "unchanged"  # this version stood already
+    STALE = "stale"  # nothing: a newer version or a later deletion stands
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedAnnotation:
+    """The result of saving an annotation."""
+
+    status: SaveStatus
+    version: AnnotationVersion | None  # the one that stands; None where the snapshot is stale
+
+    @property
+    def version_id(self) -> int | None:
+        """The number of the version that stands; None where the snapshot is stale."""
+        return None if self.version is None else self.version.version_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetAside:
+    """An annotation whose newest version could not be read."""
+
+    annotation_id: int
+    task_id: int
+    reason: str  # place, expected, got, remedy
+    version_id: int
+    reader_version: int  # of the code that tried to read it
+    label_config: str  # digest of the project's label config at that time
+
+
+class AnnotationRepository:
+    """Annotations and their histories; a deleted annotation is hidden, its versions stay."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
-    def take(self, said: SaidAnnotation) -> int | None:
-        """Keep what an annotator said, unless a newer version is kept already.
-
-        Returns:
-            The number of the version that stands now where it is this one, new or known; None where a newer
-            one or a deletion stands.
-        """
-        for _ in range(MOST_RACES):
+    def save(self, snapshot: AnnotationSnapshot) -> SavedAnnotation:
+        """Store an annotation, unless a newer version or a later deletion stands."""
+        for _ in range(MAX_RACES):
             try:
-                return self._take(said)
-            except IntegrityError:  # another worker kept it in the same moment
+                return self._save(snapshot)
+            except IntegrityError:  # another worker stored it at the same moment
                 continue
-        return self._take(said)
+        return self._save(snapshot)
 
-    def _take(self, said: SaidAnnotation) -> int | None:
-        text = json.dumps(said.content, separators=(",", ":"), sort_keys=True)
-        digest = _digest(text)
+    def _save(self, snapshot: AnnotationSnapshot) -> SavedAnnotation:
+        text = json.dumps(snapshot.content, separators=(",", ":"), sort_keys=True)
+        digest = text_digest(text)
         with self._sessions.write() as session:
-            row = session.get(AnnotationRow, said.annotation_id, with_for_update=True)
+            row = session.get(AnnotationRow, snapshot.annotation_id, with_for_update=True)
             if row is not None:
-                if row.deleted_at is not None and row.deleted_at >= said.asked_at:
-                    return None
-                if row.updated_at > said.updated_at:
-                    return None
-            version_id = _known_version(session, said, digest) or _add_version(session, said, text, digest)
+                deleted_later = row.deleted_at is not None and row.deleted_at >= snapshot.read_at
+                if deleted_later or row.updated_at > snapshot.updated_at:
+                    return SavedAnnotation(status=SaveStatus.STALE, version=None)
+            version = _find_version(session, snapshot, digest)
+            if version is None:
+                version = _add_version(session, snapshot, text, digest)
+            stands = row is not None and row.version_id == version.version_id and row.state == snapshot.state
             if row is None:
-                # Never over a row that came since it was looked for: that one may be newer.
-                row = AnnotationRow(annotation_id=said.annotation_id)
+                # Never over a row that was added since it was looked for: that one may be newer.
+                row = AnnotationRow(annotation_id=snapshot.annotation_id)
                 session.add(row)
-            row.project_id = said.project_id
-            row.task_id = said.task_id
-            row.split = said.split
-            row.version_id = version_id
-            row.updated_at = said.updated_at
-            row.state = said.state
+            row.project_id = snapshot.project_id
+            row.task_id = snapshot.task_id
+            row.split = snapshot.split
+            row.version_id = version.version_id
+            row.updated_at = snapshot.updated_at
+            row.state = snapshot.state
             row.deleted_at = None
-            return version_id
+            config = session.get(LabelConfigRow, version.label_config)
+            return SavedAnnotation(
+                status=SaveStatus.UNCHANGED if stands else SaveStatus.STORED,
+                version=_version(
+                    version, config.text if config is not None else "", content=dict(snapshot.content)
+                ),
+            )
 
     def delete(
         self,
@@ -113,7 +160,7 @@ class AnnotationBook:
         *,
         annotation_ids: Sequence[int] = (),
         task_ids: Sequence[int] = (),
-        asked_at: datetime | None = None,
+        read_at: datetime | None = None,
     ) -> int:
         """Mark annotations as deleted, by their own numbers or their tasks'; return how many there were.
 
@@ -121,7 +168,7 @@ class AnnotationBook:
             project_id: only of this project.
             annotation_ids: annotations.
             task_ids: tasks whose annotations all go.
-            asked_at: when Label Studio said so; now by default.
+            read_at: when Label Studio was found to have them no more; now by default.
         """
         gone = 0
         named = ((AnnotationRow.annotation_id, annotation_ids), (AnnotationRow.task_id, task_ids))
@@ -135,7 +182,7 @@ class AnnotationBook:
                             column.in_(numbers[start : start + IDS_AT_ONCE]),
                             AnnotationRow.state != "deleted",
                         )
-                        .values(state="deleted", deleted_at=asked_at or now())
+                        .values(state="deleted", deleted_at=read_at or now())
                     )
                     gone += int(getattr(result, "rowcount", 0))
         return gone
@@ -193,6 +240,39 @@ class AnnotationBook:
         """Return all versions of an annotation, oldest first."""
         return tuple(self._versions(VersionRow.annotation_id == annotation_id))
 
+    def set_aside(self, project_id: int, *, limit: int = 1000) -> tuple[SetAside, ...]:
+        """Return a project's annotations whose newest version could not be read, by annotation number."""
+        query = (
+            select(AnnotationRow.annotation_id, AnnotationRow.task_id, SetAsideRow)
+            .join(SetAsideRow, SetAsideRow.version_id == AnnotationRow.version_id)
+            .where(AnnotationRow.project_id == project_id, AnnotationRow.state == "submitted")
+            .order_by(AnnotationRow.annotation_id)
+            .limit(limit)
+        )
+        with self._sessions.read() as session:
+            return tuple(
+                SetAside(
+                    annotation_id=annotation_id,
+                    task_id=task_id,
+                    reason=row.reason,
+                    version_id=row.version_id,
+                    reader_version=row.reader_version,
+                    label_config=row.label_config,
+                )
+                for annotation_id, task_id, row in session.execute(query)
+            )
+
+    def count_set_aside(self, project_id: int) -> int:
+        """Return how many of a project's annotations could not be read."""
+        query = (
+            select(func.count())
+            .select_from(AnnotationRow)
+            .join(SetAsideRow, SetAsideRow.version_id == AnnotationRow.version_id)
+            .where(AnnotationRow.project_id == project_id, AnnotationRow.state == "submitted")
+        )
+        with self._sessions.read() as session:
+            return session.scalar(query) or 0
+
     def _versions(self, condition: Any) -> Iterator[AnnotationVersion]:
         query = (
             select(VersionRow, LabelConfigRow.text)
@@ -202,54 +282,59 @@ class AnnotationBook:
         )
         with self._sessions.read() as session:
             for row, config in session.execute(query):
-                yield AnnotationVersion(
-                    version_id=row.version_id,
-                    annotation_id=row.annotation_id,
-                    project_id=row.project_id,
-                    task_id=row.task_id,
-                    updated_at=row.updated_at,
-                    state=_state(row.state),
-                    content=json.loads(row.said),
-                    label_config=config or "",
-                    taken_at=row.taken_at,
-                )
+                yield _version(row, config or "", content=json.loads(row.content))
 
 
-def _known_version(session: Session, said: SaidAnnotation, digest: str) -> int | None:
+def text_digest(text: str) -> str:
+    """Return the SHA-256 of a text, as hexadecimal digits."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _find_version(session: Session, snapshot: AnnotationSnapshot, digest: str) -> VersionRow | None:
     return session.scalar(
-        select(VersionRow.version_id).where(
-            VersionRow.annotation_id == said.annotation_id,
-            VersionRow.updated_at == said.updated_at,
+        select(VersionRow).where(
+            VersionRow.annotation_id == snapshot.annotation_id,
+            VersionRow.updated_at == snapshot.updated_at,
             VersionRow.digest == digest,
         )
     )
 
 
-def _add_version(session: Session, said: SaidAnnotation, text: str, digest: str) -> int:
-    config = _digest(said.label_config)
+def _add_version(session: Session, snapshot: AnnotationSnapshot, text: str, digest: str) -> VersionRow:
+    config = text_digest(snapshot.label_config)
     if session.get(LabelConfigRow, config) is None:
-        session.add(LabelConfigRow(digest=config, text=said.label_config))
-    lead_time = said.content.get("lead_time")
+        session.add(LabelConfigRow(digest=config, text=snapshot.label_config))
+    lead_time = snapshot.content.get("lead_time")
     row = VersionRow(
-        annotation_id=said.annotation_id,
-        project_id=said.project_id,
-        task_id=said.task_id,
-        updated_at=said.updated_at,
-        state=said.state,
-        said=text,
+        annotation_id=snapshot.annotation_id,
+        project_id=snapshot.project_id,
+        task_id=snapshot.task_id,
+        updated_at=snapshot.updated_at,
+        state=snapshot.state,
+        content=text,
         digest=digest,
         label_config=config,
         lead_time_s=float(lead_time) if isinstance(lead_time, (int, float)) else None,
-        ground_truth=bool(said.content.get("ground_truth")),
+        ground_truth=bool(snapshot.content.get("ground_truth")),
         taken_at=now(),
     )
     session.add(row)
     session.flush()
-    return row.version_id
+    return row
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+def _version(row: VersionRow, label_config: str, *, content: dict[str, Any]) -> AnnotationVersion:
+    return AnnotationVersion(
+        version_id=row.version_id,
+        annotation_id=row.annotation_id,
+        project_id=row.project_id,
+        task_id=row.task_id,
+        updated_at=row.updated_at,
+        state=_state(row.state),
+        content=content,
+        label_config=label_config,
+        taken_at=row.taken_at,
+    )
 
 
 def _state(text: str) -> AnnotationState:

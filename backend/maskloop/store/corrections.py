@@ -1,28 +1,30 @@
-"""What annotators said as masks: one row for a version of an annotation, derived from it and its image."""
+"""Annotations as masks: a row for each image of each version, derived from the version and the image."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import ColumnElement, Select, delete, exists, func, select
 from sqlalchemy.exc import IntegrityError
 
+from maskloop.store.annotations import text_digest
 from maskloop.store.segments import segments_from_text, segments_to_text
-from maskloop.store.sessions import Sessions
-from maskloop.store.tables import AnnotationRow, MasksRow, VersionRow
+from maskloop.store.sessions import Sessions, now
+from maskloop.store.tables import AnnotationRow, MasksRow, SetAsideRow, VersionRow
 from maskloop.types import Correction, EditCounts, Segment
 
-__all__ = ["CorrectionBook", "DerivedMasks", "EditedTask"]
+__all__ = ["CorrectionRepository", "DerivedMasks", "EditedTask", "OldReading"]
 
-STREAM = 64  # rows in memory at once: masks are large
+STREAM = 64  # annotations in memory at once: masks are large
 VERSIONS_AT_ONCE = 500
 SPLITS = ("train", "holdout")
+MAX_REASON = 4000  # characters
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DerivedMasks:
-    """What a version comes to."""
+    """The masks of one version on one image."""
 
     image_key: str  # SHA-256 of the image file, the key of the image cache
     image_uri: str  # where it can be had again
@@ -31,11 +33,22 @@ class DerivedMasks:
     edits: EditCounts
     approximate: bool  # some of it was given as boxes
     model_version: str | None  # whose prediction was corrected
+    view: str = ""  # which of the task's images
+    image_index: int = 0  # the page of a view with several pages, from 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OldReading:
+    """Masks that an older reader derived, and which version they are of."""
+
+    annotation_id: int
+    version_id: int
+    masks: DerivedMasks
 
 
 @dataclass(frozen=True, kw_only=True)
 class EditedTask:
-    """What an annotator did to a prediction, without the masks."""
+    """How an annotator changed a prediction, without the masks."""
 
     task_id: int
     model_version: str  # whose prediction it was
@@ -43,77 +56,108 @@ class EditedTask:
     lead_time_s: float | None
 
 
-class CorrectionBook:
+class CorrectionRepository:
     """Submitted annotations with their masks."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
-    def save(self, version_id: int, masks: DerivedMasks) -> None:
-        """Keep what a version comes to; deriving it again replaces it."""
-        row = {
-            "image_key": masks.image_key,
-            "image_uri": masks.image_uri,
-            "height": masks.size_hw[0],
-            "width": masks.size_hw[1],
-            "segments": segments_to_text(masks.segments),
-            "kept": masks.edits.kept,
-            "changed": masks.edits.changed,
-            "added": masks.edits.added,
-            "removed": masks.edits.removed,
-            "approximate": masks.approximate,
-            "model_version": masks.model_version,
-        }
-        try:
-            self._merge(version_id, row)
-        except IntegrityError:  # another worker derived it in the same moment
-            self._merge(version_id, row)
+    def save(self, version_id: int, *images: DerivedMasks, reader_version: int = 0) -> None:
+        """Store the masks of a version, in place of those that were stored for it before.
 
-    def has(self, version_id: int) -> bool:
-        """Return whether a version's masks are there."""
+        Args:
+            version_id: the version.
+            images: its masks, once for each image.
+            reader_version: of the code that read the regions.
+        """
+        rows = [_row(version_id, image, reader_version) for image in images]
+        try:
+            self._replace(version_id, rows)
+        except IntegrityError:  # another worker stored them at the same moment
+            self._replace(version_id, [_row(version_id, image, reader_version) for image in images])
+
+    def set_aside(self, version_id: int, reason: str, *, label_config: str, reader_version: int = 0) -> None:
+        """Store that a version could not be read; masks that were stored for it before are deleted.
+
+        Args:
+            version_id: the version.
+            reason: why, with a remedy.
+            label_config: the project's label config (XML) now.
+            reader_version: of the code that tried to read it.
+        """
+        with self._sessions.write() as session:
+            session.execute(delete(MasksRow).where(MasksRow.version_id == version_id))
+            session.merge(
+                SetAsideRow(
+                    version_id=version_id,
+                    reason=reason.replace("\0", "")[:MAX_REASON],
+                    reader_version=reader_version,
+                    label_config=text_digest(label_config),
+                    set_aside_at=now(),
+                )
+            )
+
+    def has(self, version_id: int, *, reader_version: int = 0) -> bool:
+        """Return whether a version's masks are stored, by a reader of at least this version."""
+        query = select(MasksRow.version_id).where(
+            MasksRow.version_id == version_id, MasksRow.reader_version >= reader_version
+        )
         with self._sessions.read() as session:
-            return session.get(MasksRow, version_id) is not None
+            return session.scalar(query.limit(1)) is not None
+
+    def old_readings(self, project_id: int, *, reader_version: int, limit: int) -> tuple[OldReading, ...]:
+        """Return masks of newest versions that an older reader derived, at most `limit` of them."""
+        query = (
+            select(AnnotationRow.annotation_id, MasksRow)
+            .join(MasksRow, MasksRow.version_id == AnnotationRow.version_id)
+            .where(*_submitted(project_id), MasksRow.reader_version < reader_version)
+            .order_by(AnnotationRow.annotation_id)
+            .limit(limit)
+        )
+        with self._sessions.read() as session:
+            return tuple(
+                OldReading(annotation_id=number, version_id=row.version_id, masks=_masks(row))
+                for number, row in session.execute(query)
+            )
 
     def stream(self, project_id: int, *, split: str | None = None) -> Iterator[Correction]:
         """Yield a project's corrections, of one split or of both, by annotation number, few at a time."""
-        query = _joined().where(AnnotationRow.project_id == project_id, AnnotationRow.state == "submitted")
+        query = select(AnnotationRow.annotation_id, AnnotationRow.version_id).where(*_submitted(project_id))
         if split is not None:
             query = query.where(AnnotationRow.split == split)
         last = -1
         while True:
             page = query.where(AnnotationRow.annotation_id > last).order_by(AnnotationRow.annotation_id)
             with self._sessions.read() as session:
-                rows = session.execute(page.limit(STREAM)).all()
+                numbers = session.execute(page.limit(STREAM)).all()
+                version_ids = [version_id for _, version_id in numbers]
+                rows = session.execute(_joined().where(VersionRow.version_id.in_(version_ids))).all()
             # No transaction is open while the caller works: it may take hours.
-            for row in rows:
-                yield _correction(*row)
-            if len(rows) < STREAM:
+            yield from sorted((_correction(*row) for row in rows), key=_by_annotation)
+            if len(numbers) < STREAM:
                 return
-            last = rows[-1][0].annotation_id
+            last = numbers[-1][0]
 
     def of(self, project_id: int, *, split: str | None = None) -> tuple[Correction, ...]:
         """Return a project's corrections, of one split or of both, by annotation number."""
         return tuple(self.stream(project_id, split=split))
 
     def edited(self, project_id: int) -> tuple[EditedTask, ...]:
-        """Return what was done to predictions, by annotation number; without those from nothing."""
+        """Return how predictions were changed, by annotation number; without annotations from nothing."""
         query = (
             select(
                 AnnotationRow.task_id,
-                MasksRow.model_version,
-                MasksRow.kept,
-                MasksRow.changed,
-                MasksRow.added,
-                MasksRow.removed,
-                VersionRow.lead_time_s,
+                func.min(MasksRow.model_version),
+                func.sum(MasksRow.kept),
+                func.sum(MasksRow.changed),
+                func.sum(MasksRow.added),
+                func.sum(MasksRow.removed),
+                func.min(VersionRow.lead_time_s),
             )
             .join(VersionRow, VersionRow.version_id == AnnotationRow.version_id)
             .join(MasksRow, MasksRow.version_id == AnnotationRow.version_id)
-            .where(
-                AnnotationRow.project_id == project_id,
-                AnnotationRow.state == "submitted",
-                MasksRow.model_version.is_not(None),
-            )
+            .where(*_submitted(project_id), MasksRow.model_version.is_not(None))
+            .group_by(AnnotationRow.annotation_id, AnnotationRow.task_id)
         )
         with self._sessions.read() as session:
             rows = session.execute(query.order_by(AnnotationRow.annotation_id)).all()
@@ -128,57 +172,44 @@ class CorrectionBook:
         )
 
     def at(self, version_ids: Sequence[int]) -> tuple[Correction, ...]:
-        """Return these versions' corrections, by version number: what a snapshot was made of, years later."""
+        """Return the corrections of these versions, by version number, old versions too."""
+        wanted = list(dict.fromkeys(version_ids))
         found: list[Correction] = []
-        for start in range(0, len(version_ids), VERSIONS_AT_ONCE):
-            some = version_ids[start : start + VERSIONS_AT_ONCE]
-            query = select(VersionRow, MasksRow).join(MasksRow, MasksRow.version_id == VersionRow.version_id)
+        for start in range(0, len(wanted), VERSIONS_AT_ONCE):
+            some = wanted[start : start + VERSIONS_AT_ONCE]
             with self._sessions.read() as session:
-                rows = session.execute(query.where(VersionRow.version_id.in_(some))).all()
+                rows = session.execute(_joined().where(VersionRow.version_id.in_(some))).all()
             found += [_correction(*row) for row in rows]
-        return tuple(sorted(found, key=lambda correction: correction.version_id))
+        return tuple(sorted(found, key=lambda one: (one.version_id, one.view, one.image_index)))
 
     def count(self, project_id: int, *, split: str, after_version: int = 0) -> int:
-        """Return how many corrections of a split are newer than a version."""
+        """Return how many annotations of a split have masks and are newer than a version."""
+        query = select(func.count()).where(
+            *_submitted(project_id),
+            AnnotationRow.split == split,
+            AnnotationRow.version_id > after_version,
+            exists().where(MasksRow.version_id == AnnotationRow.version_id),
+        )
         with self._sessions.read() as session:
-            return (
-                session.scalar(
-                    select(func.count())
-                    .select_from(AnnotationRow)
-                    .join(MasksRow, MasksRow.version_id == AnnotationRow.version_id)
-                    .where(
-                        AnnotationRow.project_id == project_id,
-                        AnnotationRow.state == "submitted",
-                        AnnotationRow.split == split,
-                        AnnotationRow.version_id > after_version,
-                    )
-                )
-                or 0
-            )
+            return session.scalar(query) or 0
 
     def underived(self, project_id: int) -> tuple[int, ...]:
-        """Return the versions that stand but whose masks are not there, by annotation number."""
+        """Return the newest versions that have no masks and are not set aside, by annotation number."""
+        query = select(AnnotationRow.version_id).where(
+            *_submitted(project_id),
+            ~exists().where(MasksRow.version_id == AnnotationRow.version_id),
+            ~exists().where(SetAsideRow.version_id == AnnotationRow.version_id),
+        )
         with self._sessions.read() as session:
-            return tuple(
-                session.scalars(
-                    select(AnnotationRow.version_id)
-                    .outerjoin(MasksRow, MasksRow.version_id == AnnotationRow.version_id)
-                    .where(
-                        AnnotationRow.project_id == project_id,
-                        AnnotationRow.state == "submitted",
-                        MasksRow.version_id.is_(None),
-                    )
-                    .order_by(AnnotationRow.annotation_id)
-                )
-            )
+            return tuple(session.scalars(query.order_by(AnnotationRow.annotation_id)))
 
     def last_version(self, project_id: int) -> int:
-        """Return the number of the newest version that a correction stands on, 0 where there is none."""
+        """Return the newest version of a project's submitted annotations, 0 where there is none."""
         query = select(AnnotationRow.version_id).where(
             AnnotationRow.project_id == project_id, AnnotationRow.state == "submitted"
         )
         with self._sessions.read() as session:
-            # One look into the index for each split, instead of reading the whole project.
+            # One index look-up for each split, instead of reading the whole project.
             newest = [
                 session.scalar(
                     query.where(AnnotationRow.split == split)
@@ -189,32 +220,74 @@ class CorrectionBook:
             ]
         return max((number for number in newest if number is not None), default=0)
 
-    def _merge(self, version_id: int, row: dict[str, object]) -> None:
+    def _replace(self, version_id: int, rows: Sequence[MasksRow]) -> None:
         with self._sessions.write() as session:
-            session.merge(MasksRow(version_id=version_id, **row))
+            for table in (MasksRow, SetAsideRow):
+                session.execute(delete(table).where(table.version_id == version_id))
+            session.add_all(rows)
+
+
+def _submitted(project_id: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return AnnotationRow.project_id == project_id, AnnotationRow.state == "submitted"
 
 
 def _joined() -> Select[VersionRow, MasksRow]:
-    return (
-        select(VersionRow, MasksRow)
-        .select_from(AnnotationRow)
-        .join(VersionRow, VersionRow.version_id == AnnotationRow.version_id)
-        .join(MasksRow, MasksRow.version_id == AnnotationRow.version_id)
+    return select(VersionRow, MasksRow).join(MasksRow, MasksRow.version_id == VersionRow.version_id)
+
+
+def _row(version_id: int, masks: DerivedMasks, reader_version: int) -> MasksRow:
+    return MasksRow(
+        version_id=version_id,
+        view=masks.view,
+        image_index=masks.image_index,
+        image_key=masks.image_key,
+        image_uri=masks.image_uri,
+        height=masks.size_hw[0],
+        width=masks.size_hw[1],
+        segments=segments_to_text(masks.segments),
+        kept=masks.edits.kept,
+        changed=masks.edits.changed,
+        added=masks.edits.added,
+        removed=masks.edits.removed,
+        approximate=masks.approximate,
+        model_version=masks.model_version,
+        reader_version=reader_version,
     )
 
 
-def _correction(version: VersionRow, masks: MasksRow) -> Correction:
+def _masks(row: MasksRow) -> DerivedMasks:
+    return DerivedMasks(
+        image_key=row.image_key,
+        image_uri=row.image_uri,
+        size_hw=(row.height, row.width),
+        segments=segments_from_text(row.segments, place=f"annotation version {row.version_id}"),
+        edits=EditCounts(kept=row.kept, changed=row.changed, added=row.added, removed=row.removed),
+        approximate=row.approximate,
+        model_version=row.model_version,
+        view=row.view,
+        image_index=row.image_index,
+    )
+
+
+def _by_annotation(correction: Correction) -> tuple[int, str, int]:
+    return correction.annotation_id, correction.view, correction.image_index
+
+
+def _correction(version: VersionRow, row: MasksRow) -> Correction:
+    masks = _masks(row)
     return Correction(
         project_id=version.project_id,
         task_id=version.task_id,
         annotation_id=version.annotation_id,
         version_id=version.version_id,
         updated_at=version.updated_at,
+        view=masks.view,
+        image_index=masks.image_index,
         image_key=masks.image_key,
         image_uri=masks.image_uri,
-        size_hw=(masks.height, masks.width),
-        segments=segments_from_text(masks.segments, place=f"annotation version {version.version_id}"),
-        edits=EditCounts(kept=masks.kept, changed=masks.changed, added=masks.added, removed=masks.removed),
+        size_hw=masks.size_hw,
+        segments=masks.segments,
+        edits=masks.edits,
         lead_time_s=version.lead_time_s,
         model_version=masks.model_version,
         ground_truth=version.ground_truth,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from maskloop.store.annotations import AnnotationBook
-from maskloop.store.corrections import CorrectionBook
-from maskloop.store.jobs import JobBook
-from maskloop.store.projects import ProjectBook
-from maskloop.store.pushes import PushLog
-from maskloop.store.scores import ScoreBook
+from maskloop.store.annotations import AnnotationRepository
+from maskloop.store.corrections import CorrectionRepository
+from maskloop.store.jobs import JobRepository
+from maskloop.store.projects import ProjectRepository
+from maskloop.store.pushes import PushRepository
+from maskloop.store.scores import ScoreRepository
 from maskloop.store.sessions import Sessions
-from maskloop.store.shadows import ShadowBook
-from maskloop.store.shards import ShardBook
-from maskloop.store.trainings import TrainingBook
+from maskloop.store.shadows import ShadowRepository
+from maskloop.store.shards import ShardRepository
+from maskloop.store.trainings import TrainingRepository
 
 __all__ = ["Store"]
 
@@ -28,15 +28,15 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self._sessions = Sessions(url)
-        self.projects = ProjectBook(self._sessions)
-        self.jobs = JobBook(self._sessions)
-        self.annotations = AnnotationBook(self._sessions)
-        self.corrections = CorrectionBook(self._sessions)
-        self.trainings = TrainingBook(self._sessions, self.jobs)
-        self.pushes = PushLog(self._sessions)
-        self.shadows = ShadowBook(self._sessions)
-        self.scores = ScoreBook(self._sessions)
-        self.shards = ShardBook(self._sessions, self.jobs)
+        self.projects = ProjectRepository(self._sessions)
+        self.jobs = JobRepository(self._sessions)
+        self.annotations = AnnotationRepository(self._sessions)
+        self.corrections = CorrectionRepository(self._sessions)
+        self.trainings = TrainingRepository(self._sessions, self.jobs)
+        self.pushes = PushRepository(self._sessions)
+        self.shadows = ShadowRepository(self._sessions)
+        self.scores = ScoreRepository(self._sessions)
+        self.shards = ShardRepository(self._sessions, self.jobs)
 
     def close(self) -> None:
         """Give all connections back."""

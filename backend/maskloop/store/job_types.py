@@ -1,4 +1,4 @@
-"""What a job is, free of any database: the command line reads it before anything heavy is loaded."""
+"""The types of jobs, without a database: the command line imports them before anything heavy."""
 
 from __future__ import annotations
 
@@ -9,14 +9,26 @@ from enum import StrEnum
 __all__ = ["Heartbeat", "Job", "JobKind", "JobStatus", "NewEvent"]
 
 
+OLD_PRELABEL = "renewal"  # the name in older versions
+
+
 class JobKind(StrEnum):
     """What a job does."""
 
     EVENT = "event"  # reads what annotators did
-    RENEWAL = "renewal"  # predicts what is unlabelled
-    SHARD = "shard"  # a part of a renewal's predicting, which any worker may take
+    PRELABEL = "prelabel"  # predicts the tasks without annotations
+    SHARD = "shard"  # a part of a prelabelling, which any worker may take
     TRAINING = "training"
-    SYNC = "sync"  # compares with Label Studio
+    SYNC = "sync"  # compares the project with Label Studio
+
+    @classmethod
+    def _missing_(cls, value: object) -> JobKind | None:
+        return cls.PRELABEL if value == OLD_PRELABEL else None
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """Its values in the database: also what an older version wrote, or still writes beside this one."""
+        return (self.value, OLD_PRELABEL) if self is JobKind.PRELABEL else (self.value,)
 
 
 class JobStatus(StrEnum):
@@ -25,16 +37,16 @@ class JobStatus(StrEnum):
     WAITING = "waiting"
     RUNNING = "running"
     DONE = "done"
-    DEAD = "dead"  # given up; `retry` tries it again
+    DEAD = "dead"  # it failed too often; `retry` tries it again
     CANCELLED = "cancelled"
     DROPPED = "dropped"  # by hand, or because another that waits does the same
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewEvent:
-    """An event to be kept."""
+    """An event to be stored."""
 
-    key: str  # equal for the same event told twice
+    key: str  # equal for the same event sent twice
     action: str  # Label Studio's name of it
     project_id: int
     subject_ids: tuple[int, ...]  # the annotations or tasks it is about
@@ -42,12 +54,12 @@ class NewEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a job's row says."""
+    """One job, as its row was when it was read."""
 
     job_id: int
     kind: JobKind
     project_id: int
-    action: str  # of an event; the model version of a shard; else why it is wanted
+    action: str  # of an event; the model version of a shard; else the reason
     subject_ids: tuple[int, ...]
     status: JobStatus
     attempts: int
@@ -64,13 +76,13 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What queue and command line call it."""
+        """Its name in the queue and on the command line."""
         return f"{self.kind.value}-{self.job_id}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Heartbeat:
-    """What came of renewing a lease."""
+    """The result of renewing a lease."""
 
-    held: bool  # False: somebody else has the job, or it has ended
-    cancel: bool  # somebody asked that it ends
+    held: bool  # False: another worker has the job, or it has ended
+    cancel: bool  # it was requested that the job ends

@@ -1,7 +1,8 @@
-"""What is to be done, until it is: inbox, outbox and dead-letter list in one table.
+"""Jobs: inbox, outbox and dead-letter list in one table.
 
-A job is worked on under a lease. Whoever holds it renews it; when its worker dies the lease lapses and
-another takes over, so no job is lost with a process or with the queue, and none is done by two at once.
+A worker holds a lease on the job that it works on, and renews it. When the worker dies, the lease expires
+and another worker takes the job. So no job is lost with a process or with the queue, and no two workers do
+one job at the same time.
 """
 
 from __future__ import annotations
@@ -25,36 +26,36 @@ __all__ = [
     "MAX_TRANSIENT_ATTEMPTS",
     "Heartbeat",
     "Job",
-    "JobBook",
     "JobKind",
+    "JobRepository",
     "JobStatus",
     "NewEvent",
 ]
 
-LEASE_S = 20.0  # a killed worker's job goes on after this
+LEASE_S = 20.0  # the job of a killed worker continues after this
 MAX_ATTEMPTS = 8  # that failed for a reason of the job's own
 MAX_TRANSIENT_ATTEMPTS = 100  # that failed because something did not answer
-MAX_LAPSES = 25  # a job that kills its worker each time must not go round for ever
+MAX_LAPSES = 25  # a job that kills its worker each time must end
 FIRST_RETRY_S = 2.0
 MAX_RETRY_S = 300.0
-MOST_QUIETS = 10  # times the quiet that a job may be put off in all
+MOST_QUIETS = 10  # a job may be postponed by this many quiet times in all
 MANY = (JobKind.EVENT, JobKind.SHARD)  # of these, several of a project may wait and run
-KEY_BATCH = 500  # keys asked about at once
+KEY_BATCH = 500  # keys in one query
 
 
-class JobBook:
+class JobRepository:
     """All jobs. Times are the database server's where there is one."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
-    # asking for work
+    # new jobs
 
     def add_events(self, events: Sequence[NewEvent]) -> list[int | None]:
-        """Keep events durably, in one transaction; return their numbers, None for those known already."""
+        """Store events in one transaction; return their numbers, None for those that are stored already."""
         try:
             return self._add_events(events)
-        except IntegrityError:  # another process kept one of them in the same moment
+        except IntegrityError:  # another process stored one of them at the same moment
             return self._add_events(events)
 
     def _add_events(self, events: Sequence[NewEvent]) -> list[int | None]:
@@ -69,22 +70,22 @@ class JobBook:
             session.add_all([row for row in rows if row is not None])
         return [None if row is None else row.job_id for row in rows]
 
-    def want(self, kind: JobKind, project_id: int, reason: str = "", *, quiet_s: float = 0) -> int:
-        """Ask for a job; return its number, or that of one that waits already and serves this wish too.
+    def request(self, kind: JobKind, project_id: int, reason: str = "", *, quiet_s: float = 0) -> int:
+        """Add a job; return its number, or that of the same job where one waits already.
 
         Args:
-            kind: what is to be done.
+            kind: what it does.
             project_id: for which project.
             reason: why; shown in lists.
-            quiet_s: begin only when no such wish came for as long, or after ten times as long in all. A wish
-                without it has no time to wait, nor has the job that serves it.
+            quiet_s: start only when no such request came for this time, or after ten times this time in all.
+                A request without it makes a job that waits already start at once.
         """
         while True:
             waiting = self._waiting(kind, project_id)
             if waiting is not None:
-                self._put_off(waiting, quiet_s)
+                self._postpone(waiting, quiet_s)
                 return waiting
-            with contextlib.suppress(IntegrityError):  # somebody else asked between the two
+            with contextlib.suppress(IntegrityError):  # another process added it in between
                 with self._sessions.write() as session:
                     at = self._sessions.clock(session)
                     row = JobRow(
@@ -98,7 +99,7 @@ class JobBook:
                     session.add(row)
                 return row.job_id
 
-    def _put_off(self, job_id: int, quiet_s: float) -> None:
+    def _postpone(self, job_id: int, quiet_s: float) -> None:
         with self._sessions.write() as session:
             row = session.get(JobRow, job_id, with_for_update=True)
             if row is None or row.status != JobStatus.WAITING or row.attempts:
@@ -107,17 +108,17 @@ class JobBook:
             latest = row.created_at + timedelta(seconds=MOST_QUIETS * quiet_s)
             if quiet_s == 0:
                 row.due_at = min(row.due_at, at)
-            elif row.due_at > at:  # else it has waited long enough, or nobody wanted it to wait
+            elif row.due_at > at:  # else it is due already
                 row.due_at = min(at + timedelta(seconds=quiet_s), max(latest, row.due_at))
 
     # working
 
     def claim(self, job_id: int, owner: str, *, lease_s: float = LEASE_S) -> Job | None:
-        """Take a job that is due, or whose worker is gone.
+        """Take a job that is due, or whose lease has expired.
 
         Returns:
-            The job; None where it has ended, is not due, is held by somebody who lives, or where another
-            one of its kind and project runs.
+            The job; None where it has ended, is not due, is held by another worker, or where another job of
+            its kind and project runs.
         """
         with contextlib.suppress(IntegrityError), self._sessions.write() as session:
             at = self._sessions.clock(session)
@@ -139,7 +140,7 @@ class JobBook:
     def renew(
         self, job_id: int, owner: str, *, done: int = 0, total: int = 0, lease_s: float = LEASE_S
     ) -> Heartbeat:
-        """Keep a lease, and note how far the job is."""
+        """Extend a lease, and store how far the job is."""
         with self._sessions.write() as session:
             row = self._held(session, job_id, owner)
             if row is None:
@@ -149,7 +150,7 @@ class JobBook:
             return Heartbeat(held=True, cancel=row.cancel_requested)
 
     def narrow(self, job_id: int, owner: str, subject_ids: Sequence[int]) -> None:
-        """Leave only what is still to be done of an event."""
+        """Reduce an event to the subjects that are still to be done."""
         with self._sessions.write() as session:
             row = self._held(session, job_id, owner)
             if row is not None:
@@ -168,10 +169,10 @@ class JobBook:
     def fail(
         self, job_id: int, owner: str, error: str, *, retry: bool = True, max_attempts: int = MAX_ATTEMPTS
     ) -> JobStatus | None:
-        """Note a failed attempt; return what becomes of the job, None where it is no longer the owner's."""
+        """Store a failed attempt; return the job's new status, None where it is no longer the owner's."""
         try:
             return self._fail(job_id, owner, error, retry=retry, max_attempts=max_attempts)
-        except IntegrityError:  # another of its kind waits already, and does the same
+        except IntegrityError:  # the same job waits already
             return self._fail(job_id, owner, error, retry=retry, max_attempts=max_attempts, superseded=True)
 
     def _fail(
@@ -202,7 +203,7 @@ class JobBook:
             return JobStatus(row.status)
 
     def end_cancelled(self, job_id: int, owner: str) -> None:
-        """Note that a job has ended because somebody asked for it."""
+        """Mark a job as cancelled."""
         with self._sessions.write() as session:
             row = self._held(session, job_id, owner)
             if row is not None:
@@ -211,7 +212,7 @@ class JobBook:
     def due(
         self, *, kind: JobKind | None = None, project_id: int | None = None, limit: int = 1000
     ) -> tuple[Job, ...]:
-        """Return jobs that nobody works on though their time has come, oldest first."""
+        """Return jobs that are due and that no worker holds, oldest first."""
         with self._sessions.read() as session:
             at = self._sessions.clock(session)
             other = aliased(JobRow)
@@ -223,18 +224,18 @@ class JobBook:
             )
             query = select(JobRow).where(
                 or_(
-                    # One whose turn comes when another ends is queued then.
+                    # A job that waits for another one to end is queued when that one ends.
                     and_(JobRow.status == JobStatus.WAITING, JobRow.due_at <= at, ~goes_on),
                     and_(JobRow.status == JobStatus.RUNNING, JobRow.lease_until < at),
                 )
             )
             if kind is not None:
-                query = query.where(JobRow.kind == kind)
+                query = query.where(JobRow.kind.in_(kind.stored))
             if project_id is not None:
                 query = query.where(JobRow.project_id == project_id)
             return _jobs(session, query.order_by(JobRow.due_at, JobRow.job_id).limit(limit))
 
-    # looking and mending
+    # reading and changing
 
     def get(self, job_id: int) -> Job | None:
         """Return a job, or None."""
@@ -255,7 +256,7 @@ class JobBook:
         if statuses:
             query = query.where(JobRow.status.in_([status.value for status in statuses]))
         if kind is not None:
-            query = query.where(JobRow.kind == kind.value)
+            query = query.where(JobRow.kind.in_(kind.stored))
         if project_id is not None:
             query = query.where(JobRow.project_id == project_id)
         with self._sessions.read() as session:
@@ -270,11 +271,10 @@ class JobBook:
             return {status: count for status, count in session.execute(query)}
 
     def retry(self, job_id: int) -> int | None:
-        """Let a job that has ended without success, or waits for its next attempt, be due now.
+        """Make a job due now that has ended without success, or that waits for its next attempt.
 
         Returns:
-            Its number, or that of another one that waits and does the same; None where there is nothing to
-            be tried again.
+            Its number, or that of the same job where one waits already; None where the job runs or is done.
         """
 
         def change(row: JobRow, at: datetime) -> None:
@@ -291,7 +291,7 @@ class JobBook:
             return self._waiting(job.kind, job.project_id) if job is not None else None
 
     def drop(self, job_id: int) -> bool:
-        """Take a job off the dead-letter list, or out of the waiting; False where it is in neither."""
+        """Remove a job that is dead or waits from the work to do; False where it is neither."""
 
         def change(row: JobRow, at: datetime) -> None:
             _end(row, JobStatus.DROPPED, at)
@@ -299,10 +299,10 @@ class JobBook:
         return self._change(job_id, (JobStatus.DEAD, JobStatus.WAITING), change)
 
     def cancel(self, job_id: int) -> JobStatus | None:
-        """Ask that a job, with a renewal its shards, ends: at once where it waits, at its next step else.
+        """End a job, and with a prelabelling its shards: at once where it waits, else at its next step.
 
         Returns:
-            What it is now; None where it has ended already.
+            Its status now; None where it has ended already.
         """
 
         def end(row: JobRow, at: datetime) -> None:
@@ -317,13 +317,13 @@ class JobBook:
         elif self._change(job_id, (JobStatus.RUNNING,), ask):
             became = JobStatus.RUNNING
         job = self.get(job_id) if became is not None else None
-        if job is not None and job.kind is JobKind.RENEWAL:
+        if job is not None and job.kind is JobKind.PRELABEL:
             for shard_id in self._shards(job.project_id):
                 self.cancel(shard_id)
         return became
 
     def prune(self, before: datetime) -> int:
-        """Forget jobs that ended well before a time; trainings stay, and so does what died."""
+        """Delete jobs that ended well before a time; trainings and dead jobs stay."""
         with self._sessions.write() as session:
             result = session.execute(
                 delete(JobRow).where(
@@ -348,7 +348,9 @@ class JobBook:
         with self._sessions.read() as session:
             return session.scalar(
                 select(JobRow.job_id).where(
-                    JobRow.project_id == project_id, JobRow.kind == kind, JobRow.status == JobStatus.WAITING
+                    JobRow.project_id == project_id,
+                    JobRow.kind.in_(kind.stored),
+                    JobRow.status == JobStatus.WAITING,
                 )
             )
 

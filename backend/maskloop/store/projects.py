@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import delete, select, update
@@ -12,40 +13,82 @@ from sqlalchemy.exc import IntegrityError
 from maskloop.store.sessions import Sessions, now
 from maskloop.store.tables import ProjectRow, SecretRow
 
-__all__ = ["ProjectBook"]
+__all__ = ["Absence", "ProjectRepository"]
 
 WEBHOOK_SECRET = "webhook"  # noqa: S105 - its name, not the secret
 
 
-class ProjectBook:
+@dataclass(frozen=True, kw_only=True)
+class Absence:
+    """A connected project that Label Studio does not find."""
+
+    since: datetime  # of the first 404 in a row (aware)
+    checks: int  # 404s in a row
+
+
+class ProjectRepository:
     """Connected projects."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
     def save(self, project_id: int, label_config: str) -> None:
-        """Remember a connected project, or its newer label config."""
+        """Store a connected project, or its newer label config; it is not away any more."""
         with self._sessions.write() as session:
             row = session.get(ProjectRow, project_id)
             if row is None:
                 session.add(ProjectRow(project_id=project_id, label_config=label_config, connected_at=now()))
             else:
                 row.label_config = label_config
+                row.missing_since, row.missing_checks = None, 0
 
     def remove(self, project_id: int) -> None:
-        """Forget that a project is connected; what its annotators said stays."""
+        """Delete a project from the connected ones; its annotations stay stored."""
         with self._sessions.write() as session:
             session.execute(delete(ProjectRow).where(ProjectRow.project_id == project_id))
 
+    def label_config(self, project_id: int) -> str | None:
+        """Return a project's label config (XML) as it was last read; None where it is not connected."""
+        with self._sessions.read() as session:
+            row = session.get(ProjectRow, project_id)
+            return None if row is None else row.label_config
+
+    def note_missing(self, project_id: int, *, at: datetime) -> Absence | None:
+        """Store that Label Studio does not find a project; None where it is not connected.
+
+        Args:
+            project_id: Label Studio's number.
+            at: when Label Studio answered (aware).
+        """
+        with self._sessions.write() as session:
+            row = session.get(ProjectRow, project_id, with_for_update=True)
+            if row is None:
+                return None
+            row.missing_since = row.missing_since or at
+            row.missing_checks += 1
+            return Absence(since=row.missing_since, checks=row.missing_checks)
+
+    def absences(self) -> dict[int, Absence]:
+        """Return the connected projects that are away: Label Studio answered 404 at the last check."""
+        query = select(ProjectRow.project_id, ProjectRow.missing_since, ProjectRow.missing_checks).where(
+            ProjectRow.missing_since.is_not(None)
+        )
+        with self._sessions.read() as session:
+            return {
+                project_id: Absence(since=since, checks=checks)
+                for project_id, since, checks in session.execute(query)
+                if since is not None
+            }
+
     def set_options(self, project_id: int, options: dict[str, object]) -> None:
-        """Remember how a project wants to be predicted; nothing happens where it is not connected."""
+        """Store a project's options for predictions; nothing happens where it is not connected."""
         with self._sessions.write() as session:
             row = session.get(ProjectRow, project_id)
             if row is not None and row.options != options:
                 row.options = options
 
     def options(self, project_id: int) -> dict[str, object]:
-        """Return how a project wants to be predicted; empty where nothing was said."""
+        """Return a project's options for predictions; empty where it has none."""
         with self._sessions.read() as session:
             row = session.get(ProjectRow, project_id)
             return dict(row.options) if row is not None else {}
@@ -62,7 +105,7 @@ class ProjectBook:
             return row.watermark if row is not None else None
 
     def set_watermark(self, project_id: int, at: datetime | None) -> None:
-        """Note up to which of Label Studio's times a project is reconciled."""
+        """Store up to which of Label Studio's times a project is reconciled."""
         with self._sessions.write() as session:
             session.execute(
                 update(ProjectRow).where(ProjectRow.project_id == project_id).values(watermark=at)
@@ -75,7 +118,7 @@ class ProjectBook:
             return row.listed_at if row is not None else None
 
     def note_listed(self, project_id: int) -> None:
-        """Note that all of a project was compared with Label Studio just now."""
+        """Store that all of a project was compared with Label Studio just now."""
         with self._sessions.write() as session:
             session.execute(
                 update(ProjectRow).where(ProjectRow.project_id == project_id).values(listed_at=now())
@@ -86,7 +129,7 @@ class ProjectBook:
         with self._sessions.read() as session:
             row = session.get(SecretRow, WEBHOOK_SECRET)
         if row is None:
-            # Two processes may try at once: the first one's secret stands.
+            # Two processes may try at once: the first one's secret is used by both.
             with contextlib.suppress(IntegrityError), self._sessions.write() as session:
                 session.add(SecretRow(name=WEBHOOK_SECRET, value=secrets.token_urlsafe(32)))
             with self._sessions.read() as session:

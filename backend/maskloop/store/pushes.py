@@ -11,10 +11,10 @@ from sqlalchemy.exc import IntegrityError
 from maskloop.store.sessions import Sessions
 from maskloop.store.tables import PushedRow
 
-__all__ = ["PushLog"]
+__all__ = ["PushRepository"]
 
 
-class PushLog:
+class PushRepository:
     """Predictions by task and model version."""
 
     def __init__(self, sessions: Sessions) -> None:

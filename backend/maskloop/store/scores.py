@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from maskloop.store.sessions import Sessions
 from maskloop.store.tables import AnnotationRow, ScoredRow
 
-__all__ = ["Arranged", "ScoreBook", "ScoredTask", "TaskToTell", "Thought"]
+__all__ = ["Arranged", "ScoreRepository", "ScoredTask", "TaskToTell", "Thought"]
 
 Json: TypeAlias = dict[str, Any]
 ID_BATCH = 500  # task numbers in one question
@@ -70,7 +70,7 @@ class TaskToTell:
     queue: int
 
 
-class ScoreBook:
+class ScoreRepository:
     """Scores by project, model version and task."""
 
     def __init__(self, sessions: Sessions) -> None:
@@ -81,7 +81,7 @@ class ScoreBook:
         found: dict[int, bool] = {}
         with self._sessions.read() as session:
             for some in _batches(task_ids):
-                query = select(ScoredRow.task_id, ScoredRow.told).where(
+                query = select(ScoredRow.task_id, ScoredRow.pushed).where(
                     *_of(project_id, model_version), ScoredRow.task_id.in_(some)
                 )
                 found.update((task_id, told) for task_id, told in session.execute(query))
@@ -165,7 +165,7 @@ class ScoreBook:
                 cluster=bindparam("to_cluster"),
                 queue=bindparam("to_queue"),
                 at_random=bindparam("to_random"),
-                told=False,
+                pushed=False,
             )
             .execution_options(synchronize_session=False)
         )
@@ -204,11 +204,11 @@ class ScoreBook:
 
     def tell(self, project_id: int, model_version: str, task_ids: Sequence[int]) -> None:
         """Note that Label Studio knows of tasks what there is to know."""
-        self._set(project_id, model_version, task_ids, told=True, regions=None)
+        self._set(project_id, model_version, task_ids, pushed=True, regions=None)
 
     def note_labelled(self, project_id: int, model_version: str, task_ids: Sequence[int]) -> None:
         """Note that tasks were annotated before they were pushed: only their embedding counts."""
-        self._set(project_id, model_version, task_ids, labelled=True, told=True, regions=None)
+        self._set(project_id, model_version, task_ids, labelled=True, pushed=True, regions=None)
 
     def give_up(self, project_id: int, model_version: str, task_id: int, error: str) -> None:
         """Note why Label Studio does not take a task's prediction."""
@@ -224,7 +224,7 @@ class ScoreBook:
 
     def counts(self, project_id: int, model_version: str) -> tuple[int, int]:
         """Return how many tasks without labels have a score, and how many of them Label Studio knows."""
-        query = select(func.count(), func.count().filter(ScoredRow.told)).where(
+        query = select(func.count(), func.count().filter(ScoredRow.pushed)).where(
             *_of(project_id, model_version), ScoredRow.confidence.is_not(None), ~ScoredRow.labelled
         )
         with self._sessions.read() as session:
@@ -257,7 +257,7 @@ class ScoreBook:
             AnnotationRow.state == "submitted",
         )
         of_version = _of(project_id, model_version)
-        self._delete(*of_version, or_(ScoredRow.labelled, ~ScoredRow.told, ~annotated))
+        self._delete(*of_version, or_(ScoredRow.labelled, ~ScoredRow.pushed, ~annotated))
         with self._sessions.write() as session:
             session.execute(
                 update(ScoredRow)
@@ -290,7 +290,7 @@ def _of(project_id: int, model_version: str) -> tuple[ColumnElement[bool], Colum
 def _untold(project_id: int, model_version: str) -> tuple[ColumnElement[bool], ...]:
     return (
         *_of(project_id, model_version),
-        ScoredRow.told.is_(False),
+        ScoredRow.pushed.is_(False),
         ScoredRow.labelled.is_(False),
         ScoredRow.error.is_(None),
         ScoredRow.score.is_not(None),

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from maskloop.store.sessions import Sessions
 from maskloop.store.tables import ShadowRow
 
-__all__ = ["ShadowBook", "ShadowCount"]
+__all__ = ["ShadowCount", "ShadowRepository"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class ShadowCount:
     agreement: float  # 0..1, mean over the images
 
 
-class ShadowBook:
+class ShadowRepository:
     """Counters by project and pair of versions."""
 
     def __init__(self, sessions: Sessions) -> None:

@@ -6,19 +6,19 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import delete, select
 
-from maskloop.store.jobs import Job, JobBook, JobKind, JobStatus
+from maskloop.store.jobs import Job, JobKind, JobRepository, JobStatus
 from maskloop.store.sessions import Sessions
 from maskloop.store.tables import JobRow
 
-__all__ = ["ShardBook"]
+__all__ = ["ShardRepository"]
 
 OPEN = (JobStatus.WAITING, JobStatus.RUNNING)
 
 
-class ShardBook:
+class ShardRepository:
     """Shards, by project."""
 
-    def __init__(self, sessions: Sessions, jobs: JobBook) -> None:
+    def __init__(self, sessions: Sessions, jobs: JobRepository) -> None:
         self._sessions = sessions
         self._jobs = jobs
 

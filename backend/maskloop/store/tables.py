@@ -1,6 +1,6 @@
-"""The database's tables (SQLAlchemy 2, declarative); what is done with them is in the books beside this.
+"""The database's tables (SQLAlchemy 2, declarative); the repositories in this folder read and write them.
 
-A change here needs a step in `migrations/`; a test compares what the steps build with what stands here.
+A change here needs a step in `migrations/`; a test compares what the steps build with these classes.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ __all__ = [
     "PushedRow",
     "ScoredRow",
     "SecretRow",
+    "SetAsideRow",
     "ShadowRow",
     "TrainingRow",
     "UtcDateTime",
@@ -74,17 +75,19 @@ class ProjectRow(Base):
     connected_at: Mapped[datetime] = mapped_column(UtcDateTime)
     watermark: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)  # reconciled up to here
     listed_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)  # when all was compared
+    missing_since: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)  # first 404 in a row
+    missing_checks: Mapped[int] = mapped_column(default=0)  # 404s in a row
 
 
 class JobRow(Base):
-    """Something to be done: inbox, outbox and dead-letter list at once; the queue only carries its number."""
+    """One piece of work: inbox, outbox and dead-letter list in one table; the queue holds its number only."""
 
     __tablename__ = "jobs"
     __table_args__ = (
         Index("ix_jobs_status_due", "status", "due_at"),
         Index("ix_jobs_project_kind", "project_id", "kind", "status"),
-        # Of each project and kind at most one waits and at most one runs, whoever asks at the same moment;
-        # events and shards are many.
+        # Of each project and kind at most one job waits and at most one runs, also when several processes
+        # ask at the same moment; events and shards are not limited.
         *(
             Index(
                 f"ux_jobs_{status}",
@@ -100,11 +103,11 @@ class JobRow(Base):
     )
 
     job_id: Mapped[int] = mapped_column(RowNumber, primary_key=True, autoincrement=True)
-    kind: Mapped[str]  # event, renewal, shard, training, sync
+    kind: Mapped[str]  # event, prelabel, shard, training, sync
     project_id: Mapped[int] = mapped_column(BigInteger)
-    action: Mapped[str]  # what Label Studio calls the event, a shard's model version, or why it is wanted
+    action: Mapped[str]  # an event's name in Label Studio, a shard's model version, or the reason
     subject_ids: Mapped[list[int]] = mapped_column(JSON)  # annotations or tasks of an event, tasks of a shard
-    key: Mapped[str | None] = mapped_column(unique=True)  # the same event told twice has the same key
+    key: Mapped[str | None] = mapped_column(unique=True)  # the same event sent twice has the same key
     status: Mapped[str] = mapped_column(default="waiting")
     attempts: Mapped[int] = mapped_column(default=0)  # that ended in an error
     lapses: Mapped[int] = mapped_column(default=0)  # that ended with their worker
@@ -113,8 +116,8 @@ class JobRow(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
-    owner: Mapped[str | None] = mapped_column(default=None)  # who works on it
-    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)  # then others may
+    owner: Mapped[str | None] = mapped_column(default=None)  # the worker that has it
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)  # then others may take it
     done: Mapped[int] = mapped_column(default=0)
     total: Mapped[int] = mapped_column(default=0)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
@@ -142,7 +145,7 @@ class AnnotationRow(Base):
 
 
 class VersionRow(Base):
-    """What an annotator said at one time; never changed, never deleted."""
+    """An annotation as it was saved at one time; never changed, never deleted."""
 
     __tablename__ = "annotation_versions"
     __table_args__ = (
@@ -156,9 +159,9 @@ class VersionRow(Base):
     task_id: Mapped[int] = mapped_column(BigInteger)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
     state: Mapped[str]  # submitted or skipped
-    said: Mapped[str] = mapped_column(Text)  # Label Studio's JSON
+    content: Mapped[str] = mapped_column("said", Text)  # Label Studio's JSON
     digest: Mapped[str]  # SHA-256 of it
-    label_config: Mapped[str]  # digest of the label config it was said under
+    label_config: Mapped[str]  # digest of the label config it was made under
     lead_time_s: Mapped[float | None] = mapped_column(Float)
     ground_truth: Mapped[bool] = mapped_column(default=False)
     taken_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -174,11 +177,13 @@ class LabelConfigRow(Base):
 
 
 class MasksRow(Base):
-    """What a version comes to as masks; can be derived again from the version and its image."""
+    """The masks of a version on one image; can be derived again from the version and the image."""
 
-    __tablename__ = "masks"
+    __tablename__ = "image_masks"
 
     version_id: Mapped[int] = mapped_column(RowNumber, primary_key=True, autoincrement=False)
+    view: Mapped[str] = mapped_column(primary_key=True, default="")  # which of the task's images
+    image_index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, default=0)  # its page
     image_key: Mapped[str]  # SHA-256 of the image file
     image_uri: Mapped[str] = mapped_column(Text)  # where it can be had again
     height: Mapped[int]
@@ -190,10 +195,23 @@ class MasksRow(Base):
     removed: Mapped[int]
     approximate: Mapped[bool] = mapped_column(default=False)
     model_version: Mapped[str | None]  # whose prediction was corrected
+    reader_version: Mapped[int] = mapped_column(default=0)  # of the code that read the regions
+
+
+class SetAsideRow(Base):
+    """A version that could not be read: nothing is learnt from it, and nothing is judged by it."""
+
+    __tablename__ = "set_aside_versions"
+
+    version_id: Mapped[int] = mapped_column(RowNumber, primary_key=True, autoincrement=False)
+    reason: Mapped[str] = mapped_column(Text)
+    reader_version: Mapped[int]  # of the code that tried to read it
+    label_config: Mapped[str]  # digest of the project's label config at that time
+    set_aside_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class TrainingRow(Base):
-    """What a training was made from; its job has the rest."""
+    """Which versions a training learnt from; its job has the rest."""
 
     __tablename__ = "trainings"
     __table_args__ = (Index("ix_trainings_project", "project_id", "through_version"),)
@@ -220,7 +238,7 @@ class PushedRow(Base):
 
 
 class ScoredRow(Base):
-    """What a model version thinks of a task, and where choosing put it."""
+    """A model version's prediction of a task, and the task's place in the queue."""
 
     __tablename__ = "scored_tasks"
     __table_args__ = (
@@ -241,9 +259,11 @@ class ScoredRow(Base):
     labelled: Mapped[bool] = mapped_column(default=False)  # it had an annotation: only its embedding counts
     score: Mapped[float | None] = mapped_column(Float)  # as arranged; None: not arranged yet
     cluster: Mapped[int | None] = mapped_column(Integer)  # the group of alike images it is in
-    queue: Mapped[int | None] = mapped_column(Integer)  # the cluster that Label Studio is told
+    queue: Mapped[int | None] = mapped_column(Integer)  # the cluster that Label Studio shows
     at_random: Mapped[bool] = mapped_column(default=False)  # drawn by chance
-    told: Mapped[bool] = mapped_column(default=False)  # Label Studio has score, cluster and regions
+    # Label Studio has score, cluster and regions. The column keeps its name, so that an older version that
+    # still runs on another machine can go on.
+    pushed: Mapped[bool] = mapped_column("told", default=False)
 
 
 class ShadowRow(Base):
@@ -255,7 +275,7 @@ class ShadowRow(Base):
     champion: Mapped[str] = mapped_column(primary_key=True)  # tags
     shadow: Mapped[str] = mapped_column(primary_key=True)
     images: Mapped[int]  # predicted by both
-    differing: Mapped[int]  # of them, where they said something else
+    differing: Mapped[int]  # of them, where the two predictions differ
     agreement: Mapped[float] = mapped_column(Float)  # sum over the images, each 0..1
 
 

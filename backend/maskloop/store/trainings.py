@@ -1,4 +1,4 @@
-"""Trainings of projects, from the wish to the verdict: a job each, and what it was made from."""
+"""Trainings of projects: each is a job, and a note of the versions that it learnt from."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from datetime import datetime
 
 from sqlalchemy import func, select
 
-from maskloop.store.jobs import Job, JobBook, JobKind, JobStatus
+from maskloop.store.jobs import Job, JobKind, JobRepository, JobStatus
 from maskloop.store.sessions import Sessions
 from maskloop.store.tables import JobRow, TrainingRow
 
-__all__ = ["Training", "TrainingBook"]
+__all__ = ["Training", "TrainingRepository"]
 
 STATUSES = {
     JobStatus.WAITING: "queued",
     JobStatus.RUNNING: "running",
     JobStatus.DONE: "finished",
+    JobStatus.CANCELLED: "cancelled",
+    JobStatus.DROPPED: "dropped",
+    JobStatus.DEAD: "failed",
 }
-# Also one that failed: the next correction alone will not mend it.
+# Also one that failed: one more correction would not make it succeed.
 COUNTED = (JobStatus.RUNNING, JobStatus.WAITING, JobStatus.DONE, JobStatus.DEAD)
 
 
@@ -29,7 +32,7 @@ class Training:
     training_id: int  # its job's number
     project_id: int
     reason: str
-    status: str  # queued, running, finished or failed
+    status: str  # queued, running, finished, failed, cancelled or dropped
     step: int
     steps: int
     started_at: datetime | None
@@ -38,15 +41,15 @@ class Training:
     error: str | None
 
 
-class TrainingBook:
+class TrainingRepository:
     """Trainings; of each project at most one waits and at most one runs."""
 
-    def __init__(self, sessions: Sessions, jobs: JobBook) -> None:
+    def __init__(self, sessions: Sessions, jobs: JobRepository) -> None:
         self._sessions = sessions
         self._jobs = jobs
 
     def begin(self, training_id: int, project_id: int, *, through_version: int) -> None:
-        """Note that a training is made from the versions up to one; a repeated one keeps its first note."""
+        """Store up to which version a training learns; when it is repeated, the first note stays."""
         with self._sessions.write() as session:
             if session.get(TrainingRow, training_id) is None:
                 session.add(
@@ -54,6 +57,12 @@ class TrainingBook:
                         training_id=training_id, project_id=project_id, through_version=through_version
                     )
                 )
+
+    def newest_seen(self, training_id: int) -> int | None:
+        """Return the newest version that one training learns from; None where it has not begun."""
+        with self._sessions.read() as session:
+            row = session.get(TrainingRow, training_id)
+            return None if row is None else row.through_version
 
     def get(self, training_id: int) -> Training | None:
         """Return a training, or None."""
@@ -66,7 +75,7 @@ class TrainingBook:
         return tuple(_training(job) for job in found)
 
     def trained_through(self, project_id: int) -> int:
-        """Return the newest version that a training has seen, one that was given up by hand left out."""
+        """Return the newest version that a training has seen, without cancelled and dropped trainings."""
         with self._sessions.read() as session:
             return (
                 session.scalar(
@@ -79,17 +88,15 @@ class TrainingBook:
 
 
 def _training(job: Job) -> Training:
-    status = STATUSES.get(job.status, "failed")
-    cancelled = "it was cancelled" if job.status in (JobStatus.CANCELLED, JobStatus.DROPPED) else None
     return Training(
         training_id=job.job_id,
         project_id=job.project_id,
         reason=job.action,
-        status=status,
+        status=STATUSES[job.status],
         step=job.done,
         steps=job.total,
         started_at=job.started_at,
         finished_at=job.finished_at,
         outcome=job.outcome,
-        error=cancelled or job.error,
+        error=job.error,
     )

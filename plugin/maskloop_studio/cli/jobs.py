@@ -103,7 +103,7 @@ def _chosen(names: list[str] | None, every: bool, project: int | None) -> list[J
     for name in names:
         kind, _, number = name.rpartition("-")
         job = store.jobs.get(int(number)) if number.isdecimal() and len(number) < 18 else None
-        if job is None or (kind and kind != job.kind.value) or (project and job.project_id != project):
+        if job is None or (kind and kind not in job.kind.stored) or (project and job.project_id != project):
             raise typer.BadParameter(f"there is no job {name}; see `maskloop jobs list`")
         chosen.append(job)
     return chosen

@@ -33,10 +33,10 @@ def prelabel(project_id: int, services: Services, *, wait: bool, as_json: bool) 
         QueueError: it failed for good, or somebody ended it.
     """
     number = request(
-        JobKind.RENEWAL, project_id, "maskloop prelabel", store=services.store, queue=services.queue
+        JobKind.PRELABEL, project_id, "maskloop prelabel", store=services.store, queue=services.queue
     )
     if not wait:
-        print(json.dumps({"job": f"renewal-{number}"}) if as_json else f"renewal-{number} is queued")
+        print(json.dumps({"job": f"prelabel-{number}"}) if as_json else f"prelabel-{number} is queued")
         return
     job = _follow(number, project_id, services)
     if job.status is not JobStatus.DONE:
@@ -59,7 +59,7 @@ def _follow(number: int, project_id: int, services: Services) -> Job:
             job = services.store.jobs.get(number)
             if job is None:
                 raise QueueError(
-                    f"renewal-{number}", expected="its row", got="none", remedy="run the command again"
+                    f"prelabel-{number}", expected="its row", got="none", remedy="run the command again"
                 )
             if job.status not in OPEN:
                 return job
@@ -79,7 +79,7 @@ def _follow(number: int, project_id: int, services: Services) -> Job:
 
 def _running(project_id: int, services: Services) -> Job | None:
     jobs = services.store.jobs.find(
-        statuses=[JobStatus.RUNNING], kind=JobKind.RENEWAL, project_id=project_id, limit=1
+        statuses=[JobStatus.RUNNING], kind=JobKind.PRELABEL, project_id=project_id, limit=1
     )
     return jobs[0] if jobs else None
 
@@ -90,7 +90,7 @@ def _work_where_nobody_does(project_id: int, services: Services) -> None:
     name = f"prelabel-{project_id}"
     if any(thread.name == name for thread in threading.enumerate()):
         return
-    due = services.store.jobs.due(kind=JobKind.RENEWAL, project_id=project_id)
+    due = services.store.jobs.due(kind=JobKind.PRELABEL, project_id=project_id)
     if due and not _is_served(services):
         # Its progress comes from the database, as if another process did it.
         threading.Thread(target=work_on, args=(due[0].job_id, services), name=name, daemon=True).start()

@@ -154,7 +154,7 @@ def check_unpredicted(patient: Patient) -> Iterator[Finding]:
 def _settled_at(patient: Patient) -> datetime | None:
     """Return since when scores are as they are: a renewal may set them anew."""
     done = patient.services.store.jobs.find(
-        statuses=[JobStatus.DONE], kind=JobKind.RENEWAL, project_id=patient.number, limit=1
+        statuses=[JobStatus.DONE], kind=JobKind.PRELABEL, project_id=patient.number, limit=1
     )
     return done[0].finished_at if done else None
 

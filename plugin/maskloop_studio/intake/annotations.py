@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from maskloop.errors import CodecError, LabelConfigError, MaskloopError
 from maskloop.learning.data.snapshot import split_of
 from maskloop.log import log_action, log_failures
-from maskloop.store.annotations import AnnotationVersion, SaidAnnotation
+from maskloop.store.annotations import AnnotationSnapshot, AnnotationVersion
 from maskloop.store.corrections import DerivedMasks
 from maskloop.store.jobs import Job, JobKind, JobStatus
 from maskloop.store.sessions import now
@@ -41,7 +41,7 @@ def take_event(job: Job, control: JobControl, services: Services) -> None:
         _take_annotations(job, control, services)
     elif job.action == "TASKS_CREATED":
         # Tasks that were imported with annotations are told as tasks only.
-        for kind in (JobKind.RENEWAL, JobKind.SYNC):
+        for kind in (JobKind.PRELABEL, JobKind.SYNC):
             request(kind, job.project_id, "new tasks", store=services.store, queue=services.queue)
     elif job.action == "TASKS_DELETED":
         _drop_tasks(job, control, services)
@@ -76,18 +76,18 @@ def _take_annotation(annotation_id: int, project: StudioProject, services: Servi
     store, asked_at = services.store, now()
     annotation = services.client.annotation(annotation_id)
     if annotation is None:
-        if store.annotations.delete(project.id, annotation_ids=[annotation_id], asked_at=asked_at):
+        if store.annotations.delete(project.id, annotation_ids=[annotation_id], read_at=asked_at):
             log_action(logger, "annotation_deleted", annotation_id=annotation_id, project_id=project.id)
         return
     if int(annotation["project"]) != project.id:
         # Forged, or the number of a deleted one that Label Studio gave to another project's.
-        store.annotations.delete(project.id, annotation_ids=[annotation_id], asked_at=asked_at)
+        store.annotations.delete(project.id, annotation_ids=[annotation_id], read_at=asked_at)
         log_action(logger, "annotation_of_other_project", level=logging.WARNING, annotation_id=annotation_id)
         return
     task_id = int(annotation["task"])
     skipped = bool(annotation.get("was_cancelled"))
-    version_id = store.annotations.take(
-        SaidAnnotation(
+    saved = store.annotations.save(
+        AnnotationSnapshot(
             annotation_id=annotation_id,
             project_id=project.id,
             task_id=task_id,
@@ -96,23 +96,23 @@ def _take_annotation(annotation_id: int, project: StudioProject, services: Servi
             content=annotation,
             label_config=project.label_config,
             split=split_of(project.id, task_id, services.settings.holdout_fraction),
-            asked_at=asked_at,
+            read_at=asked_at,
         )
     )
     log_action(
         logger,
-        "annotation_outdated" if version_id is None else "annotation_stored",
+        f"annotation_{saved.status}",
         annotation_id=annotation_id,
         task_id=task_id,
-        version_id=version_id,
+        version_id=saved.version_id,
         skipped=skipped,
     )
-    if version_id is not None and not skipped and not store.corrections.has(version_id):
-        derive_masks(version_id, services)
+    if saved.version is not None and not skipped and not store.corrections.has(saved.version.version_id):
+        derive_masks(saved.version, services)
 
 
-def derive_masks(version_id: int, services: Services) -> None:
-    """Turn what an annotator said into masks, and keep them.
+def derive_masks(version: AnnotationVersion, services: Services) -> None:
+    """Derive the masks of an annotation's version, and store them.
 
     Raises:
         CodecError: nothing of it can be read.
@@ -120,13 +120,9 @@ def derive_masks(version_id: int, services: Services) -> None:
         LabelConfigError: its label config has no image or nothing to draw with.
         StudioError: Label Studio does not answer.
     """
-    store = services.store
-    version = store.annotations.version(version_id)
-    if version is None:
-        return
     masks = _derive(version, services)
     if masks is not None:
-        store.corrections.save(version_id, masks)
+        services.store.corrections.save(version.version_id, masks)
 
 
 def _derive(version: AnnotationVersion, services: Services) -> DerivedMasks | None:
@@ -192,7 +188,7 @@ def _drop_tasks(job: Job, control: JobControl, services: Services) -> None:
         control.progress(done, len(job.subject_ids))
         asked_at = now()
         if client.task(task_id, project_id=project_id) is None:
-            store.annotations.delete(project_id, task_ids=[task_id], asked_at=asked_at)
+            store.annotations.delete(project_id, task_ids=[task_id], read_at=asked_at)
             # On SQLite Label Studio gives a deleted task's number to the next one, without a prediction yet.
             store.pushes.forget(project_id, [task_id])
             store.scores.forget_tasks(project_id, [task_id])
@@ -208,7 +204,7 @@ def _drop_gone(task_id: int, project_id: int, services: Services) -> None:
         return
     task = services.client.stamped_task(project_id, task_id)
     standing = {annotation.id for annotation in task.annotations} if task is not None else set()
-    if store.annotations.delete(project_id, annotation_ids=sorted(known - standing), asked_at=asked_at):
+    if store.annotations.delete(project_id, annotation_ids=sorted(known - standing), read_at=asked_at):
         store.pushes.forget(project_id, [task_id])
         store.scores.forget_tasks(project_id, [task_id])
 

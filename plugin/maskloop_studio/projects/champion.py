@@ -78,14 +78,14 @@ def follow_champion(project_id: int, services: Services) -> bool:
         RegistryError: the registry does not answer.
     """
     number = services.registry.alias(model_name(project_id), CHAMPION)
-    last = services.store.jobs.find(kind=JobKind.RENEWAL, project_id=project_id, limit=1)
+    last = services.store.jobs.find(kind=JobKind.PRELABEL, project_id=project_id, limit=1)
     if number is None or (last and last[0].status is not JobStatus.DONE):
         return False  # one is on its way, or somebody has put an end to it
     tag = f"{model_name(project_id)}-v{number}"
     if last and (last[0].outcome or {}).get("model_version") == tag:
         return False
     reason = f"{tag} is the champion"
-    request(JobKind.RENEWAL, project_id, reason, store=services.store, queue=services.queue)
+    request(JobKind.PRELABEL, project_id, reason, store=services.store, queue=services.queue)
     return True
 
 
@@ -160,7 +160,7 @@ def _follow(
     )
     # Before Label Studio is asked: whatever happens to this process, the rest is done by the renewal.
     request(
-        JobKind.RENEWAL,
+        JobKind.PRELABEL,
         project_id,
         f"{version.tag} was {reason}",
         store=services.store,

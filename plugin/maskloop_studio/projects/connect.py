@@ -93,7 +93,7 @@ def connect_project(
     deletion_told = watch_deletions(backend_url, headers, client)
     # `model_version` follows when the first predictions are there: Label Studio takes none it has not seen.
     set_up_order(project_id, services)
-    request(JobKind.RENEWAL, project_id, "connected", store=services.store, queue=services.queue)
+    request(JobKind.PRELABEL, project_id, "connected", store=services.store, queue=services.queue)
     log_action(
         logger, "project_connected", project_id=project_id, model_version=champion.tag, backend=backend_url
     )

@@ -58,7 +58,7 @@ def train_project(job: Job, control: JobControl, services: Services) -> dict[str
     if outcome["promoted"]:
         # Wanted before the job ends: killed in between, it is trained again and wanted again.
         request(
-            JobKind.RENEWAL,
+            JobKind.PRELABEL,
             job.project_id,
             f"{outcome['version']} was promoted",
             store=services.store,

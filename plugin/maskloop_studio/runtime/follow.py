@@ -72,8 +72,8 @@ def wait_for_training(
             training = store.trainings.get(training_id)
             if training is not None and training.status == "finished":
                 return training
-            if training is None or training.status == "failed":
-                error = training.error if training else "its row is gone"
+            if training is None or training.status not in ("queued", "running"):
+                error = (training.error or training.status) if training else "its row is gone"
                 raise _training_error(training_id, f"{error}", "see logs/train.log in MASKLOOP_HOME")
             bar.update(shown, completed=training.step, total=training.steps or None)
             heartbeat()

@@ -62,7 +62,7 @@ def want_syncs() -> None:
 def want_prelabelling(project_id: int) -> None:
     """Ask that a project's unlabelled tasks are predicted (RQ's cron calls this)."""
     services = process_services()
-    request(JobKind.RENEWAL, project_id, "schedule", store=services.store, queue=services.queue)
+    request(JobKind.PRELABEL, project_id, "schedule", store=services.store, queue=services.queue)
 
 
 def want_training(project_id: int) -> None:
@@ -135,7 +135,7 @@ def _is_stale(project_id: int, services: Services) -> bool:
 
 WORK: dict[JobKind, Worker] = {
     JobKind.EVENT: _take_event,
-    JobKind.RENEWAL: _renew,
+    JobKind.PRELABEL: _renew,
     JobKind.SHARD: _score_shard,
     JobKind.TRAINING: _train,
     JobKind.SYNC: _sync,

@@ -81,7 +81,7 @@ class Inbox:
             StoreError: the database cannot keep it.
         """
         number = await self._in_thread(
-            lambda: self._services.store.jobs.want(JobKind.TRAINING, project_id, reason)
+            lambda: self._services.store.jobs.request(JobKind.TRAINING, project_id, reason)
         )
         self._carrier.put([(JobKind.TRAINING, number)])
         return number

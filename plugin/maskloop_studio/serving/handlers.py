@@ -262,7 +262,7 @@ class StudioBackend:
     def _predict_later(self, project_id: int, late: int) -> None:
         log_action(logger, "deadline_reached", level=logging.WARNING, project_id=project_id, tasks_left=late)
         request_job(
-            JobKind.RENEWAL,
+            JobKind.PRELABEL,
             project_id,
             "a request that was cut off",
             store=self.services.store,

@@ -98,7 +98,7 @@ def services(settings):
     version = SimpleNamespace(tag="maskloop-7-v2", labels=("disc",))
     registry = SimpleNamespace(alias=lambda _name, _alias: 2, get=lambda _name, _number: version)
     fetcher = SimpleNamespace(fetch=lambda _uri, task_id: _png())
-    job_id = store.jobs.want(JobKind.SYNC, 7)
+    job_id = store.jobs.request(JobKind.SYNC, 7)
     store.jobs.claim(job_id, "me")
     store.jobs.finish(job_id, "me")
     yield SimpleNamespace(settings=settings, store=store, client=client, registry=registry, fetcher=fetcher)
@@ -145,7 +145,7 @@ def _late(services):
 
 
 def _dead(services):
-    job_id = services.store.jobs.want(JobKind.RENEWAL, 7)
+    job_id = services.store.jobs.request(JobKind.PRELABEL, 7)
     while True:
         with services.store.jobs._sessions.write() as session:
             from maskloop.store.tables import JobRow

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from maskloop.errors import StudioError
-from maskloop.store.annotations import SaidAnnotation
+from maskloop.store.annotations import AnnotationSnapshot
 from maskloop.store.jobs import JobKind, JobStatus
 from maskloop.store.sessions import now
 from maskloop_studio.intake.reconcile import find_changes, sync_project
@@ -170,10 +170,10 @@ def work_on(job_id, services):
 def take(number, client, store):
     raw, asked_at = client.annotation(number), now()
     if raw is None:
-        store.annotations.delete(PROJECT_ID, annotation_ids=[number], asked_at=asked_at)
+        store.annotations.delete(PROJECT_ID, annotation_ids=[number], read_at=asked_at)
         return
-    store.annotations.take(
-        SaidAnnotation(
+    store.annotations.save(
+        AnnotationSnapshot(
             annotation_id=number,
             project_id=PROJECT_ID,
             task_id=raw["task"],
@@ -182,7 +182,7 @@ def take(number, client, store):
             content=raw,
             label_config="<View/>",
             split="train",
-            asked_at=asked_at,
+            read_at=asked_at,
         )
     )
 

@@ -331,7 +331,7 @@ def test_score_shard_of_a_version_that_is_replaced_ends_early(services, studio, 
 
 def test_renewal_job_tells_what_it_came_to(services, studio):
     studio.add_tasks(3)
-    number = services.store.jobs.want(JobKind.RENEWAL, 1)
+    number = services.store.jobs.request(JobKind.PRELABEL, 1)
     assert work_on(number, services) is JobStatus.DONE
     outcome = services.store.jobs.get(number).outcome
     assert (outcome["pushed"], outcome["model_version"], set(outcome["seconds"])) == (

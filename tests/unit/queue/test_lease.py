@@ -76,7 +76,7 @@ def test_run_job_progress_is_seen_outside(store, number):
 
 
 def test_run_job_cancelled_ends_at_its_next_step(store):
-    number = store.jobs.want(JobKind.TRAINING, 1)
+    number = store.jobs.request(JobKind.TRAINING, 1)
     began = threading.Event()
 
     def work(job, control):
@@ -93,7 +93,7 @@ def test_run_job_cancelled_ends_at_its_next_step(store):
     asking.start()
     assert _run(store, number, work, lease_s=1) is JobStatus.CANCELLED
     asking.join()
-    assert store.trainings.get(number).error == "it was cancelled"
+    assert store.trainings.get(number).status == "cancelled"
 
 
 def test_run_job_that_lost_its_lease_stops_and_changes_nothing(store, number):

@@ -1,11 +1,11 @@
-"""What annotators said, made up."""
+"""Annotations and masks for tests of the store."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from maskloop.store.annotations import SaidAnnotation
+from maskloop.store.annotations import AnnotationSnapshot
 from maskloop.store.corrections import DerivedMasks
 from maskloop.store.database import Store
 from maskloop.types import EditCounts, Segment
@@ -14,8 +14,8 @@ SAVED = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 
 @pytest.fixture
-def make_said() -> Callable[..., SaidAnnotation]:
-    def make(*, later_s: float = 0, asked_s: float = 60, **changes: object) -> SaidAnnotation:
+def make_snapshot() -> Callable[..., AnnotationSnapshot]:
+    def make(*, later_s: float = 0, read_s: float = 60, **changes: object) -> AnnotationSnapshot:
         values: dict[str, object] = {
             "annotation_id": 70,
             "project_id": 1,
@@ -25,9 +25,9 @@ def make_said() -> Callable[..., SaidAnnotation]:
             "content": {"result": [{"id": "r", "value": {}}], "lead_time": 3.5, "ground_truth": True},
             "label_config": "<View/>",
             "split": "train",
-            "asked_at": SAVED + timedelta(seconds=asked_s),
+            "read_at": SAVED + timedelta(seconds=read_s),
         }
-        return SaidAnnotation(**(values | changes))  # type: ignore[arg-type]
+        return AnnotationSnapshot(**(values | changes))  # type: ignore[arg-type]
 
     return make
 
@@ -50,11 +50,13 @@ def make_masks(make_segment: Callable[..., Segment]) -> Callable[..., DerivedMas
 
 
 @pytest.fixture
-def keep(store: Store, make_said: Callable[..., SaidAnnotation], make_masks: Callable[..., DerivedMasks]):
+def keep(
+    store: Store, make_snapshot: Callable[..., AnnotationSnapshot], make_masks: Callable[..., DerivedMasks]
+):
     """Keep an annotation with its masks, and return its version."""
 
     def do(**changes: object) -> int:
-        version_id = store.annotations.take(make_said(**changes))
+        version_id = store.annotations.save(make_snapshot(**changes)).version_id
         assert version_id is not None
         store.corrections.save(version_id, make_masks())
         return version_id

@@ -1,4 +1,4 @@
-"""What annotators said: every version kept, the newest stands, deletions followed, masks beside them."""
+"""Annotations: every version kept, the newest stands, deletions followed, masks beside them."""
 
 import threading
 from datetime import timedelta
@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 
 from maskloop.store import annotations
+from maskloop.store.annotations import SaveStatus
 from maskloop.store.database import Store
 
 
-def test_take_comes_back_as_it_was_said(store, make_said):
-    said = make_said(
+def test_save_comes_back_equal(store, make_snapshot):
+    snapshot = make_snapshot(
         content={"result": [{"id": "r", "value": {"rle": [1, 2]}}], "note": "sehr schön \U0001f600"}
     )
-    version = store.annotations.version(store.annotations.take(said))
-    assert version.content == said.content
+    version = store.annotations.version(store.annotations.save(snapshot).version_id)
+    assert version.content == snapshot.content
     assert version.label_config == "<View/>"
-    assert (version.updated_at, version.state) == (said.updated_at, "submitted")
+    assert (version.updated_at, version.state) == (snapshot.updated_at, "submitted")
 
 
 @pytest.mark.parametrize(
@@ -28,63 +29,66 @@ def test_take_comes_back_as_it_was_said(store, make_said):
         pytest.param(-1, False, id="older"),
     ],
 )
-def test_take_newest_stands_and_history_is_kept(store, make_said, later_s, stands):
-    first = store.annotations.take(make_said())
-    second = store.annotations.take(make_said(later_s=later_s, content={"result": []}))
-    assert (second is not None) is stands
+def test_save_newest_stands_and_history_is_kept(store, make_snapshot, later_s, stands):
+    first = store.annotations.save(make_snapshot()).version_id
+    second = store.annotations.save(make_snapshot(later_s=later_s, content={"result": []}))
+    assert second.status == (SaveStatus.STORED if stands else SaveStatus.STALE)
+    assert (second.version is not None) is stands
     assert len(store.annotations.history(70)) == 1 + stands
     assert store.annotations.version(first) is not None
 
 
-def test_take_known_one_again_is_no_new_version(store, make_said):
-    assert store.annotations.take(make_said()) == store.annotations.take(make_said())
+def test_save_unchanged_is_no_new_version(store, make_snapshot):
+    first, again = (store.annotations.save(make_snapshot()) for _ in range(2))
+    assert first.version_id == again.version_id
+    assert (first.status, again.status) == (SaveStatus.STORED, SaveStatus.UNCHANGED)
 
 
-def test_take_back_to_older_content_is_a_version_of_its_own(store, make_said):
+def test_save_back_to_older_content_is_a_version_of_its_own(store, make_snapshot):
     versions = [
-        store.annotations.take(make_said(later_s=second, content={"result": result}))
+        store.annotations.save(make_snapshot(later_s=second, content={"result": result}))
         for second, result in ((0, []), (1, [{"id": "r"}]), (2, []))
     ]
-    assert len(set(versions)) == 3
+    assert len({saved.version_id for saved in versions}) == 3
 
 
-def test_take_newer_kept_in_the_same_moment_stays(database_url, make_said, monkeypatch):
+def test_save_newer_kept_in_the_same_moment_stays(database_url, make_snapshot, monkeypatch):
     if database_url.startswith("sqlite"):
         pytest.skip("SQLite has one writer at a time")
     slow, quick = Store(database_url), Store(database_url)
-    look = annotations._known_version
+    look = annotations._find_version
 
-    def overtaken(session, said, digest):
-        monkeypatch.setattr(annotations, "_known_version", look)
-        quick.annotations.take(make_said(later_s=3))
-        return look(session, said, digest)
+    def overtaken(session, snapshot, digest):
+        monkeypatch.setattr(annotations, "_find_version", look)
+        quick.annotations.save(make_snapshot(later_s=3))
+        return look(session, snapshot, digest)
 
-    monkeypatch.setattr(annotations, "_known_version", overtaken)
-    assert slow.annotations.take(make_said(later_s=1)) is None
-    assert slow.annotations.known(1)[70].updated_at == make_said(later_s=3).updated_at
+    monkeypatch.setattr(annotations, "_find_version", overtaken)
+    assert slow.annotations.save(make_snapshot(later_s=1)).version_id is None
+    assert slow.annotations.known(1)[70].updated_at == make_snapshot(later_s=3).updated_at
     slow.close()
     quick.close()
 
 
-def test_take_by_many_at_once_ends_with_the_newest(database_url, make_said):
+def test_save_by_many_at_once_ends_with_the_newest(database_url, make_snapshot):
     stores = [Store(database_url) for _ in range(4)]
     threads = [
-        threading.Thread(target=stores[index].annotations.take, args=(make_said(later_s=index),))
+        threading.Thread(target=stores[index].annotations.save, args=(make_snapshot(later_s=index),))
         for index in range(4)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert stores[0].annotations.known(1)[70].updated_at == make_said(later_s=3).updated_at
+    assert stores[0].annotations.known(1)[70].updated_at == make_snapshot(later_s=3).updated_at
     for opened in stores:
         opened.close()
 
 
-def test_delete_hides_what_stays_in_the_history(store, make_said, keep):
+def test_delete_hides_what_stays_in_the_history(store, make_snapshot, keep):
     keep()
     assert store.annotations.delete(2, annotation_ids=[70]) == 0
-    assert store.annotations.delete(1, annotation_ids=[70], asked_at=make_said().asked_at) == 1
+    assert store.annotations.delete(1, annotation_ids=[70], read_at=make_snapshot().read_at) == 1
     assert store.annotations.delete(1, annotation_ids=[70]) == 0
     assert store.annotations.known(1) == {}
     assert store.corrections.of(1) == ()
@@ -92,16 +96,16 @@ def test_delete_hides_what_stays_in_the_history(store, make_said, keep):
 
 
 @pytest.mark.parametrize(
-    ("asked_s", "comes_back"),
+    ("read_s", "comes_back"),
     [
         pytest.param(59, False, id="asked-before-it-was-deleted"),
         pytest.param(61, True, id="seen-again-afterwards"),
     ],
 )
-def test_take_deleted_one_comes_back_only_if_seen_later(store, make_said, asked_s, comes_back):
-    store.annotations.take(make_said())
-    store.annotations.delete(1, annotation_ids=[70], asked_at=make_said().asked_at)
-    again = store.annotations.take(make_said(asked_s=asked_s))
+def test_save_deleted_one_comes_back_only_if_seen_later(store, make_snapshot, read_s, comes_back):
+    store.annotations.save(make_snapshot())
+    store.annotations.delete(1, annotation_ids=[70], read_at=make_snapshot().read_at)
+    again = store.annotations.save(make_snapshot(read_s=read_s)).version_id
     assert (again is not None) is comes_back
     assert (70 in store.annotations.known(1)) is comes_back
 
@@ -115,22 +119,22 @@ def test_delete_tasks_takes_their_annotations(store, keep):
     assert store.annotations.delete_project(1) == 1
 
 
-def test_delete_thousands_in_one_call(store, make_said):
+def test_delete_thousands_in_one_call(store, make_snapshot):
     for number in range(1200):
         if number % 100 == 0:
-            store.annotations.take(make_said(annotation_id=number))
+            store.annotations.save(make_snapshot(annotation_id=number))
     assert store.annotations.delete(1, annotation_ids=range(1200)) == 12
 
 
-def test_skipped_one_is_known_and_no_correction(store, make_said, make_masks):
-    version = store.annotations.take(make_said(state="skipped"))
+def test_skipped_one_is_known_and_no_correction(store, make_snapshot, make_masks):
+    version = store.annotations.save(make_snapshot(state="skipped")).version_id
     assert store.annotations.known(1)[70].state == "skipped"
     store.corrections.save(version, make_masks())
     assert store.corrections.of(1) == ()
     assert store.corrections.count(1, split="train") == 0
 
 
-def test_correction_comes_back_equal(store, make_said, make_masks, keep):
+def test_correction_comes_back_equal(store, make_snapshot, make_masks, keep):
     version = keep()
     (correction,) = store.corrections.of(1)
     masks = make_masks()
@@ -138,12 +142,12 @@ def test_correction_comes_back_equal(store, make_said, make_masks, keep):
     assert (correction.image_key, correction.image_uri) == (masks.image_key, masks.image_uri)
     assert (correction.lead_time_s, correction.ground_truth) == (3.5, True)
     assert (correction.edits, correction.model_version) == (masks.edits, masks.model_version)
-    assert correction.updated_at == make_said().updated_at
+    assert correction.updated_at == make_snapshot().updated_at
     np.testing.assert_array_equal(correction.segments[0].mask_hw, masks.segments[0].mask_hw)
 
 
-def test_corrections_without_masks_are_listed_as_underived(store, make_said, make_masks):
-    version = store.annotations.take(make_said())
+def test_corrections_without_masks_are_listed_as_underived(store, make_snapshot, make_masks):
+    version = store.annotations.save(make_snapshot()).version_id
     assert not store.corrections.has(version)
     assert store.corrections.underived(1) == (version,)
     store.corrections.save(version, make_masks())
@@ -191,8 +195,8 @@ def test_stream_deletion_meanwhile_leaves_the_rest(store, keep):
     assert 80 not in {correction.annotation_id for correction in stream}
 
 
-def test_known_times_are_aware(store, make_said):
-    store.annotations.take(make_said())
+def test_known_times_are_aware(store, make_snapshot):
+    store.annotations.save(make_snapshot())
     assert store.annotations.known(1)[70].updated_at.utcoffset() == timedelta(0)
 
 

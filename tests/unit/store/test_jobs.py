@@ -55,27 +55,27 @@ def test_add_events_empty_is_nothing(store):
 
 
 def test_want_one_that_waits_serves_the_next_wish(store):
-    first = store.jobs.want(TRAINING, 1, "button")
-    assert store.jobs.want(TRAINING, 1, "20 new corrections") == first
-    assert store.jobs.want(TRAINING, 2) != first
-    assert store.jobs.want(SYNC, 1) != first
+    first = store.jobs.request(TRAINING, 1, "button")
+    assert store.jobs.request(TRAINING, 1, "20 new corrections") == first
+    assert store.jobs.request(TRAINING, 2) != first
+    assert store.jobs.request(SYNC, 1) != first
 
 
 def test_want_while_one_runs_makes_exactly_one_more(store):
-    first = store.jobs.want(TRAINING, 1)
+    first = store.jobs.request(TRAINING, 1)
     assert store.jobs.claim(first, "me")
-    second = store.jobs.want(TRAINING, 1)
+    second = store.jobs.request(TRAINING, 1)
     assert second != first
-    assert store.jobs.want(TRAINING, 1) == second
+    assert store.jobs.request(TRAINING, 1) == second
     assert store.jobs.claim(second, "you") is None
     store.jobs.finish(first, "me")
     assert store.jobs.claim(second, "you")
 
 
 def test_due_one_whose_kind_and_project_runs_already_is_left_out(store):
-    first = store.jobs.want(TRAINING, 1)
+    first = store.jobs.request(TRAINING, 1)
     store.jobs.claim(first, "me")
-    second, other = store.jobs.want(TRAINING, 1), store.jobs.want(TRAINING, 2)
+    second, other = store.jobs.request(TRAINING, 1), store.jobs.request(TRAINING, 2)
     assert [job.job_id for job in store.jobs.due()] == [other]
     store.jobs.finish(first, "me")
     assert [job.job_id for job in store.jobs.due()] == [second, other]
@@ -83,7 +83,7 @@ def test_due_one_whose_kind_and_project_runs_already_is_left_out(store):
 
 def test_want_by_many_at_once_makes_one(database_url):
     stores = [Store(database_url) for _ in range(4)]
-    assert len(set(_at_once(lambda index: stores[index].jobs.want(TRAINING, 1)))) == 1
+    assert len(set(_at_once(lambda index: stores[index].jobs.request(TRAINING, 1)))) == 1
     for opened in stores:
         opened.close()
 
@@ -149,9 +149,9 @@ def test_fail_waits_longer_each_time_then_dies(store, make_event):
 
 
 def test_fail_while_another_waits_leaves_it_to_that_one(store):
-    first = store.jobs.want(TRAINING, 1)
+    first = store.jobs.request(TRAINING, 1)
     store.jobs.claim(first, "me")
-    second = store.jobs.want(TRAINING, 1)
+    second = store.jobs.request(TRAINING, 1)
     assert store.jobs.fail(first, "me", "no answer") is JobStatus.DROPPED
     assert store.jobs.claim(second, "me")
 
@@ -166,10 +166,10 @@ def test_retry_dead_one_waits_again(store, make_event):
 
 
 def test_retry_while_another_waits_names_that_one(store):
-    first = store.jobs.want(TRAINING, 1)
+    first = store.jobs.request(TRAINING, 1)
     store.jobs.claim(first, "me")
     store.jobs.fail(first, "me", "diverged", retry=False)
-    second = store.jobs.want(TRAINING, 1)
+    second = store.jobs.request(TRAINING, 1)
     assert store.jobs.retry(first) == second
 
 
@@ -184,9 +184,9 @@ def test_drop_takes_it_off_the_list(store, make_event):
 
 
 def test_cancel_waiting_one_ends_at_once_running_one_is_told(store):
-    first = store.jobs.want(TRAINING, 1)
+    first = store.jobs.request(TRAINING, 1)
     store.jobs.claim(first, "me")
-    second = store.jobs.want(TRAINING, 1)
+    second = store.jobs.request(TRAINING, 1)
     assert store.jobs.cancel(second) is JobStatus.CANCELLED
     assert store.jobs.cancel(first) is JobStatus.RUNNING
     assert store.jobs.renew(first, "me").cancel
@@ -209,7 +209,7 @@ def test_narrow_leaves_only_what_is_still_to_be_done(store, make_event):
 
 def test_prune_forgets_what_went_well_and_keeps_the_rest(store, make_event):
     done, dead = store.jobs.add_events([make_event("a"), make_event("b")])
-    training = store.jobs.want(TRAINING, 1)
+    training = store.jobs.request(TRAINING, 1)
     for number in (done, dead, training):
         store.jobs.claim(number, "me")
     store.jobs.finish(done, "me")
@@ -221,7 +221,7 @@ def test_prune_forgets_what_went_well_and_keeps_the_rest(store, make_event):
 
 
 def test_training_progress_and_outcome_come_back(store):
-    number = store.jobs.want(TRAINING, 1, "button")
+    number = store.jobs.request(TRAINING, 1, "button")
     assert store.trainings.get(number).status == "queued"
     store.jobs.claim(number, "me")
     store.trainings.begin(number, 1, through_version=9)
@@ -235,7 +235,7 @@ def test_training_progress_and_outcome_come_back(store):
 
 
 def test_trained_through_training_given_up_does_not_count(store):
-    number = store.jobs.want(TRAINING, 1)
+    number = store.jobs.request(TRAINING, 1)
     store.jobs.claim(number, "me")
     store.trainings.begin(number, 1, through_version=9)
     store.jobs.fail(number, "me", "diverged", retry=False)
@@ -246,29 +246,29 @@ def test_trained_through_training_given_up_does_not_count(store):
 
 
 def test_want_after_a_quiet_time_is_put_off_by_each_wish(store):
-    number = store.jobs.want(TRAINING, 1, quiet_s=60)
+    number = store.jobs.request(TRAINING, 1, quiet_s=60)
     first = store.jobs.get(number).due_at
     assert store.jobs.due() == ()
-    assert store.jobs.want(TRAINING, 1, quiet_s=60) == number
+    assert store.jobs.request(TRAINING, 1, quiet_s=60) == number
     assert first < store.jobs.get(number).due_at <= first + timedelta(seconds=60)
 
 
 def test_want_after_a_quiet_time_is_not_put_off_for_ever(store):
-    number = store.jobs.want(TRAINING, 1, quiet_s=0.05)
+    number = store.jobs.request(TRAINING, 1, quiet_s=0.05)
     deadline = store.jobs.get(number).created_at + timedelta(seconds=0.5)
     while now() < deadline - timedelta(seconds=0.1):
-        store.jobs.want(TRAINING, 1, quiet_s=0.05)
+        store.jobs.request(TRAINING, 1, quiet_s=0.05)
     assert store.jobs.get(number).due_at <= deadline
 
 
 def test_want_at_once_brings_a_put_off_job_forward(store):
-    number = store.jobs.want(TRAINING, 1, quiet_s=60)
-    assert store.jobs.want(TRAINING, 1, "button") == number
+    number = store.jobs.request(TRAINING, 1, quiet_s=60)
+    assert store.jobs.request(TRAINING, 1, "button") == number
     assert [job.job_id for job in store.jobs.due()] == [number]
 
 
 def test_trainings_get_other_kind_is_none(store):
-    assert store.trainings.get(store.jobs.want(SYNC, 1)) is None
+    assert store.trainings.get(store.jobs.request(SYNC, 1)) is None
 
 
 def test_store_unknown_database_raises_with_remedy():

@@ -126,7 +126,7 @@ def test_open_older_database_carries_everything_over(old_url):
         "finished",
         "failed",
         "queued",
-        "failed",
+        "dropped",
     ]
     assert store.trainings.get(1).outcome == {"promoted": True}
     assert store.trainings.trained_through(1) == 1
@@ -136,10 +136,53 @@ def test_open_older_database_carries_everything_over(old_url):
     store.close()
 
 
+def test_open_database_of_before_carries_waiting_jobs_and_masks_over(empty_url, make_segment):
+    """A database of form 0004: a waiting job of a kind that was renamed, and masks of one image a task."""
+    url = _with_driver(empty_url)
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        _run_steps(connection, "0004")
+        at = AT if url.startswith("sqlite") else f"{AT}+00"
+        job = {"project_id": 1, "action": "connected", "subject_ids": "[]", "attempts": 0, "lapses": 0}
+        job |= {"done": 0, "total": 0, "cancel_requested": False, "due_at": at, "created_at": at}
+        _insert(connection, "jobs", kind="renewal", status="waiting", **job)
+        masks = {"image_key": "0" * 64, "image_uri": "a.png", "height": 32, "width": 48, "approximate": False}
+        masks |= {"kept": 1, "changed": 0, "added": 2, "removed": 0}
+        text_of_masks = segments_to_text((make_segment(),))
+        _insert(connection, "masks", version_id=1, segments=text_of_masks, **masks)
+        version = {"annotation_id": 70, "project_id": 1, "task_id": 7, "updated_at": at, "state": "submitted"}
+        version |= {"said": "{}", "digest": "d", "label_config": "c", "ground_truth": False, "taken_at": at}
+        _insert(connection, "annotation_versions", version_id=1, **version)
+        row = {"annotation_id": 70, "project_id": 1, "task_id": 7, "split": "train", "version_id": 1}
+        _insert(connection, "annotations", **row, updated_at=at, state="submitted")
+    engine.dispose()
+    store = Store(empty_url)
+    (job_found,) = store.jobs.find(kind=JobKind.PRELABEL, statuses=[JobStatus.WAITING])
+    assert (job_found.name, store.jobs.request(JobKind.PRELABEL, 1)) == ("prelabel-1", 1)
+    (correction,) = store.corrections.of(1)
+    assert (correction.view, correction.image_index, correction.edits.added) == ("", 0, 2)
+    assert len(store.corrections.old_readings(1, reader_version=1, limit=10)) == 1
+    assert store.projects.absences() == {}
+    store.close()
+
+
+def _run_steps(connection, target):
+    from alembic.operations import Operations
+    from alembic.script import ScriptDirectory
+
+    from maskloop.store import migrations
+
+    steps = ScriptDirectory(str(Path(migrations.__file__).parent))
+    context = MigrationContext.configure(
+        connection, opts={"fn": lambda revision, _: steps._upgrade_revs(target, revision)}
+    )
+    context.run_migrations(op=Operations(context))
+
+
 def test_open_older_database_goes_on_numbering(old_url):
     store = Store(old_url)
     highest = max(job.job_id for job in store.jobs.find())
-    assert store.jobs.want(JobKind.SYNC, 1) > highest
+    assert store.jobs.request(JobKind.SYNC, 1) > highest
     assert store.jobs.find(statuses=[JobStatus.WAITING], kind=JobKind.TRAINING)[0].job_id == 3
     store.close()
 
@@ -157,7 +200,7 @@ def test_open_older_database_leaves_a_copy_of_it(old_url, tmp_path):
 def test_open_new_database_many_at_once_make_it_once(empty_url):
     with ThreadPoolExecutor(4) as pool:
         stores = list(pool.map(lambda _: Store(empty_url), range(4)))
-    assert {store.jobs.want(JobKind.SYNC, 1) for store in stores} == {1}
+    assert {store.jobs.request(JobKind.SYNC, 1) for store in stores} == {1}
     for store in stores:
         store.close()
 

@@ -104,12 +104,12 @@ def test_forget_versions_tasks_and_projects(store):
     assert store.scores.versions(2) == frozenset()
 
 
-def test_retire_version_keeps_where_annotated_tasks_had_been_put(store, make_said):
+def test_retire_version_keeps_where_annotated_tasks_had_been_put(store, make_snapshot):
     store.scores.add(1, OLD, [_scored(7), _scored(8), _scored(9, labelled=True)])
     store.scores.arrange(1, OLD, [_arranged(7), _arranged(8)])
     store.scores.tell(1, OLD, [7, 8])
     for number, task_id in ((70, 7), (90, 9)):
-        store.annotations.take(make_said(annotation_id=number, task_id=task_id))
+        store.annotations.save(make_snapshot(annotation_id=number, task_id=task_id))
     store.scores.retire_version(1, OLD)
     (kept,) = store.scores.thoughts(1, OLD)
     assert (kept.task_id, kept.score, kept.cluster, kept.embedding_d) == (7, 0.5, 1, None)

@@ -27,7 +27,7 @@ def test_shard_whose_worker_is_gone_is_due_again(store, shards):
 
 
 def test_cancel_renewal_ends_its_shards(store, shards):
-    renewal = store.jobs.want(JobKind.RENEWAL, 1)
+    renewal = store.jobs.request(JobKind.PRELABEL, 1)
     (foreign,) = store.shards.add(2, TAG, [[7]])
     store.jobs.claim(shards[0], "me")
     assert store.jobs.cancel(renewal) is JobStatus.CANCELLED

@@ -72,7 +72,7 @@ class SnapshotManifest:
         return hashlib.sha256("\n".join(said).encode()).hexdigest()
 
     def version_ids(self, split: Split | None = None) -> tuple[int, ...]:
-        """Return the rows of one split or of both, for `CorrectionBook.at`."""
+        """Return the rows of one split or of both, for `CorrectionRepository.at`."""
         return tuple(entry.version_id for entry in self.entries if split in (None, entry.split))
 
     def write(self, path: Path) -> None:
