@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from maskloop.errors import CodecError, LabelConfigError, MaskloopError
 from maskloop.learning.data.snapshot import split_of
 from maskloop.log import log_action, log_failures
-from maskloop.store.annotations import AnnotationSnapshot, AnnotationVersion
+from maskloop.store.annotations import AnnotationSnapshot, AnnotationVersion, SaveStatus
 from maskloop.store.corrections import DerivedMasks
 from maskloop.store.jobs import Job, JobKind, JobStatus
 from maskloop.store.sessions import now
@@ -99,14 +99,13 @@ def _take_annotation(annotation_id: int, project: StudioProject, services: Servi
             read_at=asked_at,
         )
     )
-    log_action(
-        logger,
-        f"annotation_{saved.status}",
-        annotation_id=annotation_id,
-        task_id=task_id,
-        version_id=saved.version_id,
-        skipped=skipped,
-    )
+    facts = {"annotation_id": annotation_id, "task_id": task_id, "version_id": saved.version_id}
+    if saved.status is SaveStatus.STORED:
+        log_action(logger, "annotation_stored", **facts, skipped=skipped)
+    elif saved.status is SaveStatus.UNCHANGED:
+        log_action(logger, "annotation_unchanged", **facts)
+    else:
+        log_action(logger, "annotation_stale", **facts)
     if saved.version is not None and not skipped and not store.corrections.has(saved.version.version_id):
         derive_masks(saved.version, services)
 
