@@ -99,13 +99,19 @@ def _take_annotation(annotation_id: int, project: StudioProject, services: Servi
             read_at=asked_at,
         )
     )
-    facts = {"annotation_id": annotation_id, "task_id": task_id, "version_id": saved.version_id}
     if saved.status is SaveStatus.STORED:
-        log_action(logger, "annotation_stored", **facts, skipped=skipped)
+        log_action(
+            logger,
+            "annotation_stored",
+            annotation_id=annotation_id,
+            task_id=task_id,
+            version_id=saved.version_id,
+            skipped=skipped,
+        )
     elif saved.status is SaveStatus.UNCHANGED:
-        log_action(logger, "annotation_unchanged", **facts)
+        log_action(logger, "annotation_unchanged", annotation_id=annotation_id, version_id=saved.version_id)
     else:
-        log_action(logger, "annotation_stale", **facts)
+        log_action(logger, "annotation_stale", annotation_id=annotation_id, task_id=task_id)
     if saved.version is not None and not skipped and not store.corrections.has(saved.version.version_id):
         derive_masks(saved.version, services)
 
