@@ -19,6 +19,7 @@ class Seen(NamedTuple):
     path: str
     authorization: str | None
     body: bytes
+    host: str = ""  # of the Host header, without port
 
 
 @dataclass
@@ -35,12 +36,18 @@ class HttpHost:
     drip_headers: bool = False  # those of the headers as well
     at_once: int = 0  # requests that are being answered
     most_at_once: int = 0
+    keep_alive: bool = False  # for answers that all have a Content-Length
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def paths(self) -> list[str]:
         """The paths of the requests, in order."""
         return [request.path for request in self.seen]
+
+    @property
+    def hosts(self) -> list[str]:
+        """The Host headers of the requests, in order."""
+        return [request.host for request in self.seen]
 
     @property
     def asked(self) -> list[tuple[str, str | None]]:
@@ -60,6 +67,8 @@ class HttpHost:
 
 def _handler_for(host: HttpHost) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1" if host.keep_alive else "HTTP/1.0"
+
         def handle(self) -> None:
             try:
                 super().handle()
@@ -68,7 +77,8 @@ def _handler_for(host: HttpHost) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            request = Seen(self.command, self.path, self.headers.get("Authorization"), body)
+            name = self.headers.get("Host", "").partition(":")[0]
+            request = Seen(self.command, self.path, self.headers.get("Authorization"), body, name)
             with host.lock:
                 host.at_once += 1
                 host.most_at_once = max(host.most_at_once, host.at_once)
@@ -111,9 +121,11 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def run_host(tls: ssl.SSLContext | None = None, *, name: str = "127.0.0.1") -> Iterator[HttpHost]:
+def run_host(
+    tls: ssl.SSLContext | None = None, *, name: str = "127.0.0.1", keep_alive: bool = False
+) -> Iterator[HttpHost]:
     """Run a server as long as the block, over TLS where a context is given."""
-    host = HttpHost()
+    host = HttpHost(keep_alive=keep_alive)
     server = _Server(("127.0.0.1", 0), _handler_for(host))
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)

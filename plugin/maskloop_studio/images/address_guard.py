@@ -1,162 +1,162 @@
-"""Who may be asked for an image and who gets the token: origins, addresses, Label Studio's authorization."""
+"""Which network addresses images may come from: every spelling of an address is read before it is judged.
+
+Sources: WHATWG URL, "IPv4 parser" (numbers, octal and hexadecimal parts); RFC 4291 (mapped and compatible
+IPv6), RFC 6052 and 8215 (NAT64), RFC 3056 (6to4), RFC 4380 (Teredo), RFC 5214 (ISATAP).
+"""
 
 from __future__ import annotations
 
 import ipaddress
 import socket
-import threading
-import urllib.request
-from dataclasses import dataclass, field
-
-import httpx
+import unicodedata
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 from maskloop.errors import ImageError
 
-__all__ = ["PinnedUrl", "StudioAuth", "origin_of", "pin_public"]
+__all__ = ["check_public", "host_addresses", "is_public", "literal_address"]
 
-DEFAULT_PORTS = {"http": 80, "https": 443}
-REFRESH_TIMEOUT_S = 10.0
+Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-
-@dataclass(frozen=True, kw_only=True)
-class PinnedUrl:
-    """A URL whose host was looked up and found allowed."""
-
-    url: str  # with the address in place of the host's name, unless a proxy looks it up
-    options: dict[str, object] = field(default_factory=dict)  # what httpx needs to keep the name
-    proxied: bool = False
-
-
-class StudioAuth:
-    """The authorization header for Label Studio: a legacy token as it is, a personal one exchanged first."""
-
-    def __init__(self, base_url: str, key: str | None, client: httpx.Client) -> None:
-        self._base_url = base_url
-        self._key = key
-        self._client = client
-        self._access: str | None = None
-        self._lock = threading.Lock()
-
-    @property
-    def _personal(self) -> bool:
-        return self._key is not None and self._key.startswith("eyJ") and self._key.count(".") == 2
-
-    def headers(self) -> dict[str, str]:
-        """Return the header, or nothing without a token.
-
-        Raises:
-            ImageError: Label Studio does not exchange the personal access token.
-        """
-        if self._key is None:
-            return {}
-        if not self._personal:
-            return {"Authorization": f"Token {self._key}"}
-        with self._lock:
-            if self._access is None:
-                self._access = self._exchange()
-            return {"Authorization": f"Bearer {self._access}"}
-
-    def renew(self) -> bool:
-        """Forget the exchanged token, which lives for minutes; say whether asking again makes sense."""
-        with self._lock:
-            had, self._access = self._access is not None, None
-        return had
-
-    def _exchange(self) -> str:
-        url = f"{self._base_url}/api/token/refresh/"
-        try:
-            response = self._client.post(url, json={"refresh": self._key}, timeout=REFRESH_TIMEOUT_S)
-            response.raise_for_status()
-            return str(response.json()["access"])
-        except (httpx.HTTPError, ValueError, KeyError) as exc:
-            got = (
-                f"status {exc.response.status_code}"
-                if isinstance(exc, httpx.HTTPStatusError)
-                else type(exc).__name__
-            )
-            # `from None`: httpx's error holds the request, and with it the token.
-            raise ImageError(
-                f"Label Studio {self._base_url}",
-                expected="an access token for LABEL_STUDIO_API_KEY",
-                got=got,
-                remedy="make a new personal access token under Account & Settings",
-            ) from None
+IDEOGRAPHIC_STOP = "\u3002"  # IDNA takes it for a dot
+MAX_ADDRESSES = 8  # of one host
+CARRIERS = {  # IPv6 networks whose addresses carry an IPv4 address -> the bits below it
+    ipaddress.IPv6Network("::ffff:0:0/96"): 0,
+    ipaddress.IPv6Network("::/96"): 0,
+    ipaddress.IPv6Network("64:ff9b::/96"): 0,
+    ipaddress.IPv6Network("64:ff9b:1::/48"): 0,
+    ipaddress.IPv6Network("2002::/16"): 80,
+}
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+NEVER_PUBLIC = (
+    ipaddress.ip_network("168.63.129.16/32"),  # Azure's internal services, though not in a private network
+    ipaddress.ip_network("192.0.0.0/24"),  # protocol assignments; Oracle's metadata
+    ipaddress.ip_network("192.88.99.0/24"),  # 6to4 relays
+    ipaddress.ip_network("64:ff9b:1::/48"),
+    ipaddress.ip_network("2002::/16"),
+    ipaddress.ip_network("2001::/32"),
+    ipaddress.ip_network("fec0::/10"),
+    ipaddress.ip_network("5f00::/16"),
+    ipaddress.ip_network("3fff::/20"),
+)
 
 
-def origin_of(url: str) -> str:
-    """Return scheme, host and port of a URL, spelled one way; the empty text where there is no host."""
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL:
-        return ""
-    if not parsed.host or parsed.scheme not in DEFAULT_PORTS:
-        return ""
-    host = f"[{parsed.host}]" if ":" in parsed.host else parsed.host.lower()
-    return f"{parsed.scheme}://{host}:{parsed.port or DEFAULT_PORTS[parsed.scheme]}"
-
-
-def pin_public(url: str, *, allow_private: bool, turn: int = 0) -> PinnedUrl:
-    """Return a URL that goes to an address which was checked, so that a second look-up cannot change it.
+def literal_address(host: str) -> Address | None:
+    """Return the address that a host is a spelling of, or None where it is a name.
 
     Args:
-        url: http(s).
-        allow_private: take loopback and private networks too.
-        turn: which try this is; where a host has several addresses, each try takes the next.
+        host: of a URL, IPv6 without brackets. 2130706433, 0x7f.1, 0177.0.0.1 and 127.1 all spell 127.0.0.1.
 
     Raises:
-        ImageError: the host is unknown, or one of its addresses is not public.
+        ImageError: it ends in a number and is no address, or has a zone.
     """
-    parsed = httpx.URL(url)
-    port = parsed.port or DEFAULT_PORTS[parsed.scheme]
-    proxies = urllib.request.getproxies()
-    if (
-        parsed.scheme in proxies
-        and not urllib.request.proxy_bypass(parsed.host)
-        and not _is_address(parsed.host)
-    ):
-        return PinnedUrl(url=url, proxied=True)
+    text = unicodedata.normalize("NFKC", host).replace(IDEOGRAPHIC_STOP, ".").removesuffix(".")
+    if ":" in text:
+        try:
+            address = ipaddress.IPv6Address(text)
+        except ValueError as exc:
+            raise _refused(host, "an IPv6 address", "another text", "correct the task") from exc
+        if address.scope_id is not None:
+            raise _refused(host, "an address without a zone", "one with a zone", "correct the task")
+        return address
+    parts = text.split(".")
+    if not parts[-1] or not _is_number(parts[-1]):
+        return None
+    value = _ipv4_value(parts)
+    if value is None:
+        raise _refused(host, "an IPv4 address or a name", "a number of another form", "correct the task")
+    return ipaddress.IPv4Address(value)
+
+
+def host_addresses(host: str, port: int) -> list[str]:
+    """Return the addresses of a host, at most 8, the preferred one first; waits as long as the resolver does.
+
+    Raises:
+        ImageError: there is no such host, or it is a number that is no address.
+        OSError: the resolver cannot be reached now.
+    """
+    literal = literal_address(host)
+    if literal is not None:
+        return [str(literal)]
     try:
-        found = socket.getaddrinfo(parsed.host, port, type=socket.SOCK_STREAM)
-    except OSError as exc:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as exc:
+        if exc.errno == socket.EAI_AGAIN:
+            raise
         raise _refused(
-            parsed.host, "a host that is known here", "an unknown host", "correct the task"
+            host, "a host that is known here", "an unknown host", "correct the address in the task"
         ) from exc
-    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-    if not allow_private:
-        for address in addresses:
-            if not _is_public(address):
-                raise _refused(
-                    parsed.host,
-                    "Label Studio itself or a public address",
-                    address,
-                    "serve the image through Label Studio; if it is LABEL_STUDIO_URL's host, spell it so",
-                )
-    return PinnedUrl(
-        url=str(parsed.copy_with(host=addresses[turn % len(addresses)])),
-        options={
-            "headers": {"Host": parsed.netloc.decode("ascii")},
-            "extensions": {"sni_hostname": parsed.host},
-        },
+    addresses = dict.fromkeys(str(entry[4][0]) for entry in found)
+    return list(addresses)[:MAX_ADDRESSES]
+
+
+def check_public(host: str, addresses: Sequence[str]) -> None:
+    """Raise ImageError unless all addresses of a host are public."""
+    for address in addresses:
+        if not is_public(address):
+            raise _refused(
+                host,
+                "Label Studio itself or a public address",
+                address,
+                "serve the image through Label Studio, spell the host as in LABEL_STUDIO_URL, or set "
+                "MASKLOOP_ALLOW_PRIVATE_IMAGES=true",
+            )
+
+
+def is_public(address: str) -> bool:
+    """Return whether an address, and any IPv4 address that it carries, belongs to the public internet."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    if "%" in address:
+        return False
+    inner = list(_carried(parsed))
+    if inner and not (isinstance(parsed, ipaddress.IPv6Address) and (parsed in NAT64 or parsed.ipv4_mapped)):
+        return False  # tunnels: no image host of today is reached by one
+    return all(_is_global(address) for address in inner) if inner else _is_global(parsed)
+
+
+def _is_global(address: Address) -> bool:
+    if any(address.version == network.version and address in network for network in NEVER_PUBLIC):
+        return False
+    return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+def _carried(address: Address) -> Iterator[ipaddress.IPv4Address]:
+    if isinstance(address, ipaddress.IPv4Address):
+        return
+    value = int(address)
+    for network, shift in CARRIERS.items():
+        if address in network:
+            yield ipaddress.IPv4Address(value >> shift & 0xFFFFFFFF)
+    if address.teredo is not None:
+        yield from address.teredo
+    if (value >> 32 & 0xFFFFFFFF) in (0x00005EFE, 0x02005EFE):
+        yield ipaddress.IPv4Address(value & 0xFFFFFFFF)
+
+
+def _is_number(part: str) -> bool:
+    return part.isdecimal() or (
+        part[:2].lower() == "0x" and all(c in "0123456789abcdefABCDEF" for c in part[2:])
     )
 
 
-def _is_address(host: str) -> bool:
+def _ipv4_value(parts: Sequence[str]) -> int | None:
+    numbers = [_number(part) for part in parts]
+    known = [number for number in numbers if number is not None]
+    if len(known) != len(parts) or len(parts) > 4 or any(number > 255 for number in known[:-1]):
+        return None
+    if known[-1] >= 256 ** (5 - len(known)):
+        return None
+    return sum(number << (8 * (3 - place)) for place, number in enumerate(known[:-1])) + known[-1]
+
+
+def _number(part: str) -> int | None:
+    base = 16 if part[:2].lower() == "0x" else 8 if part[:1] == "0" and len(part) > 1 else 10
+    digits = part[2:] if base == 16 else part
     try:
-        ipaddress.ip_address(host)
+        return int(digits or "0", base) if part and len(part) < 20 and "_" not in part else None
     except ValueError:
-        return False
-    return True
-
-
-def _is_public(address: str) -> bool:
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(parsed, ipaddress.IPv6Address):
-        # Addresses that carry an IPv4 address are as private as that one.
-        inner = parsed.ipv4_mapped or parsed.sixtofour or (parsed.teredo[1] if parsed.teredo else None)
-        if inner is not None:
-            parsed = inner
-    return parsed.is_global and not parsed.is_multicast
+        return None
 
 
 def _refused(host: str, expected: str, got: str, remedy: str) -> ImageError:
-    return ImageError(f"image host {host}", expected=expected, got=got, remedy=remedy)
+    return ImageError(f"image host {host[:120]!r}", expected=expected, got=got, remedy=remedy)

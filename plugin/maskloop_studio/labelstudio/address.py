@@ -31,7 +31,7 @@ def check_address(url: str) -> str:
         )
     try:
         parsed = httpx.URL(text)
-    except httpx.InvalidURL as exc:
+    except (httpx.InvalidURL, UnicodeError) as exc:
         raise _address_error(shown, f"correct it: {exc}") from exc
     if parsed.scheme not in DEFAULT_PORTS:
         raise _address_error(f"scheme {parsed.scheme!r}", "use http:// or https://")
@@ -68,7 +68,7 @@ def origin_of(url: str) -> str:
     """Return scheme, host and port of an http(s) URL in one spelling; an empty text where it has none."""
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL:
+    except (httpx.InvalidURL, UnicodeError):
         return ""
     if not parsed.host or parsed.scheme not in DEFAULT_PORTS:
         return ""

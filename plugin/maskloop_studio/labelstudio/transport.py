@@ -157,8 +157,11 @@ class StudioTransport:
         return retrying(self._http.request, method, url, **rest)
 
 
-def retry_after_s(response: httpx.Response) -> float | None:
-    """Return how long an answer asks to wait (RFC 9110, 10.2.3), in seconds; None where it does not say."""
+def retry_after_s(response: httpx.Response, *, now: datetime | None = None) -> float | None:
+    """Return for how many seconds an answer's Retry-After demands to wait; None where it has none.
+
+    Source: RFC 9110, 10.2.3.
+    """
     text = response.headers.get("retry-after", "").strip()
     if text.isdecimal():
         return float(text[:9])
@@ -168,7 +171,7 @@ def retry_after_s(response: httpx.Response) -> float | None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return max((moment - datetime.now(UTC)).total_seconds(), 0.0)
+    return max((moment - (now or datetime.now(UTC))).total_seconds(), 0.0)
 
 
 def _may_pass(method: str, state: tenacity.RetryCallState) -> bool:

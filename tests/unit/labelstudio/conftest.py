@@ -1,13 +1,13 @@
 """A Label Studio of a few pages below the sub-path /ls, on a real socket."""
 
 import json
-import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trustme
 from tests.fakes.http_host import HttpHost, Page, Seen, run_host
+from tests.fakes.tls import server_context, write_authority
 
 from maskloop_studio.labelstudio.client import StudioClient
 
@@ -70,16 +70,12 @@ def authority() -> trustme.CA:
 @pytest.fixture(scope="session")
 def ca_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its certificate."""
-    path = tmp_path_factory.mktemp("ca") / "ca.pem"
-    authority.cert_pem.write_to_path(str(path))
-    return path
+    return write_authority(authority, tmp_path_factory.mktemp("ca"))
 
 
 @pytest.fixture
 def tls_host(authority: trustme.CA) -> Iterator[HttpHost]:
     """The server over TLS, with a certificate of that authority."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
-    with run_host(context, name="localhost") as running:
+    with run_host(server_context(authority, "localhost"), name="localhost") as running:
         add_studio_pages(running)
         yield running
