@@ -50,7 +50,7 @@ class HttpHost:
         return [request.host for request in self.seen]
 
     @property
-    def asked(self) -> list[tuple[str, str | None]]:
+    def authorized(self) -> list[tuple[str, str | None]]:
         """Path and Authorization header of the requests, in order."""
         return [(request.path, request.authorization) for request in self.seen]
 

@@ -66,7 +66,7 @@ class _Target:
     """Where and how one URL is requested."""
 
     url: str
-    is_studio: bool  # one of Label Studio's image paths: with the token, whatever its address
+    is_studio: bool  # one of Label Studio's image paths: with the token, its address is not checked
     proxy: str | None
     headers: dict[str, str] = field(default_factory=dict)
     tls_names: dict[str, str] = field(default_factory=dict)

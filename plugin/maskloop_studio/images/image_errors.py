@@ -66,7 +66,7 @@ def transfer_error(url: str, exc: httpx.HTTPError, limit: FetchLimit, timeout_s:
 
 
 def status_error(url: str, status: int, *, own: bool) -> ImageError:
-    """Return the error for a refusal; `own` says whether Label Studio itself refused."""
+    """Return the error for a refusal; `own`: of Label Studio itself."""
     remedy = "check the address in the task"
     if own and status in (401, 403):
         remedy = "set LABEL_STUDIO_API_KEY to a valid token of an account that may see the project"

@@ -67,7 +67,7 @@ class StudioClient(PredictionCalls, ViewCalls):
     def find_project(self, project_id: int) -> StudioProject | None:
         """Return a project, or None where Label Studio itself answers that there is none.
 
-        Whoever removes something because of it looks at `project_state` several times instead.
+        Before anything is removed because of it, use `project_state` several times instead.
         """
         return self._find(f"api/projects/{project_id}/", read=to_project)
 

@@ -1,4 +1,4 @@
-"""Every failure of a request to Label Studio -> a StudioError that says what to do: the one place for it."""
+"""Every failure of a request to Label Studio -> a StudioError with its remedy: the one place for it."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def to_studio_error(place: str, exc: Exception) -> StudioError:
 
 
 def refused_error(place: str, status: int, body: object) -> StudioError:
-    """Return the error for an answer that says no.
+    """Return the error for an answer that is a refusal.
 
     Args:
         place: which request.

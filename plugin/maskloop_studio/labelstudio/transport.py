@@ -223,7 +223,7 @@ def _check(response: httpx.Response, place: str, *, missing_ok: bool) -> None:
 
 
 def _says_missing(response: httpx.Response) -> bool:
-    # A 404 of a proxy, while Label Studio is away, does not say that anything was deleted.
+    # A 404 of a proxy, while Label Studio is away, is no sign of a deletion.
     try:
         return response.status_code == 404 and "detail" in response.json()
     except (ValueError, TypeError):

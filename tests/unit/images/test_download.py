@@ -71,7 +71,7 @@ def test_download_token_goes_to_image_paths_only(studio: HttpHost, path: str, wi
     studio.pages[path] = (200, {}, b"image")
     with make_fetcher(studio.url, private=True) as fetcher:
         assert fetcher.fetch(studio.url + path) == b"image"
-    assert studio.asked == [(path, f"Token {TOKEN}" if with_token else None)]
+    assert studio.authorized == [(path, f"Token {TOKEN}" if with_token else None)]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_download_redirect_of_label_studio_to_its_api_carries_no_token(studio: H
     studio.pages["/data/upload/1/a.png"] = (302, {"Location": "/api/projects/"}, b"")
     with make_fetcher(studio.url, private=True) as fetcher, pytest.raises(ImageError, match="status 404"):
         fetcher.fetch("/data/upload/1/a.png")
-    assert studio.asked[1] == ("/api/projects/", None)
+    assert studio.authorized[1] == ("/api/projects/", None)
 
 
 @pytest.mark.parametrize("how", ["MASKLOOP_CA_BUNDLE", "SSL_CERT_FILE"])

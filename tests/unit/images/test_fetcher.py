@@ -52,7 +52,7 @@ def test_fetch_studio_path_sends_token(studio: HttpHost) -> None:
     studio.pages["/data/upload/1/a.png"] = (200, {}, b"image")
     with make_fetcher(studio) as fetcher:
         assert fetcher.fetch("/data/upload/1/a.png") == b"image"
-    assert studio.asked == [("/data/upload/1/a.png", f"Token {TOKEN}")]
+    assert studio.authorized == [("/data/upload/1/a.png", f"Token {TOKEN}")]
 
 
 def test_fetch_personal_token_is_exchanged_once(studio: HttpHost) -> None:
@@ -61,8 +61,10 @@ def test_fetch_personal_token_is_exchanged_once(studio: HttpHost) -> None:
     with make_fetcher(studio, key=PERSONAL) as fetcher:
         fetcher.fetch("/data/upload/1/a.png")
         fetcher.fetch("/data/upload/1/a.png")
-    assert [token for path, token in studio.asked if path == "/data/upload/1/a.png"] == ["Bearer fresh"] * 2
-    assert [path for path, _ in studio.asked].count("/api/token/refresh/") == 1
+    assert [token for path, token in studio.authorized if path == "/data/upload/1/a.png"] == [
+        "Bearer fresh"
+    ] * 2
+    assert [path for path, _ in studio.authorized].count("/api/token/refresh/") == 1
 
 
 def test_fetch_personal_token_run_out_is_renewed(studio: HttpHost) -> None:
@@ -93,7 +95,7 @@ def test_fetch_foreign_host_gets_no_token(studio: HttpHost, make_host: Callable[
     other.pages["/a.png"] = (200, {}, b"image")
     with make_fetcher(studio, private=True) as fetcher:
         assert fetcher.fetch(f"{other.url}/a.png") == b"image"
-    assert other.asked == [("/a.png", None)]
+    assert other.authorized == [("/a.png", None)]
 
 
 def test_fetch_redirect_elsewhere_drops_token(studio: HttpHost, make_host: Callable[[], HttpHost]) -> None:
@@ -102,7 +104,7 @@ def test_fetch_redirect_elsewhere_drops_token(studio: HttpHost, make_host: Calla
     studio.pages["/data/upload/1/a.png"] = (302, {"Location": f"{other.url}/signed.png"}, b"")
     with make_fetcher(studio, private=True) as fetcher:
         assert fetcher.fetch("/data/upload/1/a.png") == b"image"
-    assert other.asked == [("/signed.png", None)]
+    assert other.authorized == [("/signed.png", None)]
 
 
 def test_fetch_redirect_to_private_host_is_refused(
@@ -112,17 +114,17 @@ def test_fetch_redirect_to_private_host_is_refused(
     studio.pages["/data/upload/1/a.png"] = (302, {"Location": f"{other.url}/inside"}, b"")
     with make_fetcher(studio) as fetcher, pytest.raises(ImageError, match="public address, got 127"):
         fetcher.fetch("/data/upload/1/a.png")
-    assert other.asked == []
+    assert other.authorized == []
 
 
 def test_fetch_redirects_in_a_circle_end(studio: HttpHost) -> None:
     studio.pages["/data/upload/1/a.png"] = (302, {"Location": "/data/upload/1/a.png"}, b"")
     with make_fetcher(studio) as fetcher, pytest.raises(ImageError, match="at most 3 redirects"):
         fetcher.fetch("/data/upload/1/a.png")
-    assert len(studio.asked) == 4
+    assert len(studio.authorized) == 4
 
 
-def test_fetch_login_page_asks_for_a_token(studio: HttpHost) -> None:
+def test_fetch_login_page_names_the_token(studio: HttpHost) -> None:
     studio.pages["/data/upload/1/a.png"] = (302, {"Location": "/user/login/?next=/data/upload/1/a.png"}, b"")
     with make_fetcher(studio) as fetcher, pytest.raises(ImageError, match="set LABEL_STUDIO_API_KEY"):
         fetcher.fetch("/data/upload/1/a.png")
@@ -178,7 +180,7 @@ def test_fetch_bad_address_is_refused(studio: HttpHost, uri: str, words: str) ->
     with make_fetcher(studio) as fetcher, pytest.raises(ImageError) as caught:
         fetcher.fetch(uri)
     assert words in str(caught.value)
-    assert studio.asked == []
+    assert studio.authorized == []
 
 
 def test_fetch_data_uri_is_decoded_within_bounds(studio: HttpHost) -> None:
@@ -237,12 +239,12 @@ def test_fetch_passing_trouble_is_tried_again(studio: HttpHost, failures: list[i
     studio.pages["/data/upload/1/a.png"] = (200, {}, b"image")
     with make_fetcher(studio) as fetcher:
         assert fetcher.fetch("/data/upload/1/a.png") == b"image"
-    assert len(studio.asked) == len(failures) + 1
+    assert len(studio.authorized) == len(failures) + 1
 
 
 @pytest.mark.usefixtures("no_pause")
 @pytest.mark.parametrize(
-    ("failures", "asked", "words"),
+    ("failures", "requests", "words"),
     [
         ([500] * 9, 3, "status 500"),
         ([0] * 9, 3, "RemoteProtocolError"),
@@ -254,12 +256,12 @@ def test_fetch_passing_trouble_is_tried_again(studio: HttpHost, failures: list[i
     ids=str,
 )
 def test_fetch_lasting_trouble_is_an_error(
-    studio: HttpHost, failures: list[int], asked: int, words: str
+    studio: HttpHost, failures: list[int], requests: int, words: str
 ) -> None:
     studio.failures[:] = failures
     with make_fetcher(studio) as fetcher, pytest.raises(ImageError, match=words):
         fetcher.fetch("/data/upload/1/a.png")
-    assert len(studio.asked) == asked
+    assert len(studio.authorized) == requests
 
 
 def test_fetch_slow_host_ends_within_the_timeout(studio: HttpHost) -> None:
@@ -279,7 +281,7 @@ def test_fetch_slow_once_is_tried_again(studio: HttpHost) -> None:
     studio.delay_s, studio.slow_answers = 5, 1
     with make_fetcher(studio, image_timeout_s=2) as fetcher:
         assert fetcher.fetch("/data/upload/1/a.png") == b"image"
-    assert len(studio.asked) == 2
+    assert len(studio.authorized) == 2
 
 
 def test_fetch_many_hundred_are_fetched_at_once(studio: HttpHost) -> None:
@@ -293,21 +295,21 @@ def test_fetch_many_hundred_are_fetched_at_once(studio: HttpHost) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "asked"),
+    ("path", "requests"),
     [
         ("/data/upload/1/a.png", 1),
         ("/data/local-files/?d=a.png", 2),
         ("/data/upload/1/a.png?x=1", 2),
     ],
 )
-def test_fetch_twice_asks_once_for_uploads_only(
-    studio: HttpHost, tmp_path: Path, path: str, asked: int
+def test_fetch_twice_requests_uploads_once(
+    studio: HttpHost, tmp_path: Path, path: str, requests: int
 ) -> None:
     for served in (path, "/data/upload/1/a.png"):
         studio.pages[served] = (200, {}, b"image")
     with make_fetcher(studio, cache=ImageCache(tmp_path)) as fetcher:
         assert fetcher.fetch(path) == fetcher.fetch(studio.url + path) == b"image"
-    assert len(studio.asked) == asked
+    assert len(studio.authorized) == requests
 
 
 def test_fetch_foreign_upload_path_is_not_remembered(
@@ -318,7 +320,7 @@ def test_fetch_foreign_upload_path_is_not_remembered(
     with make_fetcher(studio, private=True, cache=ImageCache(tmp_path)) as fetcher:
         fetcher.fetch(f"{other.url}/data/upload/1/a.png")
         fetcher.fetch(f"{other.url}/data/upload/1/a.png")
-    assert len(other.asked) == 2
+    assert len(other.authorized) == 2
 
 
 def test_fetch_remembered_image_larger_than_the_limit_is_refused(studio: HttpHost, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def host() -> Iterator[HttpHost]:
 
 @pytest.fixture
 def silent_url() -> Iterator[str]:
-    """A server that accepts connections and never says a word."""
+    """A server that accepts connections and sends nothing."""
     with closing(socket.create_server(("127.0.0.1", 0), backlog=16)) as listening:
         yield f"127.0.0.1:{listening.getsockname()[1]}"
 

@@ -28,7 +28,7 @@ def test_studio_auth_personal_token_is_exchanged_once(host):
     for _ in range(3):
         client.whoami()
     client.close()
-    assert host.asked == [(REFRESH, None), *[(WHOAMI, "Bearer fresh")] * 3]
+    assert host.authorized == [(REFRESH, None), *[(WHOAMI, "Bearer fresh")] * 3]
 
 
 def test_studio_auth_access_token_that_expired_is_renewed(host):
@@ -38,7 +38,11 @@ def test_studio_auth_access_token_that_expired_is_renewed(host):
         client.whoami()  # the exchange itself gave a token that is not accepted
     assert client.whoami().email == "a@example.com"
     client.close()
-    assert [auth for path, auth in host.asked if path == WHOAMI] == ["Bearer old", "Bearer old", "Bearer new"]
+    assert [auth for path, auth in host.authorized if path == WHOAMI] == [
+        "Bearer old",
+        "Bearer old",
+        "Bearer new",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ FOREIGN = hook("http://elsewhere/webhook", {"X-Theirs": "1"})
             id="old secret and credentials",
         ),
         pytest.param([hook(headers=HEADERS), hook(headers={})], [hook(headers=HEADERS)], 1, id="doubled"),
-        pytest.param([FOREIGN], [FOREIGN, hook(headers=HEADERS)], 1, id="somebody else's stays"),
+        pytest.param([FOREIGN], [FOREIGN, hook(headers=HEADERS)], 1, id="another one stays"),
         pytest.param(
             [hook("http://old:9090/webhook", HEADERS)],
             [hook(headers=HEADERS)],
@@ -113,12 +113,12 @@ def test_watch_deletions_unreachable_raises():
 
 def test_webhook_headers_carry_the_settings_secret_and_credentials(settings, store):
     changes = {
-        "webhook_secret": SecretStr("said"),
+        "webhook_secret": SecretStr("chosen"),
         "basic_auth_user": "us",
         "basic_auth_password": SecretStr("pa:ss"),
     }
     headers = webhook_headers(settings.model_copy(update=changes), store)
-    assert headers == {SECRET_HEADER: "said", "Authorization": "Basic dXM6cGE6c3M="}
+    assert headers == {SECRET_HEADER: "chosen", "Authorization": "Basic dXM6cGE6c3M="}
 
 
 def test_webhook_headers_without_settings_carry_the_kept_secret(settings, store):
