@@ -28,7 +28,9 @@ pytestmark = pytest.mark.studio
 FAMILIES = {"Mask2Former": BASE_MODEL, "OneFormer": BASE_ONEFORMER}
 TAGS = {
     "brush": "Brush",
+    "bitmask": "Bitmask",
     "polygon": "Polygon",
+    "vector": "Vector",
     "rectangle": "Rectangle",
     "ellipse": "Ellipse",
     "keypoint": "KeyPoint",
@@ -36,7 +38,7 @@ TAGS = {
 SEEDS = (1003, 1009)
 SIZE_HW = (160, 200)
 LEAST_AREA = 100  # pixels; below, one pixel of the border weighs too much to be judged by IoU
-LEAST_IOU = {"brush": 1.0, "polygon": 0.98, "rectangle": 0.97, "ellipse": 0.97}
+LEAST_IOU = {"bitmask": 1.0, "polygon": 0.98, "vector": 0.98, "rectangle": 0.97, "ellipse": 0.97}
 
 
 @cache

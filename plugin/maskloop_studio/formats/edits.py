@@ -1,4 +1,4 @@
-"""Around an annotation's regions: what became of the predicted ones, and how exact they are."""
+"""What an annotator did to the predicted regions, and how exact an annotation's regions are."""
 
 from __future__ import annotations
 
@@ -6,24 +6,29 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from maskloop.types import EditCounts
+from maskloop_studio.formats.controls import TaskImage
 from maskloop_studio.formats.result_items import GEOMETRY_TYPES
 
 __all__ = ["count_edits", "is_approximate"]
 
 
-def count_edits(result: Sequence[Any], predicted_ids: Collection[str]) -> EditCounts:
-    """Return what became of the predicted regions; every drawn region counts by itself.
+def count_edits(
+    result: Sequence[Any], predicted_ids: Collection[str], *, image: TaskImage | None = None
+) -> EditCounts:
+    """Return how many regions the annotator kept, changed, added and removed; each region counts by itself.
 
     Args:
         result: the annotation's regions; `origin` says what the annotator did to each.
-        predicted_ids: the ids of the regions of the prediction it started from.
+        predicted_ids: the ids of the regions of the prediction from which the annotation was made; with an
+            image, only those that were predicted on it.
+        image: count only the regions of this image; None for all.
     """
     kept = changed = added = 0
     seen: set[str] = set()
     for region in result:
         if not isinstance(region, Mapping) or not isinstance(region.get("type"), str):
             continue
-        if region["type"] not in GEOMETRY_TYPES:
+        if region["type"] not in GEOMETRY_TYPES or not _is_on(region, image):
             continue
         seen.add(str(region.get("id")))
         match region.get("origin"):
@@ -36,19 +41,30 @@ def count_edits(result: Sequence[Any], predicted_ids: Collection[str]) -> EditCo
     return EditCounts(kept=kept, changed=changed, added=added, removed=len(set(predicted_ids) - seen))
 
 
-def is_approximate(result: Sequence[Any]) -> bool:
+def is_approximate(result: Sequence[Any], *, image: TaskImage | None = None) -> bool:
     """Return whether some of an annotation is only roughly where its object is.
 
-    That is a rectangle, and an ellipse that was predicted and left as it was: both stand for a mask that
-    nobody drew. An ellipse that a person drew or changed is taken at its word.
+    That is a rectangle, and an ellipse that was predicted and left as it was: both stand for a mask that no
+    person drew. An ellipse that a person drew or changed is taken as exact.
 
     Args:
         result: the annotation's regions.
+        image: look only at the regions of this image; None for all.
     """
     for region in result:
+        if isinstance(region, Mapping) and not _is_on(region, image):
+            continue
         kind = str(region.get("type", "")) if isinstance(region, Mapping) else ""
         if kind.startswith("rectangle"):
             return True
         if kind.startswith("ellipse") and region.get("origin") == "prediction":
             return True
     return False
+
+
+def _is_on(region: Mapping[str, Any], image: TaskImage | None) -> bool:
+    """Return whether a region is one of the image's, as far as it says so itself."""
+    if image is None:
+        return True
+    page = region.get("item_index")
+    return region.get("to_name", image.to_name) == image.to_name and (page or 0) == (image.item_index or 0)

@@ -1,6 +1,8 @@
-"""Where the items of a stream begin whose lengths are only known once they are read, found in parallel."""
+"""Where the items of a stream begin, found in parallel; each item's length is known only once it is read."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,20 +11,20 @@ __all__ = ["NO_ITEM", "follow_chain"]
 
 NO_ITEM = 1  # the step from where no item begins
 MAX_STEP = 2**8 - 1
-BLOCK = 2048  # positions that one of the parallel walks answers for
-LEAD = 512  # positions that it walks before them, to fall in step with the true chain
+BLOCK = 2048  # positions of which one of the parallel walks finds the items
+LEAD = 512  # positions that it walks before them, to meet the true chain
 SHORT = 40 * BLOCK  # below that a plain loop is faster
-MAX_WALK = 256  # steps; a walk that is not through by then stumbled from one NO_ITEM to the next
+MAX_WALK = 256  # steps; a walk that is not at its end by then went from one NO_ITEM to the next
 STRAGGLERS_OF = 64  # one in so many walks may be left unfinished, and its block is walked again
-STRIDE = 8  # steps between two looks at whether all walks are through
+STRIDE = 8  # steps between two checks whether all walks are at their ends
 
 
 def follow_chain(steps: NDArray[np.uint8], first: int) -> NDArray[np.int64]:
     """Return the positions first, first + steps[first] and so on, as far as there are steps.
 
-    Walks that begin anywhere in such a stream soon meet the true chain, and stay on it. So one walk a block
-    begins a little before it, all of them at once; a block whose walk has not met the chain that comes out
-    of the block before is walked again, one step after the other.
+    A walk that begins anywhere in such a stream soon meets the true chain, and stays on it. So one walk for
+    each block begins a little before it, all of them at once. Where a block's walk has not met the chain that
+    comes out of the block before, the block is walked again, one step after the other.
 
     Args:
         steps: uint8 (N,), at least 1: how far it is from each position to the next if an item begins there,
@@ -30,8 +32,8 @@ def follow_chain(steps: NDArray[np.uint8], first: int) -> NDArray[np.int64]:
         first: where the first item begins, before N.
 
     Returns:
-        int64, ascending. The chain ends at the first position without an item, which is given as well; what
-        comes after that one is of no meaning.
+        int64, ascending. The chain ends at the first position without an item, which is returned as
+        well; what comes after that one has no meaning.
 
     Source:
         Klein and Wiseman, "Parallel Huffman Decoding with Applications to JPEG Files", The Computer Journal
@@ -46,7 +48,7 @@ def follow_chain(steps: NDArray[np.uint8], first: int) -> NDArray[np.int64]:
     inside_bs = (positions_bs >= starts[:, None]) & (positions_bs < stops[:, None])
     positions = positions_bs[inside_bs]
     ends = np.cumsum(np.count_nonzero(inside_bs, axis=1))
-    # Where each block's walk comes in and where it goes out; -1: it is not through.
+    # Where each block's walk enters the block and where it leaves it; -1: it has not reached the end.
     entries = positions_bs[np.arange(len(starts)), np.argmax(inside_bs, axis=1)]
     last = positions[ends - 1]
     exits = np.where(positions_bs[:, -1] >= stops, last + steps[last], -1)
@@ -54,13 +56,25 @@ def follow_chain(steps: NDArray[np.uint8], first: int) -> NDArray[np.int64]:
     missed = np.flatnonzero((entries != arrivals) | (exits < 0))
     if missed.size == 0:
         return positions
-    return np.concatenate(_mended(steps.data, positions, ends, stops, entries, exits, missed))
+    walks = _Walks(positions=positions, ends=ends, stops=stops, entries=entries, exits=exits)
+    return np.concatenate(_walk_missed_again(steps.data, walks, missed))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Walks:
+    """The parallel walks, one for each of B blocks."""
+
+    positions: NDArray[np.int64]  # (N,): inside the blocks, one block after the other
+    ends: NDArray[np.int64]  # (B,): where each block's positions end in `positions`
+    stops: NDArray[np.int64]  # (B,): the position after each block
+    entries: NDArray[np.int64]  # (B,): the first position inside each block
+    exits: NDArray[np.int64]  # (B,): the first position after each block; -1: the walk has not reached it
 
 
 def _walk_all(
     steps: NDArray[np.uint8], first_b: NDArray[np.int64], stops: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Return the positions (B, S) of all walks, step by step until all but a few are past their stops."""
+    """Return the positions (B, S) of all walks, step by step until nearly all are past their stops."""
     walked_sb = np.empty((MAX_WALK + 1, len(first_b)), dtype=np.int64)
     walked_sb[0] = first_b
     stragglers = len(first_b) // STRAGGLERS_OF
@@ -74,16 +88,12 @@ def _walk_all(
     return walked_sb[: step + 2].T
 
 
-def _mended(
-    steps: memoryview,
-    positions: NDArray[np.int64],
-    ends: NDArray[np.int64],
-    stops: NDArray[np.int64],
-    entries: NDArray[np.int64],
-    exits: NDArray[np.int64],
-    missed: NDArray[np.int64],
+def _walk_missed_again(
+    steps: memoryview, walks: _Walks, missed: NDArray[np.int64]
 ) -> list[NDArray[np.int64]]:
     """Return the chain in pieces: the blocks that are right as they are, the others walked again."""
+    positions, ends, stops = walks.positions, walks.ends, walks.stops
+    entries, exits = walks.entries, walks.exits
     pieces = []
     kept, block = 0, int(missed[0])
     arrival = int(exits[block - 1]) if block else int(positions[0])

@@ -181,3 +181,66 @@ def test_parse_label_config_task_hint_is_read(xml, task):
 def test_parse_label_config_unknown_task_raises():
     with pytest.raises(LabelConfigError, match=r"instance, semantic, panoptic.*boxes"):
         parse_label_config(f'<View maskloop_task="boxes">{IMAGE}{BRUSH}</View>')
+
+
+KIND = '<BrushLabels name="b" toName="image"><Label value="sky" maskloop_kind="Stuff"/>'
+KIND += '<Label value="car" alias="c" maskloop_kind="thing"/><Label value="road"/></BrushLabels>'
+
+
+def test_parse_label_config_stuff_and_things_are_read():
+    config = parse_label_config(_view(IMAGE + KIND))
+    assert (config.stuff_labels, config.thing_labels) == ({"sky"}, {"c"})
+
+
+def test_parse_label_config_unknown_kind_raises():
+    with pytest.raises(LabelConfigError, match="maskloop_kind out of stuff, thing, got 'object'"):
+        parse_label_config(_view(IMAGE + KIND.replace("thing", "object")))
+
+
+SEVERAL = """<View><Image name="rgb" value="$rgb"/><Image name="ir" value="$ir"/><Text name="t" value="$t"/>
+<Image name="reference" value="$reference"/><PolygonLabels name="poly" toName="rgb, ir"><Label value="Car"/>
+</PolygonLabels><BrushLabels name="brush" toName="ir"><Label value="Car"/><Label value="Tree"/></BrushLabels>
+<Choices name="c" toName="t"><Choice value="a"/></Choices></View>"""
+
+
+def test_parse_label_config_several_images_keep_their_controls():
+    config = parse_label_config(SEVERAL)
+    assert [image.name for image in config.images] == ["rgb", "ir", "reference"]
+    assert [image.name for image in config.drawn_images] == ["rgb", "ir"]
+    assert [(c.name, c.to_names) for c in config.controls] == [("poly", ("rgb", "ir")), ("brush", ("ir",))]
+    assert config.other_objects == {"t"}
+
+
+@pytest.mark.parametrize(
+    ("image_name", "prefer", "names"),
+    [
+        pytest.param(None, "first", ["poly"], id="first image"),
+        pytest.param("ir", "first", ["poly"], id="second image"),
+        pytest.param("ir", "brush", ["brush"], id="second image, by kind"),
+        pytest.param("rgb", "brush", ["poly"], id="first image has no brush"),
+        pytest.param("ir", "both", ["poly", "brush"], id="second image, both"),
+        pytest.param("reference", "both", [], id="image without a control"),
+    ],
+)
+def test_map_labels_each_image_has_its_own_controls(image_name, prefer, names):
+    label_map = map_labels(parse_label_config(SEVERAL), ["Car"], prefer=prefer)
+    targets = label_map.targets_of("Car", image_name=image_name)
+    assert [target.control.name for target in targets] == names
+    assert {target.to_name for target in targets} <= {image_name or "rgb"}
+
+
+@pytest.mark.parametrize("tag", ["Bitmask", "Vector", "Brush", "MagicWand"])
+def test_parse_label_config_bare_tools_take_their_labels(tag):
+    tools = (
+        f'<{tag} name="tool" toName="image"/><Labels name="l" toName="image"><Label value="Car"/></Labels>'
+    )
+    (control,) = parse_label_config(_view(IMAGE + tools)).controls
+    assert (control.region_type, control.labels_key, control.labels) == (tag.lower(), "labels", ("Car",))
+
+
+@pytest.mark.parametrize(
+    "value", ["$payload.image", "$images[0]", "$image-url", "https://host/$image", "/data/a.png"]
+)
+def test_parse_label_config_address_that_a_task_resolves_is_accepted(value):
+    config = parse_label_config(_view(IMAGE.replace("$image", value) + BRUSH))
+    assert config.images[0].expression == value

@@ -11,9 +11,16 @@ from tests.paths import SHARED
 from maskloop.errors import CodecError
 from maskloop.masks import mask_to_segment, paste_segment
 from maskloop.types import UNLABELLED, EditCounts, Prediction
-from maskloop_studio.formats import annotation_to_segments, count_edits, prediction_to_regions
-from maskloop_studio.formats.brush import encode_brush
-from maskloop_studio.formats.label_config import map_labels, parse_label_config
+from maskloop_studio.formats import (
+    TaskImage,
+    annotation_to_segments,
+    count_edits,
+    encode_brush,
+    is_approximate,
+    map_labels,
+    parse_label_config,
+    prediction_to_regions,
+)
 
 XML = """<View><Image name="image" value="$image"/>
 <BrushLabels name="brush" toName="image"><Label value="Car"/><Label value="Disc"/></BrushLabels>
@@ -244,3 +251,41 @@ def test_annotation_to_segments_browser_annotation_is_read_whole():
     assert count_edits(annotation["result"], ["b1", "p1", "p2"]) == EditCounts(
         kept=1, changed=1, added=1, removed=1
     )
+
+
+TWO_IMAGES = parse_label_config(
+    """<View><Image name="rgb" value="$rgb"/><Image name="pages" valueList="$pages"/>
+    <PolygonLabels name="poly" toName="rgb,pages"><Label value="Car"/></PolygonLabels>
+    <BrushLabels name="brush" toName="pages"><Label value="Car"/></BrushLabels></View>"""
+)
+
+
+@pytest.mark.parametrize(
+    ("image", "drawn"),
+    [
+        pytest.param(None, [("poly", "rgb", None)], id="first image"),
+        pytest.param(("rgb", None), [("poly", "rgb", None)], id="single image"),
+        pytest.param(("pages", 0), [("brush", "pages", 0)], id="first page"),
+        pytest.param(("pages", 2), [("brush", "pages", 2)], id="third page"),
+    ],
+)
+def test_prediction_to_regions_names_image_and_page_and_is_read_there_alone(image, drawn):
+    label_map = map_labels(TWO_IMAGES, ["Car"], prefer="brush")
+    task_image = TaskImage(to_name=image[0], item_index=image[1], address="/x.png") if image else None
+    regions = prediction_to_regions(_prediction(HOLE), label_map, id_seed="v1/7", image=task_image)
+    assert [(r["from_name"], r["to_name"], r.get("item_index")) for r in regions] == drawn
+    content = annotation_to_segments(regions, TWO_IMAGES, image=task_image)
+    assert [segment.label for segment in content.segments] == ["Car"]
+    elsewhere = TaskImage(to_name="pages", item_index=1, address="/x.png")
+    assert annotation_to_segments(regions, TWO_IMAGES, image=elsewhere).other_answers
+
+
+def test_count_edits_of_one_image_leaves_the_others_out():
+    result = [
+        _brush(HOLE, id="a", origin="prediction", to_name="pages", item_index=1),
+        _brush(HOLE, id="b", to_name="pages"),
+        _brush(HOLE, id="c", to_name="rgb"),
+    ]
+    page = TaskImage(to_name="pages", item_index=1, address="/x.png")
+    assert count_edits(result, ["a", "gone"], image=page) == EditCounts(kept=1, removed=1)
+    assert is_approximate([{"type": "rectangle", "to_name": "rgb"}], image=page) is False
