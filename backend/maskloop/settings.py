@@ -219,6 +219,11 @@ class Settings(BaseSettings):
     def _strip_slash(cls, value: str | None) -> str | None:
         return value.rstrip("/") if value else None
 
+    @field_validator("ca_bundle", mode="before")
+    @classmethod
+    def _unset_if_empty(cls, value: object) -> object:
+        return None if value == "" else value
+
     @field_validator("home")
     @classmethod
     def _absolute(cls, value: Path) -> Path:

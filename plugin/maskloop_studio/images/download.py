@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import urllib.request
+import zlib
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,7 +32,7 @@ from maskloop_studio.images.image_errors import (
     too_large_error,
     transfer_error,
 )
-from maskloop_studio.images.network import BoundedTransport, fetching, in_helper
+from maskloop_studio.images.network import MAX_HELPERS, BoundedTransport, fetching, in_helper
 from maskloop_studio.images.studio_paths import is_image_path, relative_path
 from maskloop_studio.labelstudio.address import DEFAULT_PORTS, check_address
 from maskloop_studio.labelstudio.auth import StudioAuth
@@ -99,6 +100,7 @@ class ImageDownloader:
         self._tls = tls_context(settings.ca_bundle)
         self._clients: dict[tuple[str | None, bool], httpx.Client] = {}
         self._lock = threading.Lock()
+        self._helpers = threading.BoundedSemaphore(MAX_HELPERS)
 
     def close(self) -> None:
         """Close the connections that are kept open."""
@@ -125,6 +127,13 @@ class ImageDownloader:
                 raise image_error(url, expected=exc.expected, got=exc.got, remedy=exc.remedy) from exc
             except httpx.HTTPError as exc:
                 raise transfer_error(url, exc, limit, self._settings.image_timeout_s) from exc
+            except zlib.error as exc:
+                raise image_error(
+                    url,
+                    expected="content as its Content-Encoding announces",
+                    got=str(exc),
+                    remedy="correct the host",
+                ) from exc
             except (httpx.InvalidURL, UnicodeError, ValueError) as exc:
                 raise image_error(
                     url, expected="a URL", got=str(exc)[:SHOWN_CHARS], remedy="correct the task"
@@ -167,7 +176,8 @@ class ImageDownloader:
     def _send(self, url: str, limit: FetchLimit) -> _Answer:
         target = self._target(url, limit)
         client = self._client(target.proxy, public_only=not target.is_studio and not self._allow_private)
-        options: dict[str, Any] = {"headers": target.headers, "timeout": limit.left_s()}
+        headers = {"Accept-Encoding": "identity"} | target.headers
+        options: dict[str, Any] = {"headers": headers, "timeout": limit.left_s()}
         if target.is_studio:
             options["auth"] = self._auth
         with (
@@ -194,7 +204,7 @@ class ImageDownloader:
             return target
         # The proxy gets the address that was checked: its own look-up of the name might find another one.
         port = parsed.port or DEFAULT_PORTS[parsed.scheme]
-        addresses = _addresses(parsed.host, port, limit)
+        addresses = self._addresses(parsed.host, port, limit)
         check_public(parsed.host, addresses)
         return replace(
             target,
@@ -202,6 +212,15 @@ class ImageDownloader:
             headers={"Host": parsed.netloc.decode("ascii")},
             tls_names={addresses[0]: parsed.host},
         )
+
+    def _addresses(self, host: str, port: int, limit: FetchLimit) -> list[str]:
+        try:
+            found: list[str] = in_helper(lambda: host_addresses(host, port), limit, self._helpers)
+        except httpcore.ConnectTimeout as exc:
+            raise httpx.ConnectTimeout(str(exc)) from exc
+        except (httpcore.ConnectError, OSError) as exc:
+            raise httpx.ConnectError(str(exc)) from exc
+        return found
 
     def _is_image_path(self, url: str) -> bool:
         path = self.studio_path(url)
@@ -227,9 +246,10 @@ class ImageDownloader:
         announced = response.headers.get("content-length", "")
         if announced.isdecimal() and int(announced[:20]) > limit:
             raise too_large_error(url, f"{announced[:20]} bytes", limit)
-        body = bytearray()
-        for chunk in response.iter_bytes(CHUNK_BYTES):
-            body += chunk
+        decoder, body = _decoder(response, url), bytearray()
+        for chunk in response.iter_raw(CHUNK_BYTES):
+            # Decoded no further than to the bound: a small body may stand for a huge one.
+            body += chunk if decoder is None else decoder.decompress(chunk, limit + 1 - len(body))
             if len(body) > limit:
                 raise too_large_error(url, "more", limit)
         return bytes(body)
@@ -253,14 +273,19 @@ def _pause_s(state: tenacity.RetryCallState) -> float:
     return pause_s if demanded_s is None else demanded_s
 
 
-def _addresses(host: str, port: int, limit: FetchLimit) -> list[str]:
-    try:
-        found: list[str] = in_helper(lambda: host_addresses(host, port), limit)
-    except httpcore.ConnectTimeout as exc:
-        raise httpx.ConnectTimeout(str(exc)) from exc
-    except (httpcore.ConnectError, OSError) as exc:
-        raise httpx.ConnectError(str(exc)) from exc
-    return found
+def _decoder(response: httpx.Response, url: str) -> Any:
+    """Return what undoes the response's Content-Encoding, None where there is none."""
+    encoding = response.headers.get("content-encoding", "").strip().lower()
+    if encoding in ("", "identity"):
+        return None
+    if encoding in ("gzip", "x-gzip", "deflate"):
+        return zlib.decompressobj(zlib.MAX_WBITS + 32)  # the header shows which
+    raise image_error(
+        url,
+        expected="an image without Content-Encoding, or with gzip or deflate",
+        got=f"Content-Encoding {encoding[:20]!r}",
+        remedy="let the host send images as they are",
+    )
 
 
 def _proxy_of(parsed: httpx.URL, url: str) -> str | None:

@@ -21,9 +21,9 @@ import httpx
 from maskloop_studio.images.address_guard import check_public, host_addresses
 from maskloop_studio.images.deadline import SLICE_S, FetchLimit
 
-__all__ = ["BoundedTransport", "fetching", "in_helper"]
+__all__ = ["MAX_HELPERS", "BoundedTransport", "fetching", "in_helper"]
 
-MAX_HELPERS = 64  # threads that look up names and connect; one outlives its fetch where a resolver hangs
+MAX_HELPERS = 64  # threads a transport that look up names and connect; those that hang outlive their fetch
 MAX_KEPT_CONNECTIONS = 64
 
 
@@ -38,7 +38,6 @@ class _Fetch:
 
 
 _current: ContextVar[_Fetch | None] = ContextVar("maskloop_fetch", default=None)
-_helpers = threading.BoundedSemaphore(MAX_HELPERS)
 
 
 @contextmanager
@@ -100,6 +99,7 @@ class BoundedTransport(httpx.HTTPTransport):
 class _BoundedBackend(httpcore.NetworkBackend):
     def __init__(self, *, public_only: bool) -> None:
         self._public_only = public_only
+        self._helpers = threading.BoundedSemaphore(MAX_HELPERS)
         self._backend = httpcore.SyncBackend()
 
     def connect_tcp(
@@ -111,7 +111,9 @@ class _BoundedBackend(httpcore.NetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
         limit = _fetch().limit
-        return _BoundedStream(in_helper(lambda: self._connect(host, port, limit), limit))
+        return _BoundedStream(
+            in_helper(lambda: self._connect(host, port, limit), limit, self._helpers), self._helpers
+        )
 
     def _connect(self, host: str, port: int, limit: FetchLimit) -> httpcore.NetworkStream:
         try:
@@ -129,8 +131,9 @@ class _BoundedBackend(httpcore.NetworkBackend):
 
 
 class _BoundedStream(httpcore.NetworkStream):
-    def __init__(self, stream: httpcore.NetworkStream) -> None:
+    def __init__(self, stream: httpcore.NetworkStream, helpers: threading.BoundedSemaphore) -> None:
         self._stream = stream
+        self._helpers = helpers
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         limit = _fetch().limit
@@ -158,7 +161,7 @@ class _BoundedStream(httpcore.NetworkStream):
         def handshake() -> httpcore.NetworkStream:
             return self._stream.start_tls(ssl_context, name, fetch.limit.left_s(timeout))
 
-        return _BoundedStream(in_helper(handshake, fetch.limit))
+        return _BoundedStream(in_helper(handshake, fetch.limit, self._helpers), self._helpers)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
@@ -168,16 +171,21 @@ def _fetch() -> _Fetch:
     return _current.get() or _Fetch()
 
 
-def in_helper(work: Callable[[], Any], limit: FetchLimit) -> Any:
+def in_helper(work: Callable[[], Any], limit: FetchLimit, helpers: threading.BoundedSemaphore) -> Any:
     """Return what `work` returns, run in a thread of its own, so that this thread can leave at the limit.
 
     A result that comes after that is closed where it is a stream.
+
+    Args:
+        work: ends by itself at some time.
+        limit: when this thread leaves.
+        helpers: how many threads of this kind there may be.
 
     Raises:
         httpcore.ConnectTimeout: the limit came first.
         BaseException: what `work` raises.
     """
-    while not _helpers.acquire(timeout=limit.left_s(SLICE_S)):
+    while not helpers.acquire(timeout=limit.left_s(SLICE_S)):
         if limit.is_over:
             raise httpcore.ConnectTimeout("the fetch is over")
     future: Future[Any] = Future()
@@ -186,12 +194,12 @@ def in_helper(work: Callable[[], Any], limit: FetchLimit) -> Any:
         try:
             _run_into(future, work)
         finally:
-            _helpers.release()
+            helpers.release()
 
     try:
         threading.Thread(target=run, name="fetch-connect", daemon=True).start()
     except RuntimeError as exc:
-        _helpers.release()
+        helpers.release()
         raise httpcore.ConnectError(str(exc)) from exc
     while not wait([future], timeout=limit.left_s(SLICE_S)).done:
         if limit.is_over and future.cancel():

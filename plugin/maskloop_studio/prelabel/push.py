@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import logging
-import random
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
+
+import tenacity
 
 from maskloop.errors import StudioError
 from maskloop.log import log_action
@@ -93,19 +93,18 @@ def is_passing(error: StudioError) -> bool:
 
 
 def patiently(ask: Callable[[], Answer]) -> Answer:
-    """Return what a question is answered, asked again where Label Studio refuses for the moment.
+    """Return the answer to a request, sent again where Label Studio refuses for the moment.
 
     Raises:
         StudioError: it refuses for good, or for longer than we wait.
     """
-    for delay_s in DELAYS_S:
-        try:
-            return ask()
-        except StudioError as exc:
-            if not is_passing(exc):
-                raise
-        time.sleep(delay_s * random.uniform(0.75, 1.25))
-    return ask()
+    retrying = tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(len(DELAYS_S) + 1),
+        wait=tenacity.wait_chain(*(tenacity.wait_random(0.75 * delay, 1.25 * delay) for delay in DELAYS_S)),
+        retry=tenacity.retry_if_exception(lambda exc: isinstance(exc, StudioError) and is_passing(exc)),
+        reraise=True,
+    )
+    return retrying(ask)
 
 
 def _push_page(

@@ -1,6 +1,8 @@
 """Downloads over real sockets: the token, own authorities, proxies."""
 
-from collections.abc import Iterator
+import gzip
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -200,3 +202,40 @@ def test_download_name_that_changes_its_address_is_checked_at_the_connection(
     with make_fetcher(None) as fetcher, pytest.raises(ImageError, match=r"got 127\.0\.0\.1"):
         fetcher.fetch(f"http://rebinding.example:{studio.url.rpartition(':')[2]}/a.png")
     assert studio.seen == []
+
+
+def _deflated(data: bytes) -> bytes:
+    return zlib.compress(data, 9)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "encode"),
+    [("gzip", gzip.compress), ("x-gzip", gzip.compress), ("deflate", _deflated), ("identity", bytes)],
+    ids=["gzip", "x-gzip", "deflate", "identity"],
+)
+def test_download_encoded_body_is_decoded(
+    studio: HttpHost, encoding: str, encode: Callable[[bytes], bytes]
+) -> None:
+    studio.pages["/a.png"] = (200, {"Content-Encoding": encoding}, encode(b"image" * 100))
+    with make_fetcher(None, private=True) as fetcher:
+        assert fetcher.fetch(f"{studio.url}/a.png") == b"image" * 100
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "words"),
+    [
+        ("gzip", gzip.compress(bytes(10_000_000)), "at most 1000 bytes"),
+        ("deflate", _deflated(bytes(10_000_000)), "at most 1000 bytes"),
+        ("gzip", b"not gzip", "Content-Encoding"),
+        ("br", b"x", "Content-Encoding 'br'"),
+        ("gzip, gzip", b"x", "Content-Encoding 'gzip, gzip'"),
+    ],
+    ids=["gzip bomb", "deflate bomb", "damaged", "brotli", "twice"],
+)
+def test_download_bad_encoding_is_refused(studio: HttpHost, encoding: str, body: bytes, words: str) -> None:
+    studio.pages["/a.png"] = (200, {"Content-Encoding": encoding}, body)
+    with (
+        make_fetcher(None, private=True, max_image_bytes=1000) as fetcher,
+        pytest.raises(ImageError, match=words),
+    ):
+        fetcher.fetch(f"{studio.url}/a.png")

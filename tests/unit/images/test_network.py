@@ -138,10 +138,10 @@ def test_in_helper_result_that_comes_too_late_is_closed() -> None:
 
     def work() -> network.httpcore.NetworkStream:
         go.wait(10)
-        return network._BoundedStream(_Stream(near))
+        return _Stream(near)
 
     with pytest.raises(network.httpcore.ConnectTimeout):
-        network.in_helper(work, limit)
+        network.in_helper(work, limit, threading.BoundedSemaphore(1))
     go.set()
     far.settimeout(5)
     assert far.recv(1) == b""
@@ -156,12 +156,30 @@ class _Stream(network.httpcore.NetworkStream):
         self._sock.close()
 
 
-def test_in_helper_no_thread_free_ends_with_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_helper_no_thread_free_ends_with_the_limit() -> None:
     taken = threading.BoundedSemaphore(1)
     taken.acquire()
-    monkeypatch.setattr(network, "_helpers", taken)
     with pytest.raises(network.httpcore.ConnectTimeout):
-        network.in_helper(lambda: pytest.fail("ran"), FetchLimit(deadline=time.monotonic() + 0.1))
+        network.in_helper(lambda: pytest.fail("ran"), FetchLimit(deadline=time.monotonic() + 0.1), taken)
+
+
+def test_fetch_from_label_studio_while_other_names_hang(
+    host: HttpHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, addresses = threading.Event(), network.host_addresses
+    monkeypatch.setattr(network, "MAX_HELPERS", 4)
+    monkeypatch.setattr(
+        network,
+        "host_addresses",
+        lambda name, port: [] if name == "slow.example" and done.wait(30) else addresses(name, port),
+    )
+    host.pages["/data/upload/1/a.png"] = (200, {}, b"image")
+    settings = Settings(label_studio_url=host.url, image_timeout_s=0.5, image_retries=0)
+    with ImageFetcher(settings) as fetcher:
+        stuck = fetcher.fetch_many(["http://slow.example/a.png"] * 8)
+        assert all("a timeout" in str(answer) for answer in stuck)
+        assert fetcher.fetch("/data/upload/1/a.png") == b"image"
+    done.set()
 
 
 def test_bounded_transport_connection_is_used_again() -> None:
