@@ -1,62 +1,142 @@
-"""Image files to upright RGB arrays, with every size checked before a pixel is decoded."""
+"""Image files to upright RGB arrays, as a browser shows them; sizes are checked before decoding."""
 
 from __future__ import annotations
 
 import io
+import zlib
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from maskloop.errors import ImageError
+from maskloop.segmentation.image_kinds import OTHER_KINDS, kind_of_file
 from maskloop.types import RgbImage
 
 __all__ = ["IMAGE_FORMATS", "decode_image"]
 
-IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # Pillow's names
+# Pillow's names
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", *(("AVIF",) if features.check("avif") else ()))
+MAX_SIDE = 65_535  # pixels: the most that JPEG has, and that browsers show
 ORIENTATION = 0x0112  # EXIF's tag
 STRIP_PIXELS = 1 << 20
 WHITE = (255, 255, 255)  # what browsers show behind transparency
+# Bytes of memory for a pixel while it is decoded and scaled; 4 for all other modes.
+BYTES_OF_MODE = {"F": 8, "I": 8, "1": 1, "L": 1, "P": 1}
+MAX_BYTES_PER_PIXEL = 4  # of `max_pixels` pixels: float and 32-bit images may have half as many
+END_OF_JPEG = b"\xff\xd9"
+MIN_JPEG_SHARE = 0.5  # of the rows: less of a cut off JPEG is no image to segment
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def decode_image(data: bytes, *, max_pixels: int) -> RgbImage:
     """Return an image file as a browser would show it: upright, RGB, transparency on white.
 
     Args:
-        data: the file; PNG, JPEG, WebP, BMP, TIFF or GIF (of several frames the first).
-        max_pixels: the most pixels that are decoded.
+        data: the file; PNG, JPEG, WebP, BMP, TIFF, GIF or AVIF (of several frames the first). A JPEG without
+            its end is shown as far as it goes and grey below, where half of its rows are there; an optional
+            chunk of a PNG whose checksum is wrong is left out.
+        max_pixels: the most pixels that are decoded; half as many of a float or 32-bit image.
 
     Returns:
         uint8 (H, W, 3). 16-bit grey keeps its upper byte. Float images are taken as 0..1 where they stay
         within it; other float and 32-bit images are stretched from their lowest to their highest value.
 
     Raises:
-        ImageError: not an image, of another format, damaged or cut off, or larger than `max_pixels`.
+        ImageError: not an image, of another format (SVG, HEIC and others by name), damaged or cut off, with
+            more pixels than `max_pixels`, or with a side of more than 65,535 pixels.
     """
     # Pillow's own guard against decompression bombs may be stricter than what the caller allows
     if Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
     try:
-        with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
-            _check_size(image, max_pixels)
-            image.load()
-            return _to_rgb(_upright(image))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
-        raise _too_large(str(exc), max_pixels) from exc
+        return _decode(data, max_pixels)
     except ImageError:
         raise
-    except Exception as exc:  # Pillow's plugins raise whatever their parser happens to stumble over
-        raise ImageError(
-            "image file",
-            expected=f"a whole {', '.join(IMAGE_FORMATS[:-1])} or {IMAGE_FORMATS[-1]}",
-            got=f"{len(data)} bytes that do not decode ({type(exc).__name__}: {exc})",
-            remedy="check that the file opens in a viewer and upload it again",
-        ) from exc
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
+        raise _too_large(str(exc), max_pixels) from exc
+    except Exception as exc:  # Pillow's plugins raise whatever their parsers raise
+        if (mended := _mended(data)) is not None:
+            return _decode_mended(mended, max_pixels, exc)
+        raise _undecodable(data, exc) from exc
+
+
+def _decode(data: bytes, max_pixels: int) -> RgbImage:
+    with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
+        _check_size(image, max_pixels)
+        image.load()
+        return _to_rgb(_upright(image))
+
+
+def _mended(data: bytes) -> bytes | None:
+    """Return a file with the damage undone that browsers overlook; None where there is none of that kind.
+
+    Pillow overlooks it too, but by one switch for all threads (`LOAD_TRUNCATED_IMAGES`).
+    """
+    if data.startswith(b"\xff\xd8"):
+        return data + END_OF_JPEG  # libjpeg then fills what is missing with grey
+    if data.startswith(PNG_SIGNATURE):
+        kept = _without_bad_chunks(data)
+        return kept if len(kept) < len(data) else None
+    return None
+
+
+def _decode_mended(data: bytes, max_pixels: int, cause: Exception) -> RgbImage:
+    try:
+        image_hwc = _decode(data, max_pixels)
+    except ImageError:
+        raise
+    except Exception:
+        raise _undecodable(data, cause) from cause
+    if data.startswith(b"\xff\xd8"):
+        share = _filled_share(image_hwc)
+        if share < MIN_JPEG_SHARE:
+            raise ImageError(
+                "image file",
+                expected="a whole JPEG, or most of one",
+                got=f"{len(data) - len(END_OF_JPEG)} bytes that end after {share:.0%} of its rows",
+                remedy="upload the file again",
+            ) from cause
+    return image_hwc
+
+
+def _filled_share(image_hwc: RgbImage) -> float:
+    """Return the share of rows above the grey that stands for what is missing: one colour in whole rows."""
+    last_wc = image_hwc[-1]
+    if (last_wc != last_wc[0]).any():
+        return 1.0
+    same_h = (image_hwc == last_wc[0]).all(axis=(1, 2))
+    missing = int(np.argmin(same_h[::-1])) if not same_h.all() else len(same_h)
+    return 1.0 - missing / len(same_h)
+
+
+def _without_bad_chunks(data: bytes) -> bytes:
+    """Return a PNG without the optional chunks whose checksum is wrong; the others as they are."""
+    kept, start = [PNG_SIGNATURE], len(PNG_SIGNATURE)
+    while start + 8 <= len(data):
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        chunk = data[start:end]
+        optional = bool(chunk[4] & 0x20)  # a small first letter
+        if not optional or zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big"):
+            kept.append(chunk)
+        start = end
+    return b"".join(kept)
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:
+    size = f"{image.width}x{image.height}"
     if image.width * image.height > max_pixels:
-        raise _too_large(f"{image.width}x{image.height}", max_pixels)
+        raise _too_large(size, max_pixels)
+    needed = image.width * image.height * BYTES_OF_MODE.get(image.mode, 4)
+    if needed > max_pixels * MAX_BYTES_PER_PIXEL:
+        raise _too_large(f"{size} of mode {image.mode}, each of which counts double", max_pixels)
+    if max(image.size) > MAX_SIDE:
+        raise ImageError(
+            "image file",
+            expected=f"sides of at most {MAX_SIDE} pixels",
+            got=size,
+            remedy="cut the image into tiles",
+        )
 
 
 def _too_large(got: str, max_pixels: int) -> ImageError:
@@ -65,6 +145,20 @@ def _too_large(got: str, max_pixels: int) -> ImageError:
         expected=f"at most {max_pixels} pixels",
         got=got,
         remedy="shrink the image or raise MASKLOOP_MAX_IMAGE_PIXELS",
+    )
+
+
+def _undecodable(data: bytes, exc: Exception) -> ImageError:
+    wanted = f"a whole {', '.join(IMAGE_FORMATS[:-1])} or {IMAGE_FORMATS[-1]}"
+    kind = kind_of_file(data)
+    if kind is not None and kind not in IMAGE_FORMATS:
+        remedy = OTHER_KINDS.get(kind, "convert it to PNG or JPEG")
+        return ImageError("image file", expected=wanted, got=f"{kind}, {len(data)} bytes", remedy=remedy)
+    return ImageError(
+        "image file",
+        expected=wanted,
+        got=f"{len(data)} bytes that do not decode ({type(exc).__name__}: {exc})",
+        remedy="check that the file opens in a viewer and upload it again",
     )
 
 
@@ -99,12 +193,20 @@ def _pixels(image: Image.Image) -> RgbImage:
 
 
 def _to_bytes(values_hw: NDArray[np.generic], *, mode: str) -> NDArray[np.uint8]:
-    values = values_hw.astype(np.float64)
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    low, high = float(np.nanmin(values_hw)), float(np.nanmax(values_hw))
+    grey_hw = np.empty(values_hw.shape, dtype=np.uint8)
+    rows = max(1, STRIP_PIXELS // values_hw.shape[1])
+    for top in range(0, len(values_hw), rows):  # in strips: float64 takes eight bytes a pixel
+        strip = slice(top, top + rows)
+        grey_hw[strip] = _strip_to_bytes(values_hw[strip], mode, low, high)
+    return grey_hw
+
+
+def _strip_to_bytes(values_hw: NDArray[np.generic], mode: str, low: float, high: float) -> NDArray[np.uint8]:
     if mode.startswith("I") and low >= 0 and high <= 0xFFFF:
         shift = 0 if mode == "I" and high <= 0xFF else 8
         return (values_hw.astype(np.int64) >> shift).astype(np.uint8)
     if mode == "F" and low >= 0 and high <= 1:
         low, high = 0.0, 1.0
     scale = 255.0 / (high - low) if high > low else 0.0
-    return np.rint(np.nan_to_num((values - low) * scale)).astype(np.uint8)
+    return np.rint(np.nan_to_num((values_hw.astype(np.float64) - low) * scale)).astype(np.uint8)

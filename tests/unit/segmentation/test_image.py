@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from maskloop.errors import ImageError
-from maskloop.segmentation.image import decode_image
+from maskloop.segmentation.image import IMAGE_FORMATS, decode_image
 
 # 2 high, 3 wide; every pixel differs, so that any turn shows
 PIXELS = np.arange(18, dtype=np.uint8).reshape(2, 3, 3) * 14
@@ -111,31 +112,123 @@ def test_decode_image_one_pixel() -> None:
     assert decode(encode(Image.new("L", (1, 1), 9))).tolist() == [[[9, 9, 9]]]
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+NOISE = np.random.default_rng(0).integers(0, 256, (128, 64, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
 def test_decode_image_truncated_raises(kind: str) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    data = encode(Image.fromarray(noise), kind)
+    data = encode(Image.fromarray(NOISE), kind)
     with pytest.raises(ImageError, match="expected a whole PNG"):
         decode(data[: len(data) // 2])
 
 
+@pytest.mark.parametrize("cut_bytes", [1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_decode_image_jpeg_without_its_end_marker_is_whole(cut_bytes: int, progressive: bool) -> None:
+    data = encode(Image.fromarray(NOISE), "JPEG", progressive=progressive)
+    assert np.array_equal(decode(data[:-cut_bytes]), decode(data))
+
+
+def test_decode_image_jpeg_cut_off_keeps_what_is_there_and_grey_below() -> None:
+    data = encode(Image.fromarray(NOISE), "JPEG")
+    decoded, whole = decode(data[: int(len(data) * 0.8)]), decode(data)
+    assert np.array_equal(decoded[:80], whole[:80])
+    assert (decoded[-8:] == decoded[-1, -1]).all()
+
+
+@pytest.mark.parametrize("share", [0.2, 0.4])
+def test_decode_image_jpeg_mostly_missing_raises(share: float) -> None:
+    data = encode(Image.fromarray(NOISE), "JPEG")
+    with pytest.raises(ImageError, match=r"most of one, got \d+ bytes that end after \d+% of its rows"):
+        decode(data[: int(len(data) * share)])
+
+
+def chunked(data: bytes, kind: bytes, content: bytes, *, valid: bool) -> bytes:
+    """Return a PNG with one chunk more after its header."""
+    checksum = zlib.crc32(kind + content) ^ (0 if valid else 1)
+    chunk = struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+    return data[:33] + chunk + data[33:]
+
+
+@pytest.mark.parametrize("kind", [b"tEXt", b"gAMA", b"tIME", b"zzZz"], ids=bytes.decode)
+def test_decode_image_png_optional_chunk_with_bad_checksum_is_left_out(kind: bytes) -> None:
+    data = chunked(encode(Image.fromarray(PIXELS)), kind, b"\x00\x00\xb1\x8f", valid=False)
+    assert np.array_equal(decode(data), PIXELS)
+
+
+def test_decode_image_png_pixels_with_bad_checksum_raises() -> None:
+    data = bytearray(encode(Image.fromarray(PIXELS)))
+    data[29] ^= 1  # of the header's checksum
+    with pytest.raises(ImageError, match="do not decode"):
+        decode(bytes(data))
+
+
+@pytest.mark.skipif("AVIF" not in IMAGE_FORMATS, reason="this Pillow has no AVIF")
+def test_decode_image_avif_is_shown() -> None:
+    blocks = np.kron(PIXELS, np.ones((16, 16, 1), dtype=np.uint8))
+    decoded = decode(encode(Image.fromarray(blocks), "AVIF", quality=95))
+    assert decoded.shape == blocks.shape
+    assert np.abs(decoded.astype(int) - blocks).mean() < 6
+
+
+def ftyp(brand: bytes) -> bytes:
+    return struct.pack(">I", 20) + b"ftyp" + brand + bytes(4) + b"mif1" + bytes(64)
+
+
 BAD = {
-    "empty": b"",
-    "text": b"<html>not found</html>",
-    "svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
-    "magic only": b"\x89PNG\r\n\x1a\n",
+    "empty": (b"", "upload it again"),
+    "text": (b"not found", "upload it again"),
+    "magic only": (b"\x89PNG\r\n\x1a\n", "upload it again"),
+    "web page": (b"<!DOCTYPE html><html>log in</html>", "got a web page.*leads to a page"),
+    "xml": (b"<?xml version='1.0'?><Error/>", "got an XML document"),
+    "json": (b'{"detail": "no"}', "got JSON"),
+    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "got SVG.*render it to PNG"),
+    "svg with head": (b"\xef\xbb\xbf<?xml version='1.0'?><!-- a --><svg/>", "got SVG"),
+    "heic": (ftyp(b"heic"), "got HEIC"),
+    "broken avif": (ftyp(b"avif"), "do not decode"),
+    "video": (struct.pack(">I", 20) + b"ftypisom" + bytes(64), "got a video.*frames"),
+    "jpeg 2000": (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "got JPEG 2000.*convert it to PNG"),
+    "jpeg xl": (b"\xff\x0a" + bytes(9), "got JPEG XL"),
+    "pdf": (b"%PDF-1.7", "got PDF"),
+    "dicom": (bytes(128) + b"DICM", "got DICOM"),
+    "zip": (b"PK\x03\x04" + bytes(9), "got a ZIP archive.*unpack"),
 }
 
 
-@pytest.mark.parametrize("data", BAD.values(), ids=BAD.keys())
-def test_decode_image_not_an_image_raises(data: bytes) -> None:
-    with pytest.raises(ImageError, match="upload it again"):
+@pytest.mark.parametrize(("data", "message"), BAD.values(), ids=BAD.keys())
+def test_decode_image_not_an_image_raises_with_its_kind_and_remedy(data: bytes, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
         decode(data)
 
 
 def test_decode_image_other_format_raises() -> None:
-    with pytest.raises(ImageError, match="expected a whole PNG, JPEG, WEBP, BMP, TIFF or GIF"):
+    with pytest.raises(ImageError, match="expected a whole PNG, JPEG, WEBP, BMP, TIFF"):
         decode(encode(Image.fromarray(PIXELS), "PPM"))
+
+
+BOMBS = {
+    "one pixel wide": (
+        lambda: png(1, 70_000, zlib.compress(bytes(140_000))),
+        "sides of at most 65535 pixels",
+    ),
+    "one pixel high": (lambda: png(70_000, 1, zlib.compress(bytes(70_001))), "sides of at most 65535 pixels"),
+    "float": (lambda: encode(Image.new("F", (900, 900)), "TIFF"), "900x900 of mode F, .* counts double"),
+    "32 bits": (lambda: encode(Image.new("I", (900, 900)), "TIFF"), "900x900 of mode I, .* counts double"),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), BOMBS.values(), ids=BOMBS.keys())
+def test_decode_image_too_large_for_its_kind_raises_before_decoding(
+    make: Callable[[], bytes], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make()
+
+    def refuse(self: Image.Image) -> None:
+        raise AssertionError("pixels were decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", refuse)
+    with pytest.raises(ImageError, match=message):
+        decode(data)
 
 
 def test_decode_image_too_many_pixels_raises_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
