@@ -57,8 +57,13 @@ class Settings(BaseSettings):
         "auto", description="of predictions; auto is bfloat16 on a GPU that has it, float32 on a CPU"
     )
     accelerate: bool = Field(True, description="our faster forward pass, equal to transformers' to rounding")
-    compile: Literal["auto", "on", "off"] = Field(
-        "auto", description="served models by torch.compile; auto is on for a GPU with Triton, off on a CPU"
+    compile: Literal["on", "off"] = Field(
+        "off", description="served models by torch.compile; not measured on a GPU, so off unless set"
+    )
+    triton: bool = Field(
+        False,
+        description="on CUDA, deformable attention by our Triton kernel; not run or measured on "
+        "a GPU yet, so off unless set",
     )
     score_threshold: Fraction = 0.5
     label_thresholds: dict[str, Fraction] = Field(
@@ -75,6 +80,11 @@ class Settings(BaseSettings):
     )
     duplicate_threshold: Fraction = Field(
         0.7, description="instance: a segment with more IoU than this with a better one is dropped"
+    )
+    stuff_labels: frozenset[str] = Field(
+        frozenset(),
+        description="labels of stuff: one panoptic segment an image, no instances (JSON); default: as the "
+        "label config or the checkpoint has them",
     )
     max_batch: int = Field(8, ge=1, le=256, description="images in one forward pass")
 

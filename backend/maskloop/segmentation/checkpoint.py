@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,9 @@ from torch import Tensor
 
 from maskloop.errors import ModelLoadError, first_line
 from maskloop.files import publish_folder
+from maskloop.log import log_action
 from maskloop.segmentation.families import (
+    EOMT,
     Family,
     family_of,
     fit_preprocessing,
@@ -31,7 +34,21 @@ from maskloop.segmentation.families import (
 from maskloop.segmentation.fast.forward import ForwardPlan
 from maskloop.segmentation.fast.patching import accelerate_model
 from maskloop.segmentation.hub import check_torchvision, find_folder, load_error, read_json
+from maskloop.segmentation.load_checks import (
+    check_backbone,
+    check_weight_files,
+    class_names,
+    weights_error,
+)
 from maskloop.segmentation.preprocess import Preprocessing, config_to_preprocessing, preprocessing_to_config
+from maskloop.segmentation.processor_config import (
+    CLASS_INFO_FILE,
+    PREPROCESSOR_FILE,
+    THINGS_KEY,
+    UNDECLARED_KEY,
+    read_class_kinds,
+    read_processor,
+)
 from maskloop.segmentation.task_text import TaskText
 from maskloop.settings import load_settings
 
@@ -45,10 +62,9 @@ __all__ = [
     "with_labels",
 ]
 
-THINGS_KEY = "maskloop_thing_ids"  # in config.json
-CLASS_INFO_FILE = "class_info.json"  # OneFormer's own form: {"0": {"name": "circle", "isthing": 1}}
-PROCESSOR_FILE = "preprocessor_config.json"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
+logger = logging.getLogger(__name__)
+_WARNED: set[tuple[str, str]] = set()  # source and warning, of this process
 _LOADING = threading.Lock()  # from_pretrained changes torch.nn.init and the log level of the whole process
 
 
@@ -59,12 +75,14 @@ class Checkpoint:
     model: Any  # as families.model_class gives it, float32, eval mode
     family: Family
     labels: tuple[str, ...]  # class names in the order of their ids
-    thing_ids: frozenset[int]  # classes whose objects are counted; all where the checkpoint does not say
+    thing_ids: frozenset[int]  # classes whose objects are counted, those of unknown kind among them
     preprocessing: Preprocessing
     task_text: TaskText | None  # OneFormer's words; None for the others
     source: str  # as given to load_checkpoint
     device: torch.device
     plan: ForwardPlan = field(default_factory=ForwardPlan)  # how it is run where it predicts
+    undeclared_ids: frozenset[int] = frozenset()  # classes of which no file says whether they are things
+    warnings: tuple[str, ...] = ()  # for what its files lack, a default is used
 
 
 def load_checkpoint(
@@ -94,27 +112,36 @@ def load_checkpoint(
     family = family_of(config, source)
     target = resolve_device(device)
     plan = _settings_plan() if plan is None else plan
-    model = _load_model(family, folder, source, training=training)
+    names = class_names(config, source)
+    check_backbone(config, source)
+    check_weight_files(folder, source)
+    processor, warning = read_processor(folder, source)
+    model = _load_model(family, folder, source, config, training=training)
     try:
-        labels = tuple(str(model.config.id2label[index]) for index in range(model.config.num_labels))
-        processor = read_json(folder / PROCESSOR_FILE, source) if (folder / PROCESSOR_FILE).exists() else {}
         preprocessing = fit_preprocessing(config_to_preprocessing(processor), family, model.config)
-        thing_ids = _thing_ids(config, processor, folder, len(labels))
+        kinds = read_class_kinds(folder, config, processor, names=names)
         task_text = _load_task_text(folder, model.config) if family == "oneformer" else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as exc:
-        raise load_error(source, "readable files beside the weights", exc) from exc
+        raise load_error(source, "readable files next to the weights", exc) from exc
+    labels = tuple(names.values())
+    model.config.id2label = dict(enumerate(labels))  # saved, an id is the row of the class head
+    model.config.label2id = {label: index for index, label in enumerate(labels)}
+    if warning is not None:
+        _warn_once(str(source), warning)
     if plan.accelerate:
         accelerate_model(model)
     return Checkpoint(
         model=model.to(target).eval(),
         family=family,
         labels=labels,
-        thing_ids=thing_ids,
+        thing_ids=kinds.thing_ids,
         preprocessing=preprocessing,
         task_text=task_text,
         source=str(source),
         device=target,
         plan=plan,
+        undeclared_ids=kinds.undeclared_ids,
+        warnings=() if warning is None else (warning,),
     )
 
 
@@ -138,6 +165,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, dtype: torch.dtype 
         model.config._name_or_path = ""
         model.config.dtype = dtype
         setattr(model.config, THINGS_KEY, sorted(checkpoint.thing_ids))
+        setattr(model.config, UNDECLARED_KEY, sorted(checkpoint.undeclared_ids))
         state = {name: _to_dtype(tensor, dtype) for name, tensor in checkpoint.model.state_dict().items()}
         with _LOADING, _quiet():
             model.save_pretrained(partial, state_dict=state)
@@ -149,7 +177,7 @@ def with_labels(checkpoint: Checkpoint, labels: Sequence[str], *, seed: int) -> 
     """Return a copy of the checkpoint that knows exactly these classes.
 
     Rows of the class head that belong to a label which stays, and the row of "no object", are copied;
-    rows of new labels are drawn afresh. New labels are things.
+    rows of new labels are drawn afresh. New labels are things of undeclared kind.
 
     Args:
         checkpoint: left as it is; the copy shares no weights with it.
@@ -171,7 +199,10 @@ def with_labels(checkpoint: Checkpoint, labels: Sequence[str], *, seed: int) -> 
     thing_ids = frozenset(
         new for new, old in enumerate(kept_ids) if old is None or old in checkpoint.thing_ids
     )
-    return replace(checkpoint, model=model, labels=names, thing_ids=thing_ids)
+    undeclared_ids = frozenset(
+        new for new, old in enumerate(kept_ids) if old is None or old in checkpoint.undeclared_ids
+    )
+    return replace(checkpoint, model=model, labels=names, thing_ids=thing_ids, undeclared_ids=undeclared_ids)
 
 
 def resolve_device(device: str) -> torch.device:
@@ -195,10 +226,12 @@ def resolve_device(device: str) -> torch.device:
 
 def _settings_plan() -> ForwardPlan:
     settings = load_settings()
-    return ForwardPlan(precision=settings.precision, accelerate=settings.accelerate)
+    return ForwardPlan(precision=settings.precision, accelerate=settings.accelerate, triton=settings.triton)
 
 
-def _load_model(family: Family, folder: Path, source: str | Path, *, training: bool) -> Any:
+def _load_model(
+    family: Family, folder: Path, source: str | Path, config: Mapping[str, Any], *, training: bool
+) -> Any:
     extra: dict[str, Any] = {"is_training": training} if family == "oneformer" else {}
     try:
         with _LOADING, _quiet():
@@ -211,15 +244,23 @@ def _load_model(family: Family, folder: Path, source: str | Path, *, training: b
                 **extra,
             )
     except Exception as exc:  # safetensors, torch, huggingface_hub and the config each raise their own
-        raise load_error(source, "whole safetensors weights that fit config.json", exc) from exc
+        raise weights_error(source, config, exc) from exc
     settle_model(model, family)
     missing = {name for name in report["missing_keys"] if name in dict(model.named_parameters())}
     missing = {name for name in missing if "text_mapper" not in name}
     if missing:
         shown = ", ".join(sorted(missing)[:3])
         lacking = KeyError(f"{len(missing)} weights missing, {shown} ...")
-        raise load_error(source, "weights for the whole model", lacking)
+        raise weights_error(source, config, lacking, expected="weights for the whole model")
     return model
+
+
+def _warn_once(source: str, warning: str) -> None:
+    if (source, warning) not in _WARNED:
+        _WARNED.add((source, warning))
+        log_action(
+            logger, "checkpoint_incomplete", level=logging.WARNING, model_source=source, warning=warning
+        )
 
 
 @contextmanager
@@ -236,21 +277,6 @@ def _quiet() -> Iterator[None]:
         library.set_verbosity(verbosity)
         if bars:
             library.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def _thing_ids(
-    config: Mapping[str, Any], processor: Mapping[str, Any], folder: Path, count: int
-) -> frozenset[int]:
-    found = config.get(THINGS_KEY)
-    metadata = processor.get("metadata")
-    info = folder / str(processor.get("class_info_file") or CLASS_INFO_FILE)
-    if found is None and isinstance(metadata, Mapping):
-        found = metadata.get("thing_ids")
-    if found is None and info.is_file():
-        classes = json.loads(info.read_text(encoding="utf-8"))
-        found = [index for index, entry in classes.items() if entry["isthing"]]
-    ids = range(count) if found is None else (int(index) for index in found)
-    return frozenset(index for index in ids if index < count)
 
 
 def _load_task_text(folder: Path, config: Any) -> TaskText:
@@ -272,7 +298,7 @@ def _load_task_text(folder: Path, config: Any) -> TaskText:
 def _write_processor(checkpoint: Checkpoint, folder: Path) -> None:
     processor = preprocessing_to_config(checkpoint.preprocessing)
     processor["image_processor_type"] = processor_name(checkpoint.family)
-    if checkpoint.family == "eomt":  # as its own processor says the same; the model's config has the square
+    if checkpoint.family in EOMT:  # as its own processor says the same; the model's config has the square
         edge = max(checkpoint.preprocessing.pad_hw or (checkpoint.model.config.image_size,))
         size = {"shortest_edge": edge, "longest_edge": edge}
         processor |= {"size": size, "do_pad": True, "do_split_image": False}
@@ -284,7 +310,7 @@ def _write_processor(checkpoint: Checkpoint, folder: Path) -> None:
             for index, label in enumerate(checkpoint.labels)
         }
         (folder / CLASS_INFO_FILE).write_text(json.dumps(classes, indent=1), encoding="utf-8")
-    (folder / PROCESSOR_FILE).write_text(json.dumps(processor, indent=1), encoding="utf-8")
+    (folder / PREPROCESSOR_FILE).write_text(json.dumps(processor, indent=1), encoding="utf-8")
 
 
 def _to_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -17,22 +17,26 @@ from maskloop.errors import ModelLoadError
 from maskloop.segmentation.preprocess import Preprocessing
 
 __all__ = [
+    "EOMT",
     "FAMILY_NAMES",
     "Family",
     "family_of",
     "fit_preprocessing",
     "model_class",
+    "patch_grid",
     "processor_name",
     "regrow_classes",
     "settle_model",
 ]
 
-Family: TypeAlias = Literal["mask2former", "oneformer", "maskformer", "eomt"]
+Family: TypeAlias = Literal["mask2former", "oneformer", "maskformer", "eomt", "eomt_dinov3"]
+EOMT: frozenset[Family] = frozenset({"eomt", "eomt_dinov3"})  # a plain ViT whose input is one square
 FAMILY_NAMES: dict[Family, str] = {
     "mask2former": "Mask2Former",
     "oneformer": "OneFormer",
     "maskformer": "MaskFormer",
     "eomt": "EoMT",
+    "eomt_dinov3": "EoMT on DINOv3",
 }
 
 # Both say at every start that a ResNet or ConvNeXt "may not be compatible", which they are
@@ -44,7 +48,7 @@ def family_of(config: Mapping[str, Any], source: str | Path) -> Family:
     """Return the family that a `config.json` names.
 
     Raises:
-        ModelLoadError: none of the four.
+        ModelLoadError: none of these.
     """
     kind = config.get("model_type")
     if kind in get_args(Family):
@@ -58,23 +62,36 @@ def family_of(config: Mapping[str, Any], source: str | Path) -> Family:
 
 
 def model_class(family: Family) -> Any:
-    """Return transformers' class of a family, which then also finds our own backbones."""
+    """Return transformers' class of a family; our own backbones are registered with transformers as well.
+
+    Raises:
+        ModelLoadError: the installed transformers is older than the family.
+    """
     import transformers
 
     importlib.import_module("maskloop.segmentation.efficientnet_lite")  # registers itself
 
-    kinds: dict[Family, Any] = {
-        "mask2former": transformers.Mask2FormerForUniversalSegmentation,
-        "oneformer": transformers.OneFormerForUniversalSegmentation,
-        "maskformer": transformers.MaskFormerForInstanceSegmentation,
-        "eomt": transformers.EomtForUniversalSegmentation,
+    names: dict[Family, str] = {
+        "mask2former": "Mask2FormerForUniversalSegmentation",
+        "oneformer": "OneFormerForUniversalSegmentation",
+        "maskformer": "MaskFormerForInstanceSegmentation",
+        "eomt": "EomtForUniversalSegmentation",
+        "eomt_dinov3": "EomtDinov3ForUniversalSegmentation",
     }
-    return kinds[family]
+    found = getattr(transformers, names[family], None)
+    if found is None:
+        raise ModelLoadError(
+            f"model_type {family!r}",
+            expected=f"a transformers that has {names[family]}",
+            got=f"transformers {transformers.__version__}",
+            remedy="pip install --upgrade transformers",
+        )
+    return found
 
 
 def processor_name(family: Family) -> str:
-    """Return what `image_processor_type` says in a folder of this family."""
-    return f"{'Eomt' if family == 'eomt' else FAMILY_NAMES[family]}ImageProcessor"
+    """Return the `image_processor_type` of this family's `preprocessor_config.json`."""
+    return f"{'Eomt' if family in EOMT else FAMILY_NAMES[family]}ImageProcessor"
 
 
 def fit_preprocessing(preprocessing: Preprocessing, family: Family, config: Any) -> Preprocessing:
@@ -94,25 +111,34 @@ def fit_preprocessing(preprocessing: Preprocessing, family: Family, config: Any)
         `resize_and_pad_imgs_instance_panoptic` of tue-mps/eomt, training/lightning_module.py (Kerssies
         et al., "Your ViT is Secretly an Image Segmentation Model", CVPR 2025).
     """
-    if family != "eomt":
+    if family not in EOMT:
         return preprocessing
-    square_hw = (int(config.image_size), int(config.image_size))
+    square_hw = (_side(config.image_size), _side(config.image_size))
+    patch = _side(config.patch_size)
     return replace(
         preprocessing,
         shortest_edge=None,
         longest_edge=None,
         box_hw=square_hw,
         pad_hw=square_hw,
-        size_divisor=int(config.patch_size),
-        mask_stride=max(1, int(config.patch_size) >> int(config.num_upscale_blocks)),
+        size_divisor=patch,
+        mask_stride=max(1, patch >> int(config.num_upscale_blocks)),
     )
+
+
+def patch_grid(family: Family, config: Any) -> tuple[int, int] | None:
+    """Return how many rows and columns of patches the model's tokens are; None where features are maps."""
+    if family not in EOMT:
+        return None
+    side = _side(config.image_size) // _side(config.patch_size)
+    return side, side
 
 
 def settle_model(model: Any, family: Family) -> None:
     """Change in place what keeps a loaded model from running, or from giving the same twice."""
     if family == "maskformer" and model.config.use_auxiliary_loss:
         model.config.output_hidden_states = True  # its forward pass takes them for granted and fails without
-    if family == "eomt":
+    if family in EOMT:
         # of a mask annealing broken off midway it would draw queries at random, in eval mode too
         model.attn_mask_probs.round_()
 
@@ -133,6 +159,14 @@ def regrow_classes(model: Any, family: Family, kept_ids: Sequence[int | None], s
     weight[-1] = criterion.eos_coef
     criterion.empty_weight = weight
     setattr(criterion, "num_classes" if family == "oneformer" else "num_labels", len(kept_ids))
+
+
+def _side(size: int | Sequence[int]) -> int:
+    """Return the side of a square that a config gives as one number or as two equal ones."""
+    sides = {int(size)} if isinstance(size, int | float) else {int(side) for side in size}
+    if len(sides) != 1:
+        raise ValueError(f"expected the side of a square, got {size}")
+    return sides.pop()
 
 
 def _class_head(model: Any, family: Family) -> tuple[nn.Module, str]:

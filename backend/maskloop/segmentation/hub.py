@@ -64,16 +64,20 @@ def read_json(path: Path, source: str | Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as exc:
         raise ModelLoadError(
-            f"model {source}",
-            expected=f"a {path.name}",
-            got="none",
-            remedy="point MASKLOOP_MODEL at a folder written by save_pretrained",
+            f"model {source}", expected=f"a {path.name}", got="none", remedy=_missing_remedy(path)
         ) from exc
     except (OSError, ValueError) as exc:
         raise load_error(source, f"a readable {path.name}", exc) from exc
     if not isinstance(content, dict):
         raise load_error(source, f"an object in {path.name}", TypeError(type(content).__name__))
     return content
+
+
+def _missing_remedy(path: Path) -> str:
+    inside = sorted(found.parent.name for found in path.parent.glob(f"*/{path.name}"))
+    if inside:  # as a trainer writes its checkpoints
+        return f"set MASKLOOP_MODEL to the folder inside that has one: {', '.join(inside[:3])}"
+    return f"fetch {path.name} as well, or set MASKLOOP_MODEL to a folder written by save_pretrained"
 
 
 def load_error(source: str | Path, expected: str, exc: Exception) -> ModelLoadError:
@@ -96,5 +100,17 @@ def _download(name: str) -> Path:
             f"model {name}",
             expected="a folder here or a model on the Hugging Face hub",
             got=first_line(exc),
-            remedy="check the spelling and the network, or set MASKLOOP_MODEL to a local folder",
+            remedy=_hub_remedy(name, exc),
         ) from exc
+
+
+def _hub_remedy(name: str, exc: Exception) -> str:
+    from huggingface_hub import errors
+
+    if isinstance(exc, errors.GatedRepoError):  # before RepositoryNotFoundError, of which it is a kind
+        return f"accept its conditions at https://huggingface.co/{name} and set HF_TOKEN to your token"
+    if isinstance(exc, errors.RepositoryNotFoundError):
+        return "check the spelling; for a private model set HF_TOKEN to a token that may read it"
+    if isinstance(exc, errors.HFValidationError):
+        return "give a name of the form owner/model, or set MASKLOOP_MODEL to a local folder"
+    return "check the spelling and the network, or set MASKLOOP_MODEL to a local folder"

@@ -119,7 +119,7 @@ class ModelCache:
 
     def _planned(self, checkpoint: Checkpoint) -> Checkpoint:
         plan = checkpoint.plan
-        if not can_compile(checkpoint.model, checkpoint.device, plan, self._compile_mode):
+        if not can_compile(checkpoint.model, plan, self._compile_mode):
             return checkpoint
         return replace(checkpoint, plan=replace(plan, compiled=True))
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from maskloop.masks import crop_mask
+from maskloop.segmentation.class_kinds import ClassKinds
 from maskloop.segmentation.upsample import Window, reach_window, upsample_strips, upsample_window
 from maskloop.settings import Settings
 from maskloop.types import BoolMask, Segment, SegmentationTask
@@ -48,6 +49,7 @@ class Thresholds:
     score_of_label: Mapping[str, float] = field(default_factory=dict, hash=False)
     mask_of_label: Mapping[str, float] = field(default_factory=dict, hash=False)  # in place of `mask`
     overlap_of_label: Mapping[str, float] = field(default_factory=dict, hash=False)  # in place of `overlap`
+    kinds: ClassKinds = field(default_factory=ClassKinds)  # stuff beyond what the checkpoint says
 
     def __post_init__(self) -> None:
         for name in ("score", "mask", "overlap", "part", "duplicate"):
@@ -73,6 +75,7 @@ class Thresholds:
             score_of_label=settings.label_thresholds,
             mask_of_label=settings.label_mask_thresholds,
             overlap_of_label=settings.label_overlap_thresholds,
+            kinds=ClassKinds(setting=settings.stuff_labels),
         )
 
     def score_for(self, label: str) -> float:

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from maskloop.masks import drop_duplicates, drop_specks
 from maskloop.segmentation.checkpoint import Checkpoint
+from maskloop.segmentation.class_kinds import stuff_classes
 from maskloop.segmentation.embedding import image_embedding
+from maskloop.segmentation.families import patch_grid
 from maskloop.segmentation.fast.forward import forward_pass
 from maskloop.segmentation.postprocess import Thresholds, segments_of
 from maskloop.segmentation.preprocess import Batch, ResizedImage, join_batch, resize_image, resized_size
@@ -26,7 +28,6 @@ from maskloop.segmentation.uncertainty import (
     disagreement,
     image_confidence,
     image_uncertainty,
-    patch_grid,
 )
 from maskloop.types import Prediction, RgbImage, SegmentationTask, SelectionInputs
 
@@ -270,11 +271,12 @@ def _read_output(
     checkpoint: Checkpoint, raw: RawOutput, task: SegmentationTask, thresholds: Thresholds
 ) -> _ImageOutput:
     mask_logits_qhw = _cut_padding(raw.mask_logits_qhw, raw.valid_hw, raw.padded_hw)
+    thing_ids = _thing_ids(checkpoint, thresholds)
     segments = segments_of(task)(
         raw.class_logits_qk,
         mask_logits_qhw,
         labels=checkpoint.labels,
-        thing_ids=checkpoint.thing_ids,
+        thing_ids=thing_ids,
         thresholds=thresholds,
         size_hw=raw.size_hw,
     )
@@ -287,7 +289,7 @@ def _read_output(
         mask_logits_qhw,
         task=task,
         labels=checkpoint.labels,
-        thing_ids=checkpoint.thing_ids,
+        thing_ids=thing_ids,
         thresholds=thresholds,
     )
     prediction = Prediction(
@@ -300,11 +302,22 @@ def _read_output(
     )
 
 
+def _thing_ids(checkpoint: Checkpoint, thresholds: Thresholds) -> frozenset[int]:
+    stuff = stuff_classes(
+        checkpoint.labels,
+        checkpoint.thing_ids,
+        undeclared_ids=checkpoint.undeclared_ids,
+        kinds=thresholds.kinds,
+    )
+    return frozenset(index for index, label in enumerate(checkpoint.labels) if label not in stuff)
+
+
 def _embedding(checkpoint: Checkpoint, raw: RawOutput) -> NDArray[np.float32] | None:
     if raw.output is None:
         return None
     share_hw = (raw.valid_hw[0] / raw.padded_hw[0], raw.valid_hw[1] / raw.padded_hw[1])
-    return image_embedding(raw.output, raw.index, share_hw, patch_grid(checkpoint))
+    grid_hw = patch_grid(checkpoint.family, checkpoint.model.config)
+    return image_embedding(raw.output, raw.index, share_hw, grid_hw)
 
 
 def _cut_padding(mask_logits_qhw: Tensor, valid_hw: tuple[int, int], padded_hw: Sequence[int]) -> Tensor:

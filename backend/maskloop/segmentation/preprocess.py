@@ -173,8 +173,9 @@ def config_to_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
     """Return what a `preprocessor_config.json` asks for.
 
     Args:
-        config: the file's content; sizes as `size` (a number or shortest_edge/longest_edge, height/width,
-            max_height/max_width) and `max_size`, in any mix that transformers has ever written.
+        config: the file's content; sizes as `size` (a number, [height, width], or an object of
+            shortest_edge/longest_edge, height/width or max_height/max_width) and `max_size`, in any mix that
+            transformers has ever written.
 
     Raises:
         ValueError, TypeError: a value of the wrong kind.
@@ -182,6 +183,8 @@ def config_to_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
     size = config.get("size", {"shortest_edge": 800, "longest_edge": 1333})
     if isinstance(size, int | float):
         size = {"shortest_edge": size, "longest_edge": config.get("max_size", 1333)}
+    elif isinstance(size, list | tuple):
+        size = dict(zip(("height", "width"), size, strict=True))
     shortest, box_hw = size.get("shortest_edge"), None
     longest = size.get("longest_edge") or config.get("max_size")
     if shortest and not longest:  # transformers refuses such a size; a strip must not be blown up without end
@@ -191,7 +194,7 @@ def config_to_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
     elif "max_height" in size and "max_width" in size:
         box_hw = (int(size["max_height"]), int(size["max_width"]))
     resize, normalise = config.get("do_resize", True), config.get("do_normalize", True)
-    divisor = int(config.get("size_divisor") or 32)
+    divisor = int(config.get("size_divisor") or config.get("size_divisibility") or 32)  # MaskFormer's old key
     return Preprocessing(
         shortest_edge=int(shortest) if shortest and resize and box_hw is None else None,
         longest_edge=int(longest) if longest else None,

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maskloop.masks import agreement
-from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.types import BoolMask, Prediction, SegmentationTask, Signals
 
@@ -26,7 +25,6 @@ __all__ = [
     "disagreement",
     "image_confidence",
     "image_uncertainty",
-    "patch_grid",
     "pixel_uncertainty",
     "query_uncertainty",
     "uncovered_shares",
@@ -289,11 +287,3 @@ def image_uncertainty(
         mask_floor_k=mask_floor_k,
         mask_counts=task is SegmentationTask.INSTANCE,
     )
-
-
-def patch_grid(checkpoint: Checkpoint) -> tuple[int, int] | None:
-    """Return how many rows and columns of patches the model's tokens are; None where features are maps."""
-    if checkpoint.family != "eomt":
-        return None
-    side = int(checkpoint.model.config.image_size) // int(checkpoint.model.config.patch_size)
-    return side, side

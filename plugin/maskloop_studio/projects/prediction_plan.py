@@ -109,7 +109,7 @@ def plan_prediction(
     from maskloop.segmentation.postprocess import Thresholds  # needs torch: the server answers before
 
     label_map = _match_labels(settings, config, model_labels, model_version)
-    said = {
+    said: dict[str, Any] = {
         name: value
         for name, value in (
             ("score", options.score_threshold),

@@ -9,14 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import EomtImageProcessorPil, MaskFormerImageProcessorPil
+from transformers import (
+    EomtDinov3Config,
+    EomtDinov3ForUniversalSegmentation,
+    EomtImageProcessorPil,
+    MaskFormerImageProcessorPil,
+)
 
 from maskloop.errors import ModelLoadError
 from maskloop.lab.tiny_models import build_tiny_eomt, build_tiny_maskformer
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from maskloop.segmentation.families import FAMILY_NAMES, family_of, processor_name
+from maskloop.segmentation.predict import predict_images
 from maskloop.segmentation.preprocess import images_to_batch
-from maskloop.types import RgbImage
+from maskloop.types import RgbImage, SegmentationTask
 
 
 def class_logits(checkpoint: Checkpoint, image: RgbImage) -> Tensor:
@@ -74,6 +80,31 @@ def test_load_checkpoint_eomt_of_unfinished_annealing_says_the_same_twice(
     loaded = load_checkpoint(save_checkpoint(built, tmp_path / "eomt"), device="cpu")
     assert loaded.model.attn_mask_probs.tolist() == [1.0, 0.0]
     assert class_logits(loaded, make_image()).equal(class_logits(loaded, make_image()))
+
+
+def test_load_checkpoint_eomt_on_dinov3_predicts_and_saves(
+    tmp_path: Path, make_image: Callable[..., RgbImage]
+) -> None:
+    torch.manual_seed(0)
+    config = EomtDinov3Config(
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_blocks=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        image_size=64,
+        num_queries=5,
+        id2label={1: "cat", 2: "sky"},
+        label2id={"cat": 1, "sky": 2},
+    )
+    EomtDinov3ForUniversalSegmentation(config).save_pretrained(tmp_path / "theirs")
+    EomtImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 64}).save_pretrained(tmp_path / "theirs")
+    loaded = load_checkpoint(tmp_path / "theirs", device="cpu")
+    assert (loaded.family, loaded.labels, loaded.warnings) == ("eomt_dinov3", ("cat", "sky"), ())
+    again = load_checkpoint(save_checkpoint(loaded, tmp_path / "again"), device="cpu")
+    assert class_logits(again, make_image()).equal(class_logits(loaded, make_image()))
+    (found,) = predict_images(again, [make_image()], task=SegmentationTask.INSTANCE, for_selection=True)
+    assert found.selection_inputs is not None
 
 
 def test_load_checkpoint_maskformer_with_auxiliary_loss_of_old_config_runs(

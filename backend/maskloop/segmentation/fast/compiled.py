@@ -69,7 +69,12 @@ def graph_count(model: Any) -> int:
 
 
 def compiled_forward(
-    model: Any, pixel_values_bchw: Tensor, task_inputs_bt: Tensor | None = None, *, swin: bool = False
+    model: Any,
+    pixel_values_bchw: Tensor,
+    task_inputs_bt: Tensor | None = None,
+    *,
+    swin: bool = False,
+    triton: bool = False,
 ) -> LeanOutput:
     """Return what `lean_forward` does, by a graph of the shape; where that fails, with a warning, without.
 
@@ -81,19 +86,22 @@ def compiled_forward(
         pixel_values_bchw: float32.
         task_inputs_bt: OneFormer's token ids.
         swin: as for `lean_forward`.
+        triton: as for `lean_forward`; the same for all calls with one model.
 
     Raises:
         torch.OutOfMemoryError: in a graph that ran before.
     """
     with torch.inference_mode():
         words = None if task_inputs_bt is None else _inference_tensor(task_inputs_bt)
-        output = _by_graph(model, _inference_tensor(pixel_values_bchw), words, swin)
+        output = _by_graph(model, _inference_tensor(pixel_values_bchw), words, swin, triton)
     if output is None:
-        output = lean_forward(model, pixel_values_bchw, task_inputs_bt, swin=swin)
+        output = lean_forward(model, pixel_values_bchw, task_inputs_bt, swin=swin, triton=triton)
     return output
 
 
-def _by_graph(model: Any, pixels: Tensor, words: Tensor | None, swin: bool) -> LeanOutput | None:
+def _by_graph(
+    model: Any, pixels: Tensor, words: Tensor | None, swin: bool, triton: bool
+) -> LeanOutput | None:
     batch, _, height, width = pixels.shape
     key = _bucket((batch, height, width)), _product_dtype(pixels.device)
     filled = key[0][0] - batch
@@ -102,14 +110,15 @@ def _by_graph(model: Any, pixels: Tensor, words: Tensor | None, swin: bool) -> L
         words = None if words is None else torch.cat((words, words[-1:].expand(filled, -1)))
     encoder = model.model.pixel_level_module.encoder
     windows = swin_windows(encoder, pixels.shape, pixels.device) if swin else None
+    options = {"swin": swin, "windows": windows, "triton": triton}
     known = is_settled(model, *key)
     try:
         graph = _graphs(model).made.get(key) if known else None
         if known and graph is None:
             return None
         if graph is not None:
-            return _first(graph(model, pixels, words, swin=swin, windows=windows), batch)
-        return _compile(model, key, pixels, words, swin=swin, windows=windows, batch=batch)
+            return _first(graph(model, pixels, words, **options), batch)
+        return _compile(model, key, pixels, words, batch=batch, **options)
     except Exception as exc:
         if known and isinstance(exc, torch.OutOfMemoryError):
             raise

@@ -1,7 +1,8 @@
 """Multi-scale deformable attention; on the CPU as one sum of table rows, which reads each value once.
 
 Four rows and weights stand for a sample between pixels, so a query's attention is a weighted bag of rows.
-On CUDA it is one launch of a kernel (fused.py), and where that cannot be, `grid_sample` for each level.
+Elsewhere it is `grid_sample` for each level; on CUDA one launch of a Triton kernel (deformable_cuda.py) where
+a setting wants it: that kernel has not been measured on a GPU.
 """
 
 from __future__ import annotations
@@ -25,7 +26,12 @@ TOP, LEFT, BOTTOM = 1, 1, 3  # zeros around a level, so that no sample needs to 
 
 
 def deformable_attention(
-    value_bshd: Tensor, shapes_l: Shapes, locations_bqhlp2: Tensor, weights_bqhlp: Tensor
+    value_bshd: Tensor,
+    shapes_l: Shapes,
+    locations_bqhlp2: Tensor,
+    weights_bqhlp: Tensor,
+    *,
+    triton: bool = False,
 ) -> Tensor:
     """Return the weighted sums of values sampled between pixels, zeros beyond the edge; differentiable.
 
@@ -34,6 +40,7 @@ def deformable_attention(
         shapes_l: (height, width) of each level; their areas add up to S.
         locations_bqhlp2: (B, Q, heads, L, P, 2), x and y of samples, 0 to 1 from edge to edge.
         weights_bqhlp: (B, Q, heads, L, P), of samples.
+        triton: use our Triton kernel where it can be used: on CUDA, without gradients.
 
     Returns:
         (B, Q, heads * D), as the values' dtype.
@@ -41,7 +48,7 @@ def deformable_attention(
     Source:
         Zhu et al., "Deformable DETR", ICLR 2021, section 4.1.
     """
-    if can_use_triton(value_bshd, locations_bqhlp2, weights_bqhlp):
+    if triton and can_use_triton(value_bshd, locations_bqhlp2, weights_bqhlp):
         return triton_attention(value_bshd, shapes_l, locations_bqhlp2, weights_bqhlp)
     if value_bshd.device.type != "cpu":
         return grid_sampled(value_bshd, shapes_l, locations_bqhlp2, weights_bqhlp)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from maskloop.segmentation.fast.source_check import is_replaceable
 __all__ = ["CompileMode", "ForwardPlan", "Precision", "can_compile", "forward_pass", "inference_dtype"]
 
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
-CompileMode: TypeAlias = Literal["auto", "on", "off"]
+CompileMode: TypeAlias = Literal["on", "off"]
 FAMILIES = ("mask2former", "oneformer")
 _LOG = logging.getLogger(__name__)
 _REFUSED: set[tuple[str, str]] = set()  # kinds of device and families that ours failed on
@@ -33,6 +32,7 @@ class ForwardPlan:
     precision: Precision = "auto"  # "auto" is bfloat16 on CUDA cards that have it, else float32
     accelerate: bool = True  # what gives the same to rounding, faster
     compiled: bool = False  # by torch.compile, at once for each new shape; only what is accelerated
+    triton: bool = False  # deformable attention on CUDA by our Triton kernel, which no GPU has run yet
 
 
 def forward_pass(
@@ -58,7 +58,7 @@ def forward_pass(
     dtype = inference_dtype(plan.precision, device)
     if plan.accelerate and _is_lean(model):
         with _autocast(device, dtype):
-            output = _lean_output(model, pixel_values_bchw, task_inputs_bt, plan.compiled)
+            output = _lean_output(model, pixel_values_bchw, task_inputs_bt, plan)
         if output is not None:
             return output
     if task_inputs_bt is not None:
@@ -87,25 +87,20 @@ def inference_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     return torch.float32 if precision == "float32" else torch.bfloat16
 
 
-def can_compile(model: Any, device: torch.device, plan: ForwardPlan, mode: CompileMode) -> bool:
-    """Return whether a model that serves is to be compiled: it is ours to run, and the mode says so.
+def can_compile(model: Any, plan: ForwardPlan, mode: CompileMode) -> bool:
+    """Return whether a served model is compiled: the mode is "on", and our forward pass can run it.
 
     Args:
         model: of any family, in eval mode.
-        device: where it is.
         plan: how it is run.
-        mode: "auto" is on for a GPU whose compiler is installed, and off on the CPU.
+        mode: as MASKLOOP_COMPILE has it.
     """
-    if mode == "auto":
-        wanted = device.type == "cuda" and importlib.util.find_spec("triton") is not None
-    else:
-        wanted = mode == "on"
     with torch.no_grad():
-        return wanted and plan.accelerate and _is_lean(model)
+        return mode == "on" and plan.accelerate and _is_lean(model)
 
 
 def _lean_output(
-    model: Any, pixel_values_bchw: Tensor, task_inputs_bt: Tensor | None, compiled: bool
+    model: Any, pixel_values_bchw: Tensor, task_inputs_bt: Tensor | None, plan: ForwardPlan
 ) -> Any | None:
     """Return the output; None where a GPU refuses a kernel, from then on for all models of the family."""
     device, family = pixel_values_bchw.device, model.config.model_type
@@ -113,7 +108,8 @@ def _lean_output(
         return None
     swin = _is_swin(model.model.pixel_level_module.encoder)
     try:
-        return _lean(compiled)(model, pixel_values_bchw, task_inputs_bt, swin=swin)
+        forward = _lean(plan.compiled)
+        return forward(model, pixel_values_bchw, task_inputs_bt, swin=swin, triton=plan.triton)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, NotImplementedError) as exc:

@@ -34,6 +34,7 @@ def lean_forward(
     *,
     swin: bool = False,
     windows: StageWindows | None = None,
+    triton: bool = False,
 ) -> LeanOutput:
     """Return the same as the model, to rounding; the mask of an attention may differ where a logit is 0.
 
@@ -43,6 +44,7 @@ def lean_forward(
         task_inputs_bt: OneFormer's token ids.
         swin: the backbone is a SwinBackbone that `swin_features` knows.
         windows: its windows, where they are made before.
+        triton: as of deformable_attention.
     """
     pixel_level, module = model.model.pixel_level_module, model.model.transformer_module
     backbone = pixel_level.encoder
@@ -51,7 +53,7 @@ def lean_forward(
         if swin
         else backbone(pixel_values_bchw).feature_maps
     )
-    pixels = decode_pixels(pixel_level.decoder, features)
+    pixels = decode_pixels(pixel_level.decoder, features, triton=triton)
     levels = _levels(module, pixels)
     if task_inputs_bt is None:
         decoder, classify = _mask2former_parts(model)

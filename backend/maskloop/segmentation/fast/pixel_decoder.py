@@ -26,12 +26,13 @@ class PixelFeatures:
     masks_bchw: Tensor  # stride 4: a mask is the product of these and a query's embedding
 
 
-def decode_pixels(decoder: Any, features: Sequence[Tensor]) -> PixelFeatures:
+def decode_pixels(decoder: Any, features: Sequence[Tensor], *, triton: bool = False) -> PixelFeatures:
     """Return what the module makes of feature maps in eval mode.
 
     Args:
         decoder: Mask2FormerPixelDecoder or OneFormerPixelDecoder.
         features: (B, C, h, w) of all stages, the largest first.
+        triton: as of deformable_attention.
     """
     inputs = features[::-1][: decoder.num_feature_levels]
     projected = [layers(level) for layers, level in zip(decoder.input_projections, inputs, strict=True)]
@@ -46,7 +47,7 @@ def decode_pixels(decoder: Any, features: Sequence[Tensor]) -> PixelFeatures:
     ).to(tokens_bsc.dtype)
     pixels_1sl2 = centre_pixels(shapes_l, tokens_bsc.device)
     for layer in decoder.encoder.layers:
-        tokens_bsc = _encode(layer, tokens_bsc, positions_1sc, pixels_1sl2, shapes_l)
+        tokens_bsc = _encode(layer, tokens_bsc, positions_1sc, pixels_1sl2, shapes_l, triton=triton)
     levels_bsc = tokens_bsc.split([height * width for height, width in shapes_l], dim=1)  # type: ignore[no-untyped-call]
     return PixelFeatures(
         levels_bsc=levels_bsc, shapes_l=shapes_l, masks_bchw=_upscale(decoder, features, levels_bsc, shapes_l)
@@ -54,13 +55,21 @@ def decode_pixels(decoder: Any, features: Sequence[Tensor]) -> PixelFeatures:
 
 
 def _encode(
-    layer: Any, tokens_bsc: Tensor, positions_1sc: Tensor, pixels_1sl2: Tensor, shapes_l: Shapes
+    layer: Any,
+    tokens_bsc: Tensor,
+    positions_1sc: Tensor,
+    pixels_1sl2: Tensor,
+    shapes_l: Shapes,
+    *,
+    triton: bool,
 ) -> Tensor:
     queries_bsc = tokens_bsc + positions_1sc
     if tokens_bsc.device.type == "cpu":
         attended_bsc, _ = deformable_forward(layer.self_attn, queries_bsc, tokens_bsc, pixels_1sl2, shapes_l)
     else:
-        attended_bsc = _attend_grid(layer.self_attn, queries_bsc, tokens_bsc, pixels_1sl2, shapes_l)
+        attended_bsc = _attend_grid(
+            layer.self_attn, queries_bsc, tokens_bsc, pixels_1sl2, shapes_l, triton=triton
+        )
     tokens_bsc = layer.self_attn_layer_norm(tokens_bsc + attended_bsc)
     wide_bsf = functional.relu(layer.fc1(tokens_bsc), inplace=True)
     output: Tensor = layer.final_layer_norm(tokens_bsc + layer.fc2(wide_bsf))
@@ -68,7 +77,13 @@ def _encode(
 
 
 def _attend_grid(
-    module: Any, queries_bsc: Tensor, tokens_bsc: Tensor, pixels_1sl2: Tensor, shapes_l: Shapes
+    module: Any,
+    queries_bsc: Tensor,
+    tokens_bsc: Tensor,
+    pixels_1sl2: Tensor,
+    shapes_l: Shapes,
+    *,
+    triton: bool,
 ) -> Tensor:
     split = (*queries_bsc.shape[:2], module.n_heads, module.n_levels, module.n_points)
     sizes_l2 = pixels_1sl2.new_tensor([[width, height] for height, width in shapes_l])
@@ -76,7 +91,8 @@ def _attend_grid(
     locations = (pixels_1sl2[:, :, None, :, None] + 0.5 + offsets) / sizes_l2[:, None]
     weights = functional.softmax(module.attention_weights(queries_bsc).view(*split[:3], -1), -1).view(split)
     value_bshd = module.value_proj(tokens_bsc).unflatten(-1, (module.n_heads, -1))
-    output: Tensor = module.output_proj(deformable_attention(value_bshd, shapes_l, locations, weights))
+    sampled = deformable_attention(value_bshd, shapes_l, locations, weights, triton=triton)
+    output: Tensor = module.output_proj(sampled)
     return output
 
 

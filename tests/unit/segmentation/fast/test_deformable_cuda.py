@@ -7,7 +7,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -231,7 +231,7 @@ class _Card:
         pytest.param("mps", torch.float32, False, True, False, id="other device"),
     ],
 )
-def test_is_fusible(
+def test_can_use_triton_by_device_dtype_and_gradient(
     monkeypatch: pytest.MonkeyPatch,
     kind: str,
     dtype: torch.dtype,
@@ -246,14 +246,16 @@ def test_is_fusible(
         assert can_use_triton(*tensors) is (expected or (gradient and triton))
 
 
-def test_deformable_attention_fusible_takes_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[Any, ...]] = []
-    answer: Callable[..., None] = lambda *inputs: asked.append(inputs)  # noqa: E731
+@pytest.mark.parametrize("triton", [True, False], ids=["set", "not set"])
+def test_deformable_attention_kernel_only_where_it_is_set(
+    triton: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[Any, ...]] = []
     monkeypatch.setattr(deformable, "can_use_triton", lambda *_: True)
-    monkeypatch.setattr(deformable, "triton_attention", answer)
+    monkeypatch.setattr(deformable, "triton_attention", lambda *inputs: calls.append(inputs))
     value, locations, weights = draw(LEVELS)
-    deformable.deformable_attention(value, LEVELS, locations, weights)
-    assert asked == [(value, LEVELS, locations, weights)]
+    deformable.deformable_attention(value, LEVELS, locations, weights, triton=triton)
+    assert calls == ([(value, LEVELS, locations, weights)] if triton else [])
 
 
 def test_grid_sampled_half_values_keep_exact_places() -> None:
