@@ -8,6 +8,8 @@ from pathlib import Path
 # Before torch is imported anywhere: two cores that spin for each other are slower than one.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
+if "PYTEST_XDIST_WORKER" in os.environ:  # the other worker has the other core
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -16,9 +18,13 @@ from maskloop.settings import Settings
 from maskloop.store.database import Store
 from maskloop.store.jobs import NewEvent
 from maskloop.types import BoolMask, Correction, EditCounts, Segment
+from maskloop_studio.demo.studio import RealStudio
 
 from .missing import skip_missing
+from .paths import STUDIO_ENV
 from .services import TEMPLATE, PostgresServer, RedisServer, find_postgres, find_redis
+
+pytest_plugins = ["tests.form_table", "tests.two_workers"]
 
 
 @pytest.fixture
@@ -112,3 +118,10 @@ def store(database_url: str) -> Iterator[Store]:
     opened = Store(database_url)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealStudio]:
+    """One real Label Studio for the session; its environment is made first where it is missing."""
+    with RealStudio(tmp_path_factory.mktemp("studio"), env_dir=STUDIO_ENV) as started:
+        yield started

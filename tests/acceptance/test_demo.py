@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
-STUDIO_ENV = Path(os.environ.get("MASKLOOP_STUDIO_ENV") or Path(__file__).parents[2] / ".venv-studio")
+from tests.own_processes import orphans_adopted
+from tests.paths import STUDIO_ENV
 
 
 def _demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -24,24 +24,17 @@ def _demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _children() -> set[int]:
-    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    names = ("maskloop_studio", "valkey-server", "label_studio")
-    rows = (line.split(None, 1) for line in listed.splitlines()[1:])
-    return {int(pid) for pid, command in rows if any(name in command for name in names)}
-
-
 @pytest.mark.studio
 @pytest.mark.timeout(1000)
 def test_demo_two_rounds_end_better_than_they_began(studio, tmp_path):
-    before = _children()
-    done = _demo(tmp_path, "--rounds", "2", "--exit", "--json", "demo.json")
-    print(done.stdout)
-    assert done.returncode == 0, done.stdout + done.stderr
+    with orphans_adopted() as left_over:
+        done = _demo(tmp_path, "--rounds", "2", "--exit", "--json", "demo.json")
+        print(done.stdout)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert left_over() == {}, "every process has ended with the demo"
     report = json.loads((tmp_path / "demo.json").read_text())
     first, last = report["rounds"][0], report["rounds"][-1]
     assert [row["corrected"] for row in report["rounds"]] == [16, 16]
     for name in ("ap50", "pq", "miou"):
         assert last["metrics"][name] > first["before"][name]
     assert any(row["promoted"] for row in report["rounds"])
-    assert _children() <= before, "every process has ended with the demo"

@@ -1,8 +1,7 @@
 """Photos with panoptic truth through the region forms and back: neighbours, ragged, divided."""
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -50,7 +49,7 @@ def read_predictions() -> Iterator[Prediction]:
     ids=["brush", "polygon", "shared borders"],
 )
 def test_panoptic_photos_come_back(
-    form: str, drawing: DrawingOptions, least_iou: float, form_table: list[tuple[Any, ...]]
+    form: str, drawing: DrawingOptions, least_iou: float, record_form: Callable[..., None]
 ) -> None:
     ious: list[float] = []
     for truth in read_predictions():
@@ -59,7 +58,7 @@ def test_panoptic_photos_come_back(
         ious += [segment_iou(*pair) for pair in zip(read, truth.segments, strict=True)]
         if drawing.shared_borders:
             assert share_of_gaps(read, truth) < 1e-4
-    form_table.append(("(photos)", "panoptic", form, len(ious), np.mean(ious), min(ious), np.mean(ious)))
+    record_form("(photos)", "panoptic", form, len(ious), np.mean(ious), min(ious), np.mean(ious))
     assert len(ious) == 50
     assert min(ious) >= least_iou
 

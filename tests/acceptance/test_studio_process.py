@@ -9,10 +9,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.paths import STUDIO_ENV
 
 from maskloop_studio.demo.studio import RealStudio
-
-from .conftest import studio_env_dir
 
 pytestmark = pytest.mark.studio
 
@@ -42,7 +41,7 @@ def test_studio_signup_is_closed(studio: RealStudio) -> None:
 
 def test_studio_parent_killed_ends_too(tmp_path: Path) -> None:
     parent = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(tmp_path), str(studio_env_dir())], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", CHILD, str(tmp_path), str(STUDIO_ENV)], stdout=subprocess.PIPE, text=True
     )
     with parent:
         assert parent.stdout is not None
