@@ -20,6 +20,7 @@ from maskloop.store.jobs import NewEvent
 from maskloop.types import BoolMask, Correction, EditCounts, Segment
 from maskloop_studio.demo.studio import RealStudio
 
+from .fakes.events import new_event
 from .missing import skip_missing
 from .paths import STUDIO_ENV
 from .services import TEMPLATE, PostgresServer, RedisServer, find_postgres, find_redis
@@ -64,11 +65,7 @@ def make_correction(make_segment: Callable[..., Segment]) -> Callable[..., Corre
 
 @pytest.fixture
 def make_event() -> Callable[..., NewEvent]:
-    def make(key: str = "a", **changes: object) -> NewEvent:
-        values: dict[str, object] = {"action": "ANNOTATION_CREATED", "project_id": 1, "subject_ids": (70,)}
-        return NewEvent(key=key, **(values | changes))  # type: ignore[arg-type]
-
-    return make
+    return new_event
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests.fakes.events import annotation, webhook_event
 
 from maskloop.processes import end, spawn
 from maskloop.store.database import Store
@@ -141,11 +142,7 @@ def _length(data):
 
 
 def _event(**changes):
-    event = {
-        "action": "ANNOTATION_CREATED",
-        "project": {"id": 1, "title": CANARY},
-        "annotation": {"id": 5, "updated_at": "2026-11-22T05:28:02.703265Z", "result": []},
-    }
+    event = webhook_event(project={"id": 1, "title": CANARY}, annotation=annotation(result=[]))
     return json.dumps(event | changes).encode()
 
 

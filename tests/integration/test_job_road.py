@@ -12,6 +12,7 @@ from datetime import timedelta
 import pytest
 from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
+from tests.fakes.events import new_event
 from tests.waiting import until
 from typer.testing import CliRunner
 
@@ -20,7 +21,7 @@ from maskloop.queue.rq_queue import RqQueue
 from maskloop.queue.spec import QueueName
 from maskloop.queue.valkey import EmbeddedBroker, queue_url
 from maskloop.queue.workers import has_live_scheduler, has_live_worker, run_worker
-from maskloop.store.jobs import JobKind, JobStatus, NewEvent
+from maskloop.store.jobs import JobKind, JobStatus
 from maskloop_studio.cli.main import app
 from maskloop_studio.dispatch import JOB_FUNCTIONS, job_spec, request
 from maskloop_studio.runtime import tasks as jobs
@@ -38,9 +39,8 @@ def services(make_services, connection, monkeypatch):
 
 
 def _event(services, key="a"):
-    (number,) = services.store.jobs.add_events(
-        [NewEvent(key=key, action="PROJECT_CREATED", project_id=1, subject_ids=(1,))]
-    )
+    event = new_event(key, action="PROJECT_CREATED", subject_ids=(1,))
+    (number,) = services.store.jobs.add_events([event])
     return number
 
 

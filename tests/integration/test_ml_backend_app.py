@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 from PIL import Image
+from tests.fakes.events import webhook_event
 
 # Its Flask of 2020 imports what its itsdangerous calls deprecated; newer ones do the same to one another.
 with warnings.catch_warnings():
@@ -64,10 +65,6 @@ def _predict(client, tasks):
     return client.post("/predict", json=body)
 
 
-def _event():
-    return {"project": {"id": 1}, "annotation": {"id": 5, "updated_at": "2026-11-22T05:28:02.703265Z"}}
-
-
 def test_health_in_host_answers(client):
     assert client.get("/health").json["status"] == "UP"
 
@@ -102,10 +99,10 @@ def test_fit_event_reaches_the_intake(services, tmp_path, call):
     (tmp_path / "17").mkdir()
     (tmp_path / "17" / "event.json").write_text("{}")
     if call == "1.0.9":
-        model.process_event("ANNOTATION_CREATED", _event(), "17", {"workdir": str(tmp_path / "17")})
+        model.process_event("ANNOTATION_CREATED", webhook_event(), "17", {"workdir": str(tmp_path / "17")})
         assert not (tmp_path / "17").exists()
     else:
-        model.fit("ANNOTATION_CREATED", _event())
+        model.fit("ANNOTATION_CREATED", webhook_event())
     assert len(services.queue.drain()) == 1
 
 

@@ -6,7 +6,7 @@ import time
 import pytest
 from rq import SimpleWorker
 from rq.serializers import JSONSerializer
-from tests.prelabel_studio import StudioInMemory, register_versions, said
+from tests.fakes.prelabel_studio import PrelabelStudio, predict_task, register_versions
 from typer.testing import CliRunner
 
 from maskloop.queue.rq_queue import RqQueue
@@ -27,7 +27,7 @@ from maskloop_studio.runtime.scheduler import schedules
 def services(make_services, connection, tmp_path, monkeypatch):
     made = make_services()
     made.queue = RqQueue(connection)
-    made.client = StudioInMemory()
+    made.client = PrelabelStudio()
     made.registry = MemoryRegistry(tmp_path / "registry")
     register_versions(made.registry, model_name(1), tmp_path / "checkpoint")
     monkeypatch.setattr(jobs, "process_services", lambda: made)
@@ -36,7 +36,7 @@ def services(make_services, connection, tmp_path, monkeypatch):
     monkeypatch.setattr(
         scoring,
         "predict_uris",
-        lambda uris, *, task_ids, **_others: [said(number) for number in task_ids],
+        lambda uris, *, task_ids, **_others: [predict_task(number) for number in task_ids],
     )
     return made
 

@@ -12,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 from pydantic import SecretStr
+from tests.fakes.events import annotation, webhook_event
 from tests.paths import SHARED
 from tests.waiting import until
 
@@ -52,15 +53,6 @@ def _predict(client, *images, config=CONFIG, **params):
     tasks = [{"id": index, "data": {"image": image}} for index, image in enumerate(images, start=1)]
     body = {"tasks": tasks, "project": "1.1795325281", "label_config": config, "params": params}
     return client.post("/predict", json=body)
-
-
-def _event(action="ANNOTATION_CREATED", number=5, **changes):
-    event = {
-        "action": action,
-        "project": {"id": 1},
-        "annotation": {"id": number, "updated_at": "2026-11-22T05:28:02.703265Z"},
-    }
-    return event | changes
 
 
 def test_health_answers_before_the_model_is_loaded_and_says_so(make_services, tiny_model, monkeypatch):
@@ -171,12 +163,26 @@ def _wait_for_model(client):
         time.sleep(0.1)
 
 
-def test_predict_prompt_keeps_only_what_was_clicked(client):
+def _mask(region):
+    """Decode a brush region with Label Studio's own converter."""
+    from label_studio_sdk.converter.brush import decode_rle
+
+    size_hw = region["original_height"], region["original_width"]
+    return decode_rle(region["value"]["rle"]).reshape(*size_hw, 4)[..., 3] > 0
+
+
+def test_predict_click_returns_the_smallest_region_below_it(client):
     image = _data_uri()
-    everything = _predict(client, image).json()["results"][0]["result"]
-    click = {"result": [{"type": "keypointlabels", "value": {"x": 50, "y": 50, "width": 1}}]}
-    prompted = _predict(client, image, context=click).json()["results"][0]["result"]
-    assert len(prompted) <= 1 < len(everything)
+    regions = _predict(client, image).json()["results"][0]["result"]
+    assert len(regions) > 1, "a threshold of zero leaves several regions"
+    masks = [_mask(region) for region in regions]
+    smallest = min(range(len(regions)), key=lambda index: masks[index].sum())
+    row, column = np.argwhere(masks[smallest])[0]
+    height, width = masks[smallest].shape
+    point = {"x": 100 * (column + 0.5) / width, "y": 100 * (row + 0.5) / height, "width": 1}
+    click = {"result": [{"type": "keypointlabels", "value": point}]}
+    (prompted,) = _predict(client, image, context=click).json()["results"][0]["result"]
+    assert prompted["value"] == regions[smallest]["value"]
 
 
 def test_setup_extra_params_choose_the_task(make_services):
@@ -212,8 +218,8 @@ def _drained(services, count):
 
 
 def test_webhook_is_kept_and_queued_once(client, services, secret):
-    assert client.post("/webhook", json=_event(), headers=secret).json()["status"] == "accepted"
-    assert client.post("/webhook", json=_event(), headers=secret).json()["status"] == "known"
+    assert client.post("/webhook", json=webhook_event(), headers=secret).json()["status"] == "accepted"
+    assert client.post("/webhook", json=webhook_event(), headers=secret).json()["status"] == "known"
     assert _counts(services) == {"waiting": 1}
     assert _drained(services, 1) == ["event-1"]
 
@@ -227,23 +233,19 @@ def test_webhook_start_training_gives_a_job_to_follow(client, services):
 
 
 def test_webhook_label_links_are_ignored(client, services, secret):
-    answer = client.post("/webhook", json=_event("LABEL_LINK_CREATED"), headers=secret)
+    answer = client.post("/webhook", json=webhook_event("LABEL_LINK_CREATED"), headers=secret)
     assert (answer.json()["status"], _counts(services)) == ("ignored", {})
-
-
-WITHOUT_PROJECT = {key: value for key, value in _event().items() if key != "project"}
-WITHOUT_ANNOTATION = {key: value for key, value in _event().items() if key != "annotation"}
 
 
 @pytest.mark.parametrize(
     ("event", "status", "words"),
     [
-        pytest.param(_event("MADE_UP"), 422, "Label Studio 1.23", id="unknown kind"),
-        pytest.param(WITHOUT_PROJECT, 422, "send_payload", id="no project"),
-        pytest.param(WITHOUT_ANNOTATION, 422, "send_payload", id="no annotation"),
+        pytest.param(webhook_event("MADE_UP"), 422, "Label Studio 1.23", id="unknown kind"),
+        pytest.param(webhook_event(project=None), 422, "send_payload", id="no project"),
+        pytest.param(webhook_event(annotation=None), 422, "send_payload", id="no annotation"),
         pytest.param({"action": 7}, 422, "string", id="action is no text"),
         pytest.param([], 422, "object", id="not an object"),
-        pytest.param(_event(project={"id": 2}), 403, "maskloop connect", id="foreign project"),
+        pytest.param(webhook_event(project={"id": 2}), 403, "maskloop connect", id="foreign project"),
         pytest.param({"action": "PROJECT_DELETED", "project": {"id": 2}}, 403, "connect", id="foreign hook"),
     ],
 )
@@ -256,12 +258,14 @@ def test_webhook_bad_event_is_refused_and_not_kept(client, services, secret, eve
 @pytest.mark.parametrize(
     ("event", "headers", "status"),
     [
-        pytest.param(_event(), {}, 401, id="no secret"),
-        pytest.param(_event(), {"X-Maskloop-Secret": "guess"}, 401, id="wrong secret"),
-        pytest.param(_event(), {"X-Maskloop-Secret": ""}, 401, id="empty secret"),
-        pytest.param(_event("START_TRAINING"), {"X-Maskloop-Secret": "guess"}, 401, id="wrong for training"),
-        pytest.param(_event("START_TRAINING", project={"id": 2}), {}, 403, id="foreign training"),
-        pytest.param(_event("START_TRAINING"), {}, 200, id="training"),
+        pytest.param(webhook_event(), {}, 401, id="no secret"),
+        pytest.param(webhook_event(), {"X-Maskloop-Secret": "guess"}, 401, id="wrong secret"),
+        pytest.param(webhook_event(), {"X-Maskloop-Secret": ""}, 401, id="empty secret"),
+        pytest.param(
+            webhook_event("START_TRAINING"), {"X-Maskloop-Secret": "guess"}, 401, id="wrong for training"
+        ),
+        pytest.param(webhook_event("START_TRAINING", project={"id": 2}), {}, 403, id="foreign training"),
+        pytest.param(webhook_event("START_TRAINING"), {}, 200, id="training"),
     ],
 )
 def test_webhook_sender_is_checked(client, event, headers, status):
@@ -276,14 +280,14 @@ def test_webhook_secret_of_the_settings_counts(make_services):
     made = services.store.projects.webhook_secret()
     with TestClient(create_app(services)) as client:
         statuses = [
-            client.post("/webhook", json=_event(), headers={"X-Maskloop-Secret": given}).status_code
+            client.post("/webhook", json=webhook_event(), headers={"X-Maskloop-Secret": given}).status_code
             for given in (made, "from-settings")
         ]
     assert statuses == [401, 200]
 
 
 def test_webhook_project_connected_meanwhile_is_accepted_at_once(client, services, secret):
-    event = _event(project={"id": 2})
+    event = webhook_event(project={"id": 2})
     assert client.post("/webhook", json=event, headers=secret).status_code == 403
     services.store.projects.save(2, CONFIG)
     assert client.post("/webhook", json=event, headers=secret).status_code == 200
@@ -291,7 +295,10 @@ def test_webhook_project_connected_meanwhile_is_accepted_at_once(client, service
 
 def test_webhook_queue_down_waits_in_the_database(client, services, secret):
     services.queue.enqueue = _no_queue
-    answers = [client.post("/webhook", json=_event(number=n), headers=secret) for n in range(1, 4)]
+    answers = [
+        client.post("/webhook", json=webhook_event(annotation=annotation(n)), headers=secret)
+        for n in range(1, 4)
+    ]
     assert [answer.status_code for answer in answers] == [200] * 3
     assert len(services.store.jobs.due()) == 3
 
@@ -301,13 +308,13 @@ def _no_queue(_job):
 
 
 def test_webhook_database_down_says_so(client, services, secret, monkeypatch):
-    client.post("/webhook", json=_event(), headers=secret)
+    client.post("/webhook", json=webhook_event(), headers=secret)
 
     def no_database(_events):
         raise StoreError("database, write", expected="an answer", got="none", remedy="start it")
 
     monkeypatch.setattr(services.store.jobs, "add_events", no_database)
-    answer = client.post("/webhook", json=_event(number=6), headers=secret)
+    answer = client.post("/webhook", json=webhook_event(annotation=annotation(6)), headers=secret)
     assert (answer.status_code, answer.json()["error"]) == (
         503,
         "database, write: expected an answer, got none; start it",
@@ -376,7 +383,7 @@ def test_route_without_work_answers(client, route):
 
 
 def test_metrics_and_status_page_tell_what_waits(client, secret):
-    client.post("/webhook", json=_event(), headers=secret)
+    client.post("/webhook", json=webhook_event(), headers=secret)
     told = client.get("/metrics").text
     assert 'maskloop_jobs{status="waiting"} 1.0' in told
     assert 'maskloop_requests_total{route="/webhook",status="200"} 1.0' in told

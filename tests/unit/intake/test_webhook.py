@@ -1,30 +1,24 @@
 """What a webhook says -> what is kept of it."""
 
 import pytest
+from tests.fakes.events import UPDATED_AT, annotation, webhook_event
 
 from maskloop.testing.memory import MemoryQueue
 from maskloop_studio.errors import UnreadableError
 from maskloop_studio.intake.webhook import read_event, receive_event
 from maskloop_studio.labelstudio.protocol import WebhookEvent
 
-AT = "2026-11-22T05:28:02.703265Z"
 
-
-def _event(action="ANNOTATION_CREATED", **said):
-    body = {"action": action, "project": {"id": 1}} | said
-    return WebhookEvent.model_validate(body | {"project": {"id": 1}})
-
-
-def _annotation(number=5, at=AT):
-    return {"id": number, "updated_at": at}
+def _event(action="ANNOTATION_CREATED", *, annotation=None, **fields):
+    return WebhookEvent.model_validate(webhook_event(action, annotation=annotation, **fields))
 
 
 @pytest.mark.parametrize(
     ("event", "subjects"),
     [
-        pytest.param(_event(annotation=_annotation()), (5,), id="one"),
+        pytest.param(_event(annotation=annotation()), (5,), id="one"),
         pytest.param(
-            _event("ANNOTATIONS_CREATED", annotation=[_annotation(7), _annotation(6)]), (6, 7), id="bulk"
+            _event("ANNOTATIONS_CREATED", annotation=[annotation(7), annotation(6)]), (6, 7), id="bulk"
         ),
         pytest.param(_event("ANNOTATIONS_DELETED", annotations=[{"id": 3}, {"id": 3}]), (3,), id="twice"),
         pytest.param(_event("TASKS_DELETED", tasks=[{"id": 2}]), (2,), id="tasks"),
@@ -49,7 +43,8 @@ def test_read_event_without_payload_names_the_remedy():
 
 def test_read_event_same_words_have_one_key():
     first, again, later = (
-        read_event(_event(annotation=_annotation(at=at))) for at in (AT, AT, AT.replace("02.7", "03.7"))
+        read_event(_event(annotation=annotation(updated_at=at)))
+        for at in (UPDATED_AT, UPDATED_AT, UPDATED_AT.replace("02.7", "03.7"))
     )
     assert first.key == again.key != later.key
 
@@ -61,6 +56,6 @@ def test_read_event_deletion_told_again_is_news():
 
 def test_receive_event_is_kept_and_queued_once(store):
     queue = MemoryQueue()
-    event = _event(annotation=_annotation())
+    event = _event(annotation=annotation())
     assert [receive_event(event, store=store, queue=queue).status for _ in range(2)] == ["accepted", "known"]
     assert [job.job_id for job in queue.drain()] == ["event-1"]

@@ -1,7 +1,7 @@
 """Services that prelabel a Label Studio in memory."""
 
 import pytest
-from tests.prelabel_studio import StudioInMemory, by_confidence, register_versions, said
+from tests.fakes.prelabel_studio import PrelabelStudio, by_confidence, predict_task, register_versions
 
 from maskloop.testing.memory import MemoryQueue, MemoryRegistry
 from maskloop_studio.prelabel import push as pushing
@@ -12,7 +12,7 @@ from maskloop_studio.services import Services
 
 @pytest.fixture
 def studio():
-    return StudioInMemory()
+    return PrelabelStudio()
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def predicted(monkeypatch):
 
     def predict_uris(uris, *, task_ids, **_others):
         seen.extend(task_ids)
-        return [said(number) for number in task_ids]
+        return [predict_task(number) for number in task_ids]
 
     monkeypatch.setattr(scoring, "predict_uris", predict_uris)
     return seen

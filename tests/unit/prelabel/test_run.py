@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from tests.prelabel_studio import refusal, said
+from tests.fakes.prelabel_studio import predict_task, refused
 from tests.waiting import until
 
 from maskloop.errors import StudioError
@@ -76,7 +76,7 @@ def test_push_refused_for_the_moment_is_tried_again_and_comes_once(services, stu
     def refuse(task_id):
         if task_id % 3 == 0 and task_id not in refused:
             refused.add(task_id)
-            raise refusal(503 if task_id % 2 else 429)
+            raise refused(503 if task_id % 2 else 429)
 
     setattr(studio, "after_create" if after else "before_create", refuse)
     assert prelabel_project(1, services).failed == 0
@@ -89,7 +89,7 @@ def test_push_refused_for_good_is_reported_and_the_rest_goes_on(services, studio
 
     def refuse(task_id):
         if task_id == 3:
-            raise refusal(400)
+            raise refused(400)
 
     studio.before_create = refuse
     report = prelabel_project(1, services)
@@ -105,7 +105,7 @@ def test_push_trouble_of_no_single_task_ends_the_job_and_is_taken_up_again(servi
 
     def refuse(task_id):
         if task_id > 3:
-            raise refusal(status)
+            raise refused(status)
 
     studio.before_create = refuse
     with pytest.raises(StudioError):
@@ -290,7 +290,7 @@ def test_score_shard_has_few_chunks_under_way_at_once(services, studio, monkeypa
     def predict_uris(uris, *, task_ids, **_others):
         begun.append(len(begun) - len(kept))
         together.wait()
-        return [said(number) for number in task_ids]
+        return [predict_task(number) for number in task_ids]
 
     monkeypatch.setattr(scoring, "predict_uris", predict_uris)
     job = _shard(services, studio, 6 * scoring.CHUNK_TASKS)
@@ -359,5 +359,5 @@ def test_pushes_go_out_at_the_same_time(services, studio):
 
 
 def test_is_passing_by_status():
-    told = {status: pushing.is_passing(refusal(status)) for status in (None, 400, 401, 404, 408, 429, 500)}
+    told = {status: pushing.is_passing(refused(status)) for status in (None, 400, 401, 404, 408, 429, 500)}
     assert told == {None: True, 400: False, 401: False, 404: False, 408: True, 429: True, 500: True}

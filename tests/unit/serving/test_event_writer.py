@@ -6,9 +6,10 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from tests.fakes.events import new_event
 
 from maskloop.errors import QueueError, StoreError
-from maskloop.store.jobs import JobKind, NewEvent
+from maskloop.store.jobs import JobKind
 from maskloop.testing.memory import MemoryQueue
 from maskloop_studio.errors import OverloadedError
 from maskloop_studio.serving.event_writer import Inbox
@@ -40,10 +41,6 @@ def services():
     return SimpleNamespace(store=SimpleNamespace(jobs=Jobs()), queue=MemoryQueue())
 
 
-def _event(number):
-    return NewEvent(key=str(number), action="ANNOTATION_CREATED", project_id=1, subject_ids=(number,))
-
-
 async def _with_inbox(services, use):
     inbox = Inbox(services)
     inbox.start()
@@ -56,7 +53,7 @@ async def _with_inbox(services, use):
 
 def test_inbox_events_that_wait_share_a_commit(services):
     async def use(inbox):
-        adding = [asyncio.create_task(inbox.add(_event(number))) for number in range(50)]
+        adding = [asyncio.create_task(inbox.add(new_event(str(number)))) for number in range(50)]
         await asyncio.sleep(0.05)
         assert not any(task.done() for task in adding), "nobody is answered before the commit"
         services.store.jobs.go_on.set()
@@ -71,7 +68,7 @@ def test_inbox_known_event_is_not_queued_again(services):
     services.store.jobs.go_on.set()
 
     async def use(inbox):
-        return [await inbox.add(_event(7)) for _ in range(2)]
+        return [await inbox.add(new_event(str(7))) for _ in range(2)]
 
     assert asyncio.run(_with_inbox(services, use)) == [7, None]
     assert len(services.queue.drain()) == 1
@@ -79,14 +76,14 @@ def test_inbox_known_event_is_not_queued_again(services):
 
 def test_inbox_stopped_while_events_wait_answers_them_all(services):
     async def use(inbox):
-        adding = [asyncio.create_task(inbox.add(_event(number))) for number in range(20)]
+        adding = [asyncio.create_task(inbox.add(new_event(str(number)))) for number in range(20)]
         await asyncio.sleep(0)
         stopping = asyncio.create_task(inbox.stop())
         await asyncio.sleep(0.01)
         services.store.jobs.go_on.set()
         await stopping
         with pytest.raises(OverloadedError, match="end"):
-            await inbox.add(_event(99))
+            await inbox.add(new_event(str(99)))
         return await asyncio.gather(*adding)
 
     async def run():
@@ -110,9 +107,10 @@ def test_inbox_failed_commit_is_told_to_all_and_survived(services, error):
 
     async def use(inbox):
         jobs.error = error
-        answers = await asyncio.gather(*(inbox.add(_event(n)) for n in range(3)), return_exceptions=True)
+        adding = [inbox.add(new_event(str(number))) for number in range(3)]
+        answers = await asyncio.gather(*adding, return_exceptions=True)
         jobs.error = None
-        return answers, await inbox.add(_event(5))
+        return answers, await inbox.add(new_event("5"))
 
     answers, later = asyncio.run(_with_inbox(services, use))
     assert [type(answer) for answer in answers] == [type(error)] * 3
@@ -121,7 +119,7 @@ def test_inbox_failed_commit_is_told_to_all_and_survived(services, error):
 
 def test_inbox_sender_who_left_harms_nobody(services):
     async def use(inbox):
-        first, second = (asyncio.create_task(inbox.add(_event(number))) for number in (1, 2))
+        first, second = (asyncio.create_task(inbox.add(new_event(str(number)))) for number in (1, 2))
         await asyncio.sleep(0.01)
         first.cancel()
         await asyncio.sleep(0)

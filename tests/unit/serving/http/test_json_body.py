@@ -3,19 +3,19 @@
 import json
 
 import pytest
+from tests.fakes.events import annotation, webhook_event
 
 from maskloop_studio.errors import TooLargeError, UnreadableError
 from maskloop_studio.labelstudio.protocol import PredictRequest, WebhookEvent
 from maskloop_studio.serving.http.json_body import parse_json, request_schema
 
 
-def _event(**annotation):
-    said = {"action": "ANNOTATION_CREATED", "project": {"id": 1}, "annotation": {"id": 5} | annotation}
-    return json.dumps(said).encode()
+def _body(**fields):
+    return json.dumps(webhook_event(annotation=annotation(**fields))).encode()
 
 
 def test_parse_json_long_numbers_are_left_unread():
-    body = _event(result=[{"id": "r", "value": {"rle": list(range(100_000))}}])
+    body = _body(result=[{"id": "r", "value": {"rle": list(range(100_000))}}])
     event = parse_json(WebhookEvent, body, place="webhook", skip_numbers=True, max_tree_bytes=10_000)
     assert event.annotation.id == 5
 
@@ -30,7 +30,7 @@ def test_parse_json_long_numbers_where_objects_belong_are_still_refused():
     "text", [json.dumps(list(range(300))), "[" * 300, "\\"], ids=["list", "open", "slash"]
 )
 def test_parse_json_numbers_inside_a_text_change_nothing_that_is_read(text):
-    body = _event(comment=text, updated_at="2026-11-22T05:28:02Z")
+    body = _body(comment=text, updated_at="2026-11-22T05:28:02Z")
     event = parse_json(WebhookEvent, body, place="webhook", skip_numbers=True)
     assert (event.annotation.id, event.project.id) == (5, 1)
 

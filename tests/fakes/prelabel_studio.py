@@ -12,7 +12,7 @@ from maskloop_studio.labelstudio.client import StudioClient
 from maskloop_studio.labelstudio.models import to_project
 from maskloop_studio.labelstudio.predictions import TaskStand
 
-__all__ = ["StudioInMemory", "by_confidence", "refusal", "register_versions", "said"]
+__all__ = ["PrelabelStudio", "by_confidence", "predict_task", "refused", "register_versions"]
 
 CONFIG = (
     '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
@@ -20,13 +20,13 @@ CONFIG = (
 )
 
 
-def refusal(status):
+def refused(status):
     error = StudioError("Label Studio", expected="success", got=f"status {status}", remedy="wait")
     error.status = status
     return error
 
 
-class StudioInMemory(StudioClient):
+class PrelabelStudio(StudioClient):
     """One project; `before_create` and `after_create` may raise."""
 
     def __init__(self):
@@ -126,8 +126,8 @@ class StudioInMemory(StudioClient):
             self.predictions.pop(prediction_id, None)
 
 
-def said(number):
-    """What the model says of a task: four groups of images, and none where the number ends in 99."""
+def predict_task(number):
+    """Return what the model predicts for a task: four groups of images, an error for 99, 199 and so on."""
     if number % 100 == 99:
         error = ImageError(f"task {number}", expected="an image", got="none", remedy="upload it")
         return PredictionFailure(error=error)
@@ -154,5 +154,5 @@ def register_versions(registry, name, folder, count=3):
 
 
 def by_confidence(pool, rng):
-    """Prefer, in each cluster, the lowest confidence: a strategy whose scores a test can foretell."""
+    """Prefer, in each cluster, the lowest confidence: a strategy whose scores a test can compute."""
     return Preference(score_n=pool.confidence_n, cluster_n=pool.clustering.cluster_n)
