@@ -1,16 +1,12 @@
 """Two hosts, each a home of its own, share one Redis and one PostgreSQL: every job is done, and done once."""
 
-import json
 import os
-import re
 import signal
 import sys
-import threading
 import time
-from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from tests.fakes.http_studio import HttpStudio
 
 from maskloop.processes import end, spawn
 from maskloop.store.database import Store
@@ -23,47 +19,6 @@ ANSWER_S = 0.03
 WORKERS = 2  # of each host
 PATIENCE_S = 120.0
 PARTS = (*(("worker", "--queue", "intake"),) * WORKERS, ("scheduler",))
-
-
-class SmallStudio:
-    """As much of Label Studio as a skipped annotation needs; counts what it is asked."""
-
-    def __init__(self):
-        self.asked = Counter()
-        self.lock = threading.Lock()
-        studio = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                kind, number = re.fullmatch(r"/api/(\w+)/(\d+)/?(?:\?.*)?", self.path).groups()
-                body = json.dumps(studio.answer(kind, int(number))).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_arguments):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def answer(self, kind, number):
-        if kind == "projects":
-            return {"id": number, "title": "shared", "label_config": "<View/>"}
-        with self.lock:
-            self.asked[number] += 1
-        time.sleep(ANSWER_S)
-        return {
-            "id": number,
-            "project": PROJECT,
-            "task": 1000 + number,
-            "was_cancelled": True,
-            "updated_at": "2026-01-02T03:04:05.678901Z",
-            "result": [],
-        }
 
 
 class Host:
@@ -97,10 +52,9 @@ class Host:
 
 @pytest.fixture
 def studio():
-    started = SmallStudio()
+    started = HttpStudio(PROJECT, answer_s=ANSWER_S)
     yield started
-    started.server.shutdown()
-    started.server.server_close()
+    started.stop()
 
 
 @pytest.fixture
@@ -162,7 +116,7 @@ def test_two_hosts_do_each_job_once(hosts, shared_store, studio):
     numbers = _add_events(shared_store)
     _wait(lambda: _done(shared_store) == EVENTS, shared_store.jobs.counts)
     _assert_each_stands_once(shared_store)
-    assert set(studio.asked.values()) == {1}
+    assert set(studio.requests.values()) == {1}
     assert sum(host.taken for host in hosts) == BULK * EVENTS
     assert all(host.taken for host in hosts)
     assert {shared_store.jobs.get(number).attempts for number in numbers} == {0}
@@ -176,7 +130,7 @@ def test_two_hosts_one_killed_the_other_finishes(hosts, shared_store, studio):
     _wait(lambda: _done(shared_store) == EVENTS, shared_store.jobs.counts)
     _assert_each_stands_once(shared_store)
     # Only what a killed worker had in hand is asked about again.
-    again = [number for number, times in studio.asked.items() if times > 1]
+    again = [number for number, times in studio.requests.items() if times > 1]
     assert len({number // BULK for number in again}) <= WORKERS
     assert second.taken
     assert not shared_store.jobs.find(statuses=[JobStatus.RUNNING, JobStatus.WAITING, JobStatus.DEAD])
