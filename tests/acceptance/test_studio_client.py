@@ -22,6 +22,7 @@ from maskloop_studio.demo.studio import RealStudio
 from maskloop_studio.formats import annotation_to_segments, prediction_to_regions
 from maskloop_studio.formats.label_config import map_labels, parse_label_config
 from maskloop_studio.images.fetcher import ImageFetcher
+from maskloop_studio.labelstudio import data_manager
 from maskloop_studio.labelstudio.client import StudioClient, StudioProject
 from maskloop_studio.labelstudio.webhooks import SECRET_HEADER
 from maskloop_studio.projects.connect import connect_project, disconnect_project
@@ -112,7 +113,7 @@ def predict(client: StudioClient, project: StudioProject, task_id: int, *segment
 def test_iter_tasks_pages_and_leaves_out_labelled_ones(
     client: StudioClient, make_project: Callable[..., StudioProject], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("maskloop_studio.labelstudio.data_manager.PAGE_SIZE", 3)
+    monkeypatch.setattr(data_manager, "PAGE_SIZE", 3)
     project = make_project()
     ids = client.import_tasks(project.id, [{"data": {"image": f"http://host/{n}.png"}} for n in range(7)])
     client.create_annotation(ids[1], {"result": []})

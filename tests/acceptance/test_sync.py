@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from maskloop.store.jobs import JobStatus
 from maskloop.testing.memory import MemoryQueue
 from maskloop_studio.intake.reconcile import find_changes, sync_project
+from maskloop_studio.labelstudio import data_manager
 from maskloop_studio.runtime.tasks import work_on
 from maskloop_studio.services import Services
 
@@ -178,7 +179,7 @@ def test_nothing_left_but_deleted_tasks_shows_in_the_counts(client, make_service
 def test_interrupted_anywhere_and_run_again_ends_the_same(
     client, make_services, project, image, monkeypatch, seed
 ):
-    monkeypatch.setattr("maskloop_studio.labelstudio.data_manager.PAGE_SIZE", 2)
+    monkeypatch.setattr(data_manager, "PAGE_SIZE", 2)
     chance = random.Random(seed)
     services = make_services()
     services.store.projects.save(project.id, CONFIG)

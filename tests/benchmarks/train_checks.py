@@ -19,6 +19,7 @@ from maskloop.lab.tiny_models import build_tiny_mask2former, build_tiny_oneforme
 from maskloop.learning.data.dataset import object_planes
 from maskloop.learning.losses import accelerated
 from maskloop.learning.losses.ignore_regions import ignoring
+from maskloop.learning.training import loop
 from maskloop.learning.training.finetune import finetune
 from maskloop.learning.training.recipe import FinetuneRecipe
 
@@ -79,7 +80,7 @@ def curve_gap(family: str, precision: Any, steps: int) -> tuple[float, list[floa
         )
         with ExitStack() as stack:
             if plain:
-                off = mock.patch("maskloop.learning.training.loop.accelerated", return_value=nullcontext())
+                off = mock.patch.object(loop, "accelerated", return_value=nullcontext())
                 stack.enter_context(off)
             finetune(
                 base,

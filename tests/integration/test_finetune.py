@@ -14,6 +14,7 @@ from maskloop.lab.tiny_models import build_tiny_mask2former, build_tiny_oneforme
 from maskloop.learning.data.augmentation import Augmentation
 from maskloop.learning.data.dataset import TrainingExample
 from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
+from maskloop.learning.training import trainer
 from maskloop.learning.training.finetune import FinetuneRecipe, TrainingStoppedError, finetune
 from maskloop.segmentation.checkpoint import load_checkpoint, save_checkpoint
 
@@ -81,7 +82,7 @@ def test_finetune_same_seed_is_reproducible(tmp_path):
 
 def test_finetune_data_workers_change_nothing(tmp_path, monkeypatch):
     alone = finetune(make_base(), make_examples(), recipe=RECIPE, output_dir=tmp_path / "alone")
-    monkeypatch.setattr("maskloop.learning.training.trainer.data_workers", lambda device, processes: 2)
+    monkeypatch.setattr(trainer, "data_workers", lambda device, processes: 2)
     helped = finetune(make_base(), make_examples(), recipe=RECIPE, output_dir=tmp_path / "helped")
     assert torch.equal(weights(alone), weights(helped))
 

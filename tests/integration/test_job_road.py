@@ -16,12 +16,14 @@ from tests.fakes.events import new_event
 from tests.waiting import until
 from typer.testing import CliRunner
 
+from maskloop.queue import rq_queue
 from maskloop.queue.cron import Schedule, run_cron
 from maskloop.queue.rq_queue import RqQueue
 from maskloop.queue.spec import QueueName
 from maskloop.queue.valkey import EmbeddedBroker, queue_url
 from maskloop.queue.workers import has_live_scheduler, has_live_worker, run_worker
 from maskloop.store.jobs import JobKind, JobStatus
+from maskloop_studio import services as services_module
 from maskloop_studio.cli.main import app
 from maskloop_studio.dispatch import JOB_FUNCTIONS, job_spec, request
 from maskloop_studio.runtime import tasks as jobs
@@ -34,7 +36,7 @@ def services(make_services, connection, monkeypatch):
     made = make_services()
     made.queue = RqQueue(connection)
     monkeypatch.setattr(jobs, "process_services", lambda: made)
-    monkeypatch.setattr("maskloop_studio.services.process_services", lambda: made)
+    monkeypatch.setattr(services_module, "process_services", lambda: made)
     return made
 
 
@@ -140,7 +142,7 @@ def test_worker_killed_in_a_job_another_takes_it_over(services, settings, connec
     assert not has_live_worker(connection)
     assert services.store.jobs.claim(number, "too early") is None
     _lapse(services.store, number)
-    monkeypatch.setattr("maskloop.queue.rq_queue.CLAIM_PATIENCE", timedelta(0))
+    monkeypatch.setattr(rq_queue, "CLAIM_PATIENCE", timedelta(0))
     assert jobs.sweep(services) == 1
     _work_off(connection)
     assert services.store.jobs.get(number).status is JobStatus.DONE

@@ -14,6 +14,7 @@ from maskloop.queue.spec import QueueName
 from maskloop.queue.workers import run_worker, served_queues
 from maskloop.store.jobs import JobKind, JobStatus
 from maskloop.testing.memory import MemoryRegistry
+from maskloop_studio import services as services_module
 from maskloop_studio.cli.main import app
 from maskloop_studio.dispatch import JOB_FUNCTIONS, request
 from maskloop_studio.prelabel import push as pushing
@@ -31,7 +32,7 @@ def services(make_services, connection, tmp_path, monkeypatch):
     made.registry = MemoryRegistry(tmp_path / "registry")
     register_versions(made.registry, model_name(1), tmp_path / "checkpoint")
     monkeypatch.setattr(jobs, "process_services", lambda: made)
-    monkeypatch.setattr("maskloop_studio.services.process_services", lambda: made)
+    monkeypatch.setattr(services_module, "process_services", lambda: made)
     monkeypatch.setattr(pushing, "DELAYS_S", (0.0,))
     monkeypatch.setattr(
         scoring,

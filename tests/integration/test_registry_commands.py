@@ -13,6 +13,7 @@ from maskloop.queue.lease import run_job
 from maskloop.store.jobs import JobKind, JobStatus
 from maskloop.testing.memory import MemoryRegistry
 from maskloop.types import HoldoutMetrics
+from maskloop_studio import services as services_module
 from maskloop_studio.cli import main as cli
 from maskloop_studio.projects.champion import follow_champion, prune_after_training
 from maskloop_studio.projects.training import model_name
@@ -61,7 +62,7 @@ def services(make_services, tmp_path, monkeypatch):
             metadata={"decision": f"score rose in round {number}", "gate": json.dumps(GATE), "seed": "7"},
         )
         made.registry.promote(NAME, number)
-    monkeypatch.setattr("maskloop_studio.services.process_services", lambda: made)
+    monkeypatch.setattr(services_module, "process_services", lambda: made)
     return made
 
 

@@ -8,6 +8,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
+from maskloop.learning import cycle
 from maskloop.learning.cycle import register_base, train_and_judge
 from maskloop.learning.data.snapshot import SnapshotManifest
 from maskloop.learning.data.training_set import LabelPlan
@@ -28,7 +29,7 @@ def train(settings, tmp_path, make_correction, monkeypatch):
     """Train for a step, with a gate that has made up its mind."""
     cache, registry = ImageCache(tmp_path / "images"), MemoryRegistry(tmp_path / "registry")
     decision = PromotionDecision(promote=True, reason="score rose")
-    monkeypatch.setattr("maskloop.learning.cycle.decide", lambda *_: decision)
+    monkeypatch.setattr(cycle, "decide", lambda *_: decision)
 
     def correction(seed):
         made = make_image(seed, size_hw=(48, 48), domain="shifted")

@@ -10,6 +10,7 @@ from maskloop.selection.arrangement import drawn_at_random
 from maskloop.store.annotations import AnnotationSnapshot
 from maskloop.store.corrections import DerivedMasks
 from maskloop.types import EditCounts
+from maskloop_studio import services as services_module
 from maskloop_studio.cli import main as cli
 
 SAVED = datetime(2026, 1, 2, tzinfo=UTC)
@@ -18,7 +19,7 @@ SAVED = datetime(2026, 1, 2, tzinfo=UTC)
 @pytest.fixture
 def services(make_services, monkeypatch):
     made = make_services(random_share=0.3)
-    monkeypatch.setattr("maskloop_studio.services.process_services", lambda: made)
+    monkeypatch.setattr(services_module, "process_services", lambda: made)
     return made
 
 

@@ -1,6 +1,7 @@
 """Each check finds what is wrong, hides no other, and shows no secret."""
 
 import json
+import os
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -9,11 +10,13 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from maskloop.errors import ImageError, MaskloopError, StudioError
+from maskloop.queue import workers
 from maskloop.store.database import Store
 from maskloop.store.jobs import JobKind
 from maskloop.store.sessions import now
+from maskloop_studio import services as services_module
 from maskloop_studio.cli.main import app
-from maskloop_studio.doctor import machine, order, project
+from maskloop_studio.doctor import command, machine, order, project
 from maskloop_studio.doctor.command import examine, print_findings
 from maskloop_studio.doctor.findings import Finding, Level, Patient, good, run_checks
 from maskloop_studio.labelstudio.models import StudioBackend, StudioProject, StudioTask
@@ -299,8 +302,8 @@ def test_check_queue_away_is_told(services):
 
 
 def test_check_queue_names_what_nobody_serves(services, monkeypatch):
-    monkeypatch.setattr("maskloop.queue.workers.served_queues", lambda _connection: {"intake": 2})
-    monkeypatch.setattr("maskloop.queue.workers.has_live_scheduler", lambda _connection: True)
+    monkeypatch.setattr(workers, "served_queues", lambda _connection: {"intake": 2})
+    monkeypatch.setattr(workers, "has_live_scheduler", lambda _connection: True)
     found = {one.place: one.level.value for one in look(services, machine.check_queue)}
     assert found["workers of intake"] == "good"
     assert found["workers of train"] == "trouble"
@@ -313,7 +316,7 @@ def test_check_disk_full_is_told(services):
 
 @pytest.mark.parametrize(("policy", "levels"), [("PASSIVE", []), ("ACTIVE", [("threads", "hint")])])
 def test_check_threads_that_spin_are_told(services, monkeypatch, policy, levels):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: {0, 1}, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1}, raising=False)
     monkeypatch.setenv("OMP_WAIT_POLICY", policy)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert bad(look(services, machine.check_threads)) == levels
@@ -339,7 +342,7 @@ def test_print_findings_says_whether_all_is_well(capsys, levels, well, as_json):
 
 
 def test_examine_without_project_looks_at_the_machine(services, monkeypatch):
-    monkeypatch.setattr("maskloop_studio.doctor.command.MACHINE_CHECKS", (machine.check_database,))
+    monkeypatch.setattr(command, "MACHINE_CHECKS", (machine.check_database,))
     assert {one.check for one in examine(services)} == {"database"}
     assert len({one.check for one in examine(services, 7)}) == 1 + len(CHECKS)
 
@@ -347,8 +350,8 @@ def test_examine_without_project_looks_at_the_machine(services, monkeypatch):
 @pytest.mark.parametrize("level", [Level.GOOD, Level.TROUBLE])
 def test_doctor_command_ends_with_the_verdict(services, monkeypatch, level):
     finding = Finding(check="x", level=level, place="p", got="g")
-    monkeypatch.setattr("maskloop_studio.services.process_services", lambda: services)
-    monkeypatch.setattr("maskloop_studio.doctor.command.examine", lambda _services, _project: [finding])
+    monkeypatch.setattr(services_module, "process_services", lambda: services)
+    monkeypatch.setattr(command, "examine", lambda _services, _project: [finding])
     done = CliRunner().invoke(app, ["doctor", "7", "--json"])
     assert done.exit_code == (level is Level.TROUBLE)
     assert json.loads(done.stdout)["findings"][0]["place"] == "p"

@@ -4,6 +4,7 @@ import pytest
 from tests.unit.labelstudio.conftest import LEGACY, json_page
 
 from maskloop.errors import StudioCause
+from maskloop_studio.labelstudio import transport
 from maskloop_studio.labelstudio.client import StudioClient
 from maskloop_studio.labelstudio.models import Presence
 
@@ -45,7 +46,7 @@ def test_project_state_any_doubt_is_unknown(host, client, project, whoami, cause
 
 def test_project_state_nothing_listens_is_unknown(monkeypatch):
     away = StudioClient("http://127.0.0.1:1", LEGACY)
-    monkeypatch.setattr("maskloop_studio.labelstudio.transport.TRIES", 1)
+    monkeypatch.setattr(transport, "TRIES", 1)
     state = away.project_state(7)
     assert (state.presence, state.error.cause) == (Presence.UNKNOWN, StudioCause.UNREACHABLE)
     away.close()

@@ -9,7 +9,9 @@ from tests.waiting import until
 from maskloop.errors import StudioError
 from maskloop.queue.lease import JobCancelled
 from maskloop.store.jobs import JobKind, JobStatus
+from maskloop_studio.prelabel import progress
 from maskloop_studio.prelabel import push as pushing
+from maskloop_studio.prelabel import run as run_module
 from maskloop_studio.prelabel import score as scoring
 from maskloop_studio.prelabel.run import prelabel_project
 from maskloop_studio.projects.task_order import TITLE
@@ -59,7 +61,7 @@ def test_prelabel_again_does_nothing_but_what_failed(services, studio, predicted
 
 
 def test_prelabel_progress_counts_scored_and_pushed(services, studio, monkeypatch):
-    monkeypatch.setattr("maskloop_studio.prelabel.progress.COUNT_S", 0.0)
+    monkeypatch.setattr(progress, "COUNT_S", 0.0)
     studio.add_tasks(250)
     seen = []
     prelabel_project(1, services, on_progress=lambda done, total: seen.append((done, total)))
@@ -127,7 +129,7 @@ def test_push_tasks_in_hand_labelled_or_gone_are_left_alone(services, studio, mo
         return given_up
 
     with monkeypatch.context() as patched:
-        patched.setattr("maskloop_studio.prelabel.run.score_unlabelled", score_and_change)
+        patched.setattr(run_module, "score_unlabelled", score_and_change)
         report = prelabel_project(1, services)
     assert (report.pushed, report.in_hand, report.failed) == (3, 1, 0)
     assert set(studio.of(V1)) == {4, 5, 6}
@@ -228,7 +230,7 @@ def test_clean_up_leaves_what_annotations_may_name_and_what_is_not_ours(services
 
 
 def test_promotion_meanwhile_ends_with_the_new_champion_shown(services, studio, monkeypatch):
-    monkeypatch.setattr("maskloop_studio.prelabel.progress.CHAMPION_S", 0.0)
+    monkeypatch.setattr(progress, "CHAMPION_S", 0.0)
     studio.add_tasks(6)
 
     def promote(task_id):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maskloop.selection import clusters
 from maskloop.selection.clusters import assign, cluster_count, cluster_pool, nearest_labelled
 
 
@@ -165,7 +166,7 @@ def test_nearest_labelled_is_the_nearest(count, labelled, seed):
 def test_nearest_labelled_in_blocks_is_the_same(monkeypatch):
     embedding_nd, labelled_md, _ = make_groups(50)
     whole = nearest_labelled(embedding_nd, labelled_md)
-    monkeypatch.setattr("maskloop.selection.clusters.BLOCK_VALUES", 120)
+    monkeypatch.setattr(clusters, "BLOCK_VALUES", 120)
     for found, expected in zip(nearest_labelled(embedding_nd, labelled_md), whole, strict=True):
         np.testing.assert_array_equal(found, expected)
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from maskloop.store import scores as scores_module
 from maskloop.store.scores import Arranged, ScoredTask
 
 OLD, TAG = "maskloop-1-v1", "maskloop-1-v2"
@@ -35,8 +36,8 @@ def test_add_keeps_what_a_version_says_once(store):
 
 
 def test_thoughts_more_than_a_batch_come_all(store, monkeypatch):
-    monkeypatch.setattr("maskloop.store.scores.POOL_BATCH", 2)
-    monkeypatch.setattr("maskloop.store.scores.ID_BATCH", 2)
+    monkeypatch.setattr(scores_module, "POOL_BATCH", 2)
+    monkeypatch.setattr(scores_module, "ID_BATCH", 2)
     store.scores.add(1, TAG, [_scored(number) for number in range(1, 6)])
     store.scores.arrange(1, TAG, [_arranged(number) for number in range(1, 6)])
     assert [(one.task_id, one.cluster) for one in store.scores.thoughts(1, TAG)] == [

@@ -11,6 +11,7 @@ from scipy.ndimage import binary_fill_holes
 
 from maskloop.errors import CodecError
 from maskloop.masks import mask_to_segment
+from maskloop_studio.formats.polygons import rings as rings_module
 from maskloop_studio.formats.polygons.outlines import trace_parts
 from maskloop_studio.formats.polygons.rings import (
     join_holes,
@@ -218,7 +219,7 @@ def test_rings_to_mask_too_many_crossings_raises():
 
 @pytest.mark.parametrize("step", [1, 3])
 def test_segments_to_rings_several_at_once_equals_one_by_one(step, monkeypatch):
-    monkeypatch.setattr("maskloop_studio.formats.polygons.rings.SHEET_ROWS", 200 * step)
+    monkeypatch.setattr(rings_module, "SHEET_ROWS", 200 * step)
     segments = [mask_to_segment(shape.values[0], label="disc") for shape in SHAPES]
     together = segments_to_rings(segments)
     for segment, rings in zip(segments, together, strict=True):

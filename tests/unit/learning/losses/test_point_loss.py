@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from maskloop.lab.tiny_models import build_tiny_mask2former, build_tiny_maskformer, build_tiny_oneformer
 from maskloop.learning.data.dataset import IGNORED, object_planes
-from maskloop.learning.losses import accelerated
+from maskloop.learning.losses import accelerated, point_loss
 from maskloop.learning.losses import patching as switch
 from maskloop.learning.losses.heads import pointwise
 from maskloop.learning.losses.hungarian import assign
@@ -104,7 +104,7 @@ def test_accelerated_loss_and_gradient_are_the_family_s_own(model, counts, ignor
 
 def test_pointwise_many_objects_are_drawn_in_groups_of_layers(model, monkeypatch):
     inputs = make_inputs(model, (3, 2))
-    monkeypatch.setattr("maskloop.learning.losses.point_loss._MOST_ROWS", 5)
+    monkeypatch.setattr(point_loss, "_MOST_ROWS", 5)
     with ignoring(model), pointwise(model):
         losses = model(**inputs).loss
     assert torch.isfinite(losses)

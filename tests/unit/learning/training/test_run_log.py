@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from maskloop.errors import RegistryError, TrainingError
@@ -67,7 +69,7 @@ def test_journal_nothing_noted_makes_no_run():
 
 def test_journal_registry_away_training_goes_on_and_rests(monkeypatch):
     record, now = Record(), [0.0]
-    monkeypatch.setattr("maskloop.learning.training.run_log.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     record.away = True
     with TrainingJournal(record, "model", "training-1") as journal:
         journal.note(progress(1))
