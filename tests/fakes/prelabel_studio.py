@@ -12,7 +12,7 @@ from maskloop_studio.labelstudio.client import StudioClient
 from maskloop_studio.labelstudio.models import to_project
 from maskloop_studio.labelstudio.predictions import TaskStand
 
-__all__ = ["PrelabelStudio", "by_confidence", "predict_task", "refused", "register_versions"]
+__all__ = ["PrelabelStudio", "by_confidence", "predict_task", "refusal", "register_versions"]
 
 CONFIG = (
     '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
@@ -20,7 +20,7 @@ CONFIG = (
 )
 
 
-def refused(status):
+def refusal(status):
     error = StudioError("Label Studio", expected="success", got=f"status {status}", remedy="wait")
     error.status = status
     return error

@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from tests.fakes.prelabel_studio import predict_task, refused
+from tests.fakes.prelabel_studio import predict_task, refusal
 from tests.waiting import until
 
 from maskloop.errors import StudioError
@@ -78,7 +78,7 @@ def test_push_refused_for_the_moment_is_tried_again_and_comes_once(services, stu
     def refuse(task_id):
         if task_id % 3 == 0 and task_id not in refused:
             refused.add(task_id)
-            raise refused(503 if task_id % 2 else 429)
+            raise refusal(503 if task_id % 2 else 429)
 
     setattr(studio, "after_create" if after else "before_create", refuse)
     assert prelabel_project(1, services).failed == 0
@@ -91,7 +91,7 @@ def test_push_refused_for_good_is_reported_and_the_rest_goes_on(services, studio
 
     def refuse(task_id):
         if task_id == 3:
-            raise refused(400)
+            raise refusal(400)
 
     studio.before_create = refuse
     report = prelabel_project(1, services)
@@ -107,7 +107,7 @@ def test_push_trouble_of_no_single_task_ends_the_job_and_is_taken_up_again(servi
 
     def refuse(task_id):
         if task_id > 3:
-            raise refused(status)
+            raise refusal(status)
 
     studio.before_create = refuse
     with pytest.raises(StudioError):
@@ -361,5 +361,5 @@ def test_pushes_go_out_at_the_same_time(services, studio):
 
 
 def test_is_passing_by_status():
-    told = {status: pushing.is_passing(refused(status)) for status in (None, 400, 401, 404, 408, 429, 500)}
+    told = {status: pushing.is_passing(refusal(status)) for status in (None, 400, 401, 404, 408, 429, 500)}
     assert told == {None: True, 400: False, 401: False, 404: False, 408: True, 429: True, 500: True}
