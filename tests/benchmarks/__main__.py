@@ -15,7 +15,7 @@ from .harness.running import all_cases, chosen, run_cases
 
 
 def main() -> int:
-    """Run; 0 where all ran or could not run here, 1 where one failed or answered otherwise, 2 for usage."""
+    """Run the chosen cases; return 0, or 1 where one failed or its results differ; wrong usage ends with 2."""
     parser = argparse.ArgumentParser(prog="maskloop bench", description=__doc__)
     parser.add_argument(
         "--only", action="append", default=[], metavar="NAME", help="this case; may be repeated"
@@ -31,7 +31,7 @@ def main() -> int:
         parser.error(str(exc))
     if options.list:
         for case in cases:
-            print(f"{case.name:14} {case.says}")
+            print(f"{case.name:14} {case.summary}")
         return 0
     machine = describe_machine()
     results, skipped, failed = run_cases(cases, Budget(seconds=options.seconds, quick=options.quick))

@@ -64,12 +64,9 @@ def run_encode(budget: Budget) -> list[Result]:
             assert pair.ours == theirs[: len(pair.ours)], "other bytes"
             assert theirs[len(pair.ours) :] in ([], [0]), "other padding"
             results.append(
-                Result(
-                    name=f"brush-encode/{variant} vs {against}",
-                    unit="ms",
-                    ours=pair.spread("ours", 1000),
-                    reference=pair.spread("reference", 1000),
-                    reference_name=against,
+                pair.result(
+                    f"brush-encode/{variant} vs {against}",
+                    against=against,
                     same="byte for byte, but for a last byte of padding",
                     aim=aim,
                     notes={"bytes": len(pair.ours)},
@@ -102,12 +99,9 @@ def run_decode(budget: Budget) -> list[Result]:
                 )
                 assert np.array_equal(pair.ours, pair.reference), "other pixels"
                 results.append(
-                    Result(
-                        name=f"brush-decode/{variant} by {writer} vs {against}",
-                        unit="ms",
-                        ours=pair.spread("ours", 1000),
-                        reference=pair.spread("reference", 1000),
-                        reference_name=against,
+                    pair.result(
+                        f"brush-decode/{variant} by {writer} vs {against}",
+                        against=against,
                         same="every pixel",
                         aim=aim,
                         notes={"bytes": len(rle)},
@@ -137,6 +131,6 @@ def packages() -> tuple[Any, Any]:
 
 
 CASES = [
-    Case(name="brush-decode", says="byte lists to masks", run=run_decode),
-    Case(name="brush-encode", says="masks to byte lists", run=run_encode),
+    Case(name="brush-decode", summary="byte lists to masks", run=run_decode),
+    Case(name="brush-encode", summary="masks to byte lists", run=run_encode),
 ]

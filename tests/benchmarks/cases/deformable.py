@@ -51,12 +51,9 @@ def deformable_gpu(budget: Budget) -> list[Result]:
             torch.testing.assert_close(pair.ours, pair.reference, atol=absolute, rtol=relative)
             apart = float((pair.ours.float() - pair.reference.float()).abs().max())
             results.append(
-                Result(
-                    name=f"deformable-gpu/1024 px batch {batch} {name}",
-                    unit="ms",
-                    ours=pair.spread("ours", 1000),
-                    reference=pair.spread("reference", 1000),
-                    reference_name="grid_sample",
+                pair.result(
+                    f"deformable-gpu/1024 px batch {batch} {name}",
+                    against="grid_sample",
                     same=f"equal to {apart:.1g}",
                     aim=AIM,
                 )
@@ -65,5 +62,7 @@ def deformable_gpu(budget: Budget) -> list[Result]:
 
 
 CASES = [
-    Case(name="deformable-gpu", says="deformable attention on CUDA, against grid_sample", run=deformable_gpu)
+    Case(
+        name="deformable-gpu", summary="deformable attention on CUDA, against grid_sample", run=deformable_gpu
+    )
 ]

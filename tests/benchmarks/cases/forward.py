@@ -65,12 +65,9 @@ def forward_cpu(budget: Budget) -> list[Result]:
                     else f"{_compare_half(pair.ours, pair.reference)}; {trained}"
                 )
                 results.append(
-                    Result(
-                        name=f"forward-cpu/{family} swin-t {size_hw[0]}x{size_hw[1]} {plan.precision}",
-                        unit="ms",
-                        ours=pair.spread("ours", 1000),
-                        reference=pair.spread("reference", 1000),
-                        reference_name="transformers, float32",
+                    pair.result(
+                        f"forward-cpu/{family} swin-t {size_hw[0]}x{size_hw[1]} {plan.precision}",
+                        against="transformers, float32",
                         same=said,
                         aim=aim,
                     )
@@ -114,13 +111,10 @@ def forward_gpu(budget: Budget) -> list[Result]:
                             synchronise=torch.cuda.synchronize,
                         )
                         results.append(
-                            Result(
-                                name=f"forward-gpu/{family} {backbone} 1024 px batch {batch} {ways}",
-                                unit="images/s",
-                                ours=_rate(pair.ours_s, batch),
-                                reference=_rate(pair.reference_s, batch),
-                                reference_name=name,
-                                better="more",
+                            pair.result(
+                                f"forward-gpu/{family} {backbone} 1024 px batch {batch} {ways}",
+                                images=batch,
+                                against=name,
                                 same=_compare_half(pair.ours, truth),
                                 aim=aim,
                                 notes={"peak_bytes_of_both": torch.cuda.max_memory_allocated()},
@@ -196,12 +190,6 @@ def _half(call: Callable[..., Any], inputs: dict[str, Tensor]) -> Any:
 
     with torch.autocast("cuda", torch.bfloat16):
         return call(inputs)
-
-
-def _rate(seconds: list[float], batch: int) -> Any:
-    from ..harness.case import Spread
-
-    return Spread.of([batch / value for value in seconds])
 
 
 def _equal_in_float(model: Any, size_hw: tuple[int, int], plan: ForwardPlan) -> str:
@@ -297,6 +285,6 @@ def _trained_iou(family: str, plan: ForwardPlan) -> str:
 
 
 CASES = [
-    Case(name="forward-cpu", says="the forward pass on the CPU, against transformers'", run=forward_cpu),
-    Case(name="forward-gpu", says="the forward pass on CUDA, against transformers'", run=forward_gpu),
+    Case(name="forward-cpu", summary="the forward pass on the CPU, against transformers'", run=forward_cpu),
+    Case(name="forward-gpu", summary="the forward pass on CUDA, against transformers'", run=forward_gpu),
 ]

@@ -241,5 +241,9 @@ def _resident() -> int:
 
 
 CASES = [
-    Case(name="memory", says="peaks of a large image and of many tasks, and growth over predictions", run=run)
+    Case(
+        name="memory",
+        summary="peaks of a large image and of many tasks, and growth over predictions",
+        run=run,
+    )
 ]

@@ -341,5 +341,5 @@ def _project(services: Any, title: str, images: list[bytes], count: int) -> int:
 
 
 CASES = [
-    Case(name="project", says="images a second over a prelabelling: fetch, predict, push", run=run),
+    Case(name="project", summary="images a second over a prelabelling: fetch, predict, push", run=run),
 ]

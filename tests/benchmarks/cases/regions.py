@@ -235,12 +235,9 @@ def run_variant(name: str, form: str, budget: Budget) -> list[Result]:
     )
     against = "transformers + SDK" if form == "brush" else "transformers + OpenCV"
     same = check_same(name, form, pair.ours, pair.reference)
-    time = Result(
-        name=f"regions/{name} {form}",
-        unit="ms",
-        ours=pair.spread("ours", 1000),
-        reference=pair.spread("reference", 1000),
-        reference_name=against,
+    time = pair.result(
+        f"regions/{name} {form}",
+        against=against,
         same=same,
         aim=25,
         notes={"json_bytes": len(pair.ours[0]), "reference_json_bytes": len(pair.reference[0])},
@@ -261,5 +258,5 @@ def run_variant(name: str, form: str, budget: Budget) -> list[Result]:
 
 
 CASES = [
-    Case(name="regions", says="logits to 30 regions as JSON, brush and polygon", run=run_regions),
+    Case(name="regions", summary="logits to 30 regions as JSON, brush and polygon", run=run_regions),
 ]

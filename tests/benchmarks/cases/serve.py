@@ -98,12 +98,9 @@ def _lone(setting: Setting, budget: Budget) -> Result:
     pair = side_by_side(lambda: _ask(setting, [0]), by_hand, budget, synchronise=setting.synchronise)
     shown, wanted = pair.ours[0]["result"], json.loads(json.dumps(pair.reference))
     assert shown == wanted, "one request alone: regions differ from those made by hand"
-    return Result(
-        name="serve/one task",
-        unit="ms",
-        ours=pair.spread("ours", 1e3),
-        reference=pair.spread("reference", 1e3),
-        reference_name="decode, predict and draw by hand, no server",
+    return pair.result(
+        "serve/one task",
+        against="decode, predict and draw by hand, no server",
         same=f"{len(shown)} regions equal",
         aim=AIM_CUDA if setting.cuda else AIM_CPU,
     )
@@ -426,5 +423,9 @@ def _with_notes(result: Result, notes: Mapping[str, object]) -> Result:
 
 
 CASES = [
-    Case(name="serve", says="images a second through the HTTP server, against the bare forward pass", run=run)
+    Case(
+        name="serve",
+        summary="images a second through the HTTP server, against the bare forward pass",
+        run=run,
+    )
 ]

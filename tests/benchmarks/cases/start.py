@@ -1,4 +1,4 @@
-"""How long the command line takes to say something: `maskloop --help`, and `serve` to its first /health."""
+"""Seconds to the first output of the command line: `maskloop --help`, and `serve` to its first /health."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _loaded(both_s: list[tuple[float, float]]) -> dict[str, object]:
 def _rounds(
     once: Callable[[], float], budget: Budget, *, least: int = MIN_ROUNDS, most: int = MAX_ROUNDS
 ) -> list[float]:
-    once()  # files that nobody has read yet, byte code that nobody has written
+    once()  # not counted: it fills the file cache and writes byte code
     end, seconds = time.perf_counter() + budget.seconds, list[float]()
     while len(seconds) < least or (time.perf_counter() < end and len(seconds) < most):
         seconds.append(once())
@@ -110,22 +110,22 @@ def _serves_s(home: Path, *, to_model: bool = True) -> tuple[float, float]:
             if said["model"]["state"] != "loading":
                 assert said["model"]["state"] == "ready", said
                 return first, now
-            time.sleep(10 * POLL_S)  # what asks is not to slow what loads
+            time.sleep(10 * POLL_S)  # a request should not slow the loading
     raise TimeoutError(f"maskloop serve: no model after {PATIENCE_S:g} s; first answer: {first}")
 
 
 @contextlib.contextmanager
 def _child(command: tuple[str, ...], home: Path) -> Iterator[None]:
     environment = os.environ | {"MASKLOOP_HOME": str(home)}
-    environment.pop("MASKLOOP_DATABASE_URL", None)  # of the user: no benchmark writes there
+    environment.pop("MASKLOOP_DATABASE_URL", None)  # the user's own: no benchmark writes there
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=home.parent
     )
     try:
         yield
     finally:
-        process.kill()  # a server that still loads would end late, and there is nothing to lose
+        process.kill()  # a server that still loads would take long to end
         process.wait()
 
 
-CASES = [Case(name="start", says="maskloop --help; maskloop serve to its first /health", run=run)]
+CASES = [Case(name="start", summary="maskloop --help; maskloop serve to its first /health", run=run)]

@@ -107,7 +107,7 @@ def _precision(device: torch.device) -> str:
 CASES = [
     Case(
         name="train-step",
-        says="images/s of a fine-tuning, Swin-T 512 and 1024, against transformers' own example",
+        summary="images/s of a fine-tuning, Swin-T 512 and 1024, against transformers' own example",
         run=run,
     )
 ]

@@ -1,4 +1,4 @@
-"""What a benchmark is, and what it says."""
+"""What a benchmark is, and the figures that it returns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Budget", "Case", "Result", "Skip", "Spread"]
 
 
 class Skip(Exception):  # noqa: N818  # not an error: this machine has no way to run the case
-    """The case cannot run here; the text says why."""
+    """The case cannot run on this machine; the text is the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: list[float]) -> Self:
-        """Return what some measured values say; at least one."""
+        """Return the median and the quartiles of at least one measured value."""
         if len(values) == 1:
             return cls(median=values[0], low=values[0], high=values[0], rounds=1)
         low, median, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -42,7 +42,7 @@ class Result:
     reference: Spread | None = None  # where there is nothing to compare with
     reference_name: str = ""
     better: Literal["less", "more"] = "less"
-    same: str = ""  # how the equality of both results was checked, and what it said
+    same: str = ""  # how the equality of both results was checked, and the outcome
     aim: float | None = None  # the ratio, or without a reference the figure, that was aimed for
     notes: Mapping[str, object] = field(default_factory=dict)  # numbers of the case's own, for the JSON
 
@@ -59,18 +59,18 @@ class Result:
 class Budget:
     """How much time a variant may take."""
 
-    seconds: float = 10.0  # of rounds, both ways together; at least MIN_ROUNDS are done whatever they take
+    seconds: float = 10.0  # of rounds, both ways together; at least MIN_ROUNDS are done
     quick: bool = False  # the smallest variant only, to see that it runs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A benchmark that can be asked for by name; `run` does all the work, imports included.
+    """A benchmark with a name; `run` does all the work, imports included.
 
-    `run` returns one result per variant. It checks in the same run that both ways answer alike, raises
+    `run` returns one result per variant. It checks in the same run that both ways return the same, raises
     AssertionError where they do not, and Skip where this machine cannot run it.
     """
 
     name: str
-    says: str  # one line for --list
+    summary: str  # one line for --list
     run: Callable[[Budget], list[Result]]

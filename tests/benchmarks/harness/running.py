@@ -1,4 +1,4 @@
-"""Which cases there are, and running the ones that were asked for."""
+"""The list of cases, and running those that were chosen."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ def chosen(cases: Sequence[Case], only: Sequence[str]) -> list[Case]:
 def run_cases(
     cases: Sequence[Case],
     budget: Budget,
-    tell: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
+    print_line: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
 ) -> tuple[list[Result], dict[str, str], dict[str, str]]:
     """Run one after the other.
 
     Returns:
-        All results; why cases were skipped; what failed, unequal results among it: the others are still run.
+        All results; case -> why it was skipped; case -> why it failed. After a failure the others still run.
     """
     results: list[Result] = []
     skipped: dict[str, str] = {}
     failed: dict[str, str] = {}
     for number, case in enumerate(cases, start=1):
-        tell(f"{number} of {len(cases)}: {case.name}")
+        print_line(f"{number} of {len(cases)}: {case.name}")
         try:
             results += case.run(budget)
         except Skip as exc:
             skipped[case.name] = str(exc)
-            tell(f"  skipped: {exc}")
+            print_line(f"  skipped: {exc}")
         except Exception as exc:
             failed[case.name] = f"{type(exc).__name__}: {exc}"
-            tell(f"  failed: {failed[case.name]}")
+            print_line(f"  failed: {failed[case.name]}")
     return results, skipped, failed

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .case import Budget, Spread
+from .case import Budget, Result, Spread
 
 __all__ = ["Pair", "clocked", "side_by_side"]
 
@@ -24,10 +24,41 @@ class Pair:
     ours: Any
     reference: Any
 
-    def spread(self, which: str, scale: float) -> Spread:
-        """Return the spread of "ours" or "reference", each value times scale (1000 for ms)."""
-        values = self.ours_s if which == "ours" else self.reference_s
-        return Spread.of([value * scale for value in values])
+    def result(
+        self,
+        name: str,
+        *,
+        against: str,
+        same: str,
+        aim: float | None = None,
+        images: int | None = None,
+        notes: Mapping[str, object] | None = None,
+    ) -> Result:
+        """Return the line of the table for this pair, in milliseconds or images a second.
+
+        Args:
+            name: of the case and its variant.
+            against: what the reference is.
+            same: how the equality of both results was checked.
+            aim: the ratio that was aimed for.
+            images: how many images one round handles; without it the unit is milliseconds.
+            notes: more figures for the JSON.
+        """
+
+        def spread(seconds: list[float]) -> Spread:
+            return Spread.of([1000 * one if images is None else images / one for one in seconds])
+
+        return Result(
+            name=name,
+            unit="ms" if images is None else "images/s",
+            better="less" if images is None else "more",
+            ours=spread(self.ours_s),
+            reference=spread(self.reference_s),
+            reference_name=against,
+            same=same,
+            aim=aim,
+            notes=notes or {},
+        )
 
 
 def side_by_side(
@@ -39,14 +70,14 @@ def side_by_side(
     min_rounds: int = MIN_ROUNDS,
     synchronise: Callable[[], None] | None = None,
 ) -> Pair:
-    """Run both in turn until the time is over; the one that goes first changes every round.
+    """Run both in turn until the time is over; which of them is first changes every round.
 
     Args:
         ours: does the work and returns its result.
         reference: does the same.
         budget: how long.
         warmup: rounds before that are not counted.
-        min_rounds: that are counted, whatever they take.
+        min_rounds: counted at least, however long they take.
         synchronise: waits for the device inside what is timed, where one is used.
     """
     for _ in range(warmup):
@@ -58,7 +89,7 @@ def side_by_side(
     rounds = 0
     while rounds < min_rounds or (time.perf_counter() < end and rounds < MAX_ROUNDS):
         for which in (0, 1) if rounds % 2 else (1, 0):
-            results[which] = None  # its memory is not the next one's burden
+            results[which] = None  # free its memory before the next round
             took, results[which] = clocked((ours, reference)[which], synchronise)
             seconds[which].append(took)
         rounds += 1
