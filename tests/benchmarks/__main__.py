@@ -15,7 +15,7 @@ from .harness.running import all_cases, chosen, run_cases
 
 
 def main() -> int:
-    """Run the chosen cases; return 0, or 1 where one failed or its results differ; wrong usage ends with 2."""
+    """Run the chosen cases; return 0, or 1 where one failed or its results differ."""
     parser = argparse.ArgumentParser(prog="maskloop bench", description=__doc__)
     parser.add_argument(
         "--only", action="append", default=[], metavar="NAME", help="this case; may be repeated"
