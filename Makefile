@@ -21,8 +21,10 @@ help:
 demo: $(VENV)/.runtime
 	$(BIN)/maskloop demo $(ARGS)
 
+# All tests run in two processes (tests/two_workers.py); those chosen by ARGS in one.
+TWO_WORKERS := -n 2 --dist loadgroup --no-loadscope-reorder
 test: check $(ML_HOST)/.installed chromium servers
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),$(TWO_WORKERS))
 
 # The loop on a real Label Studio while its processes are killed; the same SEED draws the same plan.
 torture: $(VENV)/.dev

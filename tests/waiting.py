@@ -5,8 +5,8 @@ import time
 __all__ = ["until"]
 
 
-def until(reached, timeout_s=10.0):
-    """Return as soon as a condition holds; fail where it does not in time."""
+def until(reached, timeout_s=60.0):
+    """Return as soon as a condition holds; fail after a time that only a stuck test needs."""
     deadline = time.monotonic() + timeout_s
     while not reached():
         assert time.monotonic() < deadline, "waited in vain"

@@ -134,7 +134,7 @@ def test_worker_killed_in_a_job_another_takes_it_over(services, settings, connec
     }
     worker = subprocess.Popen([sys.executable, "-c", script], env=environment)
     try:
-        until(lambda: services.store.jobs.get(number).status is JobStatus.RUNNING, timeout_s=30)
+        until(lambda: services.store.jobs.get(number).status is JobStatus.RUNNING, timeout_s=120)
         assert has_live_worker(connection)
     finally:
         os.kill(worker.pid, signal.SIGKILL)
