@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from tests.prelabel_studio import StudioInMemory
+from tests.fakes.prelabel_studio import PrelabelStudio
 
 from maskloop.types import Prediction, Segment, SelectionInputs, Signals
 from maskloop_studio.demo.studio import RealStudio
@@ -92,7 +92,7 @@ def run_one(size: int, connections: int, url: str, token: str) -> dict[str, floa
         services = Services(settings)
         services.queue = MemoryQueue()
         if url == IN_MEMORY:
-            services.client = small = StudioInMemory()
+            services.client = small = PrelabelStudio()
             small.page_size, project_id = 200, 1
             small.add_tasks(size)
         else:

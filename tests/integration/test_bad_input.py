@@ -180,7 +180,7 @@ BODIES = [
     pytest.param(b'{"action": "ANNOTATION_CREATED"}', "send_payload", id="no payload"),
     pytest.param(_event(annotation=None), "send_payload", id="no annotation"),
     pytest.param(_event(project=None), "send_payload", id="no project"),
-    pytest.param(_event(project=1), "object", id="project is a number"),
+    pytest.param(_event(project=[1]), "object", id="project is a list"),
     pytest.param(_event(annotation="5"), "annotation", id="annotation is a string"),
     pytest.param(_event(annotations=[5] * 300), "annotations", id="annotations are numbers"),
     pytest.param(_with_id(b'"5"'), "integer", id="id is a string"),
