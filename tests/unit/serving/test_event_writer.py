@@ -32,7 +32,7 @@ class Jobs:
         self.batches.append(events)
         return [None if event.key in known else int(event.key) for event in events]
 
-    def want(self, _kind, project_id, _reason):
+    def request(self, _kind, project_id, _reason):
         return 1000 + project_id
 
 
