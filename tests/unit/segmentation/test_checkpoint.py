@@ -18,6 +18,7 @@ from transformers import Mask2FormerImageProcessorPil, OneFormerImageProcessorPi
 
 from maskloop.errors import DependencyError, ModelLoadError
 from maskloop.lab.tiny_models import build_tiny_mask2former, build_tiny_oneformer
+from maskloop.segmentation import checkpoint as checkpoint_module
 from maskloop.segmentation.checkpoint import (
     Checkpoint,
     check_torchvision,
@@ -92,7 +93,7 @@ def test_save_checkpoint_failing_midway_keeps_what_was_there(
     def fail(*args: object, **kwargs: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("maskloop.segmentation.checkpoint.preprocessing_to_config", fail)
+    monkeypatch.setattr(checkpoint_module, "preprocessing_to_config", fail)
     with pytest.raises(OSError, match="disk full"):
         save_checkpoint(tiny_mask2former, saved)
     assert [path.name for path in saved.parent.iterdir()] == ["model"]
