@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import logging
 import shutil
 import threading
@@ -203,13 +202,7 @@ def test_swin_windows_made_before_give_the_same(fresh: Checkpoint) -> None:
 def test_can_compile_only_where_the_setting_is_on(
     fresh: Checkpoint, mode: Any, accelerate: bool, expected: bool
 ) -> None:
-<<<<<<< HEAD
     assert can_compile(fresh.model, ForwardPlan(accelerate=accelerate), mode) is expected
-=======
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: object() if triton else None)
-    plan = ForwardPlan(accelerate=accelerate)
-    assert can_compile(fresh.model, torch.device(device), plan, mode) is expected
->>>>>>> 3fdcf69 (Tests patch objects, not strings of paths)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
