@@ -265,21 +265,21 @@ def test_fetch_lasting_trouble_is_an_error(
 
 
 def test_fetch_slow_host_ends_within_the_timeout(studio: HttpHost) -> None:
-    studio.delay_s = 5
+    studio.delay_s = 60
     started = time.monotonic()
     with (
         make_fetcher(studio, image_timeout_s=0.3) as fetcher,
         pytest.raises(ImageError, match=r"within 0\.3 s, got a timeout"),
     ):
         fetcher.fetch("/data/upload/1/a.png")
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20
 
 
 @pytest.mark.usefixtures("no_pause")
 def test_fetch_slow_once_is_tried_again(studio: HttpHost) -> None:
     studio.pages["/data/upload/1/a.png"] = (200, {}, b"image")
-    studio.delay_s, studio.slow_answers = 5, 1
-    with make_fetcher(studio, image_timeout_s=2) as fetcher:
+    studio.delay_s, studio.slow_answers = 60, 1
+    with make_fetcher(studio, image_timeout_s=4) as fetcher:
         assert fetcher.fetch("/data/upload/1/a.png") == b"image"
     assert len(studio.authorized) == 2
 

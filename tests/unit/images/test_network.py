@@ -1,6 +1,6 @@
 """Deadlines and abandoned fetches: no host can keep a thread.
 
-The bounds on time are wide of the measured ones; without the fix each of these takes ten times as long.
+A fetch that its limit does not end takes a minute or more here: the bound on time only tells these apart.
 """
 
 import socket
@@ -18,7 +18,7 @@ from maskloop_studio.images import network
 from maskloop_studio.images.deadline import FetchLimit
 from maskloop_studio.images.fetcher import ImageFetcher
 
-LATE_S = 2.0  # after the deadline
+LATE_S = 20.0  # after the deadline, on a machine that does much else
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def silent_url() -> Iterator[str]:
 
 
 def drip(host: HttpHost, url: str) -> str:
-    host.drip_s = 0.05
+    host.drip_s = 0.05  # 500 s for all
     host.pages["/a.png"] = (200, {}, b"x" * 10_000)
     return f"{host.url}/a.png"
 

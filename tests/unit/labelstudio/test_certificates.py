@@ -4,6 +4,7 @@ import pytest
 from tests.unit.labelstudio.conftest import LEGACY, PERSONAL
 
 from maskloop.errors import ConfigurationError, StudioCause, StudioError
+from maskloop.settings import Settings
 from maskloop_studio.labelstudio.certificates import tls_context
 from maskloop_studio.labelstudio.client import StudioClient
 
@@ -42,3 +43,7 @@ def test_tls_context_unusable_file_names_its_setting(name, content, tmp_path, mo
         monkeypatch.setenv(name, str(path))
     with pytest.raises(ConfigurationError, match=f"setting {name}"):
         tls_context(path if name == "MASKLOOP_CA_BUNDLE" else None)
+
+
+def test_settings_empty_ca_bundle_is_none():
+    assert Settings(ca_bundle="").ca_bundle is None
