@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and log files that stay within a size."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["publish_folder", "rotate_file"]
+__all__ = ["publish_folder", "replace_file", "rotate_file", "write_whole"]
 
 KEPT_LOGS = 3
 
 
 @contextmanager
 def publish_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `folder`; on success it takes that name, on failure it vanishes.
+    """Yield an empty folder beside `folder`; on success it takes that name, on failure it is removed.
 
     Files are flushed to disk before the rename, so that a loss of power does not leave a folder of empty
     files. A folder that was there before is moved aside first and removed last.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    unique = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    partial, old = (folder.with_name(f".{folder.name}.{unique}.{end}") for end in ("partial", "old"))
+    partial, old = (folder.with_name(f".{folder.name}.{_unique()}.{end}") for end in ("partial", "old"))
     partial.mkdir()
     try:
         yield partial
@@ -37,6 +36,37 @@ def publish_folder(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def replace_file(path: Path, *, scratch: Path | None = None, durable: bool = True) -> Iterator[Path]:
+    """Yield the path of a new file; on success it takes the name `path`, on failure it is removed.
+
+    Readers see the old file or the whole new one.
+
+    Args:
+        path: the file; its folder is made where it is missing.
+        scratch: the folder of the new file, on the same disk; by default that of `path`.
+        durable: flush to disk first, so that a loss of power does not leave an empty file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = path.parent if scratch is None else scratch
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{path.stem}.{_unique()}.partial{path.suffix}"
+    try:
+        yield partial
+        if durable:
+            _sync(partial)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_whole(path: Path, content: str | bytes, *, durable: bool = True) -> None:
+    """Write a file; readers see the old content or the whole new one. Text is written as UTF-8."""
+    with replace_file(path, durable=durable) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def rotate_file(path: Path, *, max_bytes: int, keep: int = KEPT_LOGS) -> bool:
@@ -66,6 +96,10 @@ def rotate_file(path: Path, *, max_bytes: int, keep: int = KEPT_LOGS) -> bool:
         shutil.copyfileobj(log, copy)
         log.truncate(0)
     return True
+
+
+def _unique() -> str:
+    return f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 def _sync(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+from maskloop.home import prepare_home
 from maskloop.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Services:
         """The database."""
         from maskloop.store.database import Store
 
+        prepare_home(self.settings.home)
         return Store(self.settings.resolved_database_url)
 
     @functools.cached_property
@@ -45,6 +47,7 @@ class Services:
         """The model versions."""
         from maskloop.learning.registry import MlflowRegistry
 
+        prepare_home(self.settings.home)
         return MlflowRegistry(self.settings.resolved_tracking_uri, self.settings.artifacts_dir)
 
     @functools.cached_property

@@ -19,9 +19,13 @@ from maskloop.queue.workers import has_live_scheduler, run_worker
 from maskloop.store.jobs import JobStatus, NewEvent
 from maskloop_studio.dispatch import JOB_FUNCTIONS, OLD_TASKS, TASKS
 from maskloop_studio.runtime import tasks
-from maskloop_studio.runtime.scheduler import schedules
+from maskloop_studio.runtime.scheduler import read_schedules
 
 OURS = f"{TASKS}.run"
+
+
+def _schedules(services):
+    return read_schedules(services.settings, services.store.projects)[0]
 
 
 @pytest.fixture
@@ -72,7 +76,7 @@ def test_worker_schedule_of_an_older_version_runs(services, queue, connection, n
 def test_job_functions_all_exist_and_cover_the_schedules(services):
     services.store.projects.save(7, "<View/>")
     services.settings = services.settings.model_copy(update={"train_cron": "0 3 * * *"})
-    assert {schedule.function for schedule in schedules(services)} <= set(JOB_FUNCTIONS)
+    assert {schedule.function for schedule in _schedules(services)} <= set(JOB_FUNCTIONS)
     assert all(callable(import_attribute(name)) for name in JOB_FUNCTIONS.values())
 
 

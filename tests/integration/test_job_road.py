@@ -27,7 +27,11 @@ from maskloop_studio import services as services_module
 from maskloop_studio.cli.main import app
 from maskloop_studio.dispatch import JOB_FUNCTIONS, job_spec, request
 from maskloop_studio.runtime import tasks as jobs
-from maskloop_studio.runtime.scheduler import schedules
+from maskloop_studio.runtime.scheduler import read_schedules
+
+
+def _schedules(services):
+    return read_schedules(services.settings, services.store.projects)[0]
 
 
 @pytest.fixture
@@ -227,15 +231,15 @@ def _lapse(store, number):
 
 
 def test_schedules_follow_projects_and_their_options(services):
-    assert [schedule.name for schedule in schedules(services)] == ["sync"]
+    assert [schedule.name for schedule in _schedules(services)] == ["sync"]
     for project_id in (7, 8):
         services.store.projects.save(project_id, "<View/>")
     services.store.projects.set_options(7, {"train_cron": "0 3 * * *"})
-    assert [(schedule.name, schedule.cron) for schedule in schedules(services)[1:]] == [
+    assert [(schedule.name, schedule.cron) for schedule in _schedules(services)[1:]] == [
         ("training-7", "0 3 * * *")
     ]
     services.settings = services.settings.model_copy(update={"train_cron": "0 4 * * *"})
-    assert [schedule.cron for schedule in schedules(services)[1:]] == ["0 3 * * *", "0 4 * * *"]
+    assert [schedule.cron for schedule in _schedules(services)[1:]] == ["0 3 * * *", "0 4 * * *"]
 
 
 def test_want_training_without_new_corrections_asks_for_none(services):

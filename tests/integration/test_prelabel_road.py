@@ -21,7 +21,11 @@ from maskloop_studio.prelabel import push as pushing
 from maskloop_studio.prelabel import score as scoring
 from maskloop_studio.projects.training import model_name
 from maskloop_studio.runtime import tasks as jobs
-from maskloop_studio.runtime.scheduler import schedules
+from maskloop_studio.runtime.scheduler import read_schedules
+
+
+def _schedules(services):
+    return read_schedules(services.settings, services.store.projects)[0]
 
 
 @pytest.fixture
@@ -88,9 +92,9 @@ def test_prelabel_command_that_is_cancelled_says_so(services):
 def test_schedule_of_a_project_asks_for_a_prelabelling(services):
     services.store.projects.save(7, "<View/>")
     services.settings = services.settings.model_copy(update={"prelabel_cron": "0 5 * * *"})
-    (found,) = [one for one in schedules(services) if one.name == "prelabelling-7"]
+    (found,) = [one for one in _schedules(services) if one.name == "prelabelling-7"]
     assert (found.cron, found.function) == ("0 5 * * *", "maskloop_studio.runtime.tasks.want_prelabelling")
     services.store.projects.set_options(7, {"prelabel_cron": "0 6 * * *"})
-    assert [one.cron for one in schedules(services) if one.name == "prelabelling-7"] == ["0 6 * * *"]
+    assert [one.cron for one in _schedules(services) if one.name == "prelabelling-7"] == ["0 6 * * *"]
     jobs.want_prelabelling(7)
     assert [job.project_id for job in services.store.jobs.find(kind=JobKind.PRELABEL)] == [7]

@@ -31,7 +31,7 @@ SHARED_NAMES = {
 }
 # A function with more positional parameters -> who dictates its signature.
 DICTATED = {
-    "bagged_forward": "transformers' module, whose forward it replaces",
+    "deformable_forward": "transformers' module, whose forward it replaces",
     "forward": "transformers' module, whose forward it replaces",
     "attend_kernel": "Triton: a kernel takes its pointers and sizes by position",
 }
@@ -39,7 +39,8 @@ DICTATED = {
 # Functions that still have to be rewritten; nothing may be added.
 TOO_LONG = {
     "_run_seed", "_run_side_by_side", "_to_checkpoint", "_describe", "_view_matrix", "_judged", "_match",
-    "_run", "_windows", "simulate_command", "_mended", "_clustered", "_push_page", "_sort_out", "_entry", "_show_to_shadow", "_begin",
+    "_run", "_windows", "simulate_command", "_mended", "_clustered", "_push_page", "_sort_out", "_entry",
+    "_show_to_shadow", "_begin",
 }  # fmt: skip
 
 

@@ -53,7 +53,7 @@ LAYERS = [
     "maskloop.store.migrations",
     "maskloop.store.migrations.versions",
     "maskloop.selection | maskloop.lab.synthetic",
-    "maskloop.masks | maskloop.settings",
+    "maskloop.masks | maskloop.settings | maskloop.home",
     "maskloop.types | maskloop.processes",
     "maskloop",
     "maskloop.files | maskloop.label_pairs | maskloop.log | maskloop.malloc | maskloop.prefetch",

@@ -8,13 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
-from croniter import croniter
+from croniter import CroniterError, croniter
 from redis import Redis
 from redis.exceptions import RedisError
 from rq.cron import CronJob, CronScheduler
 
-from maskloop.errors import QueueError, StoreError
+from maskloop.errors import QueueError, StoreError, first_line
 from maskloop.log import log_action
 from maskloop.queue.rq_queue import RqQueue
 from maskloop.queue.spec import JobSpec, QueueName
@@ -38,13 +39,17 @@ class Schedule:
 
 
 def check_cron_line(line: str) -> None:
-    """Raise where a cron line says nothing that the clock can keep.
+    """Raise where a cron line cannot be read, or names no time that ever comes ("0 0 31 2 *").
 
     Raises:
-        ValueError: it does not.
+        ValueError: expected, got.
     """
-    if not croniter.is_valid(line):
-        raise ValueError(f"expected a cron line such as '0 3 * * *', got {line[:80]!r}")
+    try:
+        croniter(line, datetime.now()).get_next()  # RQ's cron keeps local time
+    except (CroniterError, ValueError, TypeError, KeyError, OverflowError) as exc:
+        raise ValueError(
+            f"expected a cron line such as '0 3 * * *', got {line[:80]!r} ({first_line(exc)})"
+        ) from exc
 
 
 class _JsonCronJob(CronJob):
@@ -99,6 +104,9 @@ def run_cron(
         except (RedisError, QueueError, StoreError) as exc:
             known = False
             log_action(logger, "scheduler_waits_for_queue", level=logging.WARNING, error=exc)
+        except Exception as exc:  # a fault of ours in one round must not end all schedules
+            known = False
+            log_action(logger, "scheduler_failed", level=logging.ERROR, exc_info=True, error=exc)
         stop.wait(TICK_S)
     with contextlib.suppress(RedisError):
         scheduler.register_death()
@@ -107,8 +115,15 @@ def run_cron(
 def _follow(scheduler: CronScheduler, schedules: Sequence[Schedule]) -> None:
     """Keep the clocks of schedules that stay; begin and end those that come and go."""
     jobs = scheduler.get_jobs()
-    running = [job for job in jobs if isinstance(job, _JsonCronJob)]
-    jobs[:] = [
-        next((job for job in running if job.schedule == schedule), None) or _JsonCronJob(schedule)
-        for schedule in schedules
-    ]
+    running = {job.schedule.name: job for job in jobs if isinstance(job, _JsonCronJob)}
+    followed = []
+    for schedule in schedules:
+        job = running.get(schedule.name)
+        if job is not None and job.schedule == schedule:
+            followed.append(job)
+            continue
+        try:
+            followed.append(_JsonCronJob(schedule))
+        except ValueError as exc:  # one bad schedule must not stop the others
+            log_action(logger, "schedule_skipped", level=logging.ERROR, schedule=schedule.name, error=exc)
+    jobs[:] = followed

@@ -11,13 +11,13 @@ import fcntl
 import hashlib
 import os
 import re
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from maskloop.errors import ImageError, ResourceError
+from maskloop.files import replace_file
 from maskloop.processes import check_free_disk
 
 __all__ = ["ImageCache"]
@@ -205,29 +205,14 @@ class ImageCache:
     def _write_whole(self, target: Path, data: bytes, *, durable: bool) -> None:
         for tries_left in reversed(range(WRITE_TRIES)):
             try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                self._replace(target, data, durable=durable)
+                # `new` is where the files of a killed process are found again. A row of the database may be
+                # about to point here: then the bytes must outlive a loss of power too.
+                with replace_file(target, scratch=self.folder / "new", durable=durable) as new:
+                    new.write_bytes(data)
                 return
             except FileNotFoundError:
                 if not tries_left:
                     raise
-
-    def _replace(self, target: Path, data: bytes, *, durable: bool) -> None:
-        # A folder of their own, where what a killed process left is found again.
-        new_dir = self.folder / "new"
-        new_dir.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=new_dir)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                if durable:
-                    # A row of the database is about to point here: the bytes must outlive a power cut too.
-                    file.flush()
-                    os.fsync(file.fileno())
-            os.replace(name, target)
-        except BaseException:
-            _drop(Path(name))
-            raise
 
 
 def _iter_files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:

@@ -28,14 +28,17 @@ def bench_command(
     ] = False,
     list_cases: Annotated[bool, typer.Option("--list", help="Name the cases and end.")] = False,
 ) -> None:
-    """Measure how fast maskloop is, side by side with what one would otherwise write, as ratios.
+    """Measure how fast maskloop is, compared with the straightforward code for the same work, as ratios.
 
-    Both ways do the same work in the same run, in turn, and their results are compared: exit code 1 where
-    they differ. A case that this machine cannot run says why: no GPU, or no Label Studio (MASKLOOP_STUDIO_ENV
-    names the folder of its environment). Needs a checkout of maskloop's source with its `dev` packages.
+    Both do the same work in turn in the same run, and their results are compared: exit code 1 where they
+    differ. A case that this machine cannot run prints the reason: no GPU, or no Label Studio
+    (MASKLOOP_STUDIO_ENV names the folder of its environment). Needs a checkout of maskloop's source with its
+    `dev` packages.
     """
+    from maskloop.settings import load_settings
+
+    load_settings()  # a misspelt setting is refused here as by every command
     root = _checkout()
-    # The same words as the harness takes, so that the two cannot part.
     command = [sys.executable, "-m", MODULE, "--seconds", str(seconds)]
     for name in only or ():
         command += ["--only", name]
@@ -43,7 +46,7 @@ def bench_command(
         command += ["--json", str(json_file.absolute())]
     command += ["--quick"] * quick + ["--list"] * list_cases
     code = subprocess.run(command, cwd=root, check=False).returncode  # noqa: S603
-    raise typer.Exit(code if code >= 0 else 128 - code)  # as a shell says that a signal ended it
+    raise typer.Exit(code if code >= 0 else 128 - code)  # as a shell reports that a signal ended it
 
 
 def _checkout() -> Path:

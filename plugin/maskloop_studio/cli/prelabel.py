@@ -1,4 +1,4 @@
-"""`maskloop prelabel`: ask for it, show how far it is, and do it here where nobody else would."""
+"""`maskloop prelabel`: requests the job, shows its progress, and does it itself where no worker runs."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from typing import TYPE_CHECKING
 
 from maskloop.errors import QueueError
 from maskloop.store.jobs import Job, JobKind, JobStatus
+from maskloop_studio.cli.preflight import is_served
 from maskloop_studio.dispatch import request
 from maskloop_studio.runtime.follow import POLL_S, progress_bar
 
 if TYPE_CHECKING:
     from maskloop_studio.services import Services
 
-__all__ = ["prelabel"]
+__all__ = ["prelabel_and_print"]
 
 OPEN = (JobStatus.WAITING, JobStatus.RUNNING)
 
 
-def prelabel(project_id: int, services: Services, *, wait: bool, as_json: bool) -> None:
-    """Have a project's unlabelled tasks predicted, by the workers or else by this process.
+def prelabel_and_print(project_id: int, services: Services, *, wait: bool, as_json: bool) -> None:
+    """Predict a project's unlabelled tasks, by the workers or else in this process, and print the outcome.
 
     Args:
         project_id: Label Studio's number.
         services: what to work with.
-        wait: until it has ended; without workers it is done here only then.
-        as_json: print its outcome for a script to read.
+        wait: until it has ended; only then this process does it where no worker runs.
+        as_json: print the outcome as JSON.
 
     Raises:
-        QueueError: it failed for good, or somebody ended it.
+        QueueError: it failed for good, or was cancelled.
     """
     number = request(
         JobKind.PRELABEL, project_id, "maskloop prelabel", store=services.store, queue=services.queue
@@ -42,12 +43,12 @@ def prelabel(project_id: int, services: Services, *, wait: bool, as_json: bool) 
     if job.status is not JobStatus.DONE:
         raise QueueError(
             job.name,
-            expected="an end",
+            expected="success",
             got=f"{job.status.value}: {job.error or 'no error'}",
-            remedy=f"mend the cause, then `maskloop jobs retry {job.name}`",
+            remedy=f"remove the cause, then `maskloop jobs retry {job.name}`",
         )
     outcome = job.outcome or {}
-    print(json.dumps({"job": job.name, **outcome}) if as_json else _told(outcome))
+    print(json.dumps({"job": job.name, **outcome}) if as_json else _summary(outcome))
 
 
 def _follow(number: int, project_id: int, services: Services) -> Job:
@@ -73,7 +74,7 @@ def _follow(number: int, project_id: int, services: Services) -> Job:
                     total=running.total,
                     description=f"prelabelling project {project_id}, {rate:.1f} tasks/s",
                 )
-            _work_where_nobody_does(project_id, services)
+            _work_where_unserved(project_id, services)
             time.sleep(POLL_S)
 
 
@@ -84,37 +85,27 @@ def _running(project_id: int, services: Services) -> Job | None:
     return jobs[0] if jobs else None
 
 
-def _work_where_nobody_does(project_id: int, services: Services) -> None:
+def _work_where_unserved(project_id: int, services: Services) -> None:
+    from maskloop.queue.spec import QueueName
     from maskloop_studio.runtime.tasks import work_on
 
     name = f"prelabel-{project_id}"
     if any(thread.name == name for thread in threading.enumerate()):
         return
     due = services.store.jobs.due(kind=JobKind.PRELABEL, project_id=project_id)
-    if due and not _is_served(services):
-        # Its progress comes from the database, as if another process did it.
+    if due and not is_served(QueueName.PREDICT, services.settings):
+        # The progress is read from the database, the same way as a worker's.
         threading.Thread(target=work_on, args=(due[0].job_id, services), name=name, daemon=True).start()
 
 
-def _is_served(services: Services) -> bool:
-    from maskloop.queue.spec import QueueName
-    from maskloop.queue.valkey import connect_queue
-    from maskloop.queue.workers import served_queues
-
-    try:
-        return served_queues(connect_queue(services.settings))[QueueName.PREDICT.value] > 0
-    except QueueError:
-        return False
-
-
-def _told(outcome: dict[str, object]) -> str:
+def _summary(outcome: dict[str, object]) -> str:
     seconds = outcome.get("seconds")
     took_s = sum(seconds.values()) if isinstance(seconds, dict) else 0.0
     parts = [f"{outcome.get('model_version')}: pushed {outcome.get('pushed')} predictions in {took_s:.1f} s"]
     for name, what in (
-        ("changed", "were put in order anew"),
-        ("in_hand", "tasks were left to who has a draft of them"),
-        ("failed", "tasks have none"),
+        ("changed", "got a new place in the order"),
+        ("in_hand", "tasks with a draft of an annotator were left alone"),
+        ("failed", "tasks could not be predicted"),
         ("removed", "stale ones were removed"),
     ):
         if outcome.get(name):

@@ -21,6 +21,7 @@ TELL_EVERY_S = 60.0  # where there is no terminal to draw a bar on
 
 
 def simulate_command(
+    *,
     data: Annotated[
         str,
         typer.Option(help="A folder with images/ and instances.json, or made-up: images made on the spot."),
@@ -103,6 +104,7 @@ def simulate_command(
 
 
 def _run(plan: Plan, settings: Settings, work: Path, json_file: Path | None, plot: Path | None) -> None:
+    from maskloop.files import write_whole
     from maskloop.lab.simulation.experiment import simulate
     from maskloop.lab.simulation.report import simulation_json, simulation_svg, simulation_words
     from maskloop_studio.runtime.follow import progress_bar
@@ -111,9 +113,9 @@ def _run(plan: Plan, settings: Settings, work: Path, json_file: Path | None, plo
 
     def write(simulation: Simulation) -> None:
         if json_file is not None:
-            _write(json_file, json.dumps(simulation_json(simulation, settings), indent=1) + "\n")
+            write_whole(json_file, json.dumps(simulation_json(simulation, settings), indent=1) + "\n")
         if plot is not None:
-            _write(plot, simulation_svg(simulation))
+            write_whole(plot, simulation_svg(simulation))
 
     def note_seed(simulation: Simulation) -> None:
         write(simulation)
@@ -177,8 +179,3 @@ def _names(strategies: str) -> tuple[str, ...]:
                 f"expected {exc.expected}, got {exc.got}", param_hint="--strategies"
             ) from exc
     return tuple(dict.fromkeys([*given, BASELINE]))
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from maskloop.files import write_whole
 from maskloop.types import EditCounts, HoldoutMetrics
 
 __all__ = ["DemoReport", "RoundReport"]
@@ -56,9 +57,8 @@ class DemoReport:
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         rows = [row.as_json() for row in self.rounds]
-        path.write_text(json.dumps({"rounds": rows, "seconds": round(self.seconds, 2)}, indent=1) + "\n")
+        write_whole(path, json.dumps({"rounds": rows, "seconds": round(self.seconds, 2)}, indent=1) + "\n")
 
     def print(self, console: Console) -> None:
         """Print it as a table."""

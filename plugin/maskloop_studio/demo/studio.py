@@ -17,6 +17,7 @@ from types import TracebackType
 import httpx
 
 from maskloop.errors import StudioError
+from maskloop.files import replace_file
 from maskloop.processes import check_free_port, find_free_port
 from maskloop_studio.demo.studio_env import (
     STUDIO_VERSION,
@@ -193,9 +194,8 @@ class RealStudio:
     def _copy_template(self) -> None:
         database, template = self.data_dir / "label_studio.sqlite3", template_path(self.env_dir)
         if not database.exists() and template.exists():
-            new = database.with_suffix(".new")
-            shutil.copyfile(template, new)
-            new.replace(database)
+            with replace_file(database) as new:
+                shutil.copyfile(template, new)
 
     def _await_answer(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S

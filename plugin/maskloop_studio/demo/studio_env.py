@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from maskloop.errors import StudioError
+from maskloop.files import write_whole
 from maskloop.processes import check_free_disk
 
 __all__ = ["STUDIO_VERSION", "Progress", "clean_environment", "install_studio", "quiet", "template_path"]
@@ -101,9 +102,7 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _write_marker(folder: Path) -> None:
-    new = folder / f"{MARKER}.new"
-    new.write_text(json.dumps({"version": STUDIO_VERSION}))
-    new.replace(folder / MARKER)
+    write_whole(folder / MARKER, json.dumps({"version": STUDIO_VERSION}))
 
 
 def _install_packages(python: Path, progress: Progress) -> None:

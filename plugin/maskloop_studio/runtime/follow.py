@@ -1,4 +1,4 @@
-"""What the command line shows while something long runs, and of what there is."""
+"""Progress of jobs that the command line waits for."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ __all__ = [
 ]
 
 POLL_S = 0.5
-EVENTS_PATIENCE_S = 60.0  # for what a worker has in hand
+EVENTS_PATIENCE_S = 60.0  # for events that a worker has begun
 FAMILIES = ("mask2former", "oneformer")
-BECAME = {  # of a trained version; without an entry it was promoted or not
-    "waiting": "better, waits for `maskloop models promote`",
-    "shadow": "better, predicts beside the champion until `maskloop models promote`",
+BECAME = {  # release of a trained version -> what is printed; the other releases are promoted or not
+    "waiting": "better; `maskloop models promote` makes it the champion",
+    "shadow": "better; predicts as a shadow until `maskloop models promote` makes it the champion",
 }
 
 
 def progress_bar() -> Progress:
-    """Return a progress bar for a terminal; elsewhere it stays silent."""
+    """Return a progress bar that is shown on a terminal only."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -54,16 +54,16 @@ def progress_bar() -> Progress:
 def wait_for_training(
     training_id: int, store: Store, *, timeout_s: float, heartbeat: Callable[[], None] = lambda: None
 ) -> Training:
-    """Return a training when it has ended, showing its progress.
+    """Wait for a training, showing its progress, and return it when it has finished.
 
     Args:
-        training_id: which.
+        training_id: its number.
         store: where its row is.
         timeout_s: how long to wait.
         heartbeat: called about twice a second meanwhile.
 
     Raises:
-        TrainingError: it failed, or did not end in time.
+        TrainingError: it failed, was cancelled, or did not end in time.
     """
     deadline = time.monotonic() + timeout_s
     with progress_bar() as bar:
@@ -72,6 +72,10 @@ def wait_for_training(
             training = store.trainings.get(training_id)
             if training is not None and training.status == "finished":
                 return training
+            if training is not None and training.status in ("cancelled", "dropped"):
+                raise _training_error(
+                    training_id, f"it was {training.status}", "run `maskloop train` for a new one"
+                )
             if training is None or training.status not in ("queued", "running"):
                 error = (training.error or training.status) if training else "its row is gone"
                 raise _training_error(training_id, f"{error}", "see logs/train.log in MASKLOOP_HOME")
@@ -88,14 +92,14 @@ def wait_for_training(
 def follow_training(training_id: int, store: Store) -> None:
     """Show a training until its end, and its verdict."""
     outcome = wait_for_training(training_id, store, timeout_s=24 * 3600).outcome or {}
-    told = BECAME.get(str(outcome.get("release")), "promoted" if outcome["promoted"] else "not promoted")
-    print(f"{outcome['version']}: {told}; {outcome['reason']}")
+    verdict = BECAME.get(str(outcome.get("release")), "promoted" if outcome["promoted"] else "not promoted")
+    print(f"{outcome['version']}: {verdict}; {outcome['reason']}")
     if outcome.get("holdout_lacks"):
         print(f"note: {outcome['holdout_lacks']}")
 
 
 def follow_sync(project_id: int, services: Services, *, full: bool, as_json: bool) -> None:
-    """Compare a project with Label Studio, work off what was found, and tell how that went."""
+    """Compare a project with Label Studio, take in the differences, and print how many there were."""
     from maskloop_studio.intake.reconcile import sync_project
     from maskloop_studio.runtime.tasks import work_on
 
@@ -127,7 +131,7 @@ def follow_sync(project_id: int, services: Services, *, full: bool, as_json: boo
 
 
 def _wait_for_events(event_ids: Sequence[int], store: Store) -> int:
-    """Wait for events that a worker has in hand; return how many did not end well."""
+    """Wait for events that a worker has begun; return how many were not taken in."""
     deadline = time.monotonic() + EVENTS_PATIENCE_S
     while True:
         jobs = [job for number in event_ids if (job := store.jobs.get(number)) is not None]
@@ -137,7 +141,7 @@ def _wait_for_events(event_ids: Sequence[int], store: Store) -> int:
 
 
 def build_base(folder: Path, *, family: str, seed: int, steps: int | None) -> None:
-    """Train a base model, showing its progress, and print how good it is."""
+    """Train a base model, showing its progress, and print its figures."""
     from maskloop.lab.base_model import build_base_model
 
     if family not in FAMILIES:

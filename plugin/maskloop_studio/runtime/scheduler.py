@@ -1,8 +1,7 @@
-"""What has to happen again and again: queue what waits in the database, ask for what the clock brings."""
+"""`maskloop scheduler`: queues jobs whose queue entry was lost, and requests jobs by the clock."""
 
 from __future__ import annotations
 
-import functools
 import logging
 import threading
 import time
@@ -11,73 +10,99 @@ from typing import TYPE_CHECKING
 
 from maskloop.errors import MaskloopError
 from maskloop.log import log_action
-from maskloop.queue.cron import Schedule, run_cron
+from maskloop.queue.cron import Schedule, check_cron_line, run_cron
 from maskloop.store.sessions import now
 from maskloop_studio.runtime.tasks import sweep
 
 if TYPE_CHECKING:
     from redis import Redis
 
+    from maskloop.settings import Settings
+    from maskloop.store.projects import ProjectRepository
     from maskloop_studio.services import Services
 
-__all__ = ["run_scheduler", "schedules"]
+__all__ = ["read_schedules", "run_scheduler"]
 
 logger = logging.getLogger(__name__)
 SWEEP_S = 5.0
 PRUNE_S = 3600.0
 KEEP = timedelta(days=30)  # of jobs that ended well
+TASKS = "maskloop_studio.runtime.tasks"
 NAMES = {"train": "training", "prelabel": "prelabelling"}
 
 
 def run_scheduler(services: Services, connection: Redis, stop: threading.Event) -> None:
-    """Sweep and keep the schedules until told to stop; a database or queue that is away is waited for.
+    """Sweep and follow the schedules until `stop` is set; wait for a database or queue that is away.
 
-    Several schedulers may run: what one has asked for, the others find waiting.
+    Several schedulers may run: a job that one requested waits in the database, so the others add none.
     """
+    reader = _ScheduleReader(services.settings)
     sweeper = threading.Thread(target=_sweep_on, args=(services, stop), name="sweeper")
     sweeper.start()
     try:
-        run_cron(connection, functools.partial(schedules, services), stop)
+        # The database may be away now: it is read within run_cron, which waits for it.
+        run_cron(connection, lambda: reader(services.store.projects), stop)
     finally:
         stop.set()
         sweeper.join()
 
 
-def schedules(services: Services) -> tuple[Schedule, ...]:
-    """Return what the clock brings now: projects come and go, and change their minds.
+def read_schedules(
+    settings: Settings, projects: ProjectRepository
+) -> tuple[tuple[Schedule, ...], dict[str, str]]:
+    """Return the schedules of now, and those that cannot be kept.
+
+    Args:
+        settings: the schedules of every project that has none of its own.
+        projects: the connected projects with their options.
+
+    Returns:
+        The schedules, and the name of each bad one -> what is wrong with it.
 
     Raises:
         StoreError: the database does not answer.
     """
-    projects, settings = services.store.projects, services.settings
-    found = [
-        Schedule(
-            name="sync",
-            function="maskloop_studio.runtime.tasks.want_syncs",
-            every_s=60 * settings.sync_minutes,
-        )
-    ]
+    every_s = 60 * settings.sync_minutes
+    found, bad = [Schedule(name="sync", function=f"{TASKS}.want_syncs", every_s=every_s)], {}
     for project_id in projects.ids():
         options = projects.options(project_id)
         for kind, function, general in (
-            ("train", "maskloop_studio.runtime.tasks.want_training", settings.train_cron),
-            ("prelabel", "maskloop_studio.runtime.tasks.want_prelabelling", settings.prelabel_cron),
+            ("train", "want_training", settings.train_cron),
+            ("prelabel", "want_prelabelling", settings.prelabel_cron),
         ):
-            line = options.get(f"{kind}_cron") or general
-            if line:
-                found.append(
-                    Schedule(
-                        name=f"{NAMES[kind]}-{project_id}",
-                        function=function,
-                        arguments={"project_id": project_id},
-                        cron=str(line),
-                    )
-                )
-    return tuple(found)
+            own = options.get(f"{kind}_cron")
+            line, name = str(own or general or ""), f"{NAMES[kind]}-{project_id}"
+            if not line:
+                continue
+            try:
+                check_cron_line(line)
+            except ValueError as exc:
+                origin = f"{kind}_cron of its options" if own else f"MASKLOOP_{kind.upper()}_CRON"
+                bad[name] = f"{origin}: {exc}"
+                continue
+            arguments = {"project_id": project_id}
+            found.append(Schedule(name=name, function=f"{TASKS}.{function}", arguments=arguments, cron=line))
+    return tuple(found), bad
+
+
+class _ScheduleReader:
+    """Reads the schedules again and again, and logs each bad one once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._reported: dict[str, str] = {}
+
+    def __call__(self, projects: ProjectRepository) -> tuple[Schedule, ...]:
+        found, bad = read_schedules(self._settings, projects)
+        for name, reason in bad.items():
+            if self._reported.get(name) != reason:
+                log_action(logger, "schedule_skipped", level=logging.ERROR, schedule=name, reason=reason)
+        self._reported = bad
+        return found
 
 
 def _sweep_on(services: Services, stop: threading.Event) -> None:
-    """Not through the queue: it is what mends the queue."""
+    """Sweep in this process, not by a job: without sweeps nothing repairs the queue."""
     prune_at = time.monotonic()
     while not stop.is_set():
         try:
@@ -86,7 +111,6 @@ def _sweep_on(services: Services, stop: threading.Event) -> None:
                 services.store.jobs.prune(now() - KEEP)
                 prune_at = time.monotonic() + PRUNE_S
         except Exception as exc:
-            # Whatever it was: without sweeps nothing that is lost comes back.
             log_action(
                 logger,
                 "sweep_failed",

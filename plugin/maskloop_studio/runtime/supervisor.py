@@ -14,6 +14,7 @@ from pathlib import Path
 
 from maskloop.errors import QueueError, ResourceError
 from maskloop.files import rotate_file
+from maskloop.home import HomeLock, prepare_home
 from maskloop.log import log_action
 from maskloop.processes import check_free_disk, check_free_port, end, spawn
 from maskloop.queue.valkey import EmbeddedBroker, queue_url
@@ -56,6 +57,7 @@ class Supervisor:
     def __post_init__(self) -> None:
         self._children: dict[str, _Child] = {}
         self._broker = EmbeddedBroker(self.settings) if self.settings.redis_url is None else None
+        self._lock = HomeLock(self.settings.home)
         self._unrotated: set[Path] = set()  # log files whose rotation failed, reported once
         self._broker_due = 0.0  # when to try to start it again
 
@@ -73,11 +75,14 @@ class Supervisor:
         """Start all parts and wait until the server answers.
 
         Raises:
+            ConfigurationError: the home cannot be made.
             QueueError: the embedded queue does not come up.
-            ResourceError: the port is taken, the disk is full, or the server does not answer.
+            ResourceError: another `maskloop up` runs in this home, the port is taken, the disk is full, or
+                the server does not answer.
         """
+        prepare_home(self.settings.home)
+        self._lock.acquire(f"`maskloop up`, process {os.getpid()}, at {self.url}")
         self._await_port()
-        self.settings.home.mkdir(parents=True, exist_ok=True)
         check_free_disk(
             self.settings.home,
             self.settings.min_free_disk_bytes,
@@ -127,7 +132,9 @@ class Supervisor:
                 )
 
     def stop(self) -> None:
-        """End all parts, the queue last."""
+        """End all parts, the queue last; nothing happens where another `maskloop up` runs in the home."""
+        if not self._lock.is_held:
+            return
         for child in self._children.values():
             with contextlib.suppress(ProcessLookupError):
                 child.process.terminate()
@@ -136,6 +143,7 @@ class Supervisor:
         self._children.clear()
         if self._broker is not None:
             self._broker.stop()
+        self._lock.release()
 
     def _restart_broker(self, broker: EmbeddedBroker) -> None:
         """Start the queue again; where it does not come up, the rest goes on without it for a while."""

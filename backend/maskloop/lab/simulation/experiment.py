@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from subprocess import Popen
 from typing import Any
 
 from maskloop.errors import ConfigurationError, MaskloopError, TrainingError
+from maskloop.files import write_whole
 from maskloop.lab.simulation.data import MADE_UP_IMAGES, Material, load_material
 from maskloop.lab.simulation.learner import ModelLearner
 from maskloop.lab.simulation.loop import Budget, Point, run_cell
@@ -294,10 +294,7 @@ def _read_seed(plan: Plan, folder: Path, seed: int) -> SeedResult | None:
 
 
 def _write(path: Path, told: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    partial.write_text(json.dumps(told), encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, json.dumps(told))
 
 
 def _main(folder: Path, seed: int) -> int:

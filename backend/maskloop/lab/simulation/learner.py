@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from maskloop.files import replace_file, write_whole
 from maskloop.lab.simulation.data import Material
 from maskloop.lab.simulation.loop import Learnt, Looks
 from maskloop.learning.data.dataset import TrainingExample, load_example_image
@@ -143,12 +143,10 @@ class ModelLearner:
         if self._warm:
             save_checkpoint(student, self._folder / learnt.key)
         if learnt.looks is not None:
-            partial = self._folder / f"{learnt.key}.partial.npz"
-            np.savez(partial, confidence_n=learnt.looks.confidence_n, embedding_nd=learnt.looks.embedding_nd)
-            os.replace(partial, self._folder / f"{learnt.key}.npz")
-        partial = self._folder / f"{learnt.key}.json.partial"
-        partial.write_text(json.dumps({"images": images, "quality": dict(learnt.quality)}))
-        os.replace(partial, self._folder / f"{learnt.key}.json")
+            with replace_file(self._folder / f"{learnt.key}.npz") as new:
+                np.savez(new, confidence_n=learnt.looks.confidence_n, embedding_nd=learnt.looks.embedding_nd)
+        known = {"images": images, "quality": dict(learnt.quality)}
+        write_whole(self._folder / f"{learnt.key}.json", json.dumps(known))
 
 
 def _key(images: Sequence[int], seed: int, parent: Learnt | None) -> str:

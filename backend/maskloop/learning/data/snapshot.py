@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
 from maskloop.errors import TrainingError
+from maskloop.files import write_whole
 from maskloop.types import Correction
 
 __all__ = ["ManifestEntry", "SnapshotManifest", "Split", "split_of"]
@@ -78,10 +79,7 @@ class SnapshotManifest:
     def write(self, path: Path) -> None:
         """Write the manifest as JSON; a reader sees the old file or the whole new one."""
         records = self._records()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text(json.dumps({"format": _FORMAT, "entries": records}, indent=1), encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, json.dumps({"format": _FORMAT, "entries": records}, indent=1))
 
     @classmethod
     def read(cls, path: Path) -> SnapshotManifest:

@@ -89,12 +89,24 @@ class MlflowConnection:
                 Path(got).replace(target)
 
     def remove(self, source: str) -> None:
-        """Remove a folder of artifacts and all in it; nothing happens where it is gone already."""
+        """Remove a folder of artifacts and all in it; nothing happens where it is gone already.
+
+        Raises:
+            RegistryError: it is on this machine and does not lie inside our folder of artifacts.
+        """
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         here = local_path(source)
         if here is not None:
-            shutil.rmtree(here, ignore_errors=True)
+            root, real = self._artifacts_dir.resolve(), here.resolve()
+            if real == root or not real.is_relative_to(root):
+                raise RegistryError(
+                    f"model files {source}",
+                    expected=f"a folder inside {root}",
+                    got=f"{real}, which is not deleted",
+                    remedy="check who registered it; delete it by hand if it is a model version's",
+                )
+            shutil.rmtree(real, ignore_errors=True)
             return
         with self.translated(f"model files {source}"):
             repository: Any = get_artifact_repository(source, tracking_uri=self._uri)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from enum import StrEnum
 
+from maskloop.errors import RegistryError
 from maskloop.learning.registry.base import CHALLENGER, CHAMPION, SHADOW, ModelRegistry, way_back
 from maskloop.types import ModelVersion, PromotionMode
 
@@ -90,7 +91,7 @@ def prune(name: str, registry: ModelRegistry, *, keep: int, shown: Collection[st
         shown: tags of versions whose predictions somebody sees.
 
     Raises:
-        RegistryError: the registry refuses; what was removed before stays removed.
+        RegistryError: the registry refuses to remove one of them; the others are removed.
     """
     versions = registry.versions(name)
     champion = registry.alias(name, CHAMPION)
@@ -100,6 +101,12 @@ def prune(name: str, registry: ModelRegistry, *, keep: int, shown: Collection[st
     }
     line = way_back(registry.history(name), champion, versions)
     doomed = doomed_versions(versions, line, keep=keep, needed=needed)
+    refused: list[RegistryError] = []
     for version in doomed:
-        registry.delete(name, version.number)
+        try:
+            registry.delete(name, version.number)
+        except RegistryError as exc:  # one damaged entry must not keep all newer ones
+            refused.append(exc)
+    if refused:
+        raise refused[0]
     return tuple(version.tag for version in doomed)

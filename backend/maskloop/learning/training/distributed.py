@@ -21,6 +21,7 @@ from pathlib import Path
 from accelerate import PartialState
 
 from maskloop.errors import MaskloopError, TrainingError
+from maskloop.files import write_whole
 from maskloop.learning.data.dataset import TrainingExample
 from maskloop.learning.training.finetune import finetune, with_text_encoder
 from maskloop.learning.training.loop import TrainingProgress, TrainingStoppedError
@@ -262,9 +263,7 @@ def _append(path: Path, value: dict[str, object]) -> None:
 
 
 def _write_json(path: Path, value: dict[str, object]) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(value), encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(value))
 
 
 if __name__ == "__main__":

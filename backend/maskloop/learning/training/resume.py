@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from maskloop.files import write_whole
+
 __all__ = ["StateDir"]
 
 
@@ -35,9 +37,7 @@ class StateDir:
 
     def note(self, name: str, value: float) -> None:
         """Keep a number; a reader sees the old one or the new one."""
-        partial = self.path / f"{name}.partial"
-        partial.write_text(json.dumps(value), encoding="utf-8")
-        partial.replace(self.path / f"{name}.json")
+        write_whole(self.path / f"{name}.json", json.dumps(value))
 
     def noted(self, name: str, default: float) -> float:
         """Return a number that was kept."""

@@ -1,0 +1,172 @@
+"""The commands about one project of Label Studio: connect it, predict, train, judge, compare, examine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Annotated
+
+import typer
+
+from maskloop_studio.cli.parameters import JsonOption, ProjectArgument, WaitOption
+
+__all__ = ["add_project_commands"]
+
+
+def add_project_commands(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    for command in (connect, disconnect, sync, doctor, prelabel, train, evaluate, report):
+        app.command()(command)
+
+
+def connect(
+    project: ProjectArgument,
+    backend_url: Annotated[
+        str | None,
+        typer.Option(help="Where Label Studio reaches maskloop.", show_default="MASKLOOP_HOST and PORT"),
+    ] = None,
+    new_labels: Annotated[
+        bool,
+        typer.Option(help="Accept labels that the model does not know yet: corrections will teach them."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Register maskloop in a Label Studio project: backend, webhook, displayed model, order of tasks.
+
+    It can be run again at any time, for instance after the address or the webhook's secret has changed.
+    """
+    from maskloop_studio.projects.connect import connect_project
+    from maskloop_studio.services import process_services
+
+    services = process_services()
+    url = backend_url or f"http://{services.settings.host}:{services.settings.port}"
+    made = connect_project(project, url, services, new_labels=new_labels)
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(made)))
+        return
+    typer.echo(f"project {made.project_id} ({made.title}) shows predictions of {made.model_version}")
+    typer.echo(f"labels it draws: {', '.join(made.matched) or 'none yet'}")
+    if made.unmatched:
+        typer.echo(f"labels it has to learn: {', '.join(made.unmatched)}")
+
+
+def disconnect(project: ProjectArgument) -> None:
+    """Take maskloop out of a Label Studio project: backend, webhooks, tabs; `connect` brings it back.
+
+    Stored predictions and all annotations stay.
+    """
+    from maskloop_studio.projects.connect import disconnect_project
+    from maskloop_studio.services import process_services
+
+    gone = disconnect_project(project, process_services())
+    typer.echo(
+        f"removed {gone.backends} backends, {gone.webhooks} webhooks and {gone.tabs} tabs "
+        f"from project {gone.project_id}"
+    )
+
+
+def sync(
+    project: ProjectArgument,
+    full: Annotated[
+        bool, typer.Option("--full", help="Compare everything, not only what changed since the last time.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare a project with Label Studio, and take in annotations whose webhook was lost.
+
+    The scheduler does the same every MASKLOOP_SYNC_MINUTES. It can be stopped and run again.
+    """
+    from maskloop_studio.runtime.follow import follow_sync
+    from maskloop_studio.services import process_services
+
+    follow_sync(project, process_services(), full=full, as_json=as_json)
+
+
+def doctor(
+    project: Annotated[
+        int | None, typer.Argument(min=1, help="Also check this project (its number in Label Studio).")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check everything the loop needs, and print what is wrong and what helps: exit code 0 or 1.
+
+    With a project: is it connected, does Label Studio reach maskloop, which annotations were set aside, do
+    annotators get the tasks in maskloop's order. One line for each cause: a check that needs something which
+    does not work is named as skipped.
+    """
+    from maskloop_studio.doctor.command import examine, print_findings
+    from maskloop_studio.services import process_services
+
+    if not print_findings(examine(process_services(), project), as_json=as_json):
+        raise typer.Exit(1)
+
+
+def prelabel(project: ProjectArgument, wait: WaitOption = True, as_json: JsonOption = False) -> None:
+    """Predict a project's unlabelled tasks, store the predictions in order, show them.
+
+    The workers share the tasks; where none runs, this command predicts them itself. It can be stopped and run
+    again.
+    """
+    from maskloop.log import configure_logging
+    from maskloop_studio.cli.preflight import require_project
+    from maskloop_studio.cli.prelabel import prelabel_and_print
+    from maskloop_studio.services import process_services
+
+    services = process_services()
+    configure_logging(services.settings.log)
+    require_project(project, projects=services.store.projects, client=services.client)
+    prelabel_and_print(project, services, wait=wait, as_json=as_json)
+
+
+def train(project: ProjectArgument, wait: WaitOption = True) -> None:
+    """Train on a project's corrections in the background; a better model is promoted.
+
+    Where a training of the project runs already, it is followed and no second one is queued.
+    """
+    from maskloop.queue.spec import QueueName
+    from maskloop.store.jobs import JobKind, JobStatus
+    from maskloop_studio.cli.preflight import require_project, warn_unserved
+    from maskloop_studio.dispatch import request
+    from maskloop_studio.runtime.follow import follow_training
+    from maskloop_studio.services import process_services
+
+    services = process_services()
+    store = services.store
+    require_project(project, projects=store.projects, client=services.client)
+    running = store.jobs.find(
+        statuses=[JobStatus.RUNNING], kind=JobKind.TRAINING, project_id=project, limit=1
+    )
+    if running:
+        number = running[0].job_id
+        typer.echo(f"training {number} of project {project} runs already: no second one is queued")
+    else:
+        number = request(JobKind.TRAINING, project, "maskloop train", store=store, queue=services.queue)
+        typer.echo(f"training {number} is queued")
+        warn_unserved(QueueName.TRAIN, services.settings)
+    if wait:
+        follow_training(number, store)
+
+
+def evaluate(
+    project: ProjectArgument,
+    version: Annotated[
+        int | None, typer.Option(min=1, help="The version's number.", show_default="the champion")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge a model version on a project's holdout, class by class, as the gate does."""
+    from maskloop_studio.cli.evaluate import print_evaluation
+    from maskloop_studio.services import process_services
+
+    print_evaluation(project, version, process_services(), as_json=as_json)
+
+
+def report(project: ProjectArgument, as_json: JsonOption = False) -> None:
+    """Count what annotators corrected, version by version, and what choosing images gains.
+
+    A share of the tasks, MASKLOOP_RANDOM_SHARE, is drawn by chance: the chosen tasks are compared with these.
+    """
+    from maskloop_studio.cli.report import print_report
+    from maskloop_studio.services import process_services
+
+    print_report(project, process_services(), as_json=as_json)

@@ -1,0 +1,151 @@
+"""What `maskloop models list` and `maskloop models show` print."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from maskloop.errors import DamagedVersionError
+from maskloop.learning.registry import CHALLENGER, CHAMPION, SHADOW, ModelRegistry, way_back
+from maskloop_studio.projects.training import model_name
+
+if TYPE_CHECKING:
+    from maskloop.learning.registry.history import PromotionStep
+    from maskloop.store.database import Store
+    from maskloop.store.shadows import ShadowCount
+    from maskloop.types import ModelVersion
+
+__all__ = ["print_version", "print_versions"]
+
+MAX_LABELS = 60  # characters
+
+
+def print_versions(project_id: int, registry: ModelRegistry, store: Store, *, as_json: bool) -> None:
+    """Print a project's model versions, their roles and decisions, and how a shadow compares."""
+    name = model_name(project_id)
+    versions = registry.versions(name)
+    aliases = _aliases(name, registry)
+    line = way_back(registry.history(name), aliases.get(CHAMPION), versions)
+    counts = store.shadows.of(project_id)
+    decisions = {version.number: registry.metadata(name, version.number) for version in versions}
+    if as_json:
+        rows = [
+            {
+                **_as_json(version, decisions[version.number]),
+                "champion": version.number == aliases.get(CHAMPION),
+                "roles": _roles(version, aliases),
+                "rollback": list(reversed(line)).index(version.number) if version.number in line else None,
+                "shadow": [dataclasses.asdict(count) for count in counts if count.shadow == version.tag],
+            }
+            for version in versions
+        ]
+        print(json.dumps(rows))
+        return
+    Console().print(_table(versions, aliases, rollback_to=line[-2] if len(line) > 1 else None))
+    for version in versions:  # below the table: in a narrow column they could not be read
+        decision = decisions[version.number].get("decision")
+        if decision:
+            print(f"{version.tag}: {decision}")
+    for count in counts:
+        print(_shadow_line(count))
+
+
+def print_version(project_id: int, number: int, registry: ModelRegistry, *, as_json: bool) -> None:
+    """Print everything about one version.
+
+    Raises:
+        RegistryError: no such version.
+    """
+    name = model_name(project_id)
+    metadata = registry.metadata(name, number)
+    version = next(version for version in registry.versions(name) if version.number == number)
+    try:
+        registry.get(name, number)
+        trouble = None
+    except DamagedVersionError as exc:
+        trouble = str(exc)
+    steps = [step for step in registry.history(name) if number in (step.number, step.before)]
+    known = _as_json(version, metadata) | {
+        "roles": _roles(version, _aliases(name, registry)),
+        "folder": str(version.path),
+        "trouble": trouble,
+        "history": [_step_as_json(step) for step in steps],
+    }
+    if as_json:
+        print(json.dumps(known))
+        return
+    table = Table("what", version.tag)
+    for what, value in known.items():
+        table.add_row(what, _shown(value))
+    Console().print(table)
+
+
+def _aliases(name: str, registry: ModelRegistry) -> dict[str, int]:
+    found = {alias: registry.alias(name, alias) for alias in (CHAMPION, CHALLENGER, SHADOW)}
+    return {alias: number for alias, number in found.items() if number is not None}
+
+
+def _roles(version: ModelVersion, aliases: dict[str, int]) -> list[str]:
+    return [alias for alias, number in aliases.items() if number == version.number]
+
+
+def _table(versions: list[ModelVersion], aliases: dict[str, int], *, rollback_to: int | None) -> Table:
+    columns = (Column("version", no_wrap=True), "role", "parent")
+    figures = (Column(name, justify="right", no_wrap=True) for name in ("AP50", "PQ", "mIoU"))
+    table = Table(*columns, *figures, "labels")
+    for version in versions:
+        metrics = version.metrics
+        numbers = (
+            [f"{value:.3f}" for value in (metrics.ap50, metrics.pq, metrics.miou)] if metrics else [""] * 3
+        )
+        roles = _roles(version, aliases) + (["rollback"] if version.number == rollback_to else [])
+        labels = ", ".join(version.labels)
+        table.add_row(
+            version.tag,
+            ", ".join(roles),
+            f"v{version.parent}" if version.parent else "",
+            *numbers,
+            labels if len(labels) <= MAX_LABELS else f"{len(version.labels)} labels",
+        )
+    return table
+
+
+def _shadow_line(count: ShadowCount) -> str:
+    share = count.differing / count.images
+    return (
+        f"{count.shadow} compared with {count.champion}: {count.images} images, different segments on "
+        f"{count.differing} ({share:.0%}), agreement {count.agreement:.3f}"
+    )
+
+
+def _as_json(version: ModelVersion, metadata: dict[str, str]) -> dict[str, Any]:
+    known: dict[str, Any] = {
+        "version": version.tag,
+        "parent": version.parent,
+        "labels": version.labels,
+        "metrics": dataclasses.asdict(version.metrics) if version.metrics else None,
+    }
+    return known | {key: _parsed(value) for key, value in metadata.items() if key not in known}
+
+
+def _step_as_json(step: PromotionStep) -> dict[str, Any]:
+    return {**dataclasses.asdict(step), "at": step.at.isoformat()}
+
+
+def _parsed(value: str) -> Any:
+    if not value.startswith(("{", "[")):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, indent=1, ensure_ascii=False)
