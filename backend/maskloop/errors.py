@@ -1,4 +1,4 @@
-"""The tree of errors: one root, one leaf per kind of trouble that a caller may want to tell apart.
+"""The tree of errors: one root, one leaf for each kind of error that callers handle differently.
 
 MaskloopError
 ├── ConfigurationError       a setting that cannot work
@@ -10,7 +10,7 @@ MaskloopError
 ├── TrainingError            a training that cannot start or did not end well
 ├── RegistryError            a model version that cannot be stored, found or read
 │   └── DamagedVersionError  its files are not those that were registered
-├── StoreError               the database cannot do what was asked
+├── StoreError               the database does not answer, or refuses
 ├── QueueError               the queue cannot be started or reached
 ├── StudioError              Label Studio refused or did not answer
 └── ResourceError            a port that is taken, a disk that is full
@@ -78,7 +78,7 @@ class DamagedVersionError(RegistryError):
 
 
 class StoreError(MaskloopError):
-    """The database cannot do what was asked."""
+    """The database does not answer, or refuses."""
 
 
 class QueueError(MaskloopError):

@@ -99,7 +99,7 @@ class HomeLock:
         """Take the lock.
 
         Args:
-            owner: one line that says who holds it, shown to the next one.
+            owner: one line about the holder, which the error of the next one shows.
 
         Raises:
             ResourceError: another process holds it.

@@ -27,15 +27,15 @@ def spawn(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a program in a process group of its own; on Linux it gets SIGTERM when we die.
+    """Start a program in a process group of its own; on Linux it gets SIGTERM when this process ends.
 
     Call it from the main thread: the kernel watches the thread that forked.
 
     Args:
         command: program and arguments.
-        log_path: where both its outputs are appended.
-        cwd: where it runs.
-        env: its whole environment; ours by default.
+        log_path: the file that its standard output and standard error are appended to.
+        cwd: its working folder.
+        env: its whole environment; by default that of this process.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("ab") as log:
@@ -52,7 +52,7 @@ def spawn(
 
 
 def end(process: subprocess.Popen[bytes], *, patience_s: float = 10.0) -> None:
-    """Ask a spawned program and its children to end, then make them."""
+    """End a spawned program and its children: by SIGTERM, and by SIGKILL after `patience_s` seconds."""
     for signal_number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal_number)
@@ -71,16 +71,16 @@ def _die_with_parent() -> Callable[[], None] | None:
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     parent = os.getpid()
 
-    def ask() -> None:
+    def set_death_signal() -> None:
         prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died between fork and prctl
+        if os.getppid() != parent:  # the parent ended between fork and prctl
             os._exit(1)
 
-    return ask
+    return set_death_signal
 
 
 def find_free_port(host: str = "127.0.0.1") -> int:
-    """Return a TCP port that nobody listens on now."""
+    """Return a TCP port that no program listens on now."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
@@ -90,7 +90,7 @@ def check_free_port(host: str, port: int) -> None:
     """Raise where a port cannot be listened on.
 
     Raises:
-        ResourceError: it is taken, or not ours to take.
+        ResourceError: another program has it, or this user may not listen on it.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -101,7 +101,7 @@ def check_free_port(host: str, port: int) -> None:
                 f"port {port} on {host}",
                 expected="a free port",
                 got=exc.strerror or str(exc),
-                remedy="end the program that holds it, or choose another with --port or MASKLOOP_PORT",
+                remedy="end the program that has it, or choose another with --port or MASKLOOP_PORT",
             ) from exc
 
 
@@ -109,12 +109,12 @@ def check_free_disk(folder: Path, needed_bytes: int, *, remedy: str) -> None:
     """Raise where a folder's disk has too little room.
 
     Args:
-        folder: an existing one.
-        needed_bytes: how much has to be free.
-        remedy: what to do about it.
+        folder: an existing folder.
+        needed_bytes: the least free space.
+        remedy: what helps, for the error.
 
     Raises:
-        ResourceError: there is less.
+        ResourceError: less is free.
     """
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:

@@ -1,4 +1,4 @@
-"""Every setting, from MASKLOOP_* variables (or Label Studio's own two) or from maskloop.toml."""
+"""All settings, from MASKLOOP_* variables (or Label Studio's own two) or from maskloop.toml."""
 
 from __future__ import annotations
 
@@ -136,11 +136,11 @@ class Settings(BaseSettings):
     webhook_secret: SecretStr | None = Field(
         None, description="in the header of every webhook; default: one made once and kept in the database"
     )
-    basic_auth_user: str | None = Field(None, description="asked of every request where it is set")
+    basic_auth_user: str | None = Field(None, description="required of every request where it is set")
     basic_auth_password: SecretStr | None = None
 
     # reconciling
-    sync_minutes: int = Field(10, ge=1, description="how often what Label Studio says is compared")
+    sync_minutes: int = Field(10, ge=1, description="how often projects are compared with Label Studio")
 
     # images
     max_image_bytes: int = Field(64 * 2**20, ge=1)
@@ -158,7 +158,7 @@ class Settings(BaseSettings):
         "hybrid", description="hybrid, uncertainty, diversity, clustered, random, or module:function"
     )
     random_share: Fraction = Field(
-        0.1, description="of the tasks: left to chance, to measure what choosing is worth"
+        0.1, description="share of the tasks that is drawn by chance, to measure what choosing gains"
     )
     clusters: int | None = Field(
         None, ge=1, le=1000, description="groups of alike images; default: by their number"
@@ -176,7 +176,10 @@ class Settings(BaseSettings):
         1, ge=0, le=50, description="Data Manager tabs in our order, one for each who annotates a project"
     )
     selection_views: int = Field(
-        1, ge=0, le=2, description="views of an image held against what is said of it: smaller, mirrored"
+        1,
+        ge=0,
+        le=2,
+        description="further views of an image, smaller and mirrored, whose predictions are compared",
     )
 
     # learning
@@ -206,7 +209,7 @@ class Settings(BaseSettings):
         None, description="of the rate, for the backbone; 0 freezes it; default: by model and data"
     )
     validation_fraction: Fraction = Field(
-        0.1, description="of the training tasks: they say when to stop; 0 for none"
+        0.1, description="share of the training tasks that decides when a training stops; 0 for none"
     )
     ignore_labels: frozenset[str] = Field(
         frozenset(), description="labels of areas that are neither learnt nor judged (JSON)"

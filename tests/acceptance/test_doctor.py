@@ -11,7 +11,9 @@ from pydantic import SecretStr
 from maskloop.settings import Settings
 from maskloop.testing.memory import MemoryQueue
 from maskloop_studio.demo.studio import RealStudio
-from maskloop_studio.doctor.findings import Level, Patient, run_checks
+from maskloop_studio.doctor.check_context import CheckContext
+from maskloop_studio.doctor.check_run import run_checks
+from maskloop_studio.doctor.findings import Level
 from maskloop_studio.doctor.order import ORDER_CHECKS
 from maskloop_studio.doctor.project import PROJECT_CHECKS
 from maskloop_studio.labelstudio.client import StudioClient, StudioProject
@@ -60,8 +62,8 @@ def services(settings: Settings, studio: RealStudio) -> Iterator[Services]:
 def found(project_id: int, services: Services) -> dict[str, Level]:
     """Return check -> the worst that it found."""
     worst: dict[str, Level] = {}
-    order = [Level.GOOD, Level.HINT, Level.UNKNOWN, Level.TROUBLE]
-    for one in run_checks((*PROJECT_CHECKS, *ORDER_CHECKS), Patient(services, project_id)):
+    order = [Level.GOOD, Level.HINT, Level.SKIPPED, Level.TROUBLE]
+    for one in run_checks((*PROJECT_CHECKS, *ORDER_CHECKS), CheckContext(services, project_id)):
         worst[one.check] = max(worst.get(one.check, Level.GOOD), one.level, key=order.index)
     return worst
 

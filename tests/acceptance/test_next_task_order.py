@@ -21,7 +21,9 @@ from maskloop.selection.pool import Arrangement
 from maskloop.settings import Settings
 from maskloop.store.database import Store
 from maskloop_studio.demo.studio import RealStudio
-from maskloop_studio.doctor.findings import Level, Patient, run_checks
+from maskloop_studio.doctor.check_context import CheckContext
+from maskloop_studio.doctor.check_run import run_checks
+from maskloop_studio.doctor.findings import Level
 from maskloop_studio.doctor.order import ORDER_CHECKS
 from maskloop_studio.labelstudio.client import StudioClient, StudioProject
 from maskloop_studio.projects.task_order import (
@@ -291,6 +293,6 @@ def tell(what: str, served: Sequence[int], project: Ordered, capsys: pytest.Capt
 
 def troubled(project: Ordered, services: SimpleNamespace) -> set[str]:
     """Return the names of the checks that found something wrong with the order."""
-    findings = run_checks(ORDER_CHECKS, Patient(services, project.id))
+    findings = run_checks(ORDER_CHECKS, CheckContext(services, project.id))
     assert not [finding for finding in findings if "made" in finding.expected], findings
     return {finding.check for finding in findings if finding.level is Level.TROUBLE}

@@ -86,7 +86,7 @@ def test_prelabel_command_that_is_cancelled_says_so(services):
     services.client.after_create = lambda _task_id: time.sleep(5)  # until its next sign of life
     code, _, error = _prelabel()
     assert code == 1
-    assert "prelabel-1: expected an end, got cancelled" in str(error)
+    assert "prelabel-1: expected success, got cancelled" in str(error)
 
 
 def test_schedule_of_a_project_asks_for_a_prelabelling(services):

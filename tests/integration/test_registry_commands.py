@@ -92,7 +92,7 @@ def test_list_tells_roles_decisions_and_where_rollback_goes(services):
     assert rows[1]["shadow"] == [
         {"champion": f"{NAME}-v4", "shadow": f"{NAME}-v2", "images": 2, "differing": 1, "agreement": 0.75}
     ]
-    assert "another drawing on 1 (50%), agreement 0.750" in run("list", "1").stdout
+    assert "different segments on 1 (50%), agreement 0.750" in run("list", "1").stdout
 
 
 def test_show_tells_all_and_damage_too(services):

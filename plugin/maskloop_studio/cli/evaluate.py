@@ -1,4 +1,4 @@
-"""How good a model version is on a project's holdout, class by class: `maskloop evaluate`."""
+"""`maskloop evaluate`: how good a model version is on a project's holdout, class by class."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHOWN = ("ap50", "pq", "iou", "boundary_iou")
 
 
 def print_evaluation(project_id: int, number: int | None, services: Services, *, as_json: bool) -> None:
-    """Judge a version on the holdout as the gate does, and print what came of it.
+    """Judge a version on the holdout as the gate does, and print the figures.
 
     Args:
         project_id: Label Studio's number.
@@ -61,13 +61,13 @@ def print_evaluation(project_id: int, number: int | None, services: Services, *,
         thresholds=asked.thresholds,
     )
     if as_json:
-        told = {
+        judged = {
             "version": version.tag,
             "metrics": dataclasses.asdict(judgement.metrics),
             "images": judgement.per_image(),
             "lacking": material.lacking,
         }
-        print(json.dumps(told))
+        print(json.dumps(judged))
         return
     _print_table(version.tag, judgement)
     if material.lacking:

@@ -1,4 +1,4 @@
-"""`maskloop jobs`: what waits, runs and failed, and what to do about it."""
+"""`maskloop jobs`: lists, retries, drops and cancels jobs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["jobs_app"]
 
 jobs_app = typer.Typer(
     no_args_is_help=True,
-    help="Everything there is to do: events of annotators, trainings, predictions, comparisons.",
+    help="The jobs: events of annotations, trainings, predictions, comparisons.",
 )
 
 UNFINISHED = (JobStatus.WAITING, JobStatus.RUNNING, JobStatus.DEAD)
@@ -41,10 +41,10 @@ def list_jobs(
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many, the newest.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")] = False,
 ) -> None:
-    """List jobs, the oldest first: those that are not done, unless others are asked for.
+    """List jobs, the oldest first: those that are not done, unless --status names others.
 
-    A job that failed waits longer and longer before its next attempt; in the end it is dead and waits for
-    you: see its error, mend the cause, then `maskloop jobs retry` or `drop`.
+    A job that fails is tried again after longer and longer pauses; in the end its status is dead. Then read
+    its error, remove the cause, and run `maskloop jobs retry` or `maskloop jobs drop`.
     """
     store = _store()
     found = store.jobs.find(statuses=status or UNFINISHED, kind=kind, project_id=project, limit=limit)
@@ -66,13 +66,15 @@ def retry_jobs(jobs: JobNames = None, every: AllDead = False, project: ProjectOp
         if again is None:
             typer.echo(f"{job.name} is {job.status.value}: nothing to try again")
             continue
-        other = "" if again == job.job_id else f" ({job.kind.value}-{again} waits already and does the same)"
+        other = (
+            "" if again == job.job_id else f" ({job.kind.value}-{again} waits already and does the same work)"
+        )
         typer.echo(f"{job.name} waits again{other}")
 
 
 @jobs_app.command("drop")
 def drop_jobs(jobs: JobNames = None, every: AllDead = False, project: ProjectOption = None) -> None:
-    """Give jobs up for good; `maskloop sync` still finds what an annotator did."""
+    """Give jobs up for good; `maskloop sync` still finds the annotations they were about."""
     store = _store()
     for job in _chosen(jobs, every, project):
         dropped = store.jobs.drop(job.job_id)
@@ -129,7 +131,7 @@ def _print_table(jobs: tuple[Job, ...]) -> None:
         )
     Console().print(table)
     for job in jobs:
-        if job.error:  # below the table: in a narrow column nobody could read it
+        if job.error:  # below the table: a narrow column would cut it up
             typer.echo(f"{job.name}: {job.error[:MAX_SHOWN_ERROR]}")
 
 

@@ -108,13 +108,12 @@ def prelabel(project: ProjectArgument, wait: WaitOption = True, as_json: JsonOpt
     again.
     """
     from maskloop.log import configure_logging
-    from maskloop_studio.cli.preflight import require_project
     from maskloop_studio.cli.prelabel import prelabel_and_print
     from maskloop_studio.services import process_services
 
     services = process_services()
     configure_logging(services.settings.log)
-    require_project(project, projects=services.store.projects, client=services.client)
+    services.client.project(project)  # raises where there is no such project: nothing is queued then
     prelabel_and_print(project, services, wait=wait, as_json=as_json)
 
 

@@ -1,4 +1,4 @@
-"""What annotators corrected, version by version, and what choosing images was worth: `maskloop report`."""
+"""`maskloop report`: what annotators corrected, version by version, and the gain of choosing images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["ProjectReport", "VersionReport", "print_report", "report_project"]
 
 @dataclass(frozen=True, kw_only=True)
 class VersionReport:
-    """What became of one version's predictions."""
+    """What annotators did to one version's predictions."""
 
     model_version: str  # tag
     images: int  # corrected
@@ -31,35 +31,35 @@ class VersionReport:
 
     @property
     def kept_share(self) -> float | None:
-        """Of the regions that were predicted, those left as they were; None where none was predicted."""
+        """The share of the predicted regions that was left unchanged; None where none was predicted."""
         predicted = self.edits.kept + self.edits.changed + self.edits.removed
         return self.edits.kept / predicted if predicted else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectReport:
-    """What became of a project's predictions."""
+    """What annotators did to a project's predictions."""
 
     project_id: int
-    random_share: float  # of the tasks, left to chance
+    random_share: float  # of the tasks, drawn by chance
     versions: tuple[VersionReport, ...]  # oldest first
     worth: Worth  # over all versions
 
     def as_json(self) -> dict[str, object]:
         """Return it as plain values."""
-        told = dataclasses.asdict(self)
-        for line, version in zip(told["versions"], self.versions, strict=True):
+        values = dataclasses.asdict(self)
+        for line, version in zip(values["versions"], self.versions, strict=True):
             line["kept_share"] = version.kept_share
-        return told | {"versions": list(told["versions"])}
+        return values | {"versions": list(values["versions"])}
 
 
 def report_project(project_id: int, services: Services) -> ProjectReport:
-    """Count what annotators did to predictions, of images chosen and of images that chance drew."""
+    """Count what annotators did to predictions, of chosen images and of images drawn by chance."""
     from maskloop.selection.arrangement import drawn_at_random
 
     settings = services.settings
     edited = services.store.corrections.edited(project_id)
-    # Which tasks are left to chance never changes, so it need not be kept with what was said of them.
+    # The same tasks are always the ones drawn by chance, so this need not be stored with their corrections.
     drawn = drawn_at_random(
         [one.task_id for one in edited], random_share=settings.random_share, seed=settings.seed
     )
@@ -94,7 +94,7 @@ def _print_table(report: ProjectReport) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"project {report.project_id}: what became of predictions")
+    table = Table(title=f"project {report.project_id}: what annotators did to predictions")
     for name in ("version", "images", "kept", "changed", "added", "removed", "kept of predicted", "seconds"):
         table.add_column(name, justify="left" if name == "version" else "right")
     for name in ("corrections: chosen", "by chance"):
@@ -123,13 +123,13 @@ def _in_words(report: ProjectReport) -> str:
             f"(95 % confidence: {least} to {most})"
         )
     if report.random_share == 0:
-        return "no task is left to chance (MASKLOOP_RANDOM_SHARE=0): what choosing is worth cannot be said"
+        return "no task is drawn by chance (MASKLOOP_RANDOM_SHARE=0): the gain of choosing cannot be measured"
     if min(worth.chosen_images, worth.random_images) < LEAST_IMAGES:
         return (
-            f"too few corrected images to say what choosing is worth: {worth.chosen_images} chosen, "
+            f"too few corrected images to measure the gain of choosing: {worth.chosen_images} chosen, "
             f"{worth.random_images} by chance, at least {LEAST_IMAGES} of each"
         )
-    return "images drawn by chance needed no correction at all: there is nothing to compare with"
+    return "images drawn by chance needed no correction: there is nothing to compare with"
 
 
 def _of_version(tag: str, edited: Sequence[EditedTask], by_chance: set[int]) -> VersionReport:

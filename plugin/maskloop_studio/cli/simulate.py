@@ -1,4 +1,4 @@
-"""`maskloop simulate`: what choosing images is worth, on images whose truth is known."""
+"""`maskloop simulate`: the gain of choosing images, on images whose true segments are known."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["simulate_command"]
 
 DEFAULT_STRATEGIES = "uncertainty,hybrid,random"
 BASELINE = "random"
-TELL_EVERY_S = 60.0  # where there is no terminal to draw a bar on
+PRINT_EVERY_S = 60.0  # where there is no terminal to draw a bar on
 
 
 def simulate_command(
@@ -60,7 +60,7 @@ def simulate_command(
         ),
     ] = False,
     random_share: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Drawn by chance whatever the strategy says.")
+        float, typer.Option(min=0.0, max=1.0, help="Share of the images that is drawn by chance.")
     ] = 0.0,
     metric: Annotated[
         Literal["score", "ap50", "pq", "miou"],
@@ -80,8 +80,8 @@ def simulate_command(
     from maskloop.settings import load_settings
 
     settings = load_settings()
-    asked = {"model": model, "train_steps": steps, "train_minutes": minutes}
-    settings = settings.model_copy(update={name: value for name, value in asked.items() if value is not None})
+    given = {"model": model, "train_steps": steps, "train_minutes": minutes}
+    settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
     plan = Plan(
         data=data,
         strategies=_names(strategies),
@@ -137,27 +137,27 @@ def _run(plan: Plan, settings: Settings, work: Path, json_file: Path | None, plo
 
 
 class _Clock:
-    """How long the rest will take, by what this run has done."""
+    """Estimates the time left from the trainings of this run."""
 
     def __init__(self) -> None:
-        self._began = self._told = time.monotonic()
+        self._began = self._printed = time.monotonic()
         self._first: int | None = None
         self._done = self._total = 0
 
     def note(self, done: int, total: int) -> None:
-        """Take in how many trainings are done, and of how many."""
+        """Note how many trainings are done, and of how many."""
         self._first = done if self._first is None else self._first
         self._done, self._total = done, total
 
     def is_due(self) -> bool:
-        """Return whether nothing was told for a while."""
-        if time.monotonic() - self._told < TELL_EVERY_S:
+        """Return whether nothing was printed for a minute, and start the next one."""
+        if time.monotonic() - self._printed < PRINT_EVERY_S:
             return False
-        self._told = time.monotonic()
+        self._printed = time.monotonic()
         return True
 
     def left(self) -> str:
-        """Return it in words."""
+        """Return the time left, in words."""
         made = self._done - (self._first or 0)
         if made < 1:
             return "none to go" if self._done >= self._total else "time left not known yet"

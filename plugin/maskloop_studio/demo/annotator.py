@@ -69,7 +69,7 @@ class SimulatedAnnotator:
         size_hw: tuple[int, int],
         config: LabelConfig | None = None,
     ) -> AnnotatedTask:
-        """Correct the prediction that a task shows, submit, and say what was done.
+        """Correct the prediction that a task shows, submit, and return the counts of edits.
 
         Args:
             task_id: Label Studio's number.

@@ -1,4 +1,4 @@
-"""`maskloop demo`: start everything on loopback, run the rounds, tell how it went, end everything."""
+"""`maskloop demo`: start everything on loopback, run the rounds, print the figures, end everything."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def run_demo(
     """Run the demo.
 
     Args:
-        rounds: how often is learnt.
+        rounds: number of trainings.
         exit_after: end after the last round.
         json_file: where the report is written.
         coco: a folder with images/ and instances.json in place of made-up images.
         port: Label Studio's; a free one by default.
     """
     started = time.monotonic()
-    # Where nobody watches, lines are as long as they are.
+    # Not a terminal: lines are not wrapped.
     console = Console(soft_wrap=True) if sys.stdout.isatty() else Console(width=120, soft_wrap=True)
     configure_logging(load_settings().log, level=logging.WARNING)
     signal.signal(signal.SIGTERM, _exit)
@@ -95,7 +95,7 @@ def run_demo(
 
 @contextlib.contextmanager
 def _own_home(parent: Path) -> Iterator[Path]:
-    """Give every demo a home of its own; a demo that went well takes it away again."""
+    """Make a home for this demo alone; it is removed when the demo ends without an error."""
     parent.mkdir(parents=True, exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix="demo-", dir=parent))
     yield home
@@ -153,7 +153,7 @@ def _prepare(material: DemoMaterial, services: Services, *, rounds: int) -> tupl
 
 
 def _environment(settings: Settings, plan: TaskPlan) -> dict[str, str]:
-    """Return what maskloop's parts have to be told."""
+    """Return the variables of maskloop's parts."""
     assert settings.label_studio_url is not None
     assert settings.label_studio_api_key is not None
     return {

@@ -1,4 +1,4 @@
-"""What a demo tells: one row a round, as a table and as JSON."""
+"""The figures of a demo: one row a round, as a table and as JSON."""
 
 from __future__ import annotations
 

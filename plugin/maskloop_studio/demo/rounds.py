@@ -1,4 +1,4 @@
-"""The demo's rounds: a simulated annotator corrects what Label Studio offers, and maskloop learns from it."""
+"""The demo's rounds: a simulated annotator corrects tasks in Label Studio's order, and maskloop learns."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from maskloop_studio.services import Services
 
 __all__ = ["DemoLoop", "TaskPlan", "plan_tasks"]
 
-PATIENCE_S = 900.0  # for one training or one renewal on a slow machine
+PATIENCE_S = 900.0  # for one training or one prelabelling on a slow machine
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskPlan:
-    """Which tasks judge, and how many are corrected in a round."""
+    """The tasks of the holdout, and how many are corrected in a round."""
 
-    images: Mapping[int, DemoImage]  # task -> what is really on it
+    images: Mapping[int, DemoImage]  # task -> its image with the true segments
     holdout: tuple[int, ...]
     per_round: int
 
@@ -40,17 +40,17 @@ def plan_tasks(
     rounds: int,
     per_round: int,
 ) -> TaskPlan:
-    """Return what to do with a project's tasks.
+    """Split a project's tasks into the holdout and those to correct.
 
     Args:
         project_id: Label Studio's number.
-        images: task -> what is really on it.
-        holdout_fraction: share of tasks that only judge.
-        rounds: how often is learnt.
-        per_round: how many images to correct in each, if there are as many.
+        images: task -> its image with the true segments.
+        holdout_fraction: share of the tasks that is in the holdout.
+        rounds: number of trainings.
+        per_round: images to correct in each round, fewer where there are not enough.
 
     Raises:
-        StudioError: too few tasks to judge by or to learn from.
+        StudioError: too few tasks for the holdout or for the rounds.
     """
     holdout = tuple(
         task_id for task_id in sorted(images) if split_of(project_id, task_id, holdout_fraction) == "holdout"
@@ -59,11 +59,11 @@ def plan_tasks(
     if not holdout or teachable < rounds:
         raise StudioError(
             f"demo project {project_id}",
-            expected=f"at least one task that judges and {rounds} that teach",
+            expected=f"at least one task in the holdout and {rounds} to learn from",
             got=f"{len(holdout)} and {teachable}",
             remedy="give more images, or fewer --rounds",
         )
-    # Some stay unlabelled where there are enough, so that there is something to look at in the end.
+    # Where there are enough, some stay unlabelled, so that the editor shows predictions in the end.
     spare = min(teachable // 4, teachable - rounds)
     return TaskPlan(images=images, holdout=holdout, per_round=min(per_round, (teachable - spare) // rounds))
 
@@ -77,17 +77,17 @@ class DemoLoop:
     services: Services
     annotator: SimulatedAnnotator
     label_config: LabelConfig
-    heartbeat: Callable[[], None]  # keeps the parts alive while we wait
+    heartbeat: Callable[[], None]  # called while it waits: restarts parts that have ended
 
     def label_holdout(self) -> None:
-        """Annotate the tasks that judge, once, before anything is learnt."""
+        """Annotate the holdout, once, before the first training."""
         with progress_bar() as bar:
             for task_id in bar.track(self.plan.holdout, description="labelling the holdout"):
                 self._annotate(task_id)
         self._wait_for_corrections("holdout", len(self.plan.holdout))
 
     def run_round(self, number: int) -> RoundReport:
-        """Correct what Label Studio offers next, and wait for what is learnt from it.
+        """Correct the next tasks in Label Studio's order, and wait for the training on them.
 
         Args:
             number: 1, 2, 3 ...
@@ -136,7 +136,7 @@ class DemoLoop:
                         f"project {self.project_id}",
                         expected="a next task to label",
                         got="none",
-                        remedy="somebody else has labelled meanwhile; run the demo again",
+                        remedy="another user labelled tasks of it; run the demo again",
                     )
                 done.append(self._annotate(int(task["id"])))
         return functools.reduce(operator.add, done, EditCounts())

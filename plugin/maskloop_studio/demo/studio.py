@@ -36,7 +36,7 @@ STOP_TIMEOUT_S = 10.0
 POLL_S = 0.1
 LOG_TAIL_LINES = 20
 
-# Ends with its parent, also when that one is killed: the pipe on stdin closes then, whatever the system.
+# Ends with its parent, also when that one is killed: the pipe on stdin closes then, on every system.
 BOOTSTRAP = """
 import os, signal, sys, threading
 def follow_parent():
@@ -67,7 +67,7 @@ class RealStudio:
         data_dir: database, uploads and log.
         env_dir: where Label Studio is or gets installed.
         port: a free one when none is given.
-        progress: told how far an installation is.
+        progress: called with the progress of an installation.
         """
         self.data_dir = data_dir.resolve()
         self.env_dir = env_dir.resolve()

@@ -1,4 +1,4 @@
-"""An environment of its own for Label Studio, whose pins (redis, rq) cannot live beside ours."""
+"""An environment of its own for Label Studio, whose pinned versions (redis, rq) conflict with ours."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from maskloop.processes import check_free_disk
 
 __all__ = ["STUDIO_VERSION", "Progress", "clean_environment", "install_studio", "quiet", "template_path"]
 
-Progress: TypeAlias = Callable[[float, str], None]  # done (0..1), and what is being done
+Progress: TypeAlias = Callable[[float, str], None]  # share that is done (0..1), present step
 
 STUDIO_VERSION = "1.23.2"
 CONSTRAINTS = Path(__file__).with_name("constraints-label-studio.txt")
@@ -41,11 +41,11 @@ def quiet(done: float, text: str) -> None:
 def install_studio(folder: Path, *, progress: Progress = quiet) -> Path:
     """Make Label Studio's environment where it is missing or unfinished, and return its Python.
 
-    Two processes may ask at once: the second waits. An interrupted installation is taken up again.
+    Two processes may call it at once: the second waits. An interrupted installation is continued.
 
     Args:
         folder: the environment; about 1 GB.
-        progress: told how far it is.
+        progress: called with the share that is done and with the present step.
 
     Raises:
         StudioError: the installation failed; the end of its output is in the text.
@@ -130,7 +130,7 @@ def _install_packages(python: Path, progress: Progress) -> None:
 
 
 def _run_pip(python: Path, arguments: list[str], follow: Callable[[str], None] | None = None) -> str | None:
-    """Return None where pip did it, else the end of what it said."""
+    """Return None where pip succeeded, else the end of its output."""
     if not python.exists():
         return "no environment"
     tail: deque[str] = deque(maxlen=TAIL_LINES)

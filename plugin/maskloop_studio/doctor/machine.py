@@ -1,4 +1,4 @@
-"""Checks of this machine and of what maskloop stands on: Label Studio, database, queue, model, disk."""
+"""Checks of this machine and of what maskloop needs: Label Studio, database, queue, model, disk."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ import shutil
 from collections.abc import Iterator
 
 from maskloop.errors import ResourceError
-from maskloop_studio.doctor.findings import Check, Finding, Patient, good, hint, trouble
+from maskloop.settings import Settings
+from maskloop_studio.doctor.check_context import CheckContext
+from maskloop_studio.doctor.check_run import Check
+from maskloop_studio.doctor.findings import Finding, good, hint, trouble
 
 __all__ = ["MACHINE_CHECKS", "secrets_of"]
 
 TRIED_STUDIO = (1, 23)
 FEW_CORES = 4
-SHORTEST_SECRET = 4  # taking out a shorter one would leave no sentence readable
-ROOM_BYTES = 2 * 2**30  # a model version, its checkpoints and some images
+SHORTEST_SECRET = 4  # removing a shorter one would damage unrelated words
+ROOM_BYTES = 2 * 2**30  # of a model version, its checkpoints and some images
 FREE_LICENCES = ("apache", "mit", "bsd", "cc0", "cc-by-4", "cc-by-sa")
 
 
-def check_label_studio(patient: Patient) -> Iterator[Finding]:
+def check_label_studio(context: CheckContext) -> Iterator[Finding]:
     """Address and token work, the version is one that was tried."""
-    client = patient.services.client
+    client = context.client
     user = client.whoami()
-    token = patient.services.settings.label_studio_api_key
+    token = context.settings.label_studio_api_key
     kind = "personal access token" if token and token.get_secret_value().count(".") == 2 else "legacy token"
     yield good(f"Label Studio {client.url}", f"answers; {kind} of {user.email}")
     version = client.studio_version()
@@ -32,31 +35,67 @@ def check_label_studio(patient: Patient) -> Iterator[Finding]:
         yield good("its version", version)
     else:
         yield hint(
-            "Label Studio's version", expected="1.23 or newer", got=version or "none said", remedy="update it"
+            "Label Studio's version",
+            expected="1.23 or newer",
+            got=version or "no version",
+            remedy="update it",
         )
 
 
-def check_database(patient: Patient) -> Iterator[Finding]:
-    """It opens, in today's form."""
+def check_database(context: CheckContext) -> Iterator[Finding]:
+    """It opens, and its tables have the newest form."""
     from sqlalchemy.engine import make_url
 
     from maskloop.store.migrations import HEAD
 
-    address = make_url(patient.services.settings.resolved_database_url)
-    counts = patient.services.store.jobs.counts()
+    address = make_url(context.settings.resolved_database_url)
+    counts = context.store.jobs.counts()
     yield good(
         f"database {address.render_as_string(hide_password=True)}",
-        f"form {HEAD}, {sum(counts.values())} jobs",
+        f"tables of revision {HEAD}, {sum(counts.values())} jobs",
     )
 
 
-def check_queue(patient: Patient) -> Iterator[Finding]:
-    """Somebody works on each queue, and a scheduler brings back what was lost."""
+def check_home(context: CheckContext) -> Iterator[Finding]:
+    """Its files are readable by their owner alone; where they are not, this closes them."""
+    from maskloop.home import close_to_others
+
+    home = context.settings.home
+    closed = close_to_others(home) if home.exists() else []
+    if closed:
+        yield hint(
+            f"home {home}",
+            expected="files that only their owner can read: it holds tokens, images and annotations",
+            got=f"{len(closed)} that others could use, now closed; the first: {closed[0]}",
+            remedy="run maskloop by its own commands, which make files private whatever the umask is",
+        )
+    else:
+        yield good(f"home {home}", "readable by its owner alone")
+
+
+def check_schedules(context: CheckContext) -> Iterator[Finding]:
+    """Every cron line names a time that comes."""
+    from maskloop_studio.runtime.scheduler import read_schedules
+
+    found, bad = read_schedules(context.settings, context.store.projects)
+    yield good("schedules", ", ".join(schedule.name for schedule in found))
+    for name, reason in bad.items():
+        origin, _, problem = reason.partition(": ")
+        yield trouble(
+            f"schedule {name}",
+            expected="a cron line whose time comes",
+            got=problem.removeprefix("expected "),
+            remedy=f"correct {origin}; the schedule is skipped until then",
+        )
+
+
+def check_queue(context: CheckContext) -> Iterator[Finding]:
+    """Workers serve each queue, and a scheduler runs, which queues lost jobs again."""
     from maskloop.queue.spec import QueueName
     from maskloop.queue.valkey import connect_queue
     from maskloop.queue.workers import has_live_scheduler, served_queues
 
-    with contextlib.closing(connect_queue(patient.services.settings)) as connection:
+    with contextlib.closing(connect_queue(context.settings)) as connection:
         served = served_queues(connection)
         yield good("queue", "answers")
         for name in QueueName:
@@ -80,11 +119,11 @@ def check_queue(patient: Patient) -> Iterator[Finding]:
             )
 
 
-def check_server(patient: Patient) -> Iterator[Finding]:
+def check_server(context: CheckContext) -> Iterator[Finding]:
     """Maskloop's HTTP server answers."""
     from maskloop_studio.runtime.health import check_health
 
-    settings = patient.services.settings
+    settings = context.settings
     place = f"maskloop's server at {settings.host}:{settings.port}"
     try:
         check_health(settings)
@@ -99,13 +138,13 @@ def check_server(patient: Patient) -> Iterator[Finding]:
         yield good(place, "answers")
 
 
-def check_model(patient: Patient) -> Iterator[Finding]:
+def check_model(context: CheckContext) -> Iterator[Finding]:
     """The model of the settings loads, and may be used."""
     from maskloop.learning.registry.model_card import origin_of_source
     from maskloop.segmentation.checkpoint import load_checkpoint
     from maskloop.segmentation.hub import find_folder
 
-    source = patient.services.settings.model
+    source = context.settings.model
     checkpoint = load_checkpoint(source, device="cpu")
     yield good(f"model {source}", f"{checkpoint.family}, {len(checkpoint.labels)} classes")
     licence = origin_of_source(source, find_folder(source)).licence
@@ -120,23 +159,23 @@ def check_model(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def check_registry(patient: Patient) -> Iterator[Finding]:
+def check_registry(context: CheckContext) -> Iterator[Finding]:
     """The model registry answers."""
     from sqlalchemy.engine import make_url
 
-    uri = patient.services.settings.resolved_tracking_uri
-    patient.services.registry.alias("maskloop-0", "champion")
+    uri = context.settings.resolved_tracking_uri
+    context.registry.alias("maskloop-0", "champion")
     shown = make_url(uri).render_as_string(hide_password=True) if "://" in uri else uri
     yield good(f"model registry {shown}", "answers")
 
 
-def check_disk(patient: Patient) -> Iterator[Finding]:
+def check_disk(context: CheckContext) -> Iterator[Finding]:
     """There is room for images and versions."""
-    home = patient.services.settings.home
+    home = context.settings.home
     folder = next(place for place in (home, *home.parents) if place.exists())
     free = shutil.disk_usage(folder).free
     place, got = f"disk of {home}", f"{free / 2**30:.1f} GiB free"
-    needed = patient.services.settings.min_free_disk_bytes
+    needed = context.settings.min_free_disk_bytes
     remedy = "`maskloop models prune`, make room, or set MASKLOOP_HOME to another disk"
     if free < needed:
         yield trouble(place, expected=f"{needed / 2**20:.0f} MiB free", got=got, remedy=remedy)
@@ -147,26 +186,28 @@ def check_disk(patient: Patient) -> Iterator[Finding]:
     if not os.access(folder, os.W_OK):
         yield trouble(
             f"folder {folder}",
-            expected="that we may write there",
-            got="that we may not",
-            remedy="give its rights to the user that runs maskloop",
+            expected="write permission",
+            got="none",
+            remedy="give it to the user that runs maskloop, or set MASKLOOP_HOME to another folder",
         )
 
 
-def check_torchvision(_patient: Patient) -> Iterator[Finding]:
-    """No torchvision, or one that works."""
+def check_torchvision(_context: CheckContext) -> Iterator[Finding]:
+    """It works, or is not installed."""
     from maskloop.segmentation.hub import check_torchvision as look
 
     look()
-    yield good("torchvision", "none that is broken")
+    yield good("torchvision", "works, or is not installed")
 
 
-def check_threads(_patient: Patient) -> Iterator[Finding]:
+def check_threads(_context: CheckContext) -> Iterator[Finding]:
     """On few cores no thread spins."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdigit() and int(asked) > cores:
-        yield hint("OMP_NUM_THREADS", expected=f"at most {cores}", got=asked, remedy="unset it, or lower it")
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    if threads.isdigit() and int(threads) > cores:
+        yield hint(
+            "OMP_NUM_THREADS", expected=f"at most {cores}", got=threads, remedy="unset it, or lower it"
+        )
     policy = os.environ.get("OMP_WAIT_POLICY", "")
     if cores <= FEW_CORES and policy.upper() != "PASSIVE":
         yield hint(
@@ -178,12 +219,11 @@ def check_threads(_patient: Patient) -> Iterator[Finding]:
     yield good("cores", str(cores))
 
 
-def secrets_of(patient: Patient) -> list[str]:
-    """Return the texts that are not to be shown."""
+def secrets_of(settings: Settings) -> list[str]:
+    """Return the texts that no finding may show, the longest first."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
-    settings = patient.services.settings
     secrets = [settings.label_studio_api_key, settings.webhook_secret, settings.basic_auth_password]
     texts = [secret.get_secret_value() for secret in secrets if secret is not None]
     for address in (settings.database_url, settings.redis_url, settings.mlflow_tracking_uri):
@@ -196,7 +236,9 @@ def secrets_of(patient: Patient) -> list[str]:
 MACHINE_CHECKS: tuple[Check, ...] = (
     check_label_studio,
     check_database,
+    check_home,
     check_queue,
+    check_schedules,
     check_server,
     check_model,
     check_registry,

@@ -1,56 +1,59 @@
-"""Checks of one project: is it joined to us, does Label Studio reach us, does what it has fit the model."""
+"""Checks of one project: is it connected, does Label Studio reach us, do its labels fit the model."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import timedelta
 from urllib.parse import urlsplit
 
 from maskloop.errors import LabelConfigError
 from maskloop.store.job_types import JobKind, JobStatus
 from maskloop.store.sessions import now
-from maskloop_studio.doctor.findings import Check, Finding, Patient, good, hint, trouble
+from maskloop_studio.doctor.check_context import CheckContext
+from maskloop_studio.doctor.check_run import Check
+from maskloop_studio.doctor.findings import Finding, good, hint, trouble
 from maskloop_studio.formats.label_config import map_labels, parse_label_config
 from maskloop_studio.labelstudio.error_map import LOCAL_BACKEND_REMEDY
-from maskloop_studio.labelstudio.models import StudioBackend
+from maskloop_studio.labelstudio.models import StudioBackend, StudioWebhook, to_webhook
 from maskloop_studio.labelstudio.webhooks import is_ours, webhook_headers
 from maskloop_studio.projects.connect import BACKEND_TITLE
 
 __all__ = ["PROJECT_CHECKS"]
 
-CONNECTED = ("CO", "TR", "PR")  # Label Studio's words for a backend that answered
+CONNECTED = ("CO", "TR", "PR")  # Label Studio's states of a backend that answered
 LATE_SYNCS = 3
-SHOWN_ERROR = 200
+SHOWN_ERROR = 300  # characters
+SHOWN_SET_ASIDE = 10
 
 
-def check_project(patient: Patient) -> Iterator[Finding]:
+def check_project(context: CheckContext) -> Iterator[Finding]:
     """Label Studio has it, and it is connected."""
-    project = patient.project
+    project = context.project
     yield good(f"project {project.id}", f"{project.title}, {project.task_count} tasks")
-    if project.id in patient.services.store.projects.ids():
-        yield good("our note of it", "connected")
+    if project.id in context.store.projects.ids():
+        yield good("its connection", "connected")
     else:
         yield trouble(
             f"project {project.id}",
-            expected="that maskloop knows it",
-            got="that it does not",
+            expected="a project that is connected",
+            got="one that is not",
             remedy=f"run `maskloop connect {project.id}`",
         )
 
 
-def check_backend(patient: Patient) -> Iterator[Finding]:
+def check_backend(context: CheckContext) -> Iterator[Finding]:
     """One backend, ours, that Label Studio reaches."""
-    backends = patient.backends
+    backends = context.backends
     ours = [
-        backend for backend in backends if backend.title == BACKEND_TITLE or _has_our_hook(backend, patient)
+        backend for backend in backends if backend.title == BACKEND_TITLE or _has_our_hook(backend, context)
     ]
     if not ours:
         yield trouble(
             "labeling backends",
             expected="maskloop's",
             got=", ".join(backend.url for backend in backends) or "none",
-            remedy=f"run `maskloop connect {patient.number}`",
+            remedy=f"run `maskloop connect {context.number}`",
         )
     for backend in ours:
         if backend.state in CONNECTED:
@@ -67,47 +70,105 @@ def check_backend(patient: Patient) -> Iterator[Finding]:
             "labeling backends",
             expected="maskloop's alone",
             got=", ".join(f"{backend.title} ({backend.url})" for backend in backends),
-            remedy="remove those that nobody needs: each is called for every task that is opened",
+            remedy="remove those that are not needed: each is called for every task that is opened",
         )
 
 
-def check_webhook(patient: Patient) -> Iterator[Finding]:
-    """Label Studio tells us of all events, with our secret."""
-    headers = webhook_headers(patient.services.settings, patient.services.store)
-    wanted = {f"{backend.url.rstrip('/')}/webhook" for backend in patient.backends}
-    ours = [hook for hook in patient.webhooks if is_ours(hook, headers)]
-    remedy = f"run `maskloop connect {patient.number}` again"
+def check_webhook(context: CheckContext) -> Iterator[Finding]:
+    """Label Studio sends all events to us, with our secret, and they arrive."""
+    headers = webhook_headers(context.settings, context.store)
+    wanted = {f"{backend.url.rstrip('/')}/webhook" for backend in context.backends}
+    ours = [to_webhook(hook) for hook in context.webhooks if is_ours(hook, headers)]
     if not ours:
-        got = "one without our secret" if any(hook["url"] in wanted for hook in patient.webhooks) else "none"
-        yield trouble("webhook", expected="one with our secret", got=got, remedy=remedy)
+        is_foreign = any(hook["url"] in wanted for hook in context.webhooks)
+        yield trouble(
+            "webhook",
+            expected="one with our secret",
+            got="one without our secret" if is_foreign else "none",
+            remedy=f"run `maskloop connect {context.number}` again",
+        )
     for hook in ours:
-        faults = [
-            *([] if hook.get("is_active") else ["switched off"]),
-            *([] if hook.get("send_for_all_actions") else ["told of some events only"]),
-            *([] if hook.get("send_payload") else ["without payload"]),
-            *([] if hook["url"] in wanted else ["at an address without a backend"]),
-        ]
-        place = f"webhook {hook['url']}"
-        if faults:
-            yield trouble(place, expected="active, told of all events", got=", ".join(faults), remedy=remedy)
-        else:
-            yield good(place, "active, told of all events")
+        yield _webhook_finding(hook, wanted, context.number)
 
 
-def check_labels(patient: Patient) -> Iterator[Finding]:
+def _webhook_finding(hook: StudioWebhook, wanted: Collection[str], project_id: int) -> Finding:
+    failures = hook.consecutive_failures or 0
+    faults = {
+        f"switched off, after {failures} failures in a row": not hook.is_active,
+        "sends some events only": not hook.send_for_all_actions,
+        "sends no payload": not hook.send_payload,
+        "sends to an address without a backend": hook.url not in wanted,
+    }
+    place = f"webhook {hook.url}"
+    if any(faults.values()):
+        return trouble(
+            place,
+            expected="active, for all events",
+            got="; ".join(text for text, is_so in faults.items() if is_so),
+            remedy=f"run `maskloop connect {project_id}` again; `maskloop sync {project_id}` then takes in "
+            "what was missed",
+        )
+    if failures:
+        return hint(
+            place,
+            expected="that every event arrives",
+            got=f"{failures} failures in a row; newer versions of Label Studio switch it off after 50",
+            remedy="see that `maskloop serve` runs at this address; the scheduler takes in what was missed",
+        )
+    return good(place, "active, for all events")
+
+
+def check_away(context: CheckContext) -> Iterator[Finding]:
+    """Label Studio had the project at the last comparisons."""
+    absence = context.store.projects.absences().get(context.number)
+    if absence is None:
+        yield good("last comparisons", "Label Studio had the project")
+    else:
+        yield hint(
+            f"project {context.number}",
+            expected="that Label Studio has it",
+            got=f"status 404 at {absence.checks} checks since {absence.since:%Y-%m-%d %H:%M} UTC",
+            remedy="its annotations stay; it comes back by itself once Label Studio has it again",
+        )
+
+
+def check_set_aside(context: CheckContext) -> Iterator[Finding]:
+    """Every annotation can be read."""
+    count = context.store.annotations.count_set_aside(context.number)
+    place = f"annotations of project {context.number}"
+    if not count:
+        yield good(place, "none is set aside")
+        return
+    examples = context.store.annotations.set_aside(context.number, limit=SHOWN_SET_ASIDE)
+    yield trouble(
+        place,
+        expected="that each can be read",
+        got=f"{count} set aside: neither learnt from nor judged by",
+        remedy="correct them in Label Studio; they are taken in again by themselves once they can be read",
+    )
+    for one in examples:
+        yield hint(
+            f"annotation {one.annotation_id} of task {one.task_id}",
+            expected="an annotation that can be read",
+            got=one.reason[:SHOWN_ERROR],
+            remedy="correct it in Label Studio and save it again",
+        )
+
+
+def check_labels(context: CheckContext) -> Iterator[Finding]:
     """The label config can be drawn with, and the model knows its labels."""
     from maskloop.learning.registry import CHAMPION
     from maskloop_studio.projects.training import model_name
 
-    config = parse_label_config(patient.project.label_config)
-    registry, name = patient.services.registry, model_name(patient.number)
+    config = parse_label_config(context.project.label_config)
+    registry, name = context.registry, model_name(context.number)
     number = registry.alias(name, CHAMPION)
     if number is None:
         yield hint(
-            f"model of project {patient.number}",
+            f"model of project {context.number}",
             expected="a version that serves",
             got="none",
-            remedy=f"run `maskloop connect {patient.number}`, or `maskloop prelabel {patient.number}`",
+            remedy=f"run `maskloop connect {context.number}`, or `maskloop prelabel {context.number}`",
         )
         return
     champion = registry.get(name, number)
@@ -126,11 +187,11 @@ def check_labels(patient: Patient) -> Iterator[Finding]:
         yield good("label config", f"{champion.tag} knows all {len(config.all_labels)} labels")
 
 
-def check_sync(patient: Patient) -> Iterator[Finding]:
-    """Label Studio's state was compared with ours lately."""
-    minutes = patient.services.settings.sync_minutes
-    done = patient.services.store.jobs.find(
-        statuses=[JobStatus.DONE], kind=JobKind.SYNC, project_id=patient.number, limit=1
+def check_sync(context: CheckContext) -> Iterator[Finding]:
+    """The project was compared with Label Studio lately."""
+    minutes = context.settings.sync_minutes
+    done = context.store.jobs.find(
+        statuses=[JobStatus.DONE], kind=JobKind.SYNC, project_id=context.number, limit=1
     )
     ended = done[0].finished_at if done else None
     if ended is not None and now() - ended < timedelta(minutes=LATE_SYNCS * minutes):
@@ -140,31 +201,31 @@ def check_sync(patient: Patient) -> Iterator[Finding]:
             "comparison with Label Studio",
             expected=f"one every {minutes} minutes",
             got="none yet" if ended is None else f"the last ended {ended:%Y-%m-%d %H:%M} UTC",
-            remedy=f"run `maskloop scheduler`, or `maskloop sync {patient.number}` now",
+            remedy=f"run `maskloop scheduler`, or `maskloop sync {context.number}` now",
         )
 
 
-def check_jobs(patient: Patient) -> Iterator[Finding]:
-    """Nothing was given up."""
-    dead = patient.services.store.jobs.find(statuses=[JobStatus.DEAD], project_id=patient.number)
+def check_jobs(context: CheckContext) -> Iterator[Finding]:
+    """No job has failed for good."""
+    dead = context.store.jobs.find(statuses=[JobStatus.DEAD], project_id=context.number)
     if not dead:
-        yield good("jobs", "none was given up")
+        yield good("jobs", "none has failed for good")
         return
     yield trouble(
         "jobs",
-        expected="none that was given up",
+        expected="none that has failed for good",
         got=f"{len(dead)}, the last {dead[-1].name}: {(dead[-1].error or '')[:SHOWN_ERROR]}",
-        remedy=f"mend the cause, then `maskloop jobs retry --all --project {patient.number}`",
+        remedy=f"remove the cause, then `maskloop jobs retry --all --project {context.number}`",
     )
 
 
-def check_images(patient: Patient) -> Iterator[Finding]:
-    """An image of a task can be had and read."""
+def check_images(context: CheckContext) -> Iterator[Finding]:
+    """The image of a task can be fetched and read."""
     from maskloop.segmentation.image import decode_image
 
-    field = parse_label_config(patient.project.label_config).image_field
-    client, settings = patient.services.client, patient.services.settings
-    task = next(client.iter_tasks(patient.number), None)
+    field = parse_label_config(context.project.label_config).image_field
+    client, settings = context.client, context.settings
+    task = next(client.iter_tasks(context.number), None)
     if task is None:
         yield hint("tasks", expected="some", got="none", remedy="import images into the project")
         return
@@ -177,17 +238,15 @@ def check_images(patient: Patient) -> Iterator[Finding]:
             remedy="check `value` of <Image> in the label config against the task's data",
         )
         return
-    image = decode_image(
-        patient.services.fetcher.fetch(uri, task_id=task.id), max_pixels=settings.max_image_pixels
-    )
+    image = decode_image(context.fetcher.fetch(uri, task_id=task.id), max_pixels=settings.max_image_pixels)
     height, width = image.shape[:2]
     yield good(f"image of task {task.id}", f"{width}x{height}")
 
 
-def _has_our_hook(backend: StudioBackend, patient: Patient) -> bool:
-    headers = webhook_headers(patient.services.settings, patient.services.store)
+def _has_our_hook(backend: StudioBackend, context: CheckContext) -> bool:
+    headers = webhook_headers(context.settings, context.store)
     address = f"{backend.url.rstrip('/')}/webhook"
-    return any(hook["url"].rstrip("/") == address and is_ours(hook, headers) for hook in patient.webhooks)
+    return any(hook["url"].rstrip("/") == address and is_ours(hook, headers) for hook in context.webhooks)
 
 
 def _reach_remedy(url: str) -> str:
@@ -206,6 +265,8 @@ PROJECT_CHECKS: tuple[Check, ...] = (
     check_project,
     check_backend,
     check_webhook,
+    check_away,
+    check_set_aside,
     check_labels,
     check_sync,
     check_jobs,

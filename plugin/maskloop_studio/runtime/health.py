@@ -1,4 +1,4 @@
-"""Is a part of maskloop alive on this machine? For health checks of containers and service managers."""
+"""Checks whether a part of maskloop is alive on this machine, for containers and service managers."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from maskloop_studio.labelstudio.basic_auth import authorization
 __all__ = ["check_health"]
 
 TIMEOUT_S = 5.0
-ANY_ADDRESS = ("0.0.0.0", "::", "")  # noqa: S104 - asked from here: any of our own addresses does
+ANY_ADDRESS = ("0.0.0.0", "::", "")  # noqa: S104 - the request comes from this machine
 
 
 def check_health(settings: Settings, *, worker: bool = False, scheduler: bool = False) -> None:
-    """Return where what was asked about is alive; the server where nothing was.
+    """Return where the part is alive; without a choice the part is the server.
 
     Raises:
         ResourceError: it is not.
-        QueueError: the queue that workers sign in at does not answer.
+        QueueError: the queue, where workers register, does not answer.
     """
     if not worker and not scheduler:
         _check_server(settings)

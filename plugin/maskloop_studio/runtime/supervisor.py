@@ -1,4 +1,4 @@
-"""`maskloop up`: queue, server, workers and scheduler as child processes, started again when they die."""
+"""`maskloop up`: runs queue, server, workers and scheduler as child processes; restarts those that end."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
 }
 MAX_BACKOFF_S = 30.0
 PORT_PATIENCE_S = 5.0
-CALM_S = 30.0  # a child that lived this long has earned a quick restart
+CALM_S = 30.0  # a child that ran this long is restarted without a pause
 
 
 @dataclass
@@ -47,12 +47,12 @@ class _Child:
 
 @dataclass
 class Supervisor:
-    """Runs all parts on one machine; every part logs to its own file in the home."""
+    """Runs all parts on one machine; each part logs to a file of its own in the home."""
 
     settings: Settings
     host: str
     port: int
-    environment: Mapping[str, str] = field(default_factory=dict)  # for the children, beside our own
+    environment: Mapping[str, str] = field(default_factory=dict)  # for the children, in addition to our own
 
     def __post_init__(self) -> None:
         self._children: dict[str, _Child] = {}
@@ -68,7 +68,7 @@ class Supervisor:
 
     @property
     def log_dir(self) -> Path:
-        """Where the parts log."""
+        """The folder of the log files."""
         return self.settings.home / "logs"
 
     def start(self, *, timeout_s: float = 60.0) -> None:
@@ -95,7 +95,7 @@ class Supervisor:
         self._wait_for_server(timeout_s)
 
     def _await_port(self) -> None:
-        """Wait for the port: the parts of a supervisor that was killed take a moment to end."""
+        """Wait for the port: the children of a supervisor that was killed take a moment to end."""
         deadline = time.monotonic() + PORT_PATIENCE_S
         while True:
             try:
@@ -108,7 +108,7 @@ class Supervisor:
                 return
 
     def watch(self) -> None:
-        """Start again what has died; call it about every second, from the main thread."""
+        """Restart children that have ended; call it about every second, from the main thread."""
         now = time.monotonic()
         self._rotate_logs()
         if self._broker is not None and now >= self._broker_due and not self._broker.is_alive():
@@ -146,7 +146,7 @@ class Supervisor:
         self._lock.release()
 
     def _restart_broker(self, broker: EmbeddedBroker) -> None:
-        """Start the queue again; where it does not come up, the rest goes on without it for a while."""
+        """Start the queue again; where that fails, the other parts run on without it until the next try."""
         try:
             broker.start()
         except QueueError as exc:
@@ -185,7 +185,7 @@ class Supervisor:
         server = self._children["server"]
         deadline = time.monotonic() + timeout_s
         own = self.settings.model_copy(update={"host": self.host, "port": self.port})
-        # One that a signal ended is started again; one that ended by itself has said why.
+        # A server that a signal ended is started again; one that ended by itself has logged the reason.
         while time.monotonic() < deadline and (server.process.poll() or -1) < 0:
             with contextlib.suppress(ResourceError):
                 check_health(own)
@@ -196,6 +196,6 @@ class Supervisor:
         raise ResourceError(
             f"server at {self.url}",
             expected=f"an answer within {timeout_s:.0f} s",
-            got="it ended" if server.process.poll() is not None else "silence",
+            got="its end" if server.process.poll() is not None else "none",
             remedy=f"read {self._log_path('server')}",
         )

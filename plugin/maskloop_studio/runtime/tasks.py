@@ -1,4 +1,4 @@
-"""What the queues run: a job's number comes in, its row in the database says what is to be done."""
+"""The functions that workers run: each gets a job's number and reads the job from the database."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Worker: TypeAlias = Callable[[Job, JobControl, Services], dict[str, object] | No
 
 
 def run(job_id: int) -> None:
-    """Work on one job; RQ calls this, in any of the queues."""
+    """Do one job; RQ calls this, in each of the queues."""
     services = process_services()
     configure_logging(services.settings.log)
     status = work_on(job_id, services)
@@ -31,7 +31,7 @@ def run(job_id: int) -> None:
 
 
 def work_on(job_id: int, services: Services) -> JobStatus | None:
-    """Claim a job and do it; return what became of it, None where it was not to be had."""
+    """Claim a job and do it; return its status, None where another worker has it or it is done."""
 
     def work(job: Job, control: JobControl) -> dict[str, object] | None:
         return WORK[job.kind](job, control, services)
@@ -40,9 +40,9 @@ def work_on(job_id: int, services: Services) -> JobStatus | None:
 
 
 def sweep(services: Services) -> int:
-    """Queue again whatever is due in the database without a job; return how many jobs that made.
+    """Queue the jobs again that are due in the database and not in a queue; return how many.
 
-    A job is lost when the queue was down, or when its worker was killed.
+    A queue loses jobs when it is down, or when a worker is killed.
     """
     made = 0
     for job in services.store.jobs.due():
@@ -53,20 +53,20 @@ def sweep(services: Services) -> int:
 
 
 def want_syncs() -> None:
-    """Ask that every connected project is compared with Label Studio (RQ's cron calls this)."""
+    """Request a comparison of every connected project with Label Studio (RQ's cron calls this)."""
     services = process_services()
     for project_id in services.store.projects.ids():
         request(JobKind.SYNC, project_id, "schedule", store=services.store, queue=services.queue)
 
 
 def want_prelabelling(project_id: int) -> None:
-    """Ask that a project's unlabelled tasks are predicted (RQ's cron calls this)."""
+    """Request predictions of a project's unlabelled tasks (RQ's cron calls this)."""
     services = process_services()
     request(JobKind.PRELABEL, project_id, "schedule", store=services.store, queue=services.queue)
 
 
 def want_training(project_id: int) -> None:
-    """Ask for a training of a project that has new corrections (RQ's cron calls this)."""
+    """Request a training of a project that has new corrections (RQ's cron calls this)."""
     services = process_services()
     store = services.store
     new = count_new_corrections(project_id, store)
@@ -76,7 +76,7 @@ def want_training(project_id: int) -> None:
 
 
 def _queue_next(job_id: int, services: Services) -> None:
-    """Queue what waited for this job to end: of each kind and project only one runs."""
+    """Queue the job that waited for this one: of each kind and project only one runs at a time."""
     ended = services.store.jobs.get(job_id)
     if ended is None or ended.kind in (JobKind.EVENT, JobKind.SHARD):
         return
@@ -128,7 +128,7 @@ def _sync(job: Job, control: JobControl, services: Services) -> dict[str, object
 
 
 def _is_stale(project_id: int, services: Services) -> bool:
-    """Return whether it is time to compare everything: only that finds what left no trace."""
+    """Return whether a full comparison is due: only that finds deletions without a webhook."""
     listed_at = services.store.projects.listed_at(project_id)
     return listed_at is None or now() - listed_at > FULL_SYNC_EVERY
 

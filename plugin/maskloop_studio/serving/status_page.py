@@ -1,4 +1,4 @@
-"""The status page: what waits, what trains, what was promoted; plain HTML, no scripts."""
+"""The status page: jobs, annotations set aside, models, trainings; plain HTML, no scripts."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ LAST = 20
 
 def render_status(store: Store, queue_lengths: Mapping[str, int], models: Sequence[ServedState] = ()) -> str:
     """Return the page as HTML."""
+    projects = [_project_row(store, project_id) for project_id in sorted(store.projects.ids())]
     waiting = [(name, str(count)) for name, count in queue_lengths.items()] or [("queue", "unreachable")]
     events = [(status, str(count)) for status, count in sorted(store.jobs.counts().items())]
     served = [(str(state.project_id), state.tag, state.shadow or "", state.trouble or "") for state in models]
@@ -33,7 +34,8 @@ def render_status(store: Store, queue_lengths: Mapping[str, int], models: Sequen
         "<h1>maskloop</h1>"
         + _table("Jobs waiting", ("queue", "jobs"), waiting)
         + _table("Jobs", ("status", "jobs"), events)
-        + _table("Models", ("project", "answers", "predicts beside it", "trouble"), served)
+        + _table("Projects", ("project", "annotations set aside", "state"), projects)
+        + _table("Models", ("project", "serves", "shadow", "problem"), served)
         + _table(
             "Trainings",
             ("number", "project", "status", "reason", "progress", "AP50", "PQ", "mIoU", "verdict"),
@@ -41,6 +43,16 @@ def render_status(store: Store, queue_lengths: Mapping[str, int], models: Sequen
         )
         + "<p><a href=docs>API</a> · <a href=metrics>Prometheus metrics</a></p></html>"
     )
+
+
+def _project_row(store: Store, project_id: int) -> tuple[str, ...]:
+    absence = store.projects.absences().get(project_id)
+    state = (
+        "connected" if absence is None else f"not found in Label Studio since {absence.since:%Y-%m-%d %H:%M}"
+    )
+    count = store.annotations.count_set_aside(project_id)
+    named = f"{count}: see maskloop doctor {project_id}" if count else "0"
+    return str(project_id), named, state
 
 
 def _training_row(training: Training) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from maskloop.errors import ImageError, MaskloopError, StudioError
+from maskloop.errors import ImageError, MaskloopError, StoreError, StudioCause, StudioError
 from maskloop.queue import workers
 from maskloop.store.database import Store
 from maskloop.store.jobs import JobKind
@@ -17,8 +18,10 @@ from maskloop.store.sessions import now
 from maskloop_studio import services as services_module
 from maskloop_studio.cli.main import app
 from maskloop_studio.doctor import command, machine, order, project
+from maskloop_studio.doctor.check_context import CheckContext
+from maskloop_studio.doctor.check_run import run_checks
 from maskloop_studio.doctor.command import examine, print_findings
-from maskloop_studio.doctor.findings import Finding, Level, Patient, good, run_checks
+from maskloop_studio.doctor.findings import Finding, Level, good
 from maskloop_studio.labelstudio.models import StudioBackend, StudioProject, StudioTask
 from maskloop_studio.labelstudio.webhooks import SECRET_HEADER
 from maskloop_studio.projects.task_order import SAMPLING, TITLE
@@ -36,7 +39,7 @@ class Studio:
     url = "http://studio:8080"
 
     def __init__(self, secret):
-        hook = {"url": f"{URL}/webhook", "headers": {SECRET_HEADER: secret}, "is_active": True}
+        hook = {"id": 1, "url": f"{URL}/webhook", "headers": {SECRET_HEADER: secret}, "is_active": True}
         self.raw = {"maximum_annotations": 1, "show_collab_predictions": True}
         self.fields = {"sampling": SAMPLING, "model_version": "maskloop-7-v2", "label_config": CONFIG}
         self.hooks = [hook | {"send_for_all_actions": True, "send_payload": True}]
@@ -112,7 +115,7 @@ CHECKS = (*project.PROJECT_CHECKS, *order.ORDER_CHECKS)
 
 
 def look(services, *checks):
-    return run_checks(checks or CHECKS, Patient(services, 7))
+    return run_checks(checks or CHECKS, CheckContext(services, 7))
 
 
 def bad(findings):
@@ -166,6 +169,16 @@ def _no_image(services):
     services.fetcher.fetch = fail
 
 
+def _set_aside(services):
+    one = SimpleNamespace(annotation_id=5, task_id=3, reason="a form that is not known")
+    services.store.annotations.count_set_aside = lambda _number: 1
+    services.store.annotations.set_aside = lambda _number, limit: (one,)
+
+
+def _away(services):
+    services.store.projects.note_missing(7, at=now())
+
+
 def _no_champion(services):
     services.registry.alias = lambda _name, _alias: None
 
@@ -180,6 +193,12 @@ BROKEN = [
     pytest.param(_break("machines", TWO), "backend", "hint", "remove those", id="two backends"),
     pytest.param(_hook("is_active", False), "webhook", "trouble", "connect 7", id="webhook switched off"),
     pytest.param(_hook("send_for_all_actions", False), "webhook", "trouble", "connect", id="some events"),
+    pytest.param(
+        _hook("consecutive_failures", 50), "webhook", "hint", "50 failures in a row", id="webhook fails"
+    ),
+    pytest.param(_set_aside, "set aside", "trouble", "1 set aside", id="annotation set aside"),
+    pytest.param(_set_aside, "set aside", "hint", "a form that is not known", id="and its reason"),
+    pytest.param(_away, "away", "hint", "404 at 1 checks", id="away"),
     pytest.param(_hook("headers", {}), "webhook", "trouble", "connect", id="webhook without secret"),
     pytest.param(
         _field("label_config", CONFIG.replace('"disc"', '"pear"')), "labels", "hint", "pear", id="label"
@@ -230,36 +249,96 @@ def test_doctor_few_done_says_nothing_of_the_order(services):
 
 
 def test_run_checks_one_raises_others_are_made(services):
-    def check_first(_patient):
+    def check_first(_context):
         yield good("a", "b")
         raise ValueError("a fault of ours")
 
-    def check_second(_patient):
+    def check_second(_context):
         raise MaskloopError("there", expected="x", got="y", remedy="z")
 
-    def check_third(_patient):
+    def check_third(_context):
         yield good("c", "d")
 
     findings = look(services, check_first, check_second, check_third)
     assert [(one.check, one.level.value) for one in findings] == [
+        ("first", "good"),  # what it found before the fault is kept
         ("first", "trouble"),
         ("second", "trouble"),
         ("third", "good"),
     ]
-    assert (findings[1].place, findings[1].expected, findings[1].remedy) == ("there", "x", "z")
+    assert (findings[2].place, findings[2].expected, findings[2].remedy) == ("there", "x", "z")
 
 
-def test_run_checks_studio_away_is_trouble_once_and_the_rest_is_looked_at(services):
+def _studio_error(cause):
     def fail(*_args, **_kwargs):
-        services.client.asked.append("failed")
-        raise StudioError("Label Studio", expected="an answer", got="none", remedy="start it")
+        fail.count += 1
+        raise StudioError(
+            f"request {fail.count}", expected="an answer", got="none", remedy="start it", cause=cause
+        )
 
-    for name in ("project", "backends", "webhooks", "views", "prediction_counts", "iter_tasks"):
+    fail.count = 0
+    return fail
+
+
+@pytest.mark.parametrize("cause", [cause for cause in StudioCause if cause.is_shared])
+def test_run_checks_studio_away_is_one_trouble_and_the_rest_is_looked_at(services, cause):
+    fail = _studio_error(cause)
+    for name in (
+        "whoami", "project", "backends", "webhooks", "views", "prediction_counts", "latest_scores",
+        "count_unlabelled", "iter_tasks",
+    ):  # fmt: skip
         setattr(services.client, name, fail)
-    findings = look(services)
-    assert [one.level for one in findings if one.place == "Label Studio"].count(Level.TROUBLE) == 1
-    assert services.client.asked.count("failed") <= 5
-    assert any(one.check == "jobs" and one.level is Level.GOOD for one in findings)
+    findings = look(services, machine.check_label_studio, *CHECKS)
+    troubles = [one for one in findings if one.level is Level.TROUBLE]
+    assert [one.check for one in troubles] == ["label studio"]
+    skipped = {one.check: one.got for one in findings if one.level is Level.SKIPPED}
+    assert set(skipped.values()) == {"needs: Label Studio"}
+    assert {"project", "backend", "webhook", "images", "tabs", "unpredicted"} <= skipped.keys()
+    assert {"jobs", "sync", "set aside"} <= {one.check for one in findings if one.level is Level.GOOD}
+
+
+def test_run_checks_database_away_is_one_trouble(services):
+    def fail(*_args, **_kwargs):
+        raise StoreError("database", expected="an answer", got="none", remedy="start it")
+
+    store = SimpleNamespace(jobs=SimpleNamespace(counts=fail, find=fail))
+    store.projects = SimpleNamespace(ids=fail, absences=fail, webhook_secret=fail)
+    store.annotations = SimpleNamespace(count_set_aside=fail)
+    services.store = store
+    findings = look(services, machine.check_database, *CHECKS)
+    assert [one.check for one in findings if one.level is Level.TROUBLE] == ["database"]
+
+
+def test_run_checks_two_causes_are_two_troubles(services):
+    def check_first(_context):
+        raise StudioError("a", expected="x", got="y", remedy="z", cause=StudioCause.FORBIDDEN, status=403)
+
+    def check_second(_context):
+        raise StudioError("b", expected="x", got="y", remedy="z", cause=StudioCause.FORBIDDEN, status=403)
+
+    assert bad(look(services, check_first, check_second)) == [("first", "trouble"), ("second", "trouble")]
+
+
+def test_run_checks_slow_ones_run_side_by_side(services):
+    barrier = threading.Barrier(4)
+
+    def check_slow(_context):
+        barrier.wait(timeout=20)  # passes only once four checks are inside
+        yield good("a", "b")
+
+    assert len(look(services, *[check_slow] * 4)) == 4
+
+
+def test_print_findings_one_line_for_all_that_need_one_thing(services, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    fail = _studio_error(StudioCause.UNREACHABLE)
+    for name in ("whoami", "project", "backends", "webhooks", "views", "prediction_counts", "iter_tasks"):
+        setattr(services.client, name, fail)
+    print_findings(look(services, machine.check_label_studio, *CHECKS), as_json=False)
+    shown = capsys.readouterr().out
+    assert shown.count("needs: Label Studio") == 1
+    assert shown.count("trouble") == 1
+    assert max(len(line) for line in shown.splitlines()) <= 80
 
 
 def test_doctor_no_finding_shows_a_secret(services):
@@ -271,11 +350,11 @@ def test_doctor_no_finding_shows_a_secret(services):
         }
     )
 
-    def check_leaks(_patient):
+    def check_leaks(_context):
         yield good(f"token t0ken-of-mine, {secret}", "postgresql://me:pa55word@host/db")
 
-    patient = Patient(services, 7)
-    (found,) = run_checks([check_leaks], patient, secrets=[*machine.secrets_of(patient), secret])
+    context = CheckContext(services, 7)
+    (found,) = run_checks([check_leaks], context, secrets=[*machine.secrets_of(services.settings), secret])
     assert not {"t0ken-of-mine", "pa55word", secret} & set(found.place.split(", ") + found.got.split("@"))
     assert "pa55word" not in found.got
 
@@ -309,6 +388,21 @@ def test_check_queue_names_what_nobody_serves(services, monkeypatch):
     assert found["workers of train"] == "trouble"
 
 
+@pytest.mark.parametrize("line", ["every day", "0 0 31 2 *"])
+def test_check_schedules_bad_line_is_trouble_and_named(services, line):
+    services.store.projects.set_options(7, {"train_cron": line})
+    found = look(services, machine.check_schedules)
+    assert bad(found) == [("schedules", "trouble")]
+    assert (found[-1].place, "train_cron" in found[-1].remedy) == ("schedule training-7", True)
+
+
+def test_check_home_open_file_is_closed_and_named_once(services):
+    (services.settings.home / "maskloop.db-wal").touch()
+    (services.settings.home / "maskloop.db-wal").chmod(0o644)
+    assert bad(look(services, machine.check_home)) == [("home", "hint")]
+    assert bad(look(services, machine.check_home)) == []
+
+
 def test_check_disk_full_is_told(services):
     services.settings = services.settings.model_copy(update={"min_free_disk_bytes": 2**60})
     assert bad(look(services, machine.check_disk)) == [("disk", "trouble")]
@@ -327,7 +421,7 @@ def test_check_model_folder_without_weights_is_told(services, tmp_path):
     assert bad(look(services, machine.check_model)) == [("model", "trouble")]
 
 
-@pytest.mark.parametrize(("levels", "well"), [(["good", "hint", "unknown"], True), (["trouble"], False)])
+@pytest.mark.parametrize(("levels", "well"), [(["good", "hint", "skipped"], True), (["trouble"], False)])
 @pytest.mark.parametrize("as_json", [False, True], ids=["table", "json"])
 def test_print_findings_says_whether_all_is_well(capsys, levels, well, as_json):
     findings = [
