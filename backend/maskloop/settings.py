@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -186,6 +187,13 @@ class Settings(BaseSettings):
     annotation_rule: AnnotationRule = Field(
         AnnotationRule.NEWEST, description="which of several annotations of one task counts"
     )
+    label_renames: Annotated[dict[str, str], NoDecode] = Field(
+        default_factory=dict, description="labels that have a new name in the label config: old=new,old2=new2"
+    )
+    empty_with_other_answers: bool = Field(
+        False,
+        description="an annotation with answers of other controls only (choices, texts) shows an empty image",
+    )
     learn_from_boxes: bool = Field(
         False, description="also learn from images with rectangles, as if they were masks"
     )
@@ -253,6 +261,16 @@ class Settings(BaseSettings):
     @classmethod
     def _unset_if_empty(cls, value: object) -> object:
         return None if value == "" else value
+
+    @field_validator("label_renames", mode="before")
+    @classmethod
+    def _split_renames(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+        if not all(old.strip() and new.strip() for old, _, new in pairs):
+            raise ValueError("expected old=new, with a comma between pairs")
+        return {old.strip(): new.strip() for old, _, new in pairs}
 
     @field_validator("home")
     @classmethod

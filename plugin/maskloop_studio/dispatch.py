@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from maskloop.errors import QueueError
+from maskloop.errors import ConfigurationError, QueueError
 from maskloop.log import log_action
 from maskloop.queue.spec import JobQueue, JobSpec, QueueName
-from maskloop.store.jobs import JobKind
+from maskloop.store.jobs import JobKind, JobStatus
 
 if TYPE_CHECKING:
     from maskloop.store.database import Store
@@ -41,7 +41,7 @@ TIMEOUTS_S = {
 
 
 def job_spec(kind: JobKind, job_id: int) -> JobSpec:
-    """Return what carries a job to a worker."""
+    """Return the queue's entry for a job."""
     return JobSpec(
         queue=QUEUES[kind],
         function=f"{TASKS}.run",
@@ -52,7 +52,7 @@ def job_spec(kind: JobKind, job_id: int) -> JobSpec:
 
 
 def queue_or_wait(queue: JobQueue, job: JobSpec) -> bool:
-    """Queue a job whose row is in the database already; without a queue it waits there for the scheduler."""
+    """Queue a job that has a row in the database; without a queue it waits there for the scheduler."""
     try:
         return queue.enqueue(job)
     except QueueError as exc:
@@ -63,16 +63,23 @@ def queue_or_wait(queue: JobQueue, job: JobSpec) -> bool:
 def request(
     kind: JobKind, project_id: int, reason: str, *, store: Store, queue: JobQueue, quiet_s: float = 0
 ) -> int:
-    """Ask for a job of a project; one that waits already serves the new wish too. Return its number.
+    """Add a job and queue it; return its number, or that of the same job where one waits already.
 
     Args:
         kind: what is to be done.
         project_id: Label Studio's number.
         reason: why; shown in lists.
-        store: keeps the wish.
+        store: keeps the job.
         queue: carries it.
-        quiet_s: begin when no such wish came for as long; the scheduler queues it then.
+        quiet_s: start only when no such request came for this time; the scheduler queues it then.
+
+    Raises:
+        ConfigurationError: a training of a project that is not connected.
     """
+    running = _running_training(project_id, store) if kind is JobKind.TRAINING else None
+    if running is not None:
+        log_action(logger, "training_runs_already", training_id=running, project_id=project_id, reason=reason)
+        return running
     job_id = store.jobs.request(kind, project_id, reason, quiet_s=quiet_s)
     log_action(logger, "job_requested", job_id=f"{kind.value}-{job_id}", project_id=project_id, reason=reason)
     if not quiet_s:
@@ -80,12 +87,31 @@ def request(
     return job_id
 
 
+def _running_training(project_id: int, store: Store) -> int | None:
+    """Return the running training that learns from all corrections that are stored now; None where none does.
+
+    Raises:
+        ConfigurationError: the project is not connected.
+    """
+    if project_id not in store.projects.ids():
+        raise ConfigurationError(
+            f"project {project_id}",
+            expected="a connected project",
+            got="one that is not connected",
+            remedy=f"run `maskloop connect {project_id}` first",
+        )
+    for job in store.jobs.find(statuses=[JobStatus.RUNNING], kind=JobKind.TRAINING, project_id=project_id):
+        seen = store.trainings.newest_seen(job.job_id)
+        if seen is None or seen >= store.corrections.last_version(project_id):
+            return job.job_id
+    return None
+
+
 def try_again(job: Job, *, store: Store, queue: JobQueue) -> int | None:
-    """Let a job that has ended without success, or waits for its next attempt, run now.
+    """Start a job now that has ended without success, or that waits for its next attempt.
 
     Returns:
-        Its number, or that of another one that waits and does the same; None where there is nothing to be
-        tried again.
+        Its number, or that of the same job where one waits already; None where the job runs or is done.
     """
     job_id = store.jobs.retry(job.job_id)
     if job_id is not None:
@@ -94,6 +120,6 @@ def try_again(job: Job, *, store: Store, queue: JobQueue) -> int | None:
 
 
 def count_new_corrections(project_id: int, store: Store) -> int:
-    """Return how many corrections to learn from no training has seen yet."""
+    """Return how many corrections of the training split no training has seen yet."""
     seen = store.trainings.trained_through(project_id)
     return store.corrections.count(project_id, split="train", after_version=seen)

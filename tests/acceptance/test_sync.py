@@ -108,8 +108,14 @@ def in_database(services, project_id):
     return state
 
 
+def _parts(services):
+    return {"store": services.store, "client": services.client, "settings": services.settings}
+
+
 def sync(services, project_id, **options):
-    return sync_project(project_id, services, run=lambda job_id: work_on(job_id, services), **options)
+    return sync_project(
+        project_id, **_parts(services), run=lambda job_id: work_on(job_id, services), **options
+    )
 
 
 def bulk(client, project_id, action, task_ids):
@@ -193,7 +199,7 @@ def test_interrupted_anywhere_and_run_again_ends_the_same(
 
     for _ in range(50):
         try:
-            find_changes(project.id, services, on_page=stop)
+            find_changes(project.id, **_parts(services), on_page=stop)
         except KeyboardInterrupt:
             continue
         break
@@ -224,14 +230,14 @@ def test_dead_event_is_neither_told_again_nor_makes_every_pass_list_everything(
     services.store.projects.save(project.id, CONFIG)
     (task_id,) = client.import_tasks(project.id, [{"data": {"image": image}}])
     made = client.create_annotation(task_id, {"result": [square()]})
-    _config_event, job_id = find_changes(project.id, services).event_ids
+    _config_event, job_id = find_changes(project.id, **_parts(services)).event_ids
     job = services.store.jobs.claim(job_id, "owner")
     assert services.store.jobs.fail(job.job_id, "owner", "no", retry=False) is JobStatus.DEAD
 
-    report = find_changes(project.id, services)
+    report = find_changes(project.id, **_parts(services))
     assert (report.event_ids, report.listed_all) == ((), False)
     client.update_annotation(made["id"], result=[square(60.0)])
-    assert len(find_changes(project.id, services).event_ids) == 1
+    assert len(find_changes(project.id, **_parts(services)).event_ids) == 1
     assert services.store.jobs.retry(job_id) == job_id
     sync(services, project.id)
     assert in_database(services, project.id) == in_studio(client, project.id)

@@ -5,7 +5,7 @@ import operator
 from datetime import UTC, datetime, timedelta
 
 from maskloop_studio.labelstudio.client import StudioClient
-from maskloop_studio.labelstudio.models import AnnotationStamp, StampedTask, TaskPage, to_project
+from maskloop_studio.labelstudio.models import AnnotationStamp, StampedTask, StudioUser, TaskPage, to_project
 
 __all__ = ["NOON", "PROJECT_ID", "StampedStudio"]
 
@@ -29,6 +29,7 @@ class StampedStudio(StudioClient):
         self.numbers = itertools.count(1)
         self.requests = 0
         self.gone = False
+        self.hooks = []  # webhooks, as Label Studio's API gives them
 
     def tick(self, seconds=1.0):
         self.clock += timedelta(seconds=seconds)
@@ -58,6 +59,15 @@ class StampedStudio(StudioClient):
             "skipped_annotations_number": counts.count(True),
         }
         return None if self.gone else to_project(raw)
+
+    def whoami(self):
+        return StudioUser(id=1, email="a@example.org")
+
+    def webhooks(self, project_id):
+        return self.hooks
+
+    def update_webhook(self, webhook_id, **fields):
+        self.hooks[0].update(fields)
 
     def project(self, project_id):
         return self.find_project(project_id)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskloop.store.job_types import Job, JobKind, JobStatus
+from maskloop_studio.intake.set_aside_report import set_aside_lines
 
 if TYPE_CHECKING:
     from maskloop.store.database import Store
@@ -52,6 +53,10 @@ def list_jobs(
         typer.echo(json.dumps([_as_json(job) for job in found]))
         return
     _print_table(found)
+    for project_id in store.projects.ids():
+        if project in (None, project_id):
+            for line in set_aside_lines(project_id, store.annotations):
+                typer.echo(line)
 
 
 @jobs_app.command("retry")

@@ -1,1 +1,1 @@
-"""Annotations on their way in: webhook, reconciliation, the annotation itself."""
+"""Annotations from Label Studio into the database: webhooks, reconciliation, reading of regions."""

@@ -1,87 +1,114 @@
-"""An event -> what the annotator said, kept as it was said -> its masks.
+"""An event -> the annotation as Label Studio's API has it now -> its masks.
 
-An event is a hint only: what counts is what Label Studio's API says when the event is worked on. So events
-may come twice, late, out of order or forged, and the newest truth is kept all the same.
+An event is only a hint: the annotation is always read from Label Studio's API when the event is worked on. So
+events may come twice, late, out of order or forged, and the newest annotation is stored all the same.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from maskloop.errors import CodecError, LabelConfigError, MaskloopError
+from maskloop.errors import CodecError, MaskloopError, StudioError
 from maskloop.learning.data.snapshot import split_of
-from maskloop.log import log_action, log_failures
-from maskloop.store.annotations import AnnotationSnapshot, AnnotationVersion, SaveStatus
-from maskloop.store.corrections import DerivedMasks
+from maskloop.log import log_action
+from maskloop.store.annotations import AnnotationSnapshot, SavedAnnotation, SaveStatus
 from maskloop.store.jobs import Job, JobKind, JobStatus
 from maskloop.store.sessions import now
-from maskloop_studio.dispatch import count_new_corrections, request, try_again
+from maskloop_studio.dispatch import count_new_corrections, job_spec, queue_or_wait, request, try_again
+from maskloop_studio.intake.absence import note_missing
+from maskloop_studio.intake.reading import READER_VERSION, read_version
+from maskloop_studio.intake.retake import keep_reading, retry_set_aside
 from maskloop_studio.intake.webhook import ANNOTATION_ACTIONS
+from maskloop_studio.labelstudio.models import Presence
 
 if TYPE_CHECKING:
     from maskloop.queue.lease import JobControl
+    from maskloop_studio.intake.parts import IntakeParts
     from maskloop_studio.labelstudio.client import StudioProject
-    from maskloop_studio.services import Services
 
 __all__ = ["take_event"]
 
 logger = logging.getLogger(__name__)
 
 
-def take_event(job: Job, control: JobControl, services: Services) -> None:
-    """Bring the database to what Label Studio says now of what an event is about.
+def take_event(job: Job, control: JobControl, parts: IntakeParts) -> None:
+    """Bring the database to the state that Label Studio has now of the subjects of an event.
 
     Raises:
-        MaskloopError: something of it could not be done; what could is done.
+        MaskloopError: a part of it failed; the other parts are done.
     """
     if job.action in ANNOTATION_ACTIONS:
-        _take_annotations(job, control, services)
+        _take_annotations(job, control, parts)
     elif job.action == "TASKS_CREATED":
-        # Tasks that were imported with annotations are told as tasks only.
+        # Tasks that are imported with annotations send no event about these.
         for kind in (JobKind.PRELABEL, JobKind.SYNC):
-            request(kind, job.project_id, "new tasks", store=services.store, queue=services.queue)
+            request(kind, job.project_id, "new tasks", store=parts.store, queue=parts.queue)
     elif job.action == "TASKS_DELETED":
-        _drop_tasks(job, control, services)
+        _drop_tasks(job, control, parts)
     elif job.action == "PROJECT_UPDATED":
-        _follow_project(job, services)
+        _follow_project(job, parts)
     elif job.action == "PROJECT_DELETED":
-        _drop_project(job, services)
+        _find_project(job.project_id, parts)
 
 
-def _take_annotations(job: Job, control: JobControl, services: Services) -> None:
-    # A deletion too is asked back, not believed: a forged one must not take anybody's work away.
-    project = services.client.find_project(job.project_id)
+def _find_project(project_id: int, parts: IntakeParts) -> StudioProject | None:
+    """Return a project; None where it is deleted, or not connected and not there.
+
+    Raises:
+        StudioError: Label Studio does not answer, or the project is away and may come back.
+    """
+    state = parts.client.project_state(project_id)
+    if state.presence is Presence.UNKNOWN and state.error is not None:
+        raise state.error
+    if state.project is not None:
+        return state.project
+    if note_missing(project_id, parts.store.projects, at=parts.clock()):
+        _drop_project(project_id, parts)
+        return None
+    if project_id not in parts.store.projects.ids():
+        return None
+    raise StudioError(
+        f"project {project_id}",
+        expected="the project in Label Studio",
+        got="404",
+        remedy="restore the project, or the token's access to it; a project that is missing for over an hour "
+        "counts as deleted",
+        status=404,
+    )
+
+
+def _take_annotations(job: Job, control: JobControl, parts: IntakeParts) -> None:
+    # A deletion is checked against the API too: a forged one must not delete anybody's work.
+    project = _find_project(job.project_id, parts)
     if project is None:
-        _drop_project(job, services)
         return
     failed: list[tuple[int, MaskloopError]] = []
     for done, annotation_id in enumerate(job.subject_ids):
         control.progress(done, len(job.subject_ids))
         try:
-            _take_annotation(annotation_id, project, services)
+            _take_annotation(annotation_id, project, parts)
         except MaskloopError as exc:
-            # The others of a bulk event do not wait for this one.
+            # The other annotations of a bulk event are taken in all the same.
             failed.append((annotation_id, exc))
-    _train_when_due(job.project_id, services)
+    _train_when_due(job.project_id, parts)
     if failed:
-        services.store.jobs.narrow(job.job_id, control.owner, [number for number, _ in failed])
-        # The most hopeful error decides whether it is tried again.
+        parts.store.jobs.narrow(job.job_id, control.owner, [number for number, _ in failed])
+        # An error that may pass decides, so that the job is tried again.
         raise min((exc for _, exc in failed), key=lambda exc: isinstance(exc, CodecError))
 
 
-def _take_annotation(annotation_id: int, project: StudioProject, services: Services) -> None:
-    store, asked_at = services.store, now()
-    annotation = services.client.annotation(annotation_id)
+def _take_annotation(annotation_id: int, project: StudioProject, parts: IntakeParts) -> None:
+    store, read_at = parts.store, now()
+    annotation = parts.client.annotation(annotation_id)
     if annotation is None:
-        if store.annotations.delete(project.id, annotation_ids=[annotation_id], read_at=asked_at):
+        if store.annotations.delete(project.id, annotation_ids=[annotation_id], read_at=read_at):
             log_action(logger, "annotation_deleted", annotation_id=annotation_id, project_id=project.id)
         return
     if int(annotation["project"]) != project.id:
-        # Forged, or the number of a deleted one that Label Studio gave to another project's.
-        store.annotations.delete(project.id, annotation_ids=[annotation_id], read_at=asked_at)
+        # The event is forged, or Label Studio gave the number of a deleted annotation to another project's.
+        store.annotations.delete(project.id, annotation_ids=[annotation_id], read_at=read_at)
         log_action(logger, "annotation_of_other_project", level=logging.WARNING, annotation_id=annotation_id)
         return
     task_id = int(annotation["task"])
@@ -95,10 +122,20 @@ def _take_annotation(annotation_id: int, project: StudioProject, services: Servi
             state="skipped" if skipped else "submitted",
             content=annotation,
             label_config=project.label_config,
-            split=split_of(project.id, task_id, services.settings.holdout_fraction),
-            read_at=asked_at,
+            split=split_of(project.id, task_id, parts.settings.holdout_fraction),
+            read_at=read_at,
         )
     )
+    _log_saved(saved, annotation_id=annotation_id, task_id=task_id, skipped=skipped)
+    if saved.version is None or skipped:
+        return
+    if not store.corrections.has(saved.version.version_id, reader_version=READER_VERSION):
+        reading = read_version(saved.version, parts)
+        if reading is not None:  # else the task is deleted, and its own event deletes the annotation
+            keep_reading(saved.version, reading, store)
+
+
+def _log_saved(saved: SavedAnnotation, *, annotation_id: int, task_id: int, skipped: bool) -> None:
     if saved.status is SaveStatus.STORED:
         log_action(
             logger,
@@ -112,140 +149,67 @@ def _take_annotation(annotation_id: int, project: StudioProject, services: Servi
         log_action(logger, "annotation_unchanged", annotation_id=annotation_id, version_id=saved.version_id)
     else:
         log_action(logger, "annotation_stale", annotation_id=annotation_id, task_id=task_id)
-    if saved.version is not None and not skipped and not store.corrections.has(saved.version.version_id):
-        derive_masks(saved.version, services)
 
 
-def derive_masks(version: AnnotationVersion, services: Services) -> None:
-    """Derive the masks of an annotation's version, and store them.
-
-    Raises:
-        CodecError: nothing of it can be read.
-        ImageError: its image cannot be had.
-        LabelConfigError: its label config has no image or nothing to draw with.
-        StudioError: Label Studio does not answer.
-    """
-    masks = _derive(version, services)
-    if masks is not None:
-        services.store.corrections.save(version.version_id, masks)
-
-
-def _derive(version: AnnotationVersion, services: Services) -> DerivedMasks | None:
-    from maskloop.segmentation.image import decode_image
-    from maskloop_studio.formats import annotation_to_segments, count_edits, is_approximate
-    from maskloop_studio.formats.label_config import parse_label_config
-
-    client = services.client
-    place = f"task {version.task_id}, annotation {version.annotation_id}"
-    # With the project named, Label Studio does not call us for a live prediction of the task.
-    task = client.task(version.task_id, project_id=version.project_id)
-    if task is None:
-        return None  # deleted meanwhile, and with it the annotation: its own event says so
-    config = parse_label_config(version.label_config)
-    uri = task.data.get(config.image_field)
-    if not isinstance(uri, str):
-        raise LabelConfigError(
-            place,
-            expected=f"an image address in its field {config.image_field!r}",
-            got=type(uri).__name__,
-            remedy="check `value` of <Image> against the task's data",
-        )
-    data = services.fetcher.fetch(uri, task_id=version.task_id)
-    height, width = decode_image(data, max_pixels=services.settings.max_image_pixels).shape[:2]
-    size_hw = (height, width)
-    result = version.content.get("result") or []
-    content = annotation_to_segments(result, config, size_hw=size_hw, place=place)
-    log_failures(
-        logger,
-        "regions_with_problems",
-        [(version.task_id, problem) for problem in (*content.problems, *content.notes)],
-        annotation_id=version.annotation_id,
-    )
-    if (content.problems or content.notes) and not content.segments:
-        # Kept as it is, it would teach that nothing is to be seen on this image.
-        raise CodecError(
-            place,
-            expected="at least one region that can be read",
-            got=(*content.problems, *content.notes)[0],
-            remedy="correct the regions in Label Studio and save again",
-        )
-    predicted = _prediction_of(version.content, services)
-    predicted_ids = {str(region["id"]) for region in predicted.get("result", []) if "id" in region}
-    return DerivedMasks(
-        image_key=services.image_cache.put(data),
-        image_uri=uri,
-        size_hw=size_hw,
-        segments=content.segments,
-        edits=count_edits(result, predicted_ids),
-        approximate=is_approximate(result),
-        model_version=predicted.get("model_version"),
-    )
-
-
-def _prediction_of(annotation: Mapping[str, Any], services: Services) -> Mapping[str, Any]:
-    prediction_id = annotation.get("parent_prediction")
-    return (services.client.prediction(int(prediction_id)) if prediction_id else None) or {}
-
-
-def _drop_tasks(job: Job, control: JobControl, services: Services) -> None:
-    client, store, project_id = services.client, services.store, job.project_id
+def _drop_tasks(job: Job, control: JobControl, parts: IntakeParts) -> None:
+    client, store, project_id = parts.client, parts.store, job.project_id
     for done, task_id in enumerate(job.subject_ids):
         control.progress(done, len(job.subject_ids))
-        asked_at = now()
+        read_at = now()
         if client.task(task_id, project_id=project_id) is None:
-            store.annotations.delete(project_id, task_ids=[task_id], read_at=asked_at)
-            # On SQLite Label Studio gives a deleted task's number to the next one, without a prediction yet.
+            store.annotations.delete(project_id, task_ids=[task_id], read_at=read_at)
+            # On SQLite, Label Studio gives a deleted task's number to the next task, which has no prediction.
             store.pushes.forget(project_id, [task_id])
             store.scores.forget_tasks(project_id, [task_id])
         else:
-            _drop_gone(task_id, project_id, services)
+            _drop_gone(task_id, project_id, parts)
 
 
-def _drop_gone(task_id: int, project_id: int, services: Services) -> None:
-    """Follow a task whose number another one has by now: the annotations of the first are gone."""
-    store, asked_at = services.store, now()
+def _drop_gone(task_id: int, project_id: int, parts: IntakeParts) -> None:
+    """Delete the annotations of a deleted task whose number another task has now."""
+    store, read_at = parts.store, now()
     known = set(store.annotations.of_task(project_id, task_id))
     if not known:
         return
-    task = services.client.stamped_task(project_id, task_id)
+    task = parts.client.stamped_task(project_id, task_id)
     standing = {annotation.id for annotation in task.annotations} if task is not None else set()
-    if store.annotations.delete(project_id, annotation_ids=sorted(known - standing), read_at=asked_at):
+    if store.annotations.delete(project_id, annotation_ids=sorted(known - standing), read_at=read_at):
         store.pushes.forget(project_id, [task_id])
         store.scores.forget_tasks(project_id, [task_id])
 
 
-def _follow_project(job: Job, services: Services) -> None:
-    store = services.store
-    project = services.client.find_project(job.project_id)
+def _follow_project(job: Job, parts: IntakeParts) -> None:
+    store = parts.store
+    project = _find_project(job.project_id, parts)
     if project is None or job.project_id not in store.projects.ids():
         return
     store.projects.save(job.project_id, project.label_config)
     # What could not be read under the old label config may be readable under this one.
+    for event_id in retry_set_aside(job.project_id, project.label_config, store=store):
+        queue_or_wait(parts.queue, job_spec(JobKind.EVENT, event_id))
     for dead in store.jobs.find(
         statuses=[JobStatus.DEAD], kind=JobKind.EVENT, project_id=job.project_id, limit=1000
     ):
         if dead.action in ANNOTATION_ACTIONS:
-            try_again(dead, store=store, queue=services.queue)
+            try_again(dead, store=store, queue=parts.queue)
 
 
-def _drop_project(job: Job, services: Services) -> None:
-    if services.client.find_project(job.project_id) is not None:
-        return
-    gone = services.store.annotations.delete_project(job.project_id)
-    services.store.projects.remove(job.project_id)
-    services.store.scores.forget_project(job.project_id)
-    log_action(logger, "project_deleted", project_id=job.project_id, annotations=gone)
+def _drop_project(project_id: int, parts: IntakeParts) -> None:
+    deleted = parts.store.annotations.delete_project(project_id)
+    parts.store.projects.remove(project_id)
+    parts.store.scores.forget_project(project_id)
+    log_action(logger, "project_deleted", project_id=project_id, annotations=deleted)
 
 
-def _train_when_due(project_id: int, services: Services) -> None:
-    store, settings = services.store, services.settings
+def _train_when_due(project_id: int, parts: IntakeParts) -> None:
+    store, settings = parts.store, parts.settings
     new = count_new_corrections(project_id, store)
-    if new >= settings.train_after:
+    if new >= settings.train_after and project_id in store.projects.ids():
         request(
             JobKind.TRAINING,
             project_id,
             f"{new} new corrections",
             store=store,
-            queue=services.queue,
+            queue=parts.queue,
             quiet_s=settings.train_quiet_s,
         )

@@ -1,6 +1,6 @@
-"""What Label Studio has against what the database has, annotation by annotation; nothing is asked or written.
+"""Differences between Label Studio's annotations and the database's; nothing is read or written here.
 
-`sync.py` reads the pages, and writes what is found here as events.
+`reconcile.py` reads the pages, and adds an event for each difference.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SKIPPED = "skipped"
 
 
 class DifferenceKind(StrEnum):
-    """What Label Studio says that the database does not."""
+    """How Label Studio and the database differ."""
 
     MISSED = "missed"
     CHANGED = "changed"
@@ -29,16 +29,16 @@ class DifferenceKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """One annotation, or one task with all its annotations, that has to be asked about again."""
+    """One annotation, or one task with all its annotations, that has to be read again."""
 
     kind: DifferenceKind
     subject_id: int  # the task where the task is gone, else the annotation
-    state: str  # tells this difference from an older one of the same subject
+    state: str  # differs from that of an older difference of the same subject
     annotations: int = 1  # how many are concerned
 
 
 class Known(Protocol):
-    """What the database knows of an annotation."""
+    """An annotation of the database."""
 
     @property
     def task_id(self) -> int:
@@ -60,7 +60,7 @@ class _Entry(NamedTuple):
 
 
 class AnnotationTable:
-    """A project's annotations as they will be once the differences found so far are worked off."""
+    """A project's annotations as they will be when the differences found so far are worked off."""
 
     def __init__(self, known: Mapping[int, Known]) -> None:
         self._entries = {
@@ -79,7 +79,7 @@ class AnnotationTable:
         return len(self._entries) - skipped, skipped
 
     def state(self) -> str:
-        """Return a text that tells this table from another."""
+        """Return a text that is another one for another table."""
         newest = max((entry.updated_at for entry in self._entries.values()), default=None)
         return f"{len(self._entries)}:{newest.isoformat() if newest else None}"
 
@@ -88,14 +88,20 @@ class AnnotationTable:
         return sorted(self._of_task)
 
     def compare(self, task: StampedTask) -> Iterator[Difference]:
-        """Yield how a task's annotations differ, and take over what Label Studio says."""
+        """Yield how a task's annotations differ, and change the table to Label Studio's state."""
         for stamp in task.annotations:
             yield from self.settle(stamp.id, task.id, stamp)
         for number in self._of_task.get(task.id, set()) - {stamp.id for stamp in task.annotations}:
             yield from self.settle(number, task.id, None)
 
     def settle(self, number: int, task_id: int, stamp: AnnotationStamp | None) -> Iterator[Difference]:
-        """Yield how one annotation differs, and take over what Label Studio says; None says it is gone."""
+        """Yield how one annotation differs, and change the table to Label Studio's state.
+
+        Args:
+            number: the annotation.
+            task_id: its task.
+            stamp: its state in Label Studio; None where it is deleted there.
+        """
         old = self._remove(number)
         if stamp is None:
             if old is not None:
@@ -109,7 +115,7 @@ class AnnotationTable:
             yield Difference(kind=kind, subject_id=number, state=_text(new))
 
     def drop_task(self, task_id: int) -> Iterator[Difference]:
-        """Yield that a task is gone, and forget its annotations."""
+        """Yield that a task is deleted, and remove its annotations from the table."""
         numbers = sorted(self._of_task.get(task_id, ()))
         entries = [entry for number in numbers if (entry := self._remove(number)) is not None]
         if entries:

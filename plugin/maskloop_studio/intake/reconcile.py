@@ -1,8 +1,8 @@
-"""Compare a project with Label Studio and write the events that webhooks should have told.
+"""Compare a project with Label Studio, and add events for everything that webhooks did not send.
 
-Nothing is taken here: an event found is worked on like one that was told, with the same retries. Changes are
-read since the watermark, a time of Label Studio's; what leaves no trace there (deleted tasks) shows in its
-counts of annotations, and only then everything is listed.
+Nothing is taken in here: an event that is found is worked on like one that was sent, with the same retries.
+Changes are read since the watermark, a time of Label Studio's. What leaves no trace there (deleted tasks)
+shows in its counts of annotations, and only then everything is listed.
 """
 
 from __future__ import annotations
@@ -16,24 +16,32 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from maskloop.errors import StudioError
 from maskloop.log import log_action
 from maskloop.store.jobs import JobKind, JobStatus, NewEvent
+from maskloop.store.sessions import now
+from maskloop_studio.intake.absence import note_missing
 from maskloop_studio.intake.diff import AnnotationTable, Difference, DifferenceKind
-from maskloop_studio.labelstudio.models import AnnotationStamp, TaskPage
+from maskloop_studio.intake.retake import read_old_again, retry_set_aside
+from maskloop_studio.labelstudio.models import AnnotationStamp, Presence, TaskPage
+from maskloop_studio.labelstudio.webhooks import reactivate_webhooks, webhook_headers
 
 if TYPE_CHECKING:
-    from maskloop_studio.services import Services
+    from maskloop.settings import Settings
+    from maskloop.store.database import Store
+    from maskloop_studio.labelstudio.client import StudioClient
 
 __all__ = ["OVERLAP", "SyncReport", "find_changes", "sync_project"]
 
 logger = logging.getLogger(__name__)
 
 OVERLAP = timedelta(minutes=5)  # a transaction of Label Studio's may show its changes this much later
-CATCH_UPS = 2  # what changed while a pass read is read again before all is listed
-MAX_ASKED = 50  # annotations of waiting events that are asked about one by one; more, and listing is as cheap
-MAX_REPAIRS = 5  # events for one and the same difference that ended and left it as it was
+CATCH_UPS = 2  # changes made while a pass was reading are read again before all is listed
+MAX_SINGLE_READS = 50  # annotations of waiting events that are read one by one; for more, listing is as cheap
+MAX_REPAIRS = 5  # events for the same difference that ended and did not remove it
 OPEN = (JobStatus.WAITING, JobStatus.RUNNING, JobStatus.DEAD, JobStatus.CANCELLED, JobStatus.DROPPED)
 OPEN_LIMIT = 10_000
+HTTP_FORBIDDEN = 403
 WORK_BATCH = 1000
 ACTIONS = {
     DifferenceKind.MISSED: "ANNOTATION_UPDATED",
@@ -45,16 +53,19 @@ ACTIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class SyncReport:
-    """What a comparison found."""
+    """The result of a comparison."""
 
     project_id: int
     checked: int  # tasks that were read; one that changed meanwhile counts again
     missed: int  # annotations
     changed: int
     deleted: int
-    event_ids: tuple[int, ...]  # written now; what an open event is about already has none here
+    event_ids: tuple[int, ...]  # added now; a difference that an open event covers already has none here
     listed_all: bool = False  # everything was compared, not only what changed
-    project_gone: bool = False
+    project_gone: bool = False  # it counts as deleted
+    project_away: bool = False  # Label Studio does not find it; it may come back
+    set_aside: int = 0  # annotations that cannot be read, in the project as a whole
+    webhooks_reactivated: int = 0  # webhooks that Label Studio had switched off
 
     def as_json(self) -> dict[str, object]:
         """Return its numbers as plain values."""
@@ -68,31 +79,40 @@ class SyncReport:
 
 def find_changes(
     project_id: int,
-    services: Services,
     *,
+    store: Store,
+    client: StudioClient,
+    settings: Settings,
     full: bool = False,
     on_page: Callable[[int, int], object] = lambda _checked, _total: None,
+    clock: Callable[[], datetime] = now,
 ) -> SyncReport:
-    """Write an event for everything that Label Studio says and the database does not.
+    """Add an event for every difference between Label Studio and the database.
 
-    May be stopped at any moment and run again: events and watermark move on after every page.
+    May be stopped at any moment and run again: events and watermark are stored after every page.
 
     Args:
         project_id: Label Studio's number.
-        services: what to work with.
+        store: the database.
+        client: Label Studio.
+        settings: how annotations are read, and the headers of our webhooks.
         full: compare everything, not only what changed and what the counts show.
-        on_page: told after every page how many tasks were read, and of how many (an estimate).
+        on_page: called after every page with the tasks read so far, and an estimate of how many there are.
+        clock: gives the time (aware).
 
     Raises:
         StudioError: Label Studio cannot be reached or refuses.
     """
-    return _Comparison(project_id, services, on_page).run(full=full)
+    comparison = _Comparison(project_id, store=store, client=client, settings=settings, on_page=on_page)
+    return comparison.run(full=full, clock=clock)
 
 
 def sync_project(
     project_id: int,
-    services: Services,
     *,
+    store: Store,
+    client: StudioClient,
+    settings: Settings,
     run: Callable[[int], object],
     full: bool = False,
     on_page: Callable[[int, int], object] = lambda _checked, _total: None,
@@ -102,54 +122,92 @@ def sync_project(
 
     Args:
         project_id: Label Studio's number.
-        services: what to work with.
-        run: works on the job of this number, and notes itself how that ended.
+        store: the database.
+        client: Label Studio.
+        settings: see `find_changes`.
+        run: works on the job of this number, and stores how that ended.
         full: compare everything.
         on_page: see `find_changes`.
-        on_event: told after every event how many are done.
+        on_event: called after every event with how many are done.
 
     Returns:
         What was found. An event that failed waits for its next try, or is dead: see the list of jobs.
     """
-    report = find_changes(project_id, services, full=full, on_page=on_page)
+    report = find_changes(
+        project_id, store=store, client=client, settings=settings, full=full, on_page=on_page
+    )
     tried: set[int] = set()
-    for job_id in _waiting(report.event_ids, project_id, services):
+    for job_id in _waiting(report.event_ids, project_id, store):
         if job_id not in tried:
             tried.add(job_id)
             run(job_id)
             on_event(len(tried))
-    return report
+    return replace(report, set_aside=store.annotations.count_set_aside(project_id))
 
 
 class _Comparison:
     """One pass over one project."""
 
-    def __init__(self, project_id: int, services: Services, on_page: Callable[[int, int], object]) -> None:
+    def __init__(
+        self,
+        project_id: int,
+        *,
+        store: Store,
+        client: StudioClient,
+        settings: Settings,
+        on_page: Callable[[int, int], object],
+    ) -> None:
         self._project_id = project_id
-        self._client = services.client
-        self._store = services.store
+        self._client = client
+        self._store = store
+        self._settings = settings
         self._on_page = on_page
         self._table = AnnotationTable(self._store.annotations.known(project_id))
         self._watermark = self._store.projects.watermark(project_id)
         self._checked = 0
         self._found: Counter[DifferenceKind] = Counter()
         self._event_ids: list[int] = []
-        self._open: set[tuple[str, int]] | None = None  # what events that are not done are about
+        self._open: set[tuple[str, int]] | None = None  # subjects of events that are not done
+        self._reactivated = 0
 
-    def run(self, *, full: bool) -> SyncReport:
-        project = self._client.find_project(self._project_id)
-        if project is None:
-            return self._project_gone()
-        self._note_config(project.label_config)
+    def run(self, *, full: bool, clock: Callable[[], datetime]) -> SyncReport:
+        state = self._client.project_state(self._project_id)
+        if state.presence is Presence.UNKNOWN and state.error is not None:
+            raise state.error
+        if state.project is None:
+            return self._project_missing(clock())
+        connected = self._project_id in self._store.projects.ids()
+        if connected:
+            self._note_config(state.project.label_config)
+            self._reactivate_webhooks()
+            self._event_ids += read_old_again(
+                self._project_id, store=self._store, settings=self._settings, on_page=self._report_progress
+            )
         self._read_changes()
-        listed_all = full or not self._agrees()
+        # Label Studio sent nothing while a webhook was off, deletions included.
+        listed_all = full or bool(self._reactivated) or not self._agrees()
         if listed_all:
             self._read_all()
+        self._event_ids += retry_set_aside(
+            self._project_id, state.project.label_config, store=self._store, every=listed_all
+        )
         return self._report(listed_all=listed_all)
 
+    def _report_progress(self) -> None:
+        self._on_page(self._checked, self._checked)
+
+    def _reactivate_webhooks(self) -> None:
+        headers = webhook_headers(self._settings, self._store)
+        try:
+            self._reactivated = len(reactivate_webhooks(self._project_id, headers, self._client))
+        except StudioError as exc:
+            if exc.status != HTTP_FORBIDDEN:
+                raise
+            log_action(
+                logger, "webhooks_not_checked", level=logging.WARNING, project_id=self._project_id, error=exc
+            )
+
     def _note_config(self, label_config: str) -> None:
-        if self._project_id not in self._store.projects.ids():
-            return
         self._store.projects.save(self._project_id, label_config)
         digest = hashlib.sha256(label_config.encode()).hexdigest()
         event = _event(self._project_id, "PROJECT_UPDATED", self._project_id, digest)
@@ -165,7 +223,7 @@ class _Comparison:
             self._note(page, [one for task in page.tasks for one in self._table.compare(task)])
             if page.tasks:
                 self._move_watermark(page.tasks[-1].updated_at)
-        # Nothing changed lately: what was read is as new as the question.
+        # Nothing changed lately: the database is as new as the request.
         if began is not None:
             self._move_watermark(began)
 
@@ -173,7 +231,7 @@ class _Comparison:
         for _ in range(CATCH_UPS):
             if self._counts_agree():
                 return True
-            self._ask_about_open_events()
+            self._read_open_events()
             self._read_changes()
         return self._counts_agree()
 
@@ -181,10 +239,10 @@ class _Comparison:
         project = self._client.project(self._project_id)
         return self._table.counts() == (project.annotation_count, project.skipped_count)
 
-    def _ask_about_open_events(self) -> None:
-        # What waits, or was given up, is not in the database yet: that alone must not list everything.
+    def _read_open_events(self) -> None:
+        # What events that wait or failed are about is not stored yet: that alone must not list everything.
         numbers = sorted(subject for family, subject in self._open_subjects() if family == "ANNOTATION")
-        if len(numbers) > MAX_ASKED:
+        if len(numbers) > MAX_SINGLE_READS:
             return
         for number in numbers:
             raw = self._client.annotation(number)
@@ -225,8 +283,8 @@ class _Comparison:
         )
 
     def _add(self, events: Sequence[NewEvent]) -> None:
-        # A key that is known already belongs to an event that waits or was given up: that one serves. Or it
-        # was done, and the same difference has come back: then it is told again, but not for ever.
+        # A key that is stored already belongs to an event that waits or failed: that one is enough. Or it was
+        # done, and the same difference has come back: then a new one is added, but only a few times.
         for turn in range(MAX_REPAIRS):
             if not events:
                 return
@@ -264,15 +322,17 @@ class _Comparison:
             self._watermark = at
             self._store.projects.set_watermark(self._project_id, at)
 
-    def _project_gone(self) -> SyncReport:
-        gone = len(self._table)
-        if gone or self._project_id in self._store.projects.ids():
-            self._found[DifferenceKind.DELETED] += gone
-            event = _event(self._project_id, "PROJECT_DELETED", self._project_id, self._table.state())
-            self._add([event])
+    def _project_missing(self, at: datetime) -> SyncReport:
+        if not note_missing(self._project_id, self._store.projects, at=at):
+            away = self._project_id in self._store.projects.ids()
+            return self._report(listed_all=False, project_away=away, project_gone=not away)
+        self._found[DifferenceKind.DELETED] += len(self._table)
+        self._add([_event(self._project_id, "PROJECT_DELETED", self._project_id, self._table.state())])
         return self._report(listed_all=False, project_gone=True)
 
-    def _report(self, *, listed_all: bool, project_gone: bool = False) -> SyncReport:
+    def _report(
+        self, *, listed_all: bool, project_gone: bool = False, project_away: bool = False
+    ) -> SyncReport:
         found = self._found
         report = SyncReport(
             project_id=self._project_id,
@@ -283,6 +343,9 @@ class _Comparison:
             event_ids=tuple(self._event_ids),
             listed_all=listed_all,
             project_gone=project_gone,
+            project_away=project_away,
+            set_aside=self._store.annotations.count_set_aside(self._project_id),
+            webhooks_reactivated=self._reactivated,
         )
         fields = {**asdict(report), "event_ids": len(report.event_ids)}
         log_action(
@@ -292,8 +355,8 @@ class _Comparison:
 
 
 def _event(project_id: int, action: str, subject_id: int, state: str) -> NewEvent:
-    said = f"{project_id}:{action}:{subject_id}:{state}"
-    key = f"sync:{hashlib.sha256(said.encode()).hexdigest()}"
+    text = f"{project_id}:{action}:{subject_id}:{state}"
+    key = f"sync:{hashlib.sha256(text.encode()).hexdigest()}"
     return NewEvent(key=key, action=action, project_id=project_id, subject_ids=(subject_id,))
 
 
@@ -301,11 +364,11 @@ def _family(action: str) -> str:
     return action.partition("_")[0].removesuffix("S")
 
 
-def _waiting(first: Iterable[int], project_id: int, services: Services) -> Iterator[int]:
+def _waiting(first: Iterable[int], project_id: int, store: Store) -> Iterator[int]:
     yield from first
     seen: set[int] = set()
     while True:
-        jobs = services.store.jobs.find(
+        jobs = store.jobs.find(
             statuses=(JobStatus.WAITING,),
             kind=JobKind.EVENT,
             project_id=project_id,

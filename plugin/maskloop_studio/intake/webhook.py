@@ -1,6 +1,6 @@
-"""What a webhook says -> what is kept of it; what it asks for is done later, by `intake.py`.
+"""A webhook's body -> the event that is stored; a worker does the work later (`annotations.py`).
 
-Only numbers are taken from an event: everything else is asked of Label Studio when the event is worked on.
+Only numbers are used from an event: everything else is read from Label Studio when the event is worked on.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ KNOWN_ACTIONS = ANNOTATION_ACTIONS | TASK_ACTIONS | PROJECT_ACTIONS | IGNORED_AC
 
 @dataclass(frozen=True, kw_only=True)
 class EventReceipt:
-    """What was made of a webhook."""
+    """What happened to a webhook's event."""
 
-    status: str  # accepted, known (told before) or ignored
-    training_id: int | None = None  # the training it asked for
+    status: str  # accepted, known (stored before) or ignored
+    training_id: int | None = None  # the training that it started
 
 
 def project_of(event: WebhookEvent) -> int:
@@ -68,10 +68,10 @@ def project_of(event: WebhookEvent) -> int:
 
 
 def read_event(event: WebhookEvent) -> NewEvent | None:
-    """Return what is to be kept of an event, None where it asks for nothing.
+    """Return the event to be stored; None where there is nothing to do.
 
     Raises:
-        UnreadableError: the event is of unknown kind, or does not say what it is about.
+        UnreadableError: the event is of unknown kind, or names no subject.
     """
     project_id = project_of(event)
     if event.action in IGNORED_ACTIONS:
@@ -88,10 +88,10 @@ def read_event(event: WebhookEvent) -> NewEvent | None:
 
 
 def receive_event(event: WebhookEvent, *, store: Store, queue: JobQueue) -> EventReceipt:
-    """Keep an event durably and queue its work: for callers that take one at a time and wait.
+    """Store an event and queue its work: for callers that handle one at a time and wait.
 
     Raises:
-        UnreadableError: the event is of unknown kind, or does not say what it is about.
+        UnreadableError: the event is of unknown kind, or names no subject.
     """
     if event.action == START_TRAINING:
         number = request(
@@ -115,20 +115,20 @@ def _subjects(event: WebhookEvent) -> list[tuple[int, str]]:
         named = [event.task, event.tasks]
     else:
         named = [event.project]
-    said = [rows for rows in named if rows is not None]
-    if not said:
-        raise _without_payload("the annotations or tasks it is about")
-    rows = [row for rows in said for row in (rows if isinstance(rows, list) else [rows])]
+    given = [rows for rows in named if rows is not None]
+    if not given:
+        raise _without_payload("its annotations or tasks")
+    rows = [row for rows in given for row in (rows if isinstance(rows, list) else [rows])]
     return sorted((row.id, row.updated_at or "") for row in rows)
 
 
 def _event_key(action: str, project_id: int, subjects: list[tuple[int, str]]) -> str:
-    said: list[object] = [action, project_id, subjects]
+    parts: list[object] = [action, project_id, subjects]
     if not all(updated_at for _, updated_at in subjects):
-        # Deletions carry no time of their own, and Label Studio may give a number again: the same words are
-        # news each time. Told twice, they are asked about twice, which changes nothing.
-        said.append(time.time_ns())
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+        # Deletions carry no time, and Label Studio may give a number again: each one is a new event. One that
+        # is sent twice is read from Label Studio twice, which changes nothing.
+        parts.append(time.time_ns())
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _without_payload(expected: str) -> UnreadableError:

@@ -101,6 +101,7 @@ def follow_training(training_id: int, store: Store) -> None:
 def follow_sync(project_id: int, services: Services, *, full: bool, as_json: bool) -> None:
     """Compare a project with Label Studio, take in the differences, and print how many there were."""
     from maskloop_studio.intake.reconcile import sync_project
+    from maskloop_studio.intake.set_aside_report import set_aside_lines
     from maskloop_studio.runtime.tasks import work_on
 
     with progress_bar() as bar:
@@ -112,7 +113,9 @@ def follow_sync(project_id: int, services: Services, *, full: bool, as_json: boo
 
         report = sync_project(
             project_id,
-            services,
+            store=services.store,
+            client=services.client,
+            settings=services.settings,
             run=lambda job_id: work_on(job_id, services),
             full=full,
             on_page=note_page,
@@ -126,8 +129,14 @@ def follow_sync(project_id: int, services: Services, *, full: bool, as_json: boo
         f"{report.checked} tasks read: {report.missed} annotations were missed, "
         f"{report.changed} had changed, {report.deleted} were deleted"
     )
+    if report.project_away:
+        print(f"Label Studio does not find project {project_id}; its annotations are kept until it is back")
+    if report.webhooks_reactivated:
+        print(f"{report.webhooks_reactivated} webhooks were off and are on again")
     if left:
         print(f"{left} of them could not be taken in yet: see `maskloop jobs list --project {project_id}`")
+    for line in set_aside_lines(project_id, services.store.annotations):
+        print(line)
 
 
 def _wait_for_events(event_ids: Sequence[int], store: Store) -> int:

@@ -89,8 +89,9 @@ def _queue_next(job_id: int, services: Services) -> None:
 
 def _take_event(job: Job, control: JobControl, services: Services) -> None:
     from maskloop_studio.intake.annotations import take_event
+    from maskloop_studio.intake.parts import IntakeParts
 
-    take_event(job, control, services)
+    take_event(job, control, IntakeParts.of(services))
 
 
 def _renew(job: Job, control: JobControl, services: Services) -> dict[str, object]:
@@ -119,11 +120,17 @@ def _sync(job: Job, control: JobControl, services: Services) -> dict[str, object
     from maskloop_studio.projects.champion import follow_champion
 
     report = find_changes(
-        job.project_id, services, full=_is_stale(job.project_id, services), on_page=control.progress
+        job.project_id,
+        store=services.store,
+        client=services.client,
+        settings=services.settings,
+        full=_is_stale(job.project_id, services),
+        on_page=control.progress,
     )
     for event_id in report.event_ids:
         queue_or_wait(services.queue, job_spec(JobKind.EVENT, event_id))
-    follow_champion(job.project_id, services)
+    if not (report.project_away or report.project_gone):
+        follow_champion(job.project_id, services)
     return report.as_json()
 
 

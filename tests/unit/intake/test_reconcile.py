@@ -15,6 +15,7 @@ from maskloop.store.sessions import now
 from maskloop_studio.intake.reconcile import find_changes, sync_project
 from maskloop_studio.labelstudio.data_manager import pages_by_change, pages_by_id, stamp_params
 from maskloop_studio.labelstudio.models import TaskPage, to_page
+from maskloop_studio.labelstudio.webhooks import webhook_headers
 
 
 @pytest.fixture
@@ -23,9 +24,9 @@ def studio():
 
 
 @pytest.fixture
-def services(studio, store):
+def services(studio, store, settings):
     store.projects.save(PROJECT_ID, "<View/>")
-    return SimpleNamespace(client=studio, store=store)
+    return SimpleNamespace(client=studio, store=store, settings=settings)
 
 
 def in_database(store):
@@ -74,7 +75,7 @@ def take(number, client, store):
 
 
 def sync(services, **options):
-    return sync_project(PROJECT_ID, services, run=lambda job_id: work_on(job_id, services), **options)
+    return sync_project(PROJECT_ID, **vars(services), run=lambda job_id: work_on(job_id, services), **options)
 
 
 def change_something(studio, chance):
@@ -129,7 +130,7 @@ def test_find_changes_counts_each_kind(studio, services):
     studio.annotate(second)
     del studio.tasks[third]
     studio.annotate(fourth, skipped=True)
-    report = find_changes(PROJECT_ID, services)
+    report = find_changes(PROJECT_ID, **vars(services))
     assert (report.missed, report.changed, report.deleted) == (2, 1, 2)
     assert report.listed_all
     assert len(report.event_ids) == 5
@@ -137,8 +138,8 @@ def test_find_changes_counts_each_kind(studio, services):
 
 def test_find_changes_same_difference_twice_is_one_event(studio, services):
     studio.annotate(studio.add_task())
-    assert len(find_changes(PROJECT_ID, services).event_ids) == 2  # the label config is told once too
-    again = find_changes(PROJECT_ID, services)
+    assert len(find_changes(PROJECT_ID, **vars(services)).event_ids) == 2  # the label config is told once too
+    again = find_changes(PROJECT_ID, **vars(services))
     assert (again.missed, again.event_ids) == (1, ())
 
 
@@ -146,7 +147,7 @@ def test_find_changes_difference_that_comes_back_is_told_again_but_not_for_ever(
     studio.annotate(studio.add_task())
     told = 0
     for _ in range(8):
-        event_ids = find_changes(PROJECT_ID, services, full=True).event_ids
+        event_ids = find_changes(PROJECT_ID, **vars(services), full=True).event_ids
         told += len(event_ids)
         for job_id in event_ids:  # done, they say, and nothing is there
             services.store.jobs.claim(job_id, "worker")
@@ -158,15 +159,15 @@ def test_find_changes_difference_that_comes_back_is_told_again_but_not_for_ever(
 def test_find_changes_newer_difference_of_a_given_up_event_is_told(studio, services, status):
     task_id = studio.add_task()
     number = studio.annotate(task_id)
-    *_, job_id = find_changes(PROJECT_ID, services).event_ids
+    *_, job_id = find_changes(PROJECT_ID, **vars(services)).event_ids
     services.store.jobs.claim(job_id, "worker")
     services.store.jobs.fail(job_id, "worker", "no", retry=False)
     if status is JobStatus.DROPPED:
         services.store.jobs.drop(job_id)
-    given_up = find_changes(PROJECT_ID, services)
+    given_up = find_changes(PROJECT_ID, **vars(services))
     assert (given_up.event_ids, given_up.listed_all) == ((), False)
     studio.annotate(task_id, number=number)
-    assert len(find_changes(PROJECT_ID, services).event_ids) == 1
+    assert len(find_changes(PROJECT_ID, **vars(services)).event_ids) == 1
 
 
 def test_find_changes_nothing_changed_asks_little_and_lists_nothing(studio, services):
@@ -176,7 +177,7 @@ def test_find_changes_nothing_changed_asks_little_and_lists_nothing(studio, serv
     studio.tick(3600)
     sync(services)
     studio.requests = 0
-    report = find_changes(PROJECT_ID, services)
+    report = find_changes(PROJECT_ID, **vars(services))
     assert (studio.requests, report.checked, report.listed_all) == (1, 0, False)
 
 
@@ -184,7 +185,7 @@ def test_find_changes_predictions_that_move_unlabelled_tasks_cost_nothing(studio
     for _ in range(30):
         studio.add_task()
     studio.requests = 0
-    assert find_changes(PROJECT_ID, services).checked == 0
+    assert find_changes(PROJECT_ID, **vars(services)).checked == 0
     assert studio.requests == 1
 
 
@@ -195,30 +196,95 @@ def test_find_changes_late_commit_within_the_overlap_is_seen(studio, services):
     studio.annotate(studio.add_task())
     sync(services)
     studio.tasks[late] = [early, {999: (early, False)}]
-    report = find_changes(PROJECT_ID, services)
+    report = find_changes(PROJECT_ID, **vars(services))
     assert (report.missed, report.listed_all) == (1, False)
 
 
 def test_find_changes_watermark_never_runs_ahead_of_our_clock(studio, services):
     studio.clock = datetime.now(UTC) + timedelta(days=365)
     studio.annotate(studio.add_task())
-    find_changes(PROJECT_ID, services)
+    find_changes(PROJECT_ID, **vars(services))
     assert services.store.projects.watermark(PROJECT_ID) <= datetime.now(UTC)
 
 
-def test_project_that_is_gone_is_told_once_and_then_forgotten(studio, services):
+def _at(minutes):
+    return {"clock": lambda: NOON + timedelta(minutes=minutes)}
+
+
+def _find(services, minutes=0):
+    return find_changes(PROJECT_ID, **vars(services), **_at(minutes))
+
+
+def test_find_changes_one_404_keeps_the_project_and_its_annotations(studio, services):
     studio.annotate(studio.add_task())
     sync(services)
     studio.gone = True
-    report = sync(services)
+    report = _find(services)
+    assert (report.project_away, report.project_gone, report.event_ids) == (True, False, ())
+    assert services.store.projects.absences()[PROJECT_ID].checks == 1
+    assert len(in_database(services.store)) == 1
+
+
+def test_find_changes_project_that_comes_back_is_present_by_itself(studio, services):
+    studio.annotate(studio.add_task())
+    sync(services)
+    studio.gone = True
+    for minutes in (0, 30):
+        _find(services, minutes)
+    studio.gone = False
+    assert _find(services, 61).found == 0
+    assert services.store.projects.absences() == {}
+    studio.gone = True
+    assert _find(services, 62).project_away  # counted anew
+
+
+def test_find_changes_project_missing_for_over_an_hour_is_deleted_by_one_event(studio, services):
+    studio.annotate(studio.add_task())
+    sync(services)
+    studio.gone = True
+    for minutes in (0, 30):
+        assert _find(services, minutes).project_away
+    report = _find(services, 61)
     assert (report.project_gone, report.deleted, len(report.event_ids)) == (True, 1, 1)
+    work_on(report.event_ids[0], services)
     assert in_database(services.store) == {}
-    assert find_changes(PROJECT_ID, services).event_ids == ()
+    assert _find(services, 90).event_ids == ()
+
+
+def test_find_changes_project_that_cannot_be_seen_is_not_away(studio, services, monkeypatch):
+    studio.gone = True
+    refused = StudioError("x", expected="a token that works", got="401", remedy="set it", status=401)
+    monkeypatch.setattr(studio, "whoami", lambda: (_ for _ in ()).throw(refused))
+    with pytest.raises(StudioError, match="401"):
+        _find(services)
+    assert services.store.projects.absences() == {}
+
+
+def _hook(services, **changes):
+    headers = webhook_headers(services.settings, services.store)
+    return {"id": 5, "url": "http://m/webhook", "headers": headers, "actions": ["X"]} | changes
+
+
+def test_find_changes_webhook_switched_off_is_switched_on_and_all_is_compared(studio, services, caplog):
+    sync(services)
+    studio.hooks = [_hook(services, is_active=False, consecutive_failures=50)]
+    report = find_changes(PROJECT_ID, **vars(services))
+    assert (report.webhooks_reactivated, report.listed_all) == (1, True)
+    assert (studio.hooks[0]["is_active"], studio.hooks[0]["actions"]) == (True, ["X"])
+    assert "webhook_reactivated" in caplog.text
+    assert find_changes(PROJECT_ID, **vars(services)).webhooks_reactivated == 0
+
+
+def test_find_changes_token_that_may_not_see_webhooks_still_compares(studio, services, monkeypatch):
+    refused = StudioError("x", expected="webhooks", got="403", remedy="none", status=403)
+    monkeypatch.setattr(studio, "webhooks", lambda _: (_ for _ in ()).throw(refused))
+    studio.annotate(studio.add_task())
+    assert find_changes(PROJECT_ID, **vars(services)).missed == 1
 
 
 def test_sync_project_works_off_what_waited_before(studio, services):
     number = studio.annotate(studio.add_task())
-    find_changes(PROJECT_ID, services)
+    find_changes(PROJECT_ID, **vars(services))
     done = []
     sync(services, on_event=done.append)
     assert done == [1, 2]
