@@ -7,6 +7,7 @@ events may come twice, late, out of order or forged, and the newest annotation i
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from maskloop_studio.intake.parts import IntakeParts
     from maskloop_studio.labelstudio.client import StudioProject
 
-__all__ = ["take_event"]
+__all__ = ["HANDLED_ACTIONS", "take_event"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,18 +40,17 @@ def take_event(job: Job, control: JobControl, parts: IntakeParts) -> None:
     Raises:
         MaskloopError: a part of it failed; the other parts are done.
     """
-    if job.action in ANNOTATION_ACTIONS:
-        _take_annotations(job, control, parts)
-    elif job.action == "TASKS_CREATED":
-        # Tasks that are imported with annotations send no event about these.
-        for kind in (JobKind.PRELABEL, JobKind.SYNC):
-            request(kind, job.project_id, "new tasks", store=parts.store, queue=parts.queue)
-    elif job.action == "TASKS_DELETED":
-        _drop_tasks(job, control, parts)
-    elif job.action == "PROJECT_UPDATED":
-        _follow_project(job, parts)
-    elif job.action == "PROJECT_DELETED":
-        _find_project(job.project_id, parts)
+    HANDLERS[job.action](job, control, parts)
+
+
+def _request_jobs(job: Job, _control: JobControl, parts: IntakeParts) -> None:
+    # Tasks that are imported with annotations send no event about these.
+    for kind in (JobKind.PRELABEL, JobKind.SYNC):
+        request(kind, job.project_id, "new tasks", store=parts.store, queue=parts.queue)
+
+
+def _check_project(job: Job, _control: JobControl, parts: IntakeParts) -> None:
+    _find_project(job.project_id, parts)
 
 
 def _find_project(project_id: int, parts: IntakeParts) -> StudioProject | None:
@@ -178,7 +178,7 @@ def _drop_gone(task_id: int, project_id: int, parts: IntakeParts) -> None:
         store.scores.forget_tasks(project_id, [task_id])
 
 
-def _follow_project(job: Job, parts: IntakeParts) -> None:
+def _follow_project(job: Job, _control: JobControl, parts: IntakeParts) -> None:
     store = parts.store
     project = _find_project(job.project_id, parts)
     if project is None or job.project_id not in store.projects.ids():
@@ -213,3 +213,13 @@ def _train_when_due(project_id: int, parts: IntakeParts) -> None:
             queue=parts.queue,
             quiet_s=settings.train_quiet_s,
         )
+
+
+HANDLERS: dict[str, Callable[[Job, JobControl, IntakeParts], None]] = {
+    **dict.fromkeys(ANNOTATION_ACTIONS, _take_annotations),
+    "TASKS_CREATED": _request_jobs,
+    "TASKS_DELETED": _drop_tasks,
+    "PROJECT_UPDATED": _follow_project,
+    "PROJECT_DELETED": _check_project,
+}
+HANDLED_ACTIONS = frozenset(HANDLERS)  # with other events there is nothing to do

@@ -88,10 +88,11 @@ def _queue_next(job_id: int, services: Services) -> None:
 
 
 def _take_event(job: Job, control: JobControl, services: Services) -> None:
-    from maskloop_studio.intake.annotations import take_event
+    from maskloop_studio.intake.annotations import HANDLED_ACTIONS, take_event
     from maskloop_studio.intake.parts import IntakeParts
 
-    take_event(job, control, IntakeParts.of(services))
+    if job.action in HANDLED_ACTIONS:
+        take_event(job, control, IntakeParts.of(services))
 
 
 def _renew(job: Job, control: JobControl, services: Services) -> dict[str, object]:
