@@ -1,4 +1,4 @@
-"""The page of the learning curves: tables, and a plot drawn by hand as SVG."""
+"""The page of the learning curves: tables and a plot."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from maskloop.lab.simulation.plot import LEFT, PANEL_H, PANEL_W, Curve, draw_legend, draw_panel, svg_page
+from maskloop.lab.simulation.plot import Curve, Panel, panels_svg
 
 from .curve_data import SOURCES
 
@@ -18,7 +18,6 @@ Row = dict[str, Any]  # a line of the results
 METRICS = {"ap50": "AP50", "pq": "PQ", "miou": "mean IoU"}
 NAMES = {"mask2former": "Mask2Former", "oneformer": "OneFormer"}
 COLOURS = {"mask2former": "#0b62a4", "oneformer": "#d1602d"}
-TOP, GAP_X, GAP_Y, BOTTOM = 50, 35, 50, 40
 
 PAGE = """# Quality against the number of corrected images
 
@@ -117,23 +116,19 @@ def curve_tables(rows: Sequence[Row]) -> str:
 def curve_svg(rows: Sequence[Row]) -> str:
     """Return the plot: a row of panels for each source, a column for each metric, a line for each family."""
     sources = [source for source in SOURCES if any(_of(rows, source))]
-    width = LEFT + len(METRICS) * (PANEL_W + GAP_X)
-    height = TOP + len(sources) * (PANEL_H + GAP_Y) + BOTTOM - GAP_Y + 10
-    parts = draw_legend([(name, COLOURS[family]) for family, name in NAMES.items()])
-    for down, source in enumerate(sources):
-        for across, (metric, title) in enumerate(METRICS.items()):
-            parts += draw_panel(
-                _curves(_of(rows, source), metric),
-                corner_xy=(LEFT + across * (PANEL_W + GAP_X), TOP + down * (PANEL_H + GAP_Y)),
-                title=title if down == 0 else "",
-                doubling=True,
+    panels = [
+        [
+            Panel(
+                curves=tuple(_curves(_of(rows, source), metric)),
+                title=title if row == 0 else "",
+                row_title=source if column == 0 else "",
+                log_x=True,
             )
-        middle = TOP + down * (PANEL_H + GAP_Y) + PANEL_H / 2
-        parts.append(f'<text x="12" y="{middle:g}" font-weight="bold">{source}</text>')
-    parts.append(
-        f'<text x="{(LEFT + width) / 2:g}" y="{height - 8}" text-anchor="middle">corrected images</text>'
-    )
-    return svg_page(parts, width=width, height=height)
+            for column, (metric, title) in enumerate(METRICS.items())
+        ]
+        for row, source in enumerate(sources)
+    ]
+    return panels_svg(panels, x_title="corrected images")
 
 
 def _curves(rows: Sequence[Row], metric: str) -> list[Curve]:

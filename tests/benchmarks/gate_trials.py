@@ -26,10 +26,12 @@ from maskloop.lab.base_model import made_up_examples
 from maskloop.lab.synthetic.shapes import SHAPE_CLASSES
 from maskloop.learning.data.dataset import TrainingExample
 from maskloop.learning.evaluation.comparison import compare
-from maskloop.learning.evaluation.evaluate import judge_checkpoints
+from maskloop.learning.evaluation.evaluate import evaluate_side_by_side
 from maskloop.learning.evaluation.gate import GateRule, decide
-from maskloop.learning.evaluation.metrics import Judgement
-from maskloop.learning.training.finetune import FinetuneRecipe, finetune
+from maskloop.learning.evaluation.prediction_metrics import Evaluation
+from maskloop.learning.training.finetune import finetune
+from maskloop.learning.training.job import FinetuneJob
+from maskloop.learning.training.recipe import FinetuneRecipe
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint
 from maskloop.settings import BASE_MODEL
 from maskloop.types import Segment
@@ -66,8 +68,8 @@ class Outcome:
     """What one try came to, before any rule."""
 
     trial: Trial
-    champion: Judgement  # on the whole pool
-    challenger: Judgement
+    champion: Evaluation  # on the whole pool
+    challenger: Evaluation
     order: tuple[int, ...]  # of the pool: the holdout is its beginning
 
 
@@ -163,12 +165,14 @@ def planned(tries: int) -> list[Trial]:
 def tuned(champion: Checkpoint, examples: Sequence[TrainingExample], *, steps: int, seed: int) -> Checkpoint:
     recipe = FinetuneRecipe(steps=steps, warmup=2, seed=seed, save_every=10 * steps, threads=1)
     with tempfile.TemporaryDirectory(prefix="maskloop-gate-") as scratch:
-        return finetune(champion, examples, recipe=recipe, output_dir=Path(scratch))
+        return finetune(
+            FinetuneJob(base=champion, examples=examples, recipe=recipe, output_dir=Path(scratch))
+        )
 
 
 def tried(
     trial: Trial,
-    champions: dict[str, tuple[Checkpoint, Judgement]],
+    champions: dict[str, tuple[Checkpoint, Evaluation]],
     pool: Sequence[TrainingExample],
 ) -> Outcome:
     model, before = champions[trial.champion]
@@ -179,7 +183,7 @@ def tried(
     if trial.poison is not None:
         examples = [trial.poison(example, rng) for example in examples]
     challenger = tuned(model, examples, steps=STEPS, seed=trial.seed)
-    (after,) = judge_checkpoints([challenger], pool)
+    (after,) = evaluate_side_by_side([challenger], pool)
     order = np.random.default_rng([trial.seed, 2]).permutation(len(pool))
     return Outcome(
         trial=trial,
@@ -189,31 +193,31 @@ def tried(
     )
 
 
-def timeless(judgement: Judgement) -> Judgement:
-    """Return it without times: champions are judged once, when the machine did other things."""
-    return replace(judgement, seconds_n=np.full(judgement.images, np.nan))
+def timeless(evaluation: Evaluation) -> Evaluation:
+    """Return it without times: champions are evaluations once, when the machine did other things."""
+    return replace(evaluation, seconds_n=np.full(evaluation.images, np.nan))
 
 
-def part_of(judgement: Judgement, images: Sequence[int]) -> Judgement:
-    """Return the judgement on some of the images."""
-    place = np.full(judgement.images, -1)
+def part_of(evaluation: Evaluation, images: Sequence[int]) -> Evaluation:
+    """Return the evaluation on some of the images."""
+    place = np.full(evaluation.images, -1)
     place[list(images)] = np.arange(len(images))
-    kept = place[judgement.detections.image_d] >= 0
-    seen = judgement.detections
+    kept = place[evaluation.detections.image_d] >= 0
+    seen = evaluation.detections
     return replace(
-        judgement,
-        keys=tuple(judgement.keys[image] for image in images),
-        panoptic_4nc=judgement.panoptic_4nc[:, list(images)],
-        area_3nc=judgement.area_3nc[:, list(images)],
-        rim_3nc=judgement.rim_3nc[:, list(images)],
-        objects_nc=judgement.objects_nc[list(images)],
-        seconds_n=judgement.seconds_n[list(images)],
+        evaluation,
+        keys=tuple(evaluation.keys[image] for image in images),
+        panoptic_4nc=evaluation.panoptic_4nc[:, list(images)],
+        area_3nc=evaluation.area_3nc[:, list(images)],
+        boundary_3nc=evaluation.boundary_3nc[:, list(images)],
+        objects_nc=evaluation.objects_nc[list(images)],
+        seconds_n=evaluation.seconds_n[list(images)],
         detections=replace(
             seen,
             class_d=seen.class_d[kept],
             image_d=place[seen.image_d[kept]],
             score_d=seen.score_d[kept],
-            right_td=seen.right_td[:, kept],
+            correct_td=seen.correct_td[:, kept],
             ignored_td=seen.ignored_td[:, kept],
         ),
     )
@@ -235,13 +239,13 @@ def true_gain(outcome: Outcome) -> float:
 
 
 def slowdowns(
-    champions: dict[str, tuple[Checkpoint, Judgement]], pool: Sequence[TrainingExample]
+    champions: dict[str, tuple[Checkpoint, Evaluation]], pool: Sequence[TrainingExample]
 ) -> list[float]:
     """Return what is measured of two models of one make, one untrained on the domain, taking turns."""
     models = [champions["base"][0], champions["adapted"][0]]
     measured = []
     for start in range(0, len(pool), HOLDOUT):
-        first, second = judge_checkpoints(models, pool[start : start + HOLDOUT])
+        first, second = evaluate_side_by_side(models, pool[start : start + HOLDOUT])
         measured.append(float(np.median(second.seconds_n / first.seconds_n)) - 1)
     return measured
 
@@ -317,10 +321,10 @@ def run(tries: int, *, quiet: bool = False) -> dict[str, object]:
         steps=6 * STEPS,
         seed=0,
     )
-    judged = judge_checkpoints([base, adapted], pool)
+    evaluations = evaluate_side_by_side([base, adapted], pool)
     champions = {
-        name: (model, timeless(judgement))
-        for name, model, judgement in zip(("base", "adapted"), (base, adapted), judged, strict=True)
+        name: (model, timeless(evaluation))
+        for name, model, evaluation in zip(("base", "adapted"), (base, adapted), evaluations, strict=True)
     }
     outcomes = []
     trials = planned(tries)

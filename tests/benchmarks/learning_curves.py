@@ -31,8 +31,9 @@ from maskloop.learning.data.collate import Collator
 from maskloop.learning.data.dataset import TrainingItem, draw_index_map
 from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
 from maskloop.learning.training.finetune import finetune
-from maskloop.learning.training.loop import train_model
+from maskloop.learning.training.job import FinetuneJob, TrainingControl, TrainingProgress, TrainingRun
 from maskloop.learning.training.recipe import FinetuneRecipe, choose_recipe
+from maskloop.learning.training.training_loop import train_model
 from maskloop.segmentation.checkpoint import Checkpoint, Family, load_checkpoint, save_checkpoint
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.settings import Settings
@@ -113,10 +114,9 @@ def build_base(family: Family, folder: Path, *, steps: int = BASE_STEPS, edge: i
     )
     state_dir = folder.with_name(f"{folder.name}-training")
     most = MODEL.queries - (0 if fresh.task_text is None else MODEL.text_context)
-    train_model(
-        fresh.model,
-        ShapeStream(length=recipe.steps * recipe.batch, edge=edge, max_objects=most),
-        Collator(
+    run = TrainingRun(
+        dataset=ShapeStream(length=recipe.steps * recipe.batch, edge=edge, max_objects=most),
+        collator=Collator(
             preprocessing=fresh.preprocessing,
             labels=fresh.labels,
             task=SegmentationTask.INSTANCE,
@@ -125,10 +125,14 @@ def build_base(family: Family, folder: Path, *, steps: int = BASE_STEPS, edge: i
         recipe=recipe,
         state_dir=state_dir,
         device=fresh.device,
-        on_progress=lambda done: print(
-            f"  base {family}: step {done.step} of {done.steps}, loss {done.loss:.2f}", flush=True
-        ),
     )
+
+    def report(progress: TrainingProgress) -> None:
+        print(
+            f"  base {family}: step {progress.step} of {progress.steps}, loss {progress.loss:.2f}", flush=True
+        )
+
+    train_model(fresh.model, run, TrainingControl(on_progress=report))
     save_checkpoint(fresh, folder)
     shutil.rmtree(state_dir, ignore_errors=True)
     return folder
@@ -160,7 +164,9 @@ def run_cell(cell: Cell, pool: Pool, base_folder: Path, work: Path) -> dict[str,
     examples = draw(pool, cell.images, cell.seed)
     recipe = cell_recipe(pool, examples, base, cell.seed)
     folder = work / f"{cell.source}-{cell.family}-{cell.images}-{cell.seed}"
-    learnt = finetune(base, examples, recipe=recipe, output_dir=folder, labels=pool.labels)
+    learnt = finetune(
+        FinetuneJob(base=base, examples=examples, recipe=recipe, output_dir=folder, labels=pool.labels)
+    )
     found = evaluate_checkpoint(learnt, pool.holdout, labels=pool.labels, thresholds=SERVED)
     shutil.rmtree(folder, ignore_errors=True)
     return {

@@ -25,6 +25,7 @@ from maskloop.lab.base_model import made_up_examples
 from maskloop.learning.data.dataset import TrainingExample, load_example_image
 from maskloop.learning.evaluation.ground_truth import merge_stuff
 from maskloop.learning.training.finetune import finetune
+from maskloop.learning.training.job import FinetuneJob
 from maskloop.masks import LEAST_IOU, agreement, paste_segment, segment_iou
 from maskloop.segmentation.checkpoint import Checkpoint, Family, load_checkpoint, save_checkpoint
 from maskloop.segmentation.predict import predict_images
@@ -160,7 +161,12 @@ def half_trained(case: Case, data: Path, work: Path) -> tuple[Checkpoint, list[T
         )
         recipe = cell_recipe(pool, learnt, base, case.seed)
         state = work / f"{folder.name}-training"
-        save_checkpoint(finetune(base, learnt, recipe=recipe, output_dir=state, labels=pool.labels), folder)
+        save_checkpoint(
+            finetune(
+                FinetuneJob(base=base, examples=learnt, recipe=recipe, output_dir=state, labels=pool.labels)
+            ),
+            folder,
+        )
     known = {example.key for example in learnt}
     rest = [example for example in (*pool.training, *pool.holdout) if example.key not in known]
     return load_checkpoint(folder, device="cpu"), rest

@@ -19,8 +19,9 @@ from maskloop.lab.tiny_models import build_tiny_mask2former, build_tiny_oneforme
 from maskloop.learning.data.dataset import object_planes
 from maskloop.learning.losses import accelerated
 from maskloop.learning.losses.ignore_regions import ignoring
-from maskloop.learning.training import loop
+from maskloop.learning.training import training_loop
 from maskloop.learning.training.finetune import finetune
+from maskloop.learning.training.job import FinetuneJob, TrainingControl
 from maskloop.learning.training.recipe import FinetuneRecipe
 
 from .train_loops import Load, build_model, made_examples, our_batches
@@ -80,14 +81,16 @@ def curve_gap(family: str, precision: Any, steps: int) -> tuple[float, list[floa
         )
         with ExitStack() as stack:
             if plain:
-                off = mock.patch.object(loop, "accelerated", return_value=nullcontext())
+                off = mock.patch.object(training_loop, "accelerated", return_value=nullcontext())
                 stack.enter_context(off)
             finetune(
-                base,
-                made_up_examples(0, 16, domain="base"),
-                recipe=recipe,
-                output_dir=Path(stack.enter_context(tempfile.TemporaryDirectory())),
-                on_progress=lambda progress, losses=losses: losses.append(progress.loss),
+                FinetuneJob(
+                    base=base,
+                    examples=made_up_examples(0, 16, domain="base"),
+                    recipe=recipe,
+                    output_dir=Path(stack.enter_context(tempfile.TemporaryDirectory())),
+                ),
+                TrainingControl(on_progress=lambda progress, losses=losses: losses.append(progress.loss)),
             )
         curves.append(losses)
     ours, theirs = curves

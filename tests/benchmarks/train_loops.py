@@ -36,8 +36,9 @@ from maskloop.lab.tiny_models import build_tiny_mask2former, build_tiny_oneforme
 from maskloop.learning.data.augmentation import Augmentation
 from maskloop.learning.data.collate import Collator
 from maskloop.learning.data.dataset import ExampleDataset, TrainingExample, draw_index_map
-from maskloop.learning.training.loop import train_model
+from maskloop.learning.training.job import TrainingControl, TrainingRun
 from maskloop.learning.training.recipe import FinetuneRecipe
+from maskloop.learning.training.training_loop import train_model
 from maskloop.segmentation.preprocess import Preprocessing
 from maskloop.segmentation.task_text import TaskText
 from maskloop.types import SegmentationTask
@@ -229,17 +230,16 @@ def _train_ours(load: Load, examples: Sequence[TrainingExample], folder: Path) -
     )
     model, text = build_model(load)
     dataset, collator = our_batches(load, examples, int(model.config.num_queries), text)
+    run = TrainingRun(
+        dataset=dataset,
+        collator=collator,
+        recipe=recipe,
+        state_dir=folder / "ours",
+        device=load.device,
+    )
     clock = StepClock(device=load.device)
     return _measured(
-        lambda: train_model(
-            model,
-            dataset,
-            collator,
-            recipe=recipe,
-            state_dir=folder / "ours",
-            device=load.device,
-            should_stop=clock.tick,
-        ),
+        lambda: train_model(model, run, TrainingControl(should_stop=clock.tick)),
         clock,
         load,
     )

@@ -160,7 +160,8 @@ def train_for_ever(steps_file: Path) -> None:
     from maskloop.lab.tiny_models import build_tiny_mask2former
     from maskloop.learning.data.dataset import TrainingExample
     from maskloop.learning.training.finetune import finetune
-    from maskloop.learning.training.loop import FinetuneRecipe
+    from maskloop.learning.training.job import FinetuneJob, TrainingControl
+    from maskloop.learning.training.recipe import FinetuneRecipe
 
     made = [make_image(seed, size_hw=(192, 256), classes=("disc", "square")) for seed in range(8)]
     examples = [
@@ -179,7 +180,10 @@ def train_for_ever(steps_file: Path) -> None:
     while True:
         with tempfile.TemporaryDirectory() as folder:
             recipe = FinetuneRecipe(steps=200, batch=4)
-            finetune(base, examples, recipe=recipe, output_dir=Path(folder), should_stop=note)
+            finetune(
+                FinetuneJob(base=base, examples=examples, recipe=recipe, output_dir=Path(folder)),
+                TrainingControl(should_stop=note),
+            )
 
 
 @contextmanager

@@ -15,7 +15,9 @@ from maskloop.learning.data.augmentation import Augmentation
 from maskloop.learning.data.dataset import TrainingExample
 from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
 from maskloop.learning.training import trainer
-from maskloop.learning.training.finetune import FinetuneRecipe, TrainingStoppedError, finetune
+from maskloop.learning.training.finetune import finetune
+from maskloop.learning.training.job import FinetuneJob, TrainingControl, TrainingStoppedError
+from maskloop.learning.training.recipe import FinetuneRecipe
 from maskloop.segmentation.checkpoint import load_checkpoint, save_checkpoint
 
 RECIPE = FinetuneRecipe(steps=8, batch=2, learning_rate=1e-3, warmup=2, save_every=4, threads=1)
@@ -45,11 +47,10 @@ def test_finetune_short_training_lowers_the_loss(tmp_path, family):
     losses = []
     recipe = replace(RECIPE, steps=30, augmentation=Augmentation(flips=False, quarter_turns=False))
     trained = finetune(
-        base,
-        make_examples(2),
-        recipe=recipe,
-        output_dir=tmp_path,
-        on_progress=lambda progress: losses.append((progress.step, progress.loss, progress.eta_s)),
+        FinetuneJob(base=base, examples=make_examples(2), recipe=recipe, output_dir=tmp_path),
+        TrainingControl(
+            on_progress=lambda progress: losses.append((progress.step, progress.loss, progress.eta_s))
+        ),
     )
     assert [step for step, _, _ in losses] == [10, 20, 30]
     assert losses[-1][1] < 0.9 * losses[0][1]
@@ -59,7 +60,9 @@ def test_finetune_short_training_lowers_the_loss(tmp_path, family):
 
 
 def test_finetune_result_saves_and_loads(tmp_path):
-    trained = finetune(make_base(), make_examples(), recipe=RECIPE, output_dir=tmp_path)
+    trained = finetune(
+        FinetuneJob(base=make_base(), examples=make_examples(), recipe=RECIPE, output_dir=tmp_path)
+    )
     loaded = load_checkpoint(save_checkpoint(trained, tmp_path / "saved"), device="cpu")
     assert torch.equal(weights(loaded), weights(trained))
 
@@ -67,7 +70,11 @@ def test_finetune_result_saves_and_loads(tmp_path):
 def test_finetune_oneformer_loaded_for_prediction_trains_and_predicts(tmp_path):
     folder = save_checkpoint(make_base("oneformer"), tmp_path / "base")
     examples = make_examples(2)
-    trained = finetune(load_checkpoint(folder, device="cpu"), examples, recipe=RECIPE, output_dir=tmp_path)
+    trained = finetune(
+        FinetuneJob(
+            base=load_checkpoint(folder, device="cpu"), examples=examples, recipe=RECIPE, output_dir=tmp_path
+        )
+    )
     assert evaluate_checkpoint(trained, examples).images == 2
     saved = save_checkpoint(trained, tmp_path / "saved")
     assert "text_mapper" in " ".join(load_file(saved / "model.safetensors"))
@@ -75,37 +82,47 @@ def test_finetune_oneformer_loaded_for_prediction_trains_and_predicts(tmp_path):
 
 def test_finetune_same_seed_is_reproducible(tmp_path):
     first, second = (
-        finetune(make_base(), make_examples(), recipe=RECIPE, output_dir=tmp_path / name) for name in "ab"
+        finetune(
+            FinetuneJob(base=make_base(), examples=make_examples(), recipe=RECIPE, output_dir=tmp_path / name)
+        )
+        for name in "ab"
     )
     assert torch.equal(weights(first), weights(second))
 
 
 def test_finetune_data_workers_change_nothing(tmp_path, monkeypatch):
-    alone = finetune(make_base(), make_examples(), recipe=RECIPE, output_dir=tmp_path / "alone")
+    alone = finetune(
+        FinetuneJob(base=make_base(), examples=make_examples(), recipe=RECIPE, output_dir=tmp_path / "alone")
+    )
     monkeypatch.setattr(trainer, "data_workers", lambda device, processes: 2)
-    helped = finetune(make_base(), make_examples(), recipe=RECIPE, output_dir=tmp_path / "helped")
+    helped = finetune(
+        FinetuneJob(base=make_base(), examples=make_examples(), recipe=RECIPE, output_dir=tmp_path / "helped")
+    )
     assert torch.equal(weights(alone), weights(helped))
 
 
 def test_finetune_new_class_keeps_the_old_ones_first(tmp_path):
     examples = make_examples(classes=("star", "disc"))
-    trained = finetune(make_base(), examples, recipe=RECIPE, output_dir=tmp_path)
+    trained = finetune(FinetuneJob(base=make_base(), examples=examples, recipe=RECIPE, output_dir=tmp_path))
     assert trained.labels == ("disc", "square", "star")
     assert trained.model.config.id2label == {0: "disc", 1: "square", 2: "star"}
 
 
-def test_finetune_stopped_then_resumed_equals_one_go(tmp_path):
-    whole = finetune(make_base(), make_examples(), recipe=RECIPE, output_dir=tmp_path / "whole")
+def test_finetune_stopped_then_resumed_equals_uninterrupted(tmp_path):
+    whole = finetune(
+        FinetuneJob(base=make_base(), examples=make_examples(), recipe=RECIPE, output_dir=tmp_path / "whole")
+    )
     calls = iter(range(100))
     with pytest.raises(TrainingStoppedError, match="after step 6"):
         finetune(
-            make_base(),
-            make_examples(),
-            recipe=RECIPE,
-            output_dir=tmp_path / "parts",
-            should_stop=lambda: next(calls) == 5,
+            FinetuneJob(
+                base=make_base(), examples=make_examples(), recipe=RECIPE, output_dir=tmp_path / "parts"
+            ),
+            TrainingControl(should_stop=lambda: next(calls) == 5),
         )
-    resumed = finetune(make_base(), make_examples(), recipe=RECIPE, output_dir=tmp_path / "parts")
+    resumed = finetune(
+        FinetuneJob(base=make_base(), examples=make_examples(), recipe=RECIPE, output_dir=tmp_path / "parts")
+    )
     assert torch.allclose(weights(resumed), weights(whole), atol=1e-6)
 
 
@@ -119,11 +136,10 @@ def test_finetune_killed_process_resumes_from_its_state(tmp_path):
     steps = []
     recipe = replace(RECIPE, steps=20, save_every=4)
     finetune(
-        make_base(),
-        make_examples(),
-        recipe=recipe,
-        output_dir=tmp_path / "killed",
-        should_stop=lambda: steps.append(1) is not None,
+        FinetuneJob(
+            base=make_base(), examples=make_examples(), recipe=recipe, output_dir=tmp_path / "killed"
+        ),
+        TrainingControl(should_stop=lambda: steps.append(1) is not None),
     )
     assert len(steps) == 20 - 4
 
@@ -131,11 +147,15 @@ def test_finetune_killed_process_resumes_from_its_state(tmp_path):
 def _train_until_killed(output_dir):
     calls = iter(range(100))
     finetune(
-        make_base(),
-        make_examples(),
-        recipe=replace(RECIPE, steps=20, save_every=4),
-        output_dir=output_dir,
-        should_stop=lambda: os.kill(os.getpid(), signal.SIGKILL) if next(calls) == 6 else False,
+        FinetuneJob(
+            base=make_base(),
+            examples=make_examples(),
+            recipe=replace(RECIPE, steps=20, save_every=4),
+            output_dir=output_dir,
+        ),
+        TrainingControl(
+            should_stop=lambda: os.kill(os.getpid(), signal.SIGKILL) if next(calls) == 6 else False
+        ),
     )
 
 
@@ -144,33 +164,24 @@ def test_finetune_half_written_state_is_not_resumed(tmp_path):
     calls = iter(range(100))
     with pytest.raises(TrainingStoppedError):
         finetune(
-            make_base(),
-            make_examples(),
-            recipe=RECIPE,
-            output_dir=tmp_path,
-            should_stop=lambda: next(calls) == 5,
+            FinetuneJob(base=make_base(), examples=make_examples(), recipe=RECIPE, output_dir=tmp_path),
+            TrainingControl(should_stop=lambda: next(calls) == 5),
         )
     (broken / "trainer_state.json").unlink()
     steps = []
     finetune(
-        make_base(),
-        make_examples(),
-        recipe=RECIPE,
-        output_dir=tmp_path,
-        should_stop=lambda: steps.append(1) is not None,
+        FinetuneJob(base=make_base(), examples=make_examples(), recipe=RECIPE, output_dir=tmp_path),
+        TrainingControl(should_stop=lambda: steps.append(1) is not None),
     )
     assert len(steps) == 8 - 4
 
 
-def test_finetune_other_examples_start_anew(tmp_path):
-    finetune(make_base(), make_examples(2), recipe=RECIPE, output_dir=tmp_path)
+def test_finetune_other_examples_delete_the_state(tmp_path):
+    finetune(FinetuneJob(base=make_base(), examples=make_examples(2), recipe=RECIPE, output_dir=tmp_path))
     steps = []
     finetune(
-        make_base(),
-        make_examples(3),
-        recipe=RECIPE,
-        output_dir=tmp_path,
-        should_stop=lambda: steps.append(1) is not None,
+        FinetuneJob(base=make_base(), examples=make_examples(3), recipe=RECIPE, output_dir=tmp_path),
+        TrainingControl(should_stop=lambda: steps.append(1) is not None),
     )
     assert len(steps) == 8
 
@@ -180,28 +191,29 @@ def test_finetune_images_without_objects_train(tmp_path, family):
     empty = TrainingExample(image=np.zeros((*SIZE_HW, 3), np.uint8), segments=(), key="empty")
     losses = []
     finetune(
-        make_base(family),
-        [empty],
-        recipe=replace(RECIPE, steps=4),
-        output_dir=tmp_path,
-        on_progress=lambda progress: losses.append(progress.loss),
+        FinetuneJob(
+            base=make_base(family), examples=[empty], recipe=replace(RECIPE, steps=4), output_dir=tmp_path
+        ),
+        TrainingControl(on_progress=lambda progress: losses.append(progress.loss)),
     )
     assert np.isfinite(losses).all()
 
 
 def test_finetune_no_examples_raises(tmp_path):
     with pytest.raises(TrainingError, match="at least one corrected image"):
-        finetune(make_base(), [], recipe=RECIPE, output_dir=tmp_path)
+        finetune(FinetuneJob(base=make_base(), examples=[], recipe=RECIPE, output_dir=tmp_path))
 
 
 def test_finetune_label_left_out_raises(tmp_path):
     with pytest.raises(TrainingError, match="labels among disc"):
         finetune(
-            make_base(),
-            make_examples(classes=("star",)),
-            labels=("disc",),
-            recipe=RECIPE,
-            output_dir=tmp_path,
+            FinetuneJob(
+                base=make_base(),
+                examples=make_examples(classes=("star",)),
+                labels=("disc",),
+                recipe=RECIPE,
+                output_dir=tmp_path,
+            )
         )
 
 
@@ -210,4 +222,4 @@ def test_finetune_diverging_raises(tmp_path):
     with torch.no_grad():
         base.model.class_predictor.weight.fill_(float("nan"))
     with pytest.raises(TrainingError, match="finite loss"):
-        finetune(base, make_examples(), recipe=RECIPE, output_dir=tmp_path)
+        finetune(FinetuneJob(base=base, examples=make_examples(), recipe=RECIPE, output_dir=tmp_path))

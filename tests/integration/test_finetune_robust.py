@@ -16,7 +16,9 @@ from maskloop.learning.data.augmentation import Augmentation
 from maskloop.learning.data.dataset import TrainingExample
 from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
 from maskloop.learning.training.distributed import finetune_in_processes
-from maskloop.learning.training.finetune import FinetuneRecipe, TrainingStoppedError, finetune
+from maskloop.learning.training.finetune import finetune
+from maskloop.learning.training.job import FinetuneJob, TrainingControl, TrainingStoppedError
+from maskloop.learning.training.recipe import FinetuneRecipe
 from maskloop.segmentation.checkpoint import load_checkpoint
 from maskloop.settings import BASE_MODEL
 from maskloop.types import Segment
@@ -62,7 +64,7 @@ def forward(monkeypatch):
     return install
 
 
-def test_finetune_out_of_memory_goes_on_with_smaller_parts(tmp_path, forward, caplog):
+def test_finetune_out_of_memory_continues_with_smaller_parts(tmp_path, forward, caplog):
     sizes = []
 
     def small_card(run, pixels):
@@ -75,11 +77,8 @@ def test_finetune_out_of_memory_goes_on_with_smaller_parts(tmp_path, forward, ca
     done = []
     with caplog.at_level(logging.WARNING):
         finetune(
-            make_base(),
-            make_examples(),
-            recipe=RECIPE,
-            output_dir=tmp_path,
-            on_progress=lambda progress: done.append(progress.step),
+            FinetuneJob(base=make_base(), examples=make_examples(), recipe=RECIPE, output_dir=tmp_path),
+            TrainingControl(on_progress=lambda progress: done.append(progress.step)),
         )
     assert done[-1] == 6
     assert sizes == [4, 4, 4, 4, 2, *[1] * 16]  # steps 3 to 6, after the state of step 2
@@ -88,7 +87,12 @@ def test_finetune_out_of_memory_goes_on_with_smaller_parts(tmp_path, forward, ca
 
 def test_finetune_out_of_memory_before_any_state_starts_from_the_base(tmp_path, forward):
     plain = finetune(
-        make_base(), make_examples(), recipe=replace(RECIPE, batch=4), output_dir=tmp_path / "plain"
+        FinetuneJob(
+            base=make_base(),
+            examples=make_examples(),
+            recipe=replace(RECIPE, batch=4),
+            output_dir=tmp_path / "plain",
+        )
     )
 
     def no_more_than_two(run, pixels):
@@ -97,7 +101,9 @@ def test_finetune_out_of_memory_before_any_state_starts_from_the_base(tmp_path, 
         return run()
 
     forward(no_more_than_two)
-    halved = finetune(make_base(), make_examples(), recipe=RECIPE, output_dir=tmp_path / "halved")
+    halved = finetune(
+        FinetuneJob(base=make_base(), examples=make_examples(), recipe=RECIPE, output_dir=tmp_path / "halved")
+    )
     moved = (weights(plain) - weights(make_base())).norm()
     assert (weights(plain) - weights(halved)).norm() < 1.5 * moved
 
@@ -108,7 +114,7 @@ def test_finetune_no_memory_for_one_image_raises(tmp_path, forward):
 
     forward(none)
     with pytest.raises(TrainingError, match="one image at a time"):
-        finetune(make_base(), make_examples(), recipe=RECIPE, output_dir=tmp_path)
+        finetune(FinetuneJob(base=make_base(), examples=make_examples(), recipe=RECIPE, output_dir=tmp_path))
 
 
 def test_finetune_single_bad_step_is_left_out(tmp_path, forward, caplog):
@@ -125,11 +131,8 @@ def test_finetune_single_bad_step_is_left_out(tmp_path, forward, caplog):
     losses = []
     with caplog.at_level(logging.WARNING):
         trained = finetune(
-            make_base(),
-            make_examples(),
-            recipe=RECIPE,
-            output_dir=tmp_path,
-            on_progress=lambda progress: losses.append(progress.loss),
+            FinetuneJob(base=make_base(), examples=make_examples(), recipe=RECIPE, output_dir=tmp_path),
+            TrainingControl(on_progress=lambda progress: losses.append(progress.loss)),
         )
     assert "step_skipped" in caplog.text
     assert np.isfinite(losses).all()
@@ -141,17 +144,19 @@ def test_finetune_bad_matching_costs_do_not_crash(tmp_path):
     with torch.no_grad():
         base.model.class_predictor.bias[0] = float("inf")  # a softmax of infinities: costs are NaN
     with pytest.raises(TrainingError, match="finite loss"):
-        finetune(base, make_examples(), recipe=RECIPE, output_dir=tmp_path)
+        finetune(FinetuneJob(base=base, examples=make_examples(), recipe=RECIPE, output_dir=tmp_path))
 
 
 def test_finetune_time_is_short_ends_in_time_with_its_schedule(tmp_path):
     done = []
     finetune(
-        make_base(),
-        make_examples(),
-        recipe=replace(RECIPE, steps=500, minutes=1e-6),
-        output_dir=tmp_path,
-        on_progress=lambda progress: done.append((progress.step, progress.steps)),
+        FinetuneJob(
+            base=make_base(),
+            examples=make_examples(),
+            recipe=replace(RECIPE, steps=500, minutes=1e-6),
+            output_dir=tmp_path,
+        ),
+        TrainingControl(on_progress=lambda progress: done.append((progress.step, progress.steps))),
     )
     assert done == [(6, 6)]  # five to know the pace, and one more
 
@@ -160,37 +165,45 @@ def test_finetune_validation_without_gain_ends_early_with_the_best_state(tmp_pat
     done = []
     recipe = replace(RECIPE, steps=40, learning_rate=0.5, warmup=0, patience=2)  # a rate that ruins it
     trained = finetune(
-        make_base(),
-        make_examples(),
-        recipe=recipe,
-        validation=make_examples(2, first=50),
-        output_dir=tmp_path,
-        on_progress=lambda progress: done.append(progress.step),
+        FinetuneJob(
+            base=make_base(),
+            examples=make_examples(),
+            recipe=recipe,
+            validation=make_examples(2, first=50),
+            output_dir=tmp_path,
+        ),
+        TrainingControl(on_progress=lambda progress: done.append(progress.step)),
     )
     assert max(done, default=0) < 40
     assert torch.isfinite(weights(trained)).all()
 
 
-def test_finetune_validation_resumed_equals_one_go(tmp_path):
+def test_finetune_validation_resumed_equals_uninterrupted(tmp_path):
     common = {"recipe": RECIPE, "validation": make_examples(2, first=50)}
-    whole = finetune(make_base(), make_examples(), output_dir=tmp_path / "whole", **common)
+    whole = finetune(
+        FinetuneJob(base=make_base(), examples=make_examples(), output_dir=tmp_path / "whole", **common)
+    )
     asked = iter(range(100))
     with pytest.raises(TrainingStoppedError, match="after step 3"):
         finetune(
-            make_base(),
-            make_examples(),
-            output_dir=tmp_path / "parts",
-            should_stop=lambda: next(asked) == 2,
-            **common,
+            FinetuneJob(base=make_base(), examples=make_examples(), output_dir=tmp_path / "parts", **common),
+            TrainingControl(should_stop=lambda: next(asked) == 2),
         )
-    resumed = finetune(make_base(), make_examples(), output_dir=tmp_path / "parts", **common)
+    resumed = finetune(
+        FinetuneJob(base=make_base(), examples=make_examples(), output_dir=tmp_path / "parts", **common)
+    )
     assert torch.allclose(weights(resumed), weights(whole), atol=1e-6)
 
 
 def test_finetune_frozen_backbone_stays_and_thaws(tmp_path):
     base = make_base()
     trained = finetune(
-        base, make_examples(), recipe=replace(RECIPE, freeze_backbone=True), output_dir=tmp_path
+        FinetuneJob(
+            base=base,
+            examples=make_examples(),
+            recipe=replace(RECIPE, freeze_backbone=True),
+            output_dir=tmp_path,
+        )
     )
     before, after = (one.model.model.pixel_level_module.encoder.state_dict() for one in (base, trained))
     assert all(torch.equal(before[name], after[name]) for name in before)  # running statistics as well
@@ -203,7 +216,12 @@ def test_finetune_bfloat16_trains(tmp_path, build):
     extra = {"training": True} if build is build_tiny_oneformer else {}
     base = make_base(build, **extra)
     trained = finetune(
-        base, make_examples(), recipe=replace(RECIPE, precision="bfloat16"), output_dir=tmp_path
+        FinetuneJob(
+            base=base,
+            examples=make_examples(),
+            recipe=replace(RECIPE, precision="bfloat16"),
+            output_dir=tmp_path,
+        )
     )
     assert torch.isfinite(weights(trained)).all()
     assert weights(trained).dtype == weights(base).dtype
@@ -217,13 +235,19 @@ def test_finetune_more_objects_than_queries_trains(tmp_path, build):
         for n in range(60)
     )
     example = TrainingExample(image=np.zeros((64, 64, 3), np.uint8), segments=crowd, key="crowd")
-    trained = finetune(make_base(build, **extra), [example], recipe=RECIPE, output_dir=tmp_path)
+    trained = finetune(
+        FinetuneJob(base=make_base(build, **extra), examples=[example], recipe=RECIPE, output_dir=tmp_path)
+    )
     assert torch.isfinite(weights(trained)).all()
 
 
 def test_finetune_class_with_one_example_is_learnt_beside_the_others(tmp_path):
     examples = [*make_examples(5), *make_examples(1, classes=("star",), first=9)]
-    trained = finetune(make_base(), examples, recipe=replace(RECIPE, balance=True), output_dir=tmp_path)
+    trained = finetune(
+        FinetuneJob(
+            base=make_base(), examples=examples, recipe=replace(RECIPE, balance=True), output_dir=tmp_path
+        )
+    )
     assert trained.labels == ("disc", "square", "star")
 
 
@@ -238,8 +262,8 @@ def test_finetune_unlabelled_objects_are_unlearnt_unless_ignored(tmp_path):
         evaluate_checkpoint(one, labelled).ar
         for one in (
             knows,
-            finetune(knows, half, recipe=recipe, output_dir=tmp_path / "half"),
-            finetune(knows, marked, recipe=recipe, output_dir=tmp_path / "marked"),
+            finetune(FinetuneJob(base=knows, examples=half, recipe=recipe, output_dir=tmp_path / "half")),
+            finetune(FinetuneJob(base=knows, examples=marked, recipe=recipe, output_dir=tmp_path / "marked")),
         )
     )
     assert kept > 0.75 * before
@@ -250,14 +274,13 @@ def test_finetune_in_two_processes_equals_both_and_learns_the_same_batch(tmp_pat
     done = []
     base = make_base()
     recipe = replace(RECIPE, batch=2, augmentation=STILL)
-    alone = finetune(base, make_examples(), recipe=recipe, output_dir=tmp_path / "alone")
+    alone = finetune(
+        FinetuneJob(base=base, examples=make_examples(), recipe=recipe, output_dir=tmp_path / "alone")
+    )
     shared = finetune_in_processes(
-        base,
-        make_examples(),
+        FinetuneJob(base=base, examples=make_examples(), recipe=recipe, output_dir=tmp_path / "shared"),
+        TrainingControl(on_progress=lambda progress: done.append((progress.step, progress.loss))),
         processes=2,
-        recipe=recipe,
-        output_dir=tmp_path / "shared",
-        on_progress=lambda progress: done.append((progress.step, progress.loss)),
     )
     ranks = [(tmp_path / "shared" / "launch" / f"rank-{rank}.json").read_text() for rank in (0, 1)]
     assert ranks[0] == ranks[1]
@@ -268,25 +291,33 @@ def test_finetune_in_two_processes_equals_both_and_learns_the_same_batch(tmp_pat
 
 
 def test_finetune_in_processes_stopped_then_resumed_ends(tmp_path):
-    common = {"processes": 2, "recipe": replace(RECIPE, batch=2), "output_dir": tmp_path}
+    job = FinetuneJob(
+        base=make_base(),
+        examples=make_examples(),
+        recipe=replace(RECIPE, batch=2),
+        output_dir=tmp_path,
+    )
     with pytest.raises(TrainingStoppedError, match="request to stop"):
-        finetune_in_processes(make_base(), make_examples(), should_stop=lambda: True, **common)
+        finetune_in_processes(job, TrainingControl(should_stop=lambda: True), processes=2)
     assert states(tmp_path)
-    trained = finetune_in_processes(make_base(), make_examples(), **common)
+    trained = finetune_in_processes(job, processes=2)
     assert torch.isfinite(weights(trained)).all()
 
 
-def test_finetune_in_processes_failing_says_why(tmp_path):
+def test_finetune_in_processes_failing_raises_its_error(tmp_path):
     base = make_base()
     with torch.no_grad():
         base.model.class_predictor.weight.fill_(float("nan"))
     with pytest.raises(TrainingError, match="finite loss"):
         finetune_in_processes(
-            base, make_examples(), processes=2, recipe=replace(RECIPE, batch=2), output_dir=tmp_path
+            FinetuneJob(
+                base=base, examples=make_examples(), recipe=replace(RECIPE, batch=2), output_dir=tmp_path
+            ),
+            processes=2,
         )
 
 
-def test_finetune_in_processes_cancelled_leaves_nobody_behind(tmp_path):
+def test_finetune_in_processes_cancelled_ends_all_processes(tmp_path):
     class CancelledError(Exception):
         pass
 
@@ -300,12 +331,14 @@ def test_finetune_in_processes_cancelled_leaves_nobody_behind(tmp_path):
 
     with pytest.raises(CancelledError):
         finetune_in_processes(
-            make_base(),
-            make_examples(),
+            FinetuneJob(
+                base=make_base(),
+                examples=make_examples(),
+                recipe=replace(RECIPE, batch=2, steps=5000),
+                output_dir=tmp_path,
+            ),
+            TrainingControl(should_stop=cancel),
             processes=2,
-            recipe=replace(RECIPE, batch=2, steps=5000),
-            output_dir=tmp_path,
-            should_stop=cancel,
         )
     own = str(tmp_path / "launch").encode()
     running = [path for path in Path("/proc").glob("[0-9]*/cmdline") if _holds(path, own)]

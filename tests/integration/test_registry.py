@@ -205,7 +205,7 @@ def four_champions(registry, name, tmp_path):
         registry.promote(name, number, reason=f"round {number}")
 
 
-def test_rollback_twice_goes_two_back_and_never_to_what_was_left(registry, name, tmp_path):
+def test_rollback_twice_goes_two_versions_back(registry, name, tmp_path):
     four_champions(registry, name, tmp_path)
     assert [registry.rollback(name).number for _ in range(2)] == [3, 2]
     registry.promote(name, 4)  # left once, promoted anew

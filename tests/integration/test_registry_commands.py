@@ -76,7 +76,7 @@ def run_json(*arguments):
     return json.loads(done.stdout)
 
 
-def test_list_tells_roles_decisions_and_where_rollback_goes(services):
+def test_list_shows_roles_decisions_and_rollback_target(services):
     services.registry.set_alias(NAME, SHADOW, 2)
     services.registry.set_alias(NAME, CHALLENGER, 1)
     services.store.shadows.note(1, f"{NAME}-v4", f"{NAME}-v2", agreement=0.5, differs=True)
@@ -121,7 +121,7 @@ def test_rollback_shows_what_is_stored_at_once_and_renews_the_rest(services):
     assert services.registry.history(NAME)[-1].reason == "ring is missed"
 
 
-def test_rollback_nothing_stored_leaves_the_display_to_the_renewal(services):
+def test_rollback_nothing_stored_display_follows_by_prelabelling(services):
     done = run("rollback", "1")
     assert done.stdout.splitlines() == [
         f"champion before: {NAME}-v4; champion now: {NAME}-v3",
@@ -150,7 +150,7 @@ def _end_renewal(jobs, **outcome):
     run_job(job.job_id, lambda job, control: outcome, jobs=jobs)
 
 
-def test_promote_label_studio_away_still_moves_and_says_so(services):
+def test_promote_label_studio_unreachable_promotes_with_a_note(services):
     services.store.pushes.begin(1, 70, f"{NAME}-v2")
     services.store.pushes.finish_many(1, f"{NAME}-v2", {70: 99})
     services.client.away = True
@@ -160,7 +160,7 @@ def test_promote_label_studio_away_still_moves_and_says_so(services):
     assert [job.kind for job in services.store.jobs.due()] == [JobKind.PRELABEL]
 
 
-def test_promote_the_champion_again_says_so(services):
+def test_promote_the_champion_again_prints_a_note(services):
     assert f"{NAME}-v4 is the champion already" in run("promote", "1", "4").stdout
     assert len(services.registry.history(NAME)) == 4
 
@@ -174,7 +174,7 @@ def test_prune_spares_what_is_displayed(services):
     assert run("prune", "1", "--keep", "5").stdout == "nothing to remove\n"
 
 
-def test_prune_label_studio_away_removes_nothing(services, caplog):
+def test_prune_label_studio_unreachable_removes_nothing(services, caplog):
     services.client.away = True
     for _ in range(3):
         services.registry.rollback(NAME)

@@ -1,4 +1,4 @@
-"""A trained version says where it came from, in folder and registry, and waits as the mode says."""
+"""A trained version has its origin in folder and registry, and is promoted as the mode requires."""
 
 import io
 import json
@@ -9,16 +9,17 @@ from PIL import Image
 
 from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
 from maskloop.learning import cycle
-from maskloop.learning.cycle import register_base, train_and_judge
 from maskloop.learning.data.snapshot import SnapshotManifest
 from maskloop.learning.data.training_set import LabelPlan
 from maskloop.learning.evaluation.gate import PromotionDecision
+from maskloop.learning.registration import register_base
 from maskloop.learning.registry import CHALLENGER, CHAMPION, SHADOW
 from maskloop.learning.registry.promotion import Release
+from maskloop.learning.training_job import TrainingJob
 from maskloop.segmentation.checkpoint import load_checkpoint
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.store.images import ImageCache
-from maskloop.testing.memory import MemoryRegistry
+from maskloop.testing import MemoryRegistry
 from maskloop.types import PromotionMode, SegmentationTask
 
 NAME = "maskloop-1"
@@ -26,7 +27,7 @@ NAME = "maskloop-1"
 
 @pytest.fixture
 def train(settings, tmp_path, make_correction, monkeypatch):
-    """Train for a step, with a gate that has made up its mind."""
+    """Return a function that trains for one step, with a gate that always promotes."""
     cache, registry = ImageCache(tmp_path / "images"), MemoryRegistry(tmp_path / "registry")
     decision = PromotionDecision(promote=True, reason="score rose")
     monkeypatch.setattr(cycle, "decide", lambda *_: decision)
@@ -35,10 +36,10 @@ def train(settings, tmp_path, make_correction, monkeypatch):
         made = make_image(seed, size_hw=(48, 48), domain="shifted")
         file = io.BytesIO()
         Image.fromarray(made.image_hwc).save(file, "PNG")
-        said = {"task_id": seed, "annotation_id": seed, "version_id": 100 + seed, "size_hw": (48, 48)}
-        return make_correction(**said, image_key=cache.put(file.getvalue()), segments=made.segments)
+        fields = {"task_id": seed, "annotation_id": seed, "version_id": 100 + seed, "size_hw": (48, 48)}
+        return make_correction(**fields, image_key=cache.put(file.getvalue()), segments=made.segments)
 
-    def go(mode="auto"):
+    def call(mode="auto"):
         changed = settings.model_copy(
             update={
                 "train_steps": 1,
@@ -47,35 +48,33 @@ def train(settings, tmp_path, make_correction, monkeypatch):
                 "promotion": PromotionMode(mode),
             }
         )
-        verdict = train_and_judge(
-            register_base(NAME, settings=changed, registry=registry),
+        job = TrainingJob(
+            key="training-1",
+            champion=register_base(NAME, settings=changed, registry=registry),
             train=[correction(1), correction(2), make_correction(task_id=3, approximate=True)],
             holdout=[correction(9)],
-            plan=LabelPlan(labels=SHAPE_CLASSES, class_of_label={}),
-            image_cache=cache,
-            registry=registry,
-            settings=changed,
+            labels=LabelPlan(labels=SHAPE_CLASSES, class_of_label={}),
             task=SegmentationTask.INSTANCE,
             thresholds=Thresholds(),
-            key="training-1",
             work_dir=tmp_path / "work",
         )
-        return verdict, registry
+        outcome = cycle.run_training(job, registry=registry, image_cache=cache, settings=changed)
+        return outcome, registry
 
-    return go
+    return call
 
 
-def test_version_keeps_where_it_came_from(train):
-    verdict, registry = train()
-    version = verdict.version
+def test_trained_version_has_its_origin(train):
+    outcome, registry = train()
+    version = outcome.version
     manifest = SnapshotManifest.read(version.path / "snapshot.json")
     assert (manifest.version_ids("train"), manifest.version_ids("holdout")) == ((101, 102), (109,))
-    kept = registry.metadata(NAME, version.number)
-    assert (kept["snapshot"], kept["licence"]) == (manifest.digest, "apache-2.0")
-    assert (kept["base_model"], kept["decision"]) == ("tiny-mask2former", "score rose")
-    assert json.loads(kept["gate"])["promote"] is True
-    assert json.loads(kept["settings"])["train_steps"] == 1
-    assert {"seed", "code_version", "recipe", "training", "task", "train_images"} <= set(kept)
+    metadata = registry.metadata(NAME, version.number)
+    assert (metadata["snapshot"], metadata["licence"]) == (manifest.digest, "apache-2.0")
+    assert (metadata["base_model"], metadata["decision"]) == ("tiny-mask2former", "score rose")
+    assert json.loads(metadata["gate"])["promote"] is True
+    assert json.loads(metadata["settings"])["train_steps"] == 1
+    assert {"seed", "code_version", "recipe", "training", "task", "train_images"} <= set(metadata)
     card = ModelCard.load(version.path / "README.md")
     assert (card.data.license, card.data.base_model) == ("apache-2.0", "tiny-mask2former")
     assert "It was fine-tuned from maskloop-1-v1" in card.text
@@ -85,16 +84,16 @@ def test_version_keeps_where_it_came_from(train):
 
 
 @pytest.mark.parametrize(
-    ("mode", "became", "champion", "alias"),
+    ("mode", "result", "champion", "alias"),
     [
         pytest.param("auto", Release.PROMOTED, 2, CHAMPION, id="auto"),
         pytest.param("manual", Release.WAITING, 1, CHALLENGER, id="manual"),
         pytest.param("shadow", Release.SHADOW, 1, SHADOW, id="shadow"),
     ],
 )
-def test_better_version_goes_where_the_mode_says(train, mode, became, champion, alias):
-    verdict, registry = train(mode)
-    assert verdict.release is became
-    assert (verdict.as_json()["promoted"], verdict.as_json()["release"]) == (mode == "auto", became.value)
+def test_better_version_is_released_by_mode(train, mode, result, champion, alias):
+    outcome, registry = train(mode)
+    assert outcome.release is result
+    assert (outcome.as_json()["promoted"], outcome.as_json()["release"]) == (mode == "auto", result.value)
     assert registry.alias(NAME, CHAMPION) == champion
     assert registry.alias(NAME, alias) == 2

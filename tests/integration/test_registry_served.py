@@ -121,7 +121,7 @@ def test_champion_on_another_host_is_fetched_once(make_registry, artifact_server
     assert make_registry("second").champion(NAME) == fetched
 
 
-def test_champion_fetched_damaged_is_fetched_anew(make_registry, artifact_server, tmp_path):
+def test_champion_downloaded_damaged_is_downloaded_again(make_registry, artifact_server, tmp_path):
     _register(make_registry("first"), tmp_path)
     (name,) = (path for path in artifact_server.files if path.endswith("model.safetensors"))
     whole, artifact_server.files[name] = artifact_server.files[name], b"other" * 1000
@@ -132,7 +132,7 @@ def test_champion_fetched_damaged_is_fetched_anew(make_registry, artifact_server
     assert (second.champion(NAME).path / "model.safetensors").read_bytes() == whole
 
 
-def test_champion_server_away_raises_and_leaves_nothing(make_registry, artifact_server, tmp_path):
+def test_champion_server_unreachable_raises_and_leaves_nothing(make_registry, artifact_server, tmp_path):
     _register(make_registry("first"), tmp_path)
     artifact_server.away = True
     with pytest.raises(RegistryError, match="MLFLOW_TRACKING_URI"):

@@ -88,7 +88,7 @@ def test_refresh_follows_promotion_and_rollback(services, directory):
         assert directory.tag(1) == f"{NAME}-{tag}"
 
 
-def test_refresh_damaged_champion_keeps_the_last_good_one_and_says_so(services, directory, caplog):
+def test_refresh_damaged_champion_keeps_the_previous_one_and_logs(services, directory, caplog):
     services.registry.rollback(NAME)
     directory.refresh()
     mend = _damage(services, 3)
@@ -140,7 +140,7 @@ def test_refresh_trouble_of_one_project_leaves_others_alone(services, directory,
     assert [state.project_id for state in directory.states() if state.trouble] == [1]
 
 
-def test_refresh_registry_away_goes_on_serving(services, directory, monkeypatch):
+def test_refresh_registry_unreachable_continues_serving(services, directory, monkeypatch):
     directory.refresh()
 
     def away(_name):

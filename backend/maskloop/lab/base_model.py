@@ -15,7 +15,9 @@ from maskloop.learning.data.augmentation import Augmentation
 from maskloop.learning.data.collate import Collator
 from maskloop.learning.data.dataset import TrainingExample, TrainingItem, draw_index_map
 from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
-from maskloop.learning.training.loop import FinetuneRecipe, TrainingProgress, train_model
+from maskloop.learning.training.job import TrainingControl, TrainingProgress, TrainingRun
+from maskloop.learning.training.recipe import FinetuneRecipe
+from maskloop.learning.training.training_loop import train_model
 from maskloop.segmentation.checkpoint import Checkpoint, Family, load_checkpoint, save_checkpoint
 from maskloop.types import HoldoutMetrics, SegmentationTask
 
@@ -121,10 +123,9 @@ def _train_from_scratch(
     else:
         fresh = build_tiny_oneformer(SHAPE_CLASSES, seed=recipe.seed, training=True)
     images = recipe.steps * recipe.batch
-    train_model(
-        fresh.model,
-        _ShapeStream(length=images, first_seed=recipe.seed * images),
-        Collator(
+    run = TrainingRun(
+        dataset=_ShapeStream(length=images, first_seed=recipe.seed * images),
+        collator=Collator(
             preprocessing=fresh.preprocessing,
             labels=fresh.labels,
             task=SegmentationTask.INSTANCE,
@@ -133,8 +134,8 @@ def _train_from_scratch(
         recipe=recipe,
         state_dir=state_dir / "trainer",
         device=fresh.device,
-        on_progress=on_progress,
     )
+    train_model(fresh.model, run, TrainingControl(on_progress=on_progress))
     return fresh
 
 

@@ -1,1 +1,1 @@
-"""Which image to ask about next."""
+"""Active learning: the choice of the next image to annotate."""

@@ -1,4 +1,4 @@
-"""From a strategy's preference to the score and cluster that Label Studio orders by, with a share by chance.
+"""From a strategy's preference to the score and cluster that Label Studio orders by, with a random share.
 
 Label Studio serves from the cluster with the fewest solved tasks the one with the lowest score
 (`_try_uncertainty_sampling` in its projects/functions/next_task.py).
@@ -20,7 +20,7 @@ __all__ = ["arrange", "chance", "drawn_at_random", "overall_rank", "serve_order"
 
 Ints = NDArray[np.int64]
 
-# What a task's chance is asked for.
+# Purposes of a task's random numbers
 DRAWN, TURN, COIN = 1, 2, 3
 SCORE_STEP = 1e-9
 MASK_64 = 2**64 - 1
@@ -29,35 +29,35 @@ FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
 def drawn_at_random(task_ids: Sequence[int], *, random_share: float, seed: int) -> NDArray[np.bool_]:
-    """Say which tasks are left to chance: each with this probability, for good, whatever is known of it."""
+    """Return bool (N,): which tasks are random ones; each with this probability, the same in every call."""
     return chance(seed, task_ids, DRAWN) < random_share
 
 
 def arrange(pool: Pool, strategy: Strategy, *, random_share: float, seed: int) -> Arrangement:
-    """Order the pool as a strategy prefers, with a share of tasks whose turn comes by chance.
+    """Order the pool by a strategy, with a share of random tasks among the chosen ones.
 
-    Every task is either left to chance or chosen, by a coin of its own that never changes. Those left to
-    chance are a uniform sample of the pool: the strategy has no say in whether or when they come. They are
-    dealt out to the places that chance gives them in the clusters' queues, wherever those are. So the
-    cluster told to Label Studio is, for them, only the queue that they stand in: Label Studio serves small
-    clusters as often as large ones, and a sample drawn inside each would over-represent the small.
+    Every task is either random or chosen; a hash of its number decides, so this never changes. The random
+    tasks are a uniform sample of the pool: the strategy has no influence on which they are or when they come.
+    They are placed at random positions in the queues of all clusters, independent of their image's cluster.
+    So the cluster of a random task in Label Studio is only the queue that it waits in: Label Studio serves
+    small clusters as often as large ones, and a sample drawn within each would over-represent the small ones.
 
-    Each place in a queue goes to chance with the share of those left to chance among what remains, apart
-    from all others. So wherever one stops, and however often the pool is arranged anew before, each task
-    served is one left to chance with the same probability, and one that was passed over comes later.
+    Each position of a queue gets a random task with the share of random tasks among the remaining ones,
+    independently of the other positions. So at any time, and however often the pool is arranged again, the
+    next task is a random one with the same probability, and a task that was passed over comes later.
 
     Args:
-        pool: what is known of the images without labels.
-        strategy: of `maskloop.selection.strategies`.
-        random_share: 0..1.
-        seed: decides all that is left to chance.
+        pool: the unlabelled images.
+        strategy: a function of `maskloop.selection.strategies`, or a user's own.
+        random_share: share of random tasks, 0..1.
+        seed: determines all random numbers.
 
     Returns:
-        Scores that are all different; a chosen task has the strategy's, one left to chance just less than
-        the chosen one it stands before.
+        Scores that are all different. A chosen task has the strategy's score, a random task slightly less
+        than the chosen task that follows it.
 
     Raises:
-        ConfigurationError: the strategy said something that cannot be used.
+        ConfigurationError: the strategy's result is not valid.
     """
     preference = prefer(strategy, pool, np.random.default_rng(seed))
     ids_n = np.asarray(pool.task_ids, dtype=np.int64)
@@ -70,11 +70,11 @@ def arrange(pool: Pool, strategy: Strategy, *, random_share: float, seed: int) -
 
 
 def serve_order(arrangement: Arrangement, solved_clusters: Mapping[int, int] | None = None) -> Iterator[int]:
-    """Yield rows of the pool in the order in which Label Studio serves them to one who solves each.
+    """Yield rows of the pool in the order in which Label Studio serves them to an annotator who solves each.
 
     Args:
-        arrangement: of the pool.
-        solved_clusters: cluster -> how many tasks of it this annotator has solved before.
+        arrangement: arrangement of the pool.
+        solved_clusters: cluster -> number of its tasks that this annotator has solved before.
     """
     solved = Counter(dict(solved_clusters or {}))
     order_n = np.lexsort((arrangement.score_n, arrangement.cluster_n))
@@ -96,7 +96,7 @@ def serve_order(arrangement: Arrangement, solved_clusters: Mapping[int, int] | N
 
 
 def overall_rank(arrangement: Arrangement, solved_clusters: Mapping[int, int] | None = None) -> Ints:
-    """Return each task's turn, from 0, if one annotator were served everything."""
+    """Return each task's position, from 0, if one annotator were served all tasks."""
     order_n = np.fromiter(serve_order(arrangement, solved_clusters), dtype=np.int64)
     rank_n = np.empty_like(order_n)
     rank_n[order_n] = np.arange(len(order_n))
@@ -106,12 +106,12 @@ def overall_rank(arrangement: Arrangement, solved_clusters: Mapping[int, int] | 
 def _merge(
     preference: Preference, ids_n: Ints, at_random_n: NDArray[np.bool_], turn_n: Floats, seed: int
 ) -> tuple[Ints, Ints, Floats]:
-    """Put those left to chance among the chosen.
+    """Place the random tasks among the chosen ones.
 
     Returns:
-        cluster_n: the queue.
-        rank_n: ascending inside a queue; only those left to chance that stand together share one.
-        target_n: the score; of those left to chance, that of the chosen one they stand before.
+        cluster_n: cluster whose queue the task waits in.
+        rank_n: ascending within a queue; neighbouring random tasks share a rank.
+        target_n: score; of a random task that of the chosen task that follows it.
     """
     count = len(ids_n)
     cluster_n = np.zeros(count, dtype=np.int64)
@@ -123,13 +123,13 @@ def _merge(
     chosen_c = chosen_c[np.lexsort((turn_n[chosen_c], score_n[chosen_c], cluster_n[chosen_c]))]
     if not len(chosen_c):
         return np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64), turn_n
-    before_m = _places(cluster_n[chosen_c], ids_n[chosen_c], len(drawn_m), seed)
+    before_m = _positions(cluster_n[chosen_c], ids_n[chosen_c], len(drawn_m), seed)
     rank_n, target_n = np.empty(count, dtype=np.int64), score_n.copy()
     rank_n[chosen_c] = 2 * np.arange(len(chosen_c)) + 1
     dealt = drawn_m[: len(before_m)]
     rank_n[dealt] = 2 * before_m
     target_n[dealt], cluster_n[dealt] = score_n[chosen_c[before_m]], cluster_n[chosen_c[before_m]]
-    # Those for whom there was no place come last, spread over the queues by their length.
+    # The remaining random tasks come last, spread over the queues in proportion to their lengths.
     late = drawn_m[len(before_m) :]
     ends = np.linspace(0, len(chosen_c) - 1, len(late) + 2)[1:-1].round().astype(np.int64)
     rank_n[late], cluster_n[late] = 2 * len(chosen_c), cluster_n[chosen_c[ends]]
@@ -137,11 +137,11 @@ def _merge(
     return cluster_n, rank_n, target_n
 
 
-def _places(cluster_c: Ints, ids_c: Ints, drawn: int, seed: int) -> Ints:
-    """Return before which of the chosen, in the order of their queues, the drawn ones stand, soonest first.
+def _positions(cluster_c: Ints, ids_c: Ints, drawn: int, seed: int) -> Ints:
+    """Return the chosen task, in the order of the queues, that follows each random one, earliest first.
 
-    Before each chosen task stand as many as a coin says that is thrown until it fails. The coins belong to
-    the task and to how many are left to chance in all, so that they are thrown anew once one was served.
+    The number of random tasks before a chosen task has a geometric distribution. Its random number depends on
+    the chosen task and on the number of random tasks left, so that it changes once a random task was served.
     """
     if not drawn:
         return np.empty(0, dtype=np.int64)
@@ -151,7 +151,7 @@ def _places(cluster_c: Ints, ids_c: Ints, drawn: int, seed: int) -> Ints:
     before_m = np.repeat(np.arange(len(ids_c)), throws_c)
     starts = np.flatnonzero(np.diff(cluster_c, prepend=-1))
     start_c = np.repeat(starts, np.diff(starts, append=len(cluster_c)))
-    # The place in the queue: chosen ones ahead of it, and those left to chance ahead of it.
+    # The position in the queue: chosen tasks and random tasks ahead of it.
     ahead_m = np.arange(len(before_m)) - (np.cumsum(throws_c) - throws_c)[start_c[before_m]]
     depth_m = before_m - start_c[before_m] + ahead_m
     by_queue_m = chance(seed, cluster_c[before_m], COIN)
@@ -160,10 +160,10 @@ def _places(cluster_c: Ints, ids_c: Ints, drawn: int, seed: int) -> Ints:
 
 
 def _strict_scores(target_n: Floats, rank_n: Ints, turn_n: Floats) -> Floats:
-    """Return scores near these, 0..1, no two the same, ascending with the rank inside a cluster."""
+    """Return scores close to the targets, 0..1, all different, ascending with the rank within a cluster."""
     order_n = np.lexsort((turn_n, rank_n, target_n))
     near_n, steps_n = target_n[order_n], np.arange(len(order_n)) * SCORE_STEP
-    # From the top down, so that the chosen task keeps its score and what comes before it gives way.
+    # From the top down, so that a chosen task keeps its score and the tasks before it get lower ones.
     strict_n = np.minimum.accumulate((near_n - steps_n)[::-1])[::-1] + steps_n
     strict_n = np.maximum(np.where(near_n - strict_n < SCORE_STEP / 2, near_n, strict_n), steps_n)
     score_n = np.empty(len(order_n))
@@ -172,7 +172,7 @@ def _strict_scores(target_n: Floats, rank_n: Ints, turn_n: Floats) -> Floats:
 
 
 def chance(seed: int, numbers_n: ArrayLike, *purpose: int) -> NDArray[np.float64]:
-    """Return one number 0 <= u < 1 for each of these; those of two purposes have nothing in common.
+    """Return one random number 0 <= u < 1 for each number; those of two purposes are independent.
 
     Source:
         SplitMix64: Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014,

@@ -1,7 +1,7 @@
-"""Groups of alike images, with numbers that mean the same group from one model version to the next.
+"""Clusters of similar images, with numbers that stay the same from one model version to the next.
 
-Label Studio counts what was solved per number over the predictions of all versions, so a number that changed
-its meaning would spoil the count.
+Label Studio counts solved tasks per cluster number over the predictions of all versions, so a number has to
+mean the same cluster in each of them.
 """
 
 from __future__ import annotations
@@ -18,22 +18,21 @@ __all__ = ["assign", "cluster_count", "cluster_pool", "nearest_labelled"]
 
 Ints = NDArray[np.int64]
 
-FIRST_NUMBER = 1  # 0 is what is told where clusters do not matter
-MOST_CLUSTERS = 128
-KEPT_FACTOR = 2.0  # the number of groups stays while the one that would suit is within this of it
-KNOWN_SHARE = 0.8  # of images with a number from before: from here on the groups before are good enough
+FIRST_NUMBER = 1  # 0 is the cluster of a strategy without clusters
+MAX_CLUSTERS = 128
+KEPT_FACTOR = 2.0  # the number of clusters is kept while it is within this factor of the suitable one
+KNOWN_SHARE = 0.8  # of images with a previous number; from here on the previous clusters are kept
 BLOCK_VALUES = 4_000_000  # of float32 in one block of distances
-FEW_IMAGES = 20_000  # up to here k-means over all at once takes seconds
+FEW_IMAGES = 20_000  # up to here k-means over all images takes seconds
 
 
 def cluster_count(images: int) -> int:
-    """Return how many groups suit this many images: their square root, 1..128.
+    """Return a suitable number of clusters: the square root of the number of images, 1..128.
 
-    With the square root there are as many groups as images in a group, so that a round over the groups and
-    the choice within one are worth the same. The upper end is for Label Studio, whose question for the next
-    task compares every candidate with every group that has a solved task.
+    With the square root there are as many clusters as images per cluster. The upper bound is for Label
+    Studio, whose query for the next task compares every candidate with every cluster that has a solved task.
     """
-    return int(np.clip(round(np.sqrt(images)), 1, MOST_CLUSTERS))
+    return int(np.clip(round(np.sqrt(images)), 1, MAX_CLUSTERS))
 
 
 def cluster_pool(
@@ -46,29 +45,28 @@ def cluster_pool(
     clusters: int | None = None,
     seed: int,
 ) -> Clustering:
-    """Group images by k-means; with `previous`, so that most keep their number.
+    """Cluster images by k-means; with `previous`, most images keep their cluster number.
 
-    A new model has other features. What stays is which images were together: each image goes to the nearest
-    of the middles that the groups before have in the new features, one step of k-means a version. Where more
-    groups are needed or many images are new, k-means goes on from there. The groups found take the old
-    numbers by the largest overlap; one without an old one takes a number that was never used.
+    A new model has other embeddings. Each image is assigned to the nearest mean that the previous clusters
+    have in the new embeddings: one step of k-means per version. Where more clusters are needed or many images
+    are new, k-means continues from there. The resulting clusters take the previous numbers by the largest
+    overlap; a cluster without a previous number takes one that was never used.
 
     Args:
-        embedding_nd: (N, D) of the pool.
-        task_ids: N numbers; only needed with `previous`.
-        previous: task -> its number in the version before, of labelled tasks too; the number of its group,
-            not the queue that `arrange` gave it if it was left to chance.
-        labelled_md: (M, D) of images that have labels; they hold the groups in place.
-        labelled_ids: M numbers.
-        clusters: how many groups; None: by `cluster_count`, and as before while that is not far off.
-        seed: of the first middles.
+        embedding_nd: (N, D), embeddings of the pool.
+        task_ids: N task numbers; only needed with `previous`.
+        previous: task -> its cluster number in the previous version, also of labelled tasks; the number of
+            its cluster, not the one that `arrange` gave it if it was drawn at random.
+        labelled_md: (M, D), embeddings of labelled images, which keep the clusters stable.
+        labelled_ids: M task numbers.
+        clusters: number of clusters; None: by `cluster_count`, or as before while that is close.
+        seed: seed of the first means.
 
     Returns:
-        The number of each image of the pool, from 1, and the middles; a row of NaN is a number without a
-        group.
+        The cluster number of each image of the pool, from 1, and the means; NaN for an unused number.
 
     Raises:
-        ValueError: an embedding has numbers that are not finite.
+        ValueError: an embedding is not finite.
 
     Source:
         Arthur, Vassilvitskii, "k-means++", SODA 2007; largest overlap: Kuhn, "The Hungarian Method for the
@@ -88,11 +86,11 @@ def cluster_pool(
     group_p = _group(points_pd, old_p, count, seed)
     number_g = _take_numbers(group_p, old_p, unused=max([FIRST_NUMBER - 1, *(previous or {}).values()]) + 1)
     cluster_p = number_g[group_p]
-    return Clustering(cluster_n=cluster_p[: len(embedding_nd)], centres_kd=_middles(points_pd, cluster_p))
+    return Clustering(cluster_n=cluster_p[: len(embedding_nd)], centres_kd=_means(points_pd, cluster_p))
 
 
 def assign(embedding_nd: Embeddings, clustering: Clustering) -> Ints:
-    """Return the number of the nearest group for images that came later; 0 where there is no group."""
+    """Return the number of the nearest cluster for images that came later; 0 where there are no clusters."""
     used_u = np.flatnonzero(np.isfinite(clustering.centres_kd).all(axis=1))
     if not len(used_u):
         return np.zeros(len(embedding_nd), dtype=np.int64)
@@ -101,7 +99,7 @@ def assign(embedding_nd: Embeddings, clustering: Clustering) -> Ints:
 
 
 def nearest_labelled(embedding_nd: Embeddings, labelled_md: Embeddings) -> tuple[Floats, Ints]:
-    """Find the labelled image that is most alike, in blocks of bounded memory.
+    """Return the nearest labelled image of each image, computed in blocks of bounded memory.
 
     Returns:
         distance_n: Euclidean, 0..2 between embeddings of unit length; infinite without labelled images.
@@ -117,7 +115,7 @@ def nearest_labelled(embedding_nd: Embeddings, labelled_md: Embeddings) -> tuple
         block_bd = np.asarray(embedding_nd[start : start + step], dtype=np.float32)
         index_b = (square_m - 2.0 * (block_bd @ labelled_md.T)).argmin(axis=1)
         index_n[start : start + step] = index_b
-        # Once more from the difference: the product loses the digits of a distance near zero.
+        # From the difference, since the product loses precision for distances near zero.
         distance_n[start : start + step] = np.linalg.norm(block_bd - labelled_md[index_b], axis=1)
     return distance_n, index_n
 
@@ -129,7 +127,7 @@ def _check_finite(points_pd: Embeddings) -> None:
 
 
 def _old_numbers(task_ids: Sequence[int], previous: Mapping[int, int] | None, count: int) -> Ints:
-    """Return each image's number in the version before, -1 where it had none."""
+    """Return each image's number in the previous version, -1 where it had none."""
     if not previous:
         return np.full(count, -1, dtype=np.int64)
     if len(task_ids) != count:
@@ -147,51 +145,51 @@ def _count(images: int, old_p: Ints, clusters: int | None) -> int:
 
 
 def _group(points_pd: Embeddings, old_p: Ints, count: int, seed: int) -> Ints:
-    """Return the group of each image, 0..G-1 without a gap."""
+    """Return the cluster of each image, 0..G-1, each of which is used."""
     known_p = old_p >= 0
-    middles_gd: Embeddings | None = None
+    means_gd: Embeddings | None = None
     if known_p.any():
         largest = np.argsort(-np.bincount(old_p[known_p]), kind="stable")[:count]
-        before_kd = _middles(points_pd[known_p], old_p[known_p])[largest]
+        before_kd = _means(points_pd[known_p], old_p[known_p])[largest]
         before_gd = before_kd[np.isfinite(before_kd).all(axis=1)]
         if len(before_gd) == count and known_p.mean() >= KNOWN_SHARE:
-            return _gapless(nearest_labelled(points_pd, before_gd)[1])
-        middles_gd = _more_middles(points_pd, before_gd, count, np.random.default_rng(seed))
-    return _gapless(_search(points_pd, middles_gd, count, seed))
+            return _renumbered(nearest_labelled(points_pd, before_gd)[1])
+        means_gd = _add_means(points_pd, before_gd, count, np.random.default_rng(seed))
+    return _renumbered(_search(points_pd, means_gd, count, seed))
 
 
-def _more_middles(
-    points_pd: Embeddings, middles_gd: Embeddings, count: int, rng: np.random.Generator
+def _add_means(
+    points_pd: Embeddings, means_gd: Embeddings, count: int, rng: np.random.Generator
 ) -> Embeddings:
-    """Add images that are far from all middles until there are enough (the draw of k-means++)."""
-    middles = list(middles_gd)
-    square_p = nearest_labelled(points_pd, middles_gd)[0] ** 2
-    while len(middles) < count and square_p.sum() > 0:
+    """Add images that are far from all means until there are `count` (as in k-means++)."""
+    means = list(means_gd)
+    square_p = nearest_labelled(points_pd, means_gd)[0] ** 2
+    while len(means) < count and square_p.sum() > 0:
         far = rng.choice(len(points_pd), p=square_p / square_p.sum())
-        middles.append(points_pd[far])
+        means.append(points_pd[far])
         square_p = np.minimum(square_p, ((points_pd - points_pd[far]) ** 2).sum(axis=1))
-    return np.stack(middles)
+    return np.stack(means)
 
 
-def _search(points_pd: Embeddings, middles_gd: Embeddings | None, count: int, seed: int) -> Ints:
+def _search(points_pd: Embeddings, means_gd: Embeddings | None, count: int, seed: int) -> Ints:
     from sklearn.cluster import KMeans, MiniBatchKMeans
     from sklearn.exceptions import ConvergenceWarning
 
-    init = "k-means++" if middles_gd is None else middles_gd
-    groups = count if middles_gd is None else len(middles_gd)
+    init = "k-means++" if means_gd is None else means_gd
+    groups = count if means_gd is None else len(means_gd)
     kind = KMeans if len(points_pd) <= FEW_IMAGES else MiniBatchKMeans
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct images than groups
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct images than clusters
         fitted = kind(n_clusters=groups, init=init, n_init=1, random_state=seed % 2**32).fit(points_pd)
     return np.asarray(fitted.labels_, dtype=np.int64)
 
 
-def _gapless(group_p: Ints) -> Ints:
+def _renumbered(group_p: Ints) -> Ints:
     return np.asarray(np.unique(group_p, return_inverse=True)[1], dtype=np.int64)
 
 
 def _take_numbers(group_p: Ints, old_p: Ints, *, unused: int) -> Ints:
-    """Return for each group the old number that most of its images had, or one never used."""
+    """Return for each cluster the previous number by the largest overlap, or one that was never used."""
     from scipy.optimize import linear_sum_assignment
 
     groups, known_p = int(group_p.max()) + 1, old_p >= 0
@@ -207,8 +205,8 @@ def _take_numbers(group_p: Ints, old_p: Ints, *, unused: int) -> Ints:
     return number_g
 
 
-def _middles(points_pd: Embeddings, cluster_p: Ints) -> Embeddings:
-    """Return the mean of each number's images, (highest number + 1, D); NaN where it has none."""
+def _means(points_pd: Embeddings, cluster_p: Ints) -> Embeddings:
+    """Return (highest number + 1, D): the mean of the images of each number; NaN where it has none."""
     count = int(cluster_p.max()) + 1
     sums_kd = np.zeros((count, points_pd.shape[1]), dtype=np.float64)
     order_p = np.argsort(cluster_p, kind="stable")

@@ -1,4 +1,4 @@
-"""What choosing is worth, live: corrections in images that were chosen against images that chance drew."""
+"""The gain of a selection strategy: corrections in images that it chose against images drawn at random."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ import numpy as np
 
 from maskloop.selection.pool import Floats
 
-__all__ = ["LEAST_IMAGES", "Worth", "worth_of_choosing"]
+__all__ = ["MIN_IMAGES", "SelectionGain", "estimate_gain"]
 
-LEAST_IMAGES = 5  # on either side; fewer say nothing
+MIN_IMAGES = 5  # of each kind; with fewer there is no ratio
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Worth:
-    """Corrections in an image, chosen against drawn by chance."""
+class SelectionGain:
+    """Corrections per image: chosen images against images drawn at random."""
 
     chosen_images: int
     random_images: int
-    chosen_mean: float | None  # corrections an image; None without any image
-    random_mean: float | None  # the same; as unbiased an estimate for the whole pool as there is
-    ratio: float | None = None  # of the two; None where there are too few images, or nothing to correct
-    ratio_low: float | None = None  # where the truth lies with CONFIDENCE
+    chosen_mean: float | None  # corrections per image; None without images
+    random_mean: float | None  # the same; an unbiased estimate for the whole pool
+    ratio: float | None = None  # chosen_mean / random_mean; None with too few images or without corrections
+    ratio_low: float | None = None  # confidence interval at CONFIDENCE
     ratio_high: float | None = None
 
 
-def worth_of_choosing(chosen: Sequence[float], by_chance: Sequence[float], *, seed: int = 0) -> Worth:
-    """Compare the corrections that images needed.
+def estimate_gain(chosen: Sequence[float], at_random: Sequence[float], *, seed: int = 0) -> SelectionGain:
+    """Compare the corrections of chosen images with those of images drawn at random.
 
     Args:
-        chosen: corrections in each image that a strategy chose.
-        by_chance: corrections in each image that was drawn by chance.
-        seed: of the resampling.
+        chosen: number of corrections of each image that a strategy chose.
+        at_random: number of corrections of each image that was drawn at random.
+        seed: seed of the resampling.
 
     Source:
         Percentile bootstrap of the ratio of two independent means: Efron, Tibshirani, "An
@@ -44,16 +44,16 @@ def worth_of_choosing(chosen: Sequence[float], by_chance: Sequence[float], *, se
     """
     from scipy import stats
 
-    worth = Worth(
+    gain = SelectionGain(
         chosen_images=len(chosen),
-        random_images=len(by_chance),
+        random_images=len(at_random),
         chosen_mean=_mean(chosen),
-        random_mean=_mean(by_chance),
+        random_mean=_mean(at_random),
     )
-    if min(len(chosen), len(by_chance)) < LEAST_IMAGES or not worth.random_mean:
-        return worth
-    samples = np.asarray(chosen, dtype=np.float64), np.asarray(by_chance, dtype=np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):  # a resample may have nothing to correct at all
+    if min(len(chosen), len(at_random)) < MIN_IMAGES or not gain.random_mean:
+        return gain
+    samples = np.asarray(chosen, dtype=np.float64), np.asarray(at_random, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a resample may be without any correction
         found = stats.bootstrap(
             samples,
             _ratio,
@@ -64,15 +64,15 @@ def worth_of_choosing(chosen: Sequence[float], by_chance: Sequence[float], *, se
         )
     low, high = (float(bound) for bound in found.confidence_interval)
     return replace(
-        worth,
+        gain,
         ratio=float(_ratio(*samples)),
         ratio_low=low if math.isfinite(low) else None,
         ratio_high=high if math.isfinite(high) else None,
     )
 
 
-def _ratio(chosen: Floats, by_chance: Floats, axis: int = -1) -> Floats:
-    ratio: Floats = np.mean(chosen, axis=axis) / np.mean(by_chance, axis=axis)
+def _ratio(chosen: Floats, at_random: Floats, axis: int = -1) -> Floats:
+    ratio: Floats = np.mean(chosen, axis=axis) / np.mean(at_random, axis=axis)
     return ratio
 
 

@@ -1,4 +1,4 @@
-"""The values that choosing works on: the images that may be asked about, and the order they are asked in."""
+"""The values of selection: the pool of unlabelled images, a strategy's preference, and the final order."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Embeddings: TypeAlias = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Clustering:
-    """Groups of alike images."""
+    """Clusters of similar images."""
 
-    cluster_n: NDArray[np.int64]  # (N,) the group of each image of the pool, below K; a group may be empty
-    centres_kd: Embeddings  # (K, D) the middle of each group; NaN for a number without one
+    cluster_n: NDArray[np.int64]  # (N,) cluster number of each image of the pool, 0..K-1; some may be unused
+    centres_kd: Embeddings  # (K, D) mean of each cluster; NaN for an unused number
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pool:
-    """What is known of the images without labels, and of those with."""
+    """The unlabelled images, and the embeddings of the labelled ones."""
 
-    task_ids: tuple[int, ...]  # N numbers, ascending
-    confidence_n: Floats  # (N,) 0..1: how sure the model is; the lowest has the most to correct
+    task_ids: tuple[int, ...]  # Label Studio's numbers of N tasks, ascending
+    confidence_n: Floats  # (N,) confidence of the model, 0..1
     embedding_nd: Embeddings  # (N, D) of unit length
-    labelled_md: Embeddings  # (M, D) of unit length: of the images that have labels; M may be 0
+    labelled_md: Embeddings  # (M, D) of unit length; M may be 0
     clustering: Clustering
 
     def __post_init__(self) -> None:
@@ -41,16 +41,16 @@ class Pool:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Preference:
-    """What a strategy says: within a cluster the lowest score first, of the clusters the least labelled."""
+    """A strategy's result: the lowest score first, among clusters the one with the fewest labels first."""
 
     score_n: Floats  # (N,) 0..1
-    cluster_n: NDArray[np.int64] | None = None  # (N,); None: clusters do not matter
+    cluster_n: NDArray[np.int64] | None = None  # (N,); None: without clusters
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Arrangement:
-    """What is told to Label Studio of each image of the pool, which orders by it."""
+    """The score and cluster of each image of the pool, by which Label Studio orders its tasks."""
 
     score_n: Floats  # (N,) 0..1, the lowest first
     cluster_n: NDArray[np.int64]  # (N,) the cluster with the fewest solved tasks first
-    at_random_n: NDArray[np.bool_]  # (N,) drawn by chance, to measure what choosing is worth
+    at_random_n: NDArray[np.bool_]  # (N,) drawn at random, to measure the gain of the strategy

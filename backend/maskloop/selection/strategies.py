@@ -1,4 +1,4 @@
-"""What may decide which image comes next: strategies by name, and one's own."""
+"""Selection strategies by name, and strategies that a user registers."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ Strategy: TypeAlias = Callable[[Pool, np.random.Generator], Preference]
 
 STRATEGIES: dict[str, Strategy] = {}
 
-RIGHT_ANGLE = 2.0**0.5  # between embeddings of unit length: nothing in common
-LEAST_NEWNESS = 0.05  # of an image just like another: among such the model's doubt still counts
-MOST_TAKEN = 256  # more than are labelled before there is another version
+RIGHT_ANGLE = 2.0**0.5  # distance of orthogonal embeddings of unit length
+MIN_NOVELTY = 0.05  # of an image equal to another, so that uncertainty still orders such images
+MAX_TAKEN = 256  # more images than are labelled between two versions
 
 
 def register_strategy(name: str, strategy: Strategy) -> Strategy:
-    """Give a strategy a name that the setting `strategy` may say, and return it.
+    """Register a strategy under a name for the setting `strategy`, and return it.
 
     Raises:
-        ConfigurationError: the name is taken by another, or has a colon or nothing in it.
+        ConfigurationError: the name is used by another strategy, is empty or has a colon.
     """
     if not name or ":" in name:
         raise ConfigurationError(
@@ -47,16 +47,16 @@ def register_strategy(name: str, strategy: Strategy) -> Strategy:
         )
     if STRATEGIES.setdefault(name, strategy) is not strategy:
         raise ConfigurationError(
-            f"strategy {name!r}", expected="a new name", got="one that is taken", remedy="rename it"
+            f"strategy {name!r}", expected="a new name", got="a name in use", remedy="rename it"
         )
     return strategy
 
 
 def find_strategy(name: str) -> Strategy:
-    """Return the strategy of this name, or the function that `module:function` means.
+    """Return the strategy of a name, or the function of "module:function".
 
     Raises:
-        ConfigurationError: there is no such name, module or function, or it cannot be called.
+        ConfigurationError: no such name, module or function, or it is not callable.
     """
     if name in STRATEGIES:
         return STRATEGIES[name]
@@ -82,23 +82,23 @@ def find_strategy(name: str) -> Strategy:
 
 
 def prefer(strategy: Strategy, pool: Pool, rng: np.random.Generator) -> Preference:
-    """Ask a strategy and check what it says.
+    """Call a strategy and check its result.
 
     Raises:
-        ConfigurationError: it fails, or says something else than a score 0..1, and a cluster or none, for
-            each image.
+        ConfigurationError: it raises, or its result is not a score 0..1, and a cluster or none, for each
+            image.
     """
     place = f"strategy {getattr(strategy, '__module__', '')}:{getattr(strategy, '__qualname__', strategy)}"
     remedy = "correct the function, or choose another with MASKLOOP_STRATEGY"
     try:
-        said = strategy(pool, rng)
+        preference = strategy(pool, rng)
     except Exception as exc:
         got = f"{type(exc).__name__}: {exc}"
         raise ConfigurationError(place, expected="a Preference", got=got, remedy=remedy) from exc
-    if not isinstance(said, Preference):
-        raise ConfigurationError(place, expected="a Preference", got=type(said).__name__, remedy=remedy)
+    if not isinstance(preference, Preference):
+        raise ConfigurationError(place, expected="a Preference", got=type(preference).__name__, remedy=remedy)
     count = len(pool.task_ids)
-    score_n = np.asarray(said.score_n)
+    score_n = np.asarray(preference.score_n)
     if score_n.shape != (count,) or not np.issubdtype(score_n.dtype, np.floating):
         raise ConfigurationError(
             place, expected=f"{count} float scores", got=f"{score_n.dtype} {score_n.shape}", remedy=remedy
@@ -112,74 +112,75 @@ def prefer(strategy: Strategy, pool: Pool, rng: np.random.Generator) -> Preferen
             got=f"{score_n[first]} for task {pool.task_ids[first]}",
             remedy=remedy,
         )
-    _check_clusters(said, count, place, remedy)
-    return said
+    _check_clusters(preference, count, place, remedy)
+    return preference
 
 
 def uncertainty(pool: Pool, rng: np.random.Generator) -> Preference:
-    """Prefer what the model is least sure of, whatever it looks like."""
+    """Prefer images with the lowest confidence."""
     return Preference(score_n=pool.confidence_n)
 
 
 def diversity(pool: Pool, rng: np.random.Generator) -> Preference:
-    """Prefer what is farthest from all that has labels or comes before it.
+    """Prefer images far from the labelled ones and from those that come earlier in the order.
 
     Source:
         k-centre greedy: Sener, Savarese, "Active Learning for Convolutional Neural Networks: A Core-Set
         Approach", ICLR 2018, algorithm 1.
     """
-    return Preference(score_n=1.0 - _worth(pool, np.ones(len(pool.task_ids))))
+    return Preference(score_n=1.0 - _greedy_gain(pool, np.ones(len(pool.task_ids))))
 
 
 def hybrid(pool: Pool, rng: np.random.Generator) -> Preference:
-    """Prefer what the model is unsure of and that is far from all that has labels or comes before it.
+    """Prefer images of low confidence, far from labelled images and from those earlier in the order.
 
-    An image is worth its doubt times its distance, so that of many alike ones that are hard, one comes soon.
+    The gain of an image is its uncertainty times its distance, so that of many similar difficult images one
+    comes early.
 
     Source:
-        The distance as in `diversity`; weighted by the model's doubt as in Zhdanov, "Diverse mini-batch
-        Active Learning", 2019, section 3, which weights k-means by it.
+        The distance as in `diversity`, weighted by uncertainty as in Zhdanov, "Diverse mini-batch Active
+        Learning", 2019, section 3, where it weights k-means.
     """
-    return Preference(score_n=1.0 - _worth(pool, 1.0 - pool.confidence_n))
+    return Preference(score_n=1.0 - _greedy_gain(pool, 1.0 - pool.confidence_n))
 
 
 def clustered(pool: Pool, rng: np.random.Generator) -> Preference:
-    """Prefer the same as `hybrid`, but in turns: the cluster with the fewest solved tasks first."""
+    """Prefer the same as `hybrid` within clusters; the cluster with the fewest solved tasks comes first."""
     return Preference(score_n=hybrid(pool, rng).score_n, cluster_n=pool.clustering.cluster_n)
 
 
 def random(pool: Pool, rng: np.random.Generator) -> Preference:
-    """Prefer nothing: every order is as likely."""
+    """Return a random order."""
     return Preference(score_n=rng.random(len(pool.task_ids)))
 
 
-def _worth(pool: Pool, weight_n: Floats) -> Floats:
-    """Return weight times newness, 0..1, when images are taken greedily, the worthiest first.
+def _greedy_gain(pool: Pool, weight_n: Floats) -> Floats:
+    """Return weight times novelty, 0..1, when images are taken greedily, the highest gain first.
 
-    Newness is the distance to the nearest image that has labels or was taken before. To take one can only
-    lower what the others are worth, so the worth of those taken descends, and is at least that of the rest.
+    Novelty is the distance to the nearest image that is labelled or was taken before. Taking one can only
+    lower the gain of the others, so the gain of the taken images descends, and is at least that of the rest.
     """
     distance_n, _ = nearest_labelled(pool.embedding_nd, pool.labelled_md)
-    worth_n = weight_n * _newness(distance_n)
-    taken_n = np.full(len(worth_n), -1.0)
-    for _ in range(min(MOST_TAKEN, len(worth_n))):
-        best = int(worth_n.argmax())
-        taken_n[best] = worth_n[best]
+    gain_n = weight_n * _novelty(distance_n)
+    taken_n = np.full(len(gain_n), -1.0)
+    for _ in range(min(MAX_TAKEN, len(gain_n))):
+        best = int(gain_n.argmax())
+        taken_n[best] = gain_n[best]
         square_n = np.maximum(2.0 - 2.0 * (pool.embedding_nd @ pool.embedding_nd[best]), 0.0)
-        worth_n = np.minimum(worth_n, weight_n * _newness(np.sqrt(square_n)))
-        worth_n[best] = -1.0
-    return np.where(taken_n >= 0.0, taken_n, worth_n).clip(0.0, 1.0)
+        gain_n = np.minimum(gain_n, weight_n * _novelty(np.sqrt(square_n)))
+        gain_n[best] = -1.0
+    return np.where(taken_n >= 0.0, taken_n, gain_n).clip(0.0, 1.0)
 
 
-def _newness(distance_n: NDArray[np.floating]) -> Floats:
+def _novelty(distance_n: NDArray[np.floating]) -> Floats:
     near_n = np.minimum(distance_n.astype(np.float64) / RIGHT_ANGLE, 1.0)
-    return LEAST_NEWNESS + (1.0 - LEAST_NEWNESS) * near_n
+    return MIN_NOVELTY + (1.0 - MIN_NOVELTY) * near_n
 
 
-def _check_clusters(said: Preference, count: int, place: str, remedy: str) -> None:
-    if said.cluster_n is None:
+def _check_clusters(preference: Preference, count: int, place: str, remedy: str) -> None:
+    if preference.cluster_n is None:
         return
-    cluster_n = np.asarray(said.cluster_n)
+    cluster_n = np.asarray(preference.cluster_n)
     if cluster_n.shape != (count,) or not np.issubdtype(cluster_n.dtype, np.integer):
         raise ConfigurationError(
             place,

@@ -1,1 +1,7 @@
-"""In-memory versions of the registry and the queue, for our tests and those of users."""
+"""A model registry and a job queue in memory, for tests of maskloop and of programs that use it."""
+
+from __future__ import annotations
+
+from maskloop.testing.memory import MemoryQueue, MemoryRegistry
+
+__all__ = ["MemoryQueue", "MemoryRegistry"]

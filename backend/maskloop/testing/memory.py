@@ -1,4 +1,4 @@
-"""A model registry and a job queue in memory, for tests: they behave as MLflow's and RQ's do."""
+"""A ModelRegistry and a JobQueue in memory; the same contract tests run on them and on MLflow's and RQ's."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from maskloop.learning.registry.base import (
     check_folder,
     folder_digests,
     no_such_version,
+    rollback_line,
     rollback_target,
-    way_back,
 )
 from maskloop.learning.registry.history import PromotionStep, StepKind
 from maskloop.queue.spec import JobSpec, QueueName
@@ -27,12 +27,16 @@ __all__ = ["MemoryQueue", "MemoryRegistry"]
 
 
 class MemoryRegistry:
-    """A registry that lives as long as its process; for tests and trials."""
+    """A ModelRegistry whose records exist in this process only; files are copied below a folder.
+
+    Args:
+        root: folder for the files of registered versions, `root/NAME/NUMBER`.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._records: defaultdict[str, dict[int, VersionRecord]] = defaultdict(dict)
-        self._last: defaultdict[str, int] = defaultdict(int)  # number given
+        self._last: defaultdict[str, int] = defaultdict(int)  # highest number used
         self._aliases: defaultdict[str, dict[str, int]] = defaultdict(dict)
         self._steps: defaultdict[str, list[PromotionStep]] = defaultdict(list)
 
@@ -64,10 +68,10 @@ class MemoryRegistry:
         return f"{name}/{key}"
 
     def log_step(self, run_id: str, *, step: int, loss: float, eta_s: float) -> None:
-        """See ModelRegistry; nothing is kept."""
+        """See ModelRegistry; nothing is stored."""
 
     def end_run(self, run_id: str, *, failed: bool) -> None:
-        """See ModelRegistry; nothing is kept."""
+        """See ModelRegistry; nothing is stored."""
 
     def champion(self, name: str) -> ModelVersion | None:
         """See ModelRegistry."""
@@ -82,7 +86,7 @@ class MemoryRegistry:
 
     def rollback(self, name: str, *, reason: str = "") -> ModelVersion:
         """See ModelRegistry."""
-        line = way_back(self.history(name), self.alias(name, CHAMPION), self.versions(name))
+        line = rollback_line(self.history(name), self.alias(name, CHAMPION), self.versions(name))
         version = self.get(name, rollback_target(name, line))
         self._move(name, version.number, "rollback", reason)
         return version
@@ -139,24 +143,24 @@ class MemoryRegistry:
 
 
 class MemoryQueue:
-    """Jobs in a list, for tests: kept until `drain` hands them out."""
+    """A JobQueue whose jobs wait in a list until `drain` returns them; no worker runs them."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, JobSpec] = {}
 
     def enqueue(self, spec: JobSpec) -> bool:
-        """See JobQueue."""
+        """See JobQueue; a job with the id of a waiting one is not added."""
         if spec.job_id in self._waiting:
             return False
         self._waiting[spec.job_id] = spec
         return True
 
     def lengths(self) -> dict[str, int]:
-        """Return how many jobs wait in each queue."""
+        """Return queue name -> number of waiting jobs."""
         return {name.value: sum(job.queue is name for job in self._waiting.values()) for name in QueueName}
 
     def drain(self) -> tuple[JobSpec, ...]:
-        """Return the waiting jobs in their order and forget them."""
+        """Return the waiting jobs in their order and remove them."""
         jobs = tuple(self._waiting.values())
         self._waiting.clear()
         return jobs

@@ -7,10 +7,10 @@ import json
 from typing import TYPE_CHECKING
 
 from maskloop.errors import TrainingError
-from maskloop_studio.projects.training import bring_image, ensure_champion, model_name, plan_learning
+from maskloop_studio.projects.training import ensure_champion, ensure_image, model_name, plan_learning
 
 if TYPE_CHECKING:
-    from maskloop.learning.evaluation.metrics import Judgement
+    from maskloop.learning.evaluation.prediction_metrics import Evaluation
     from maskloop_studio.services import Services
 
 __all__ = ["print_evaluation"]
@@ -19,68 +19,73 @@ SHOWN = ("ap50", "pq", "iou", "boundary_iou")
 
 
 def print_evaluation(project_id: int, number: int | None, services: Services, *, as_json: bool) -> None:
-    """Judge a version on the holdout as the gate does, and print the figures.
+    """Evaluate a version on the holdout as the gate does, and print the metrics.
 
     Args:
         project_id: Label Studio's number.
         number: the version's; None for the champion.
-        services: what to work with.
-        as_json: print JSON, image by image.
+        services: registry, stored corrections, images and settings.
+        as_json: print JSON, with the metrics of each image.
 
     Raises:
         RegistryError: no such version.
         TrainingError: the holdout is empty.
     """
     name = model_name(project_id)
-    champion = ensure_champion(project_id, services)
+    champion = ensure_champion(project_id, registry=services.registry, settings=services.settings)
     version = champion if number is None else services.registry.get(name, number)
-    plan, asked = plan_learning(project_id, version, services)
+    plan, prediction_plan = plan_learning(project_id, version, services)
     holdout = services.store.corrections.of(project_id, split="holdout")
     for correction in holdout:
-        bring_image(correction, services)
+        ensure_image(correction, image_cache=services.image_cache, fetcher=services.fetcher)
 
-    from maskloop.learning.data.training_set import gather_material
-    from maskloop.learning.evaluation.evaluate import judge_checkpoints
+    from maskloop.learning.data.training_set import build_training_set
+    from maskloop.learning.evaluation.evaluate import evaluate_side_by_side
     from maskloop.segmentation.checkpoint import load_checkpoint
 
-    material = gather_material(
-        (), holdout, plan=plan, seen=(), image_cache=services.image_cache, settings=services.settings
+    training_set = build_training_set(
+        (),
+        holdout,
+        plan=plan,
+        learnt_versions=(),
+        image_cache=services.image_cache,
+        settings=services.settings,
     )
-    if not material.judged:
+    if not training_set.holdout_examples:
         raise TrainingError(
             f"project {project_id}",
             expected="at least one correction in the holdout",
             got="none",
-            remedy="annotate more tasks: a share of them, MASKLOOP_HOLDOUT_FRACTION, judges",
+            remedy="annotate more tasks: a share of them, MASKLOOP_HOLDOUT_FRACTION, is the holdout",
         )
-    (judgement,) = judge_checkpoints(
+    (evaluation,) = evaluate_side_by_side(
         [load_checkpoint(version.path, device=services.settings.device)],
-        material.judged,
-        labels=material.plan.classes,
-        task=asked.task,
-        thresholds=asked.thresholds,
+        training_set.holdout_examples,
+        labels=training_set.plan.classes,
+        task=prediction_plan.task,
+        thresholds=prediction_plan.thresholds,
     )
     if as_json:
-        judged = {
+        values = {
             "version": version.tag,
-            "metrics": dataclasses.asdict(judgement.metrics),
-            "images": judgement.per_image(),
-            "lacking": material.lacking,
+            "metrics": dataclasses.asdict(evaluation.metrics),
+            "images": evaluation.per_image(),
+            "lacking": training_set.holdout_gaps,
         }
-        print(json.dumps(judged))
+        print(json.dumps(values))
         return
-    _print_table(version.tag, judgement)
-    if material.lacking:
-        print(f"note: {material.lacking}")
+    _print_table(version.tag, evaluation)
+    if training_set.holdout_gaps:
+        print(f"note: {training_set.holdout_gaps}")
 
 
-def _print_table(tag: str, judgement: Judgement) -> None:
+def _print_table(tag: str, evaluation: Evaluation) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    metrics = judgement.metrics
+    metrics = evaluation.metrics
     table = Table("class", "images", "objects", "AP50", "PQ", "IoU", "boundary IoU", title=tag)
-    for label, numbers in judgement.per_class().items():
+    for label, numbers in evaluation.per_class().items():
         table.add_row(
             label,
             f"{numbers['images']:.0f}",

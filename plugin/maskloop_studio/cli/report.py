@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from maskloop.selection.gain import LEAST_IMAGES, Worth, worth_of_choosing
+from maskloop.selection.gain import MIN_IMAGES, SelectionGain, estimate_gain
 from maskloop.types import EditCounts
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class VersionReport:
     images: int  # corrected
     edits: EditCounts  # in all of them
     lead_time_s: float | None  # median of an image
-    worth: Worth
+    worth: SelectionGain
 
     @property
     def kept_share(self) -> float | None:
@@ -43,7 +43,7 @@ class ProjectReport:
     project_id: int
     random_share: float  # of the tasks, drawn by chance
     versions: tuple[VersionReport, ...]  # oldest first
-    worth: Worth  # over all versions
+    worth: SelectionGain  # over all versions
 
     def as_json(self) -> dict[str, object]:
         """Return it as plain values."""
@@ -124,10 +124,10 @@ def _in_words(report: ProjectReport) -> str:
         )
     if report.random_share == 0:
         return "no task is drawn by chance (MASKLOOP_RANDOM_SHARE=0): the gain of choosing cannot be measured"
-    if min(worth.chosen_images, worth.random_images) < LEAST_IMAGES:
+    if min(worth.chosen_images, worth.random_images) < MIN_IMAGES:
         return (
             f"too few corrected images to measure the gain of choosing: {worth.chosen_images} chosen, "
-            f"{worth.random_images} by chance, at least {LEAST_IMAGES} of each"
+            f"{worth.random_images} by chance, at least {MIN_IMAGES} of each"
         )
     return "images drawn by chance needed no correction: there is nothing to compare with"
 
@@ -143,8 +143,8 @@ def _of_version(tag: str, edited: Sequence[EditedTask], by_chance: set[int]) -> 
     )
 
 
-def _worth(edited: Sequence[EditedTask], by_chance: set[int]) -> Worth:
-    return worth_of_choosing(
+def _worth(edited: Sequence[EditedTask], by_chance: set[int]) -> SelectionGain:
+    return estimate_gain(
         [_corrections(one.edits) for one in edited if one.task_id not in by_chance],
         [_corrections(one.edits) for one in edited if one.task_id in by_chance],
     )

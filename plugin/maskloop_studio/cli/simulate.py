@@ -109,6 +109,10 @@ def _run(plan: Plan, settings: Settings, work: Path, json_file: Path | None, plo
     from maskloop.lab.simulation.report import simulation_json, simulation_svg, simulation_words
     from maskloop_studio.runtime.follow import progress_bar
 
+    if plot is not None:
+        from maskloop.lab.simulation.plot import import_matplotlib
+
+        import_matplotlib()  # a missing package is an error now, not after hours
     clock = _Clock()
 
     def write(simulation: Simulation) -> None:

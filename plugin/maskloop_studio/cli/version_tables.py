@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from maskloop.errors import DamagedVersionError
-from maskloop.learning.registry import CHALLENGER, CHAMPION, SHADOW, ModelRegistry, way_back
+from maskloop.learning.registry import CHALLENGER, CHAMPION, SHADOW, ModelRegistry, rollback_line
 from maskloop_studio.projects.training import model_name
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def print_versions(project_id: int, registry: ModelRegistry, store: Store, *, as
     name = model_name(project_id)
     versions = registry.versions(name)
     aliases = _aliases(name, registry)
-    line = way_back(registry.history(name), aliases.get(CHAMPION), versions)
+    line = rollback_line(registry.history(name), aliases.get(CHAMPION), versions)
     counts = store.shadows.of(project_id)
     decisions = {version.number: registry.metadata(name, version.number) for version in versions}
     if as_json:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from maskloop.learning.registry.base import way_back
+from maskloop.learning.registry.base import rollback_line
 from maskloop.log import log_action
 from maskloop_studio.prelabel.push import patiently
 
@@ -62,7 +62,7 @@ def kept_versions(champion: ModelVersion, pushed: Sequence[str], services: Servi
         services: registry and settings.
     """
     registry, name = services.registry, champion.name
-    line = way_back(registry.history(name), champion.number, registry.versions(name))
+    line = rollback_line(registry.history(name), champion.number, registry.versions(name))
     back = [f"{name}-v{number}" for number in reversed(line[:-1])]
     order = dict.fromkeys([*(tag for tag in back if tag in pushed), *pushed])
     return tuple(tag for tag in order if tag != champion.tag)[: services.settings.keep_predictions]

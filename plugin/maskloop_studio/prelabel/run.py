@@ -79,7 +79,7 @@ def prelabel_project(
     """
     pushed = 0
     while True:
-        champion = ensure_champion(project_id, services)
+        champion = ensure_champion(project_id, registry=services.registry, settings=services.settings)
         counts = PushCounts()
         try:
             report = _prelabel(project_id, champion, services, on_progress, counts)

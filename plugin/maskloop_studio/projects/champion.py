@@ -1,4 +1,4 @@
-"""What follows when a project's champion changes: Label Studio's displayed predictions, and old versions."""
+"""Changes of a project's champion: promotion, rollback, displayed predictions, pruning of versions."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ChampionMove:
-    """What a promotion or rollback came to."""
+    """The result of a promotion or rollback."""
 
     project_id: int
-    before: str | None  # tag of the champion until then; None where there was none
-    after: str  # tag of the champion now
-    shown: bool  # Label Studio shows stored predictions of it already
-    stored: int  # predictions of it that Label Studio has; the renewal job brings what is missing
-    trouble: str | None = None  # why Label Studio does not follow yet
+    before: str | None  # tag of the previous champion; None where there was none
+    after: str  # tag of the new champion
+    shown: bool  # whether Label Studio displays stored predictions of it already
+    stored: int  # predictions of it that Label Studio has; the prelabelling job adds the others
+    trouble: str | None = None  # why Label Studio does not display them yet
 
     def as_json(self) -> dict[str, object]:
         """Return it as plain values."""
@@ -48,10 +48,10 @@ class ChampionMove:
 
 
 def promote_version(project_id: int, number: int, services: Services, *, reason: str = "") -> ChampionMove:
-    """Make a version the champion; servers swap within seconds, displayed predictions follow.
+    """Make a version the champion; servers load it within seconds, and displayed predictions follow.
 
     Raises:
-        RegistryError: no such version, or its folder is damaged; nothing has changed.
+        RegistryError: no such version, or its folder is damaged; nothing is changed.
     """
     name, registry = model_name(project_id), services.registry
     before = _champion_tag(project_id, services)
@@ -63,7 +63,7 @@ def roll_back(project_id: int, services: Services, *, reason: str = "") -> Champ
     """Make the champion's predecessor champion again; servers and displayed predictions follow.
 
     Raises:
-        RegistryError: there is no predecessor, or its folder is damaged; nothing has changed.
+        RegistryError: there is no predecessor, or its folder is damaged; nothing is changed.
     """
     name = model_name(project_id)
     before = _champion_tag(project_id, services)
@@ -72,7 +72,7 @@ def roll_back(project_id: int, services: Services, *, reason: str = "") -> Champ
 
 
 def follow_champion(project_id: int, services: Services) -> bool:
-    """Ask for a renewal where the alias was moved without us, on MLflow's own page say; return whether.
+    """Request a prelabelling where the champion was changed in MLflow itself; return whether it did.
 
     Raises:
         RegistryError: the registry does not answer.
@@ -80,7 +80,7 @@ def follow_champion(project_id: int, services: Services) -> bool:
     number = services.registry.alias(model_name(project_id), CHAMPION)
     last = services.store.jobs.find(kind=JobKind.PRELABEL, project_id=project_id, limit=1)
     if number is None or (last and last[0].status is not JobStatus.DONE):
-        return False  # one is on its way, or somebody has put an end to it
+        return False  # one waits or runs, or it was cancelled or failed
     tag = f"{model_name(project_id)}-v{number}"
     if last and (last[0].outcome or {}).get("model_version") == tag:
         return False
@@ -90,14 +90,14 @@ def follow_champion(project_id: int, services: Services) -> bool:
 
 
 def show_stored(project_id: int, version: ModelVersion, services: Services) -> bool:
-    """Let Label Studio display what it has stored of a version; return whether it does.
+    """Make Label Studio display its stored predictions of a version; return whether it does.
 
     Raises:
-        StudioError: Label Studio does not answer, or has none of that version.
-        ConfigurationError: it is not known where Label Studio is.
+        StudioError: Label Studio does not answer, or has no prediction of that version.
+        ConfigurationError: Label Studio's address or token is not set.
     """
     if not services.store.pushes.has_any(project_id, version.tag):
-        return False  # Label Studio takes no version that it has no prediction of
+        return False  # Label Studio refuses a version without predictions
     client = services.client
     if client.project(project_id).model_version != version.tag:
         client.update_project(project_id, model_version=version.tag)
@@ -105,18 +105,18 @@ def show_stored(project_id: int, version: ModelVersion, services: Services) -> b
 
 
 def prune_versions(project_id: int, services: Services, *, keep: int | None = None) -> tuple[str, ...]:
-    """Remove a project's old versions and return their tags, oldest first.
+    """Delete a project's old versions and return their tags, oldest first.
 
-    Never goes: the champion, its parent, where the next rollbacks lead, what waits to be promoted, and the
-    version whose predictions Label Studio displays.
+    Always kept: the champion, its parent, the targets of the next rollbacks, versions that wait to be
+    promoted, and the version whose predictions Label Studio displays.
 
     Args:
         project_id: Label Studio's number.
-        services: what to work with.
-        keep: how many of the newest stay; by default as the settings say.
+        services: registry, Label Studio's client and settings.
+        keep: number of the newest versions to keep; by default that of the settings.
 
     Raises:
-        StudioError: Label Studio does not say what it displays; nothing is removed.
+        StudioError: Label Studio does not answer which version it displays; nothing is deleted.
         RegistryError: the registry refuses.
     """
     from maskloop.learning.registry.promotion import prune
@@ -134,7 +134,7 @@ def prune_versions(project_id: int, services: Services, *, keep: int | None = No
 
 
 def prune_after_training(project_id: int, services: Services) -> None:
-    """Remove old versions; where that is not possible the log says why, and the next training tries again."""
+    """Delete old versions; where that fails, log the error: the next training tries again."""
     try:
         prune_versions(project_id, services)
     except MaskloopError as exc:
@@ -143,7 +143,7 @@ def prune_after_training(project_id: int, services: Services) -> None:
 
 def _champion_tag(project_id: int, services: Services) -> str | None:
     name = model_name(project_id)
-    number = services.registry.alias(name, CHAMPION)  # without a look at its files: they may be damaged
+    number = services.registry.alias(name, CHAMPION)  # without a check of its files, which may be damaged
     return None if number is None else f"{name}-v{number}"
 
 
@@ -158,7 +158,7 @@ def _follow(
         model_version=version.tag,
         reason=reason,
     )
-    # Before Label Studio is asked: whatever happens to this process, the rest is done by the renewal.
+    # Before the call of Label Studio: if this process is killed, the job does the rest.
     request(
         JobKind.PRELABEL,
         project_id,

@@ -77,7 +77,7 @@ def connect_project(
     client = services.client
     project = client.project(project_id)
     config = parse_label_config(project.label_config)
-    champion = ensure_champion(project_id, services)
+    champion = ensure_champion(project_id, registry=services.registry, settings=services.settings)
     try:
         unmatched = map_labels(config, champion.labels).unmatched_labels
     except LabelConfigError:

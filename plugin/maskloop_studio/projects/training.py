@@ -1,8 +1,9 @@
-"""A training from Label Studio's side: which labels there are, and what follows a promotion."""
+"""The training of a project: its corrections and labels in, a new version in the registry out."""
 
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskloop.errors import ImageError
@@ -13,13 +14,26 @@ from maskloop_studio.formats.label_config import LabelMap
 
 if TYPE_CHECKING:
     from maskloop.learning.data.training_set import LabelPlan
-    from maskloop.learning.training.loop import TrainingProgress
+    from maskloop.learning.registry import ModelRegistry
+    from maskloop.learning.training.job import TrainingProgress
+    from maskloop.learning.training_job import TrainingJob
     from maskloop.queue.lease import JobControl
+    from maskloop.settings import Settings
+    from maskloop.store.corrections import CorrectionRepository
+    from maskloop.store.images import ImageCache
     from maskloop.types import Correction, ModelVersion
+    from maskloop_studio.images.fetcher import ImageFetcher
     from maskloop_studio.projects.prediction_plan import PredictionPlan
     from maskloop_studio.services import Services
 
-__all__ = ["bring_image", "ensure_champion", "model_name", "plan_learning", "train_project"]
+__all__ = [
+    "ensure_champion",
+    "ensure_image",
+    "freeze_corrections",
+    "model_name",
+    "plan_learning",
+    "train_project",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -29,25 +43,37 @@ def model_name(project_id: int) -> str:
     return f"maskloop-{project_id}"
 
 
-def ensure_champion(project_id: int, services: Services) -> ModelVersion:
-    """Return a project's champion; where it has none yet, the model of the settings becomes version 1."""
-    from maskloop.learning.cycle import register_base
+def ensure_champion(project_id: int, *, registry: ModelRegistry, settings: Settings) -> ModelVersion:
+    """Return a project's champion; where it has none, register the model of the settings as version 1."""
+    from maskloop.learning.registration import register_base
 
-    return services.registry.champion(model_name(project_id)) or register_base(
-        model_name(project_id), settings=services.settings, registry=services.registry
-    )
+    name = model_name(project_id)
+    return registry.champion(name) or register_base(name, settings=settings, registry=registry)
 
 
 def train_project(job: Job, control: JobControl, services: Services) -> dict[str, object]:
-    """Train, judge and perhaps promote; killed anywhere, it goes on from its last checkpoint.
+    """Train a new version of a project's model, evaluate it, and promote it if it is better.
+
+    Restarted after a kill, it continues from the last saved state.
 
     Returns:
-        The verdict, as plain values.
+        The outcome as plain values.
 
     Raises:
         MaskloopError: the training failed.
     """
-    outcome = _train(job, control, services)
+    from maskloop.learning.cycle import run_training
+
+    def report(progress: TrainingProgress) -> None:
+        control.progress(progress.step, progress.steps, loss=progress.loss, eta_s=progress.eta_s)
+
+    outcome = run_training(
+        _training_job(job, control, services),
+        registry=services.registry,
+        image_cache=services.image_cache,
+        settings=services.settings,
+        on_progress=report,
+    ).as_json()
     log_action(
         logger,
         "training_finished",
@@ -56,7 +82,7 @@ def train_project(job: Job, control: JobControl, services: Services) -> dict[str
         reason=outcome["reason"],
     )
     if outcome["promoted"]:
-        # Wanted before the job ends: killed in between, it is trained again and wanted again.
+        # Before the job ends: killed in between, the training runs again and requests it again.
         request(
             JobKind.PRELABEL,
             job.project_id,
@@ -67,86 +93,90 @@ def train_project(job: Job, control: JobControl, services: Services) -> dict[str
     return outcome
 
 
-def _train(job: Job, control: JobControl, services: Services) -> dict[str, object]:
-    from maskloop.learning.cycle import train_and_judge
+def _training_job(job: Job, control: JobControl, services: Services) -> TrainingJob:
+    from maskloop.learning.training_job import TrainingJob
 
-    store, settings, project_id = services.store, services.settings, job.project_id
-    champion = ensure_champion(project_id, services)
-    plan, asked = plan_learning(project_id, champion, services)
+    store, project_id = services.store, job.project_id
+    champion = ensure_champion(project_id, registry=services.registry, settings=services.settings)
+    labels, prediction_plan = plan_learning(project_id, champion, services)
     store.trainings.begin(job.job_id, project_id, through_version=store.corrections.last_version(project_id))
-    train, holdout = _frozen_corrections(job, services)
+    work_dir = services.settings.runs_dir / job.name
+    train, holdout = freeze_corrections(project_id, store.corrections, work_dir / "snapshot.json")
     for correction in (*train, *holdout):
         control.check()
-        bring_image(correction, services)
-
-    def note(progress: TrainingProgress) -> None:
-        control.progress(progress.step, progress.steps, loss=progress.loss, eta_s=progress.eta_s)
-
-    verdict = train_and_judge(
-        champion,
+        ensure_image(correction, image_cache=services.image_cache, fetcher=services.fetcher)
+    return TrainingJob(
+        key=job.name,
+        champion=champion,
         train=train,
         holdout=holdout,
-        plan=plan,
-        image_cache=services.image_cache,
-        registry=services.registry,
-        settings=settings,
-        task=asked.task,
-        thresholds=asked.thresholds,
-        key=job.name,
-        work_dir=settings.runs_dir / job.name,
-        on_progress=note,
+        labels=labels,
+        task=prediction_plan.task,
+        thresholds=prediction_plan.thresholds,
+        work_dir=work_dir,
     )
-    return verdict.as_json()
 
 
 def plan_learning(
     project_id: int, model: ModelVersion, services: Services
 ) -> tuple[LabelPlan, PredictionPlan]:
-    """Return which classes a project's next model has, and how a model is asked and drawn there.
+    """Return the classes of a project's next model, and how the project is predicted.
 
     Raises:
-        LabelConfigError: the label config has no image or nothing to draw with.
+        LabelConfigError: the label config has no image or no control for segments.
         StudioError: Label Studio does not answer.
     """
     from maskloop.learning.data.training_set import LabelPlan
     from maskloop_studio.projects.prediction_plan import plan_project
 
-    config, asked = plan_project(project_id, model, services)
-    labels = LabelPlan(labels=config.all_labels, class_of_label=_class_of_label(asked.label_map))
-    return labels, asked
+    config, prediction_plan = plan_project(project_id, model, services)
+    class_of_label = _class_of_label(prediction_plan.label_map)
+    return LabelPlan(labels=config.all_labels, class_of_label=class_of_label), prediction_plan
 
 
-def _frozen_corrections(
-    job: Job, services: Services
+def freeze_corrections(
+    project_id: int, corrections: CorrectionRepository, snapshot: Path
 ) -> tuple[tuple[Correction, ...], tuple[Correction, ...]]:
-    """Return what a training learns from and is judged on; after a kill the same, whatever came since."""
+    """Return the corrections of a training and those of its holdout, the same ones again after a kill.
+
+    The first call writes the snapshot; each call reads every correction, and decodes its masks, once.
+
+    Args:
+        project_id: Label Studio's number.
+        corrections: the stored corrections.
+        snapshot: file that lists the annotation versions of this training.
+    """
     from maskloop.learning.data.snapshot import SnapshotManifest
 
-    book, work_dir = services.store.corrections, services.settings.runs_dir / job.name
-    note = work_dir / "snapshot.json"
-    if not note.exists():
-        SnapshotManifest.of(
-            train=book.of(job.project_id, split="train"), holdout=book.of(job.project_id, split="holdout")
-        ).write(note)
-    frozen = SnapshotManifest.read(note)
-    return book.at(frozen.version_ids("train")), book.at(frozen.version_ids("holdout"))
+    if snapshot.exists():
+        manifest = SnapshotManifest.read(snapshot)
+        return corrections.at(manifest.version_ids("train")), corrections.at(manifest.version_ids("holdout"))
+    train, holdout = (
+        tuple(sorted(corrections.of(project_id, split=split), key=_by_version))
+        for split in ("train", "holdout")
+    )
+    SnapshotManifest.of(train=train, holdout=holdout).write(snapshot)
+    return train, holdout
 
 
-def bring_image(correction: Correction, services: Services) -> None:
-    """Fetch a correction's image where another machine took the correction in.
+def _by_version(correction: Correction) -> tuple[int, str, int]:
+    return correction.version_id, correction.view, correction.image_index
+
+
+def ensure_image(correction: Correction, *, image_cache: ImageCache, fetcher: ImageFetcher) -> None:
+    """Fetch a correction's image where this machine does not have it.
 
     Raises:
-        ImageError: it cannot be had any more, or is another one by now.
+        ImageError: it cannot be fetched, or its address has another image now.
     """
-    cache = services.image_cache
-    if cache.path(correction.image_key).exists():
+    if image_cache.path(correction.image_key).exists():
         return
-    data = services.fetcher.fetch(correction.image_uri, task_id=correction.task_id)
-    if cache.put(data) != correction.image_key:
+    data = fetcher.fetch(correction.image_uri, task_id=correction.task_id)
+    if image_cache.put(data) != correction.image_key:
         raise ImageError(
             f"task {correction.task_id}, image {correction.image_uri[:200]}",
             expected=f"the image that was annotated (SHA-256 {correction.image_key})",
-            got="another one under the same address",
+            got="another image at the same address",
             remedy="annotate the task again, or copy the old image into MASKLOOP_HOME/images",
         )
 

@@ -16,7 +16,7 @@ from maskloop.errors import ConfigurationError, TrainingError
 from maskloop.store.jobs import JobStatus
 
 if TYPE_CHECKING:
-    from maskloop.learning.training.loop import TrainingProgress
+    from maskloop.learning.training.job import TrainingProgress
     from maskloop.store.database import Store
     from maskloop.store.trainings import Training
     from maskloop_studio.services import Services

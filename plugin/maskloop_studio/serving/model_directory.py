@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from maskloop.errors import DamagedVersionError, MaskloopError, ModelLoadError
-from maskloop.learning.registry import CHAMPION, SHADOW, way_back
+from maskloop.learning.registry import CHAMPION, SHADOW, rollback_line
 from maskloop.log import log_action
 from maskloop_studio.projects.training import model_name
 
@@ -201,7 +201,7 @@ class ModelDirectory:
     def _serve_earlier(self, project_id: int) -> None:
         """Serve the last champion before the present one that is whole, so that a restart changes nothing."""
         registry, name = self._services.registry, model_name(project_id)
-        line = way_back(registry.history(name), registry.alias(name, CHAMPION), registry.versions(name))
+        line = rollback_line(registry.history(name), registry.alias(name, CHAMPION), registry.versions(name))
         for number in reversed(line[:-1]):
             try:
                 self._serve(project_id, registry.get(name, number))

@@ -1,4 +1,4 @@
-"""The order that Label Studio is told, and the share left to chance."""
+"""The order in which Label Studio serves tasks, and the share of random tasks."""
 
 from __future__ import annotations
 
@@ -87,43 +87,43 @@ def slow_order(arrangement: Arrangement, solved_clusters: dict[int, int]) -> lis
 def test_arrange_any_pool_scores_differ_and_keep_the_preference(count, share, levels, seed):
     pool = make_pool(count, seed=seed)
     pool = rest_of(pool, np.ones(count, dtype=bool), np.round(pool.confidence_n * levels) / levels)
-    told = arrange(pool, in_turns, random_share=share, seed=seed)
-    assert len(set(told.score_n.tolist())) == count
-    assert ((told.score_n >= 0.0) & (told.score_n <= 1.0)).all()
-    chosen_n = ~told.at_random_n
-    assert np.abs(told.score_n - pool.confidence_n)[chosen_n].max(initial=0.0) < 1e-6
-    np.testing.assert_array_equal(told.cluster_n[chosen_n], pool.clustering.cluster_n[chosen_n])
-    for cluster in np.unique(told.cluster_n[chosen_n]):
-        rows = np.flatnonzero(chosen_n & (told.cluster_n == cluster))
-        assert (np.diff(pool.confidence_n[rows][np.argsort(told.score_n[rows])]) >= 0.0).all()
+    arrangement = arrange(pool, in_turns, random_share=share, seed=seed)
+    assert len(set(arrangement.score_n.tolist())) == count
+    assert ((arrangement.score_n >= 0.0) & (arrangement.score_n <= 1.0)).all()
+    chosen_n = ~arrangement.at_random_n
+    assert np.abs(arrangement.score_n - pool.confidence_n)[chosen_n].max(initial=0.0) < 1e-6
+    np.testing.assert_array_equal(arrangement.cluster_n[chosen_n], pool.clustering.cluster_n[chosen_n])
+    for cluster in np.unique(arrangement.cluster_n[chosen_n]):
+        rows = np.flatnonzero(chosen_n & (arrangement.cluster_n == cluster))
+        assert (np.diff(pool.confidence_n[rows][np.argsort(arrangement.score_n[rows])]) >= 0.0).all()
 
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6), solved=st.dictionaries(st.integers(0, 6), st.integers(0, 9)))
 def test_serve_order_is_label_studios_rule(seed, solved):
-    told = arrange(make_pool(40, seed=seed), in_turns, random_share=0.2, seed=seed)
-    assert list(serve_order(told, solved)) == slow_order(told, solved)
+    arrangement = arrange(make_pool(40, seed=seed), in_turns, random_share=0.2, seed=seed)
+    assert list(serve_order(arrangement, solved)) == slow_order(arrangement, solved)
 
 
 def test_serve_order_ends_with_an_empty_pool():
-    told = arrange(make_pool(0), in_turns, random_share=0.1, seed=0)
-    assert (list(serve_order(told)), overall_rank(told).tolist()) == ([], [])
+    arrangement = arrange(make_pool(0), in_turns, random_share=0.1, seed=0)
+    assert (list(serve_order(arrangement)), overall_rank(arrangement).tolist()) == ([], [])
 
 
 def test_overall_rank_numbers_the_turns():
-    told = arrange(make_pool(30), in_turns, random_share=0.1, seed=0)
-    assert np.argsort(overall_rank(told)).tolist() == list(serve_order(told))
+    arrangement = arrange(make_pool(30), in_turns, random_share=0.1, seed=0)
+    assert np.argsort(overall_rank(arrangement)).tolist() == list(serve_order(arrangement))
 
 
 def test_arrange_without_share_and_clusters_is_ascending_confidence():
     pool = make_pool(50)
-    told = arrange(pool, uncertainty, random_share=0.0, seed=0)
-    np.testing.assert_array_equal(told.score_n, pool.confidence_n)
-    assert list(serve_order(told)) == np.argsort(pool.confidence_n).tolist()
-    assert not told.at_random_n.any()
+    arrangement = arrange(pool, uncertainty, random_share=0.0, seed=0)
+    np.testing.assert_array_equal(arrangement.score_n, pool.confidence_n)
+    assert list(serve_order(arrangement)) == np.argsort(pool.confidence_n).tolist()
+    assert not arrangement.at_random_n.any()
 
 
-def test_arrange_again_says_the_same():
+def test_arrange_repeated_returns_the_same():
     first, second = (arrange(make_pool(80), random, random_share=0.3, seed=7) for _ in range(2))
     np.testing.assert_array_equal(first.score_n, second.score_n)
     np.testing.assert_array_equal(first.cluster_n, second.cluster_n)
@@ -167,20 +167,22 @@ def test_arrange_left_to_chance_come_all_the_same_whatever_the_scores():
     turned = rest_of(pool, np.ones(200, dtype=bool), 1.0 - pool.confidence_n)
     orders = []
     for each in (pool, turned):
-        told = arrange(each, uncertainty, random_share=0.2, seed=1)
-        orders.append([row for row in serve_order(told) if told.at_random_n[row]])
+        arrangement = arrange(each, uncertainty, random_share=0.2, seed=1)
+        orders.append([row for row in serve_order(arrangement) if arrangement.at_random_n[row]])
     assert orders[0] == orders[1]
 
 
 @pytest.mark.parametrize("count", [1, 2, 40])
-def test_arrange_everything_left_to_chance_is_one_queue(count):
-    told = arrange(make_pool(count), in_turns, random_share=1.0, seed=0)
-    assert told.at_random_n.all()
-    assert set(told.cluster_n.tolist()) == {0}
+def test_arrange_all_random_is_one_queue(count):
+    arrangement = arrange(make_pool(count), in_turns, random_share=1.0, seed=0)
+    assert arrangement.at_random_n.all()
+    assert set(arrangement.cluster_n.tolist()) == {0}
 
 
 def test_arrange_identical_scores_are_not_in_order_of_the_number():
-    told = arrange(make_pool(50), lambda pool, _: Preference(score_n=np.ones(50)), random_share=0.0, seed=0)
-    order = list(serve_order(told))
+    arrangement = arrange(
+        make_pool(50), lambda pool, _: Preference(score_n=np.ones(50)), random_share=0.0, seed=0
+    )
+    order = list(serve_order(arrangement))
     assert sorted(order) == list(range(50))
     assert order != sorted(order)

@@ -44,7 +44,7 @@ def make_pool(
     )
 
 
-def said(name: str, pool: Pool) -> Preference:
+def preference_of(name: str, pool: Pool) -> Preference:
     return prefer(find_strategy(name), pool, np.random.default_rng(0))
 
 
@@ -60,8 +60,8 @@ POOLS = {
 @pytest.mark.parametrize("pool", POOLS.values(), ids=POOLS.keys())
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 def test_strategy_any_pool_is_arranged(name, pool):
-    told = arrange(pool, find_strategy(name), random_share=0.1, seed=0)
-    assert len(set(told.score_n.tolist())) == len(pool.task_ids)
+    arrangement = arrange(pool, find_strategy(name), random_share=0.1, seed=0)
+    assert len(set(arrangement.score_n.tolist())) == len(pool.task_ids)
 
 
 @pytest.mark.parametrize(
@@ -69,31 +69,31 @@ def test_strategy_any_pool_is_arranged(name, pool):
     [("uncertainty", False), ("random", False), ("diversity", False), ("hybrid", False), ("clustered", True)],
 )
 def test_strategy_uses_clusters_or_none(name, clusters):
-    assert (said(name, make_pool()).cluster_n is not None) is clusters
+    assert (preference_of(name, make_pool()).cluster_n is not None) is clusters
 
 
 def test_uncertainty_is_the_confidence():
     pool = make_pool()
-    np.testing.assert_array_equal(said("uncertainty", pool).score_n, pool.confidence_n)
+    np.testing.assert_array_equal(preference_of("uncertainty", pool).score_n, pool.confidence_n)
 
 
 def test_hybrid_without_labelled_images_starts_with_the_least_sure():
-    assert said("hybrid", make_pool()).score_n.argmin() == 1
+    assert preference_of("hybrid", make_pool()).score_n.argmin() == 1
 
 
-def test_hybrid_of_two_alike_that_are_hard_only_one_comes_soon():
+def test_hybrid_two_similar_uncertain_images_only_one_comes_early():
     pool = make_pool((0.0, 0.01, 1.5), (0.1, 0.11, 0.6), (1, 1, 1), labelled=(3.0,))
-    assert np.argsort(said("hybrid", pool).score_n).tolist() == [0, 2, 1]
+    assert np.argsort(preference_of("hybrid", pool).score_n).tolist() == [0, 2, 1]
 
 
 def test_hybrid_images_all_alike_go_by_confidence():
     pool = make_pool((1.0,) * 4, (0.9, 0.2, 0.5, 0.6), (1,) * 4, labelled=(1.0,))
-    assert np.argsort(said("hybrid", pool).score_n).tolist() == [1, 2, 3, 0]
+    assert np.argsort(preference_of("hybrid", pool).score_n).tolist() == [1, 2, 3, 0]
 
 
-def test_diversity_takes_the_farthest_of_what_was_taken():
+def test_diversity_next_image_is_the_farthest_from_those_taken():
     pool = make_pool((0.1, 0.9, 1.4, 0.5), (0.5,) * 4, (1,) * 4, labelled=(0.0,))
-    assert np.argsort(said("diversity", pool).score_n).tolist() == [2, 3, 1, 0]
+    assert np.argsort(preference_of("diversity", pool).score_n).tolist() == [2, 3, 1, 0]
 
 
 @settings(max_examples=25, deadline=None)
@@ -102,7 +102,7 @@ def test_diversity_is_the_slow_k_centre_greedy(seed, count):
     rng = np.random.default_rng(seed)
     pool = make_pool(rng.uniform(0, 1.5, count), (0.5,) * count, (1,) * count, labelled=(0.0,))
     left, taken = list(range(count)), [pool.labelled_md[0]]
-    for row in np.argsort(said("diversity", pool).score_n):
+    for row in np.argsort(preference_of("diversity", pool).score_n):
         away = {at: min(np.linalg.norm(pool.embedding_nd[at] - one) for one in taken) for at in left}
         assert away[row] == pytest.approx(max(away.values()), abs=1e-3)
         left.remove(row)
@@ -112,24 +112,28 @@ def test_diversity_is_the_slow_k_centre_greedy(seed, count):
 def test_hybrid_those_not_taken_one_by_one_follow(monkeypatch):
     rng = np.random.default_rng(0)
     pool = make_pool(rng.uniform(0, 1.5, 30), rng.random(30), (1,) * 30, labelled=(0.0,))
-    whole = np.argsort(said("hybrid", pool).score_n)
-    monkeypatch.setattr(strategies, "MOST_TAKEN", 5)
-    score_n = said("hybrid", pool).score_n
+    whole = np.argsort(preference_of("hybrid", pool).score_n)
+    monkeypatch.setattr(strategies, "MAX_TAKEN", 5)
+    score_n = preference_of("hybrid", pool).score_n
     assert ((score_n >= 0.0) & (score_n <= 1.0)).all()
     assert np.argsort(score_n)[:5].tolist() == whole[:5].tolist()
 
 
 def test_diversity_does_not_ask_how_sure_the_model_is():
-    one, other = (said("diversity", make_pool(confidence=(c,) * 4, labelled=(0.0,))) for c in (0.1, 0.9))
+    one, other = (
+        preference_of("diversity", make_pool(confidence=(c,) * 4, labelled=(0.0,))) for c in (0.1, 0.9)
+    )
     np.testing.assert_array_equal(one.score_n, other.score_n)
 
 
 def test_diversity_twin_of_a_labelled_image_comes_last_in_its_cluster():
-    score_n = said("diversity", make_pool((0.0, 0.8, 0.9), (0.5,) * 3, (1, 1, 1), labelled=(0.0,))).score_n
+    score_n = preference_of(
+        "diversity", make_pool((0.0, 0.8, 0.9), (0.5,) * 3, (1, 1, 1), labelled=(0.0,))
+    ).score_n
     assert score_n.argmax() == 0
 
 
-def test_random_goes_by_the_seed_alone():
+def test_random_depends_on_the_seed_only():
     pool, strategy = make_pool(), find_strategy("random")
     one, again, other = (strategy(pool, np.random.default_rng(seed)).score_n for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, again)
@@ -140,7 +144,7 @@ def test_find_strategy_ones_own_by_module_and_function(tmp_path, monkeypatch):
     (tmp_path / "my_choosing.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(tmp_path))
     pool = make_pool()
-    np.testing.assert_array_equal(said("my_choosing:surest", pool).score_n, 1.0 - pool.confidence_n)
+    np.testing.assert_array_equal(preference_of("my_choosing:surest", pool).score_n, 1.0 - pool.confidence_n)
     with pytest.raises(ConfigurationError, match=r"my_choosing:NUMBER.*expected a function, got int"):
         find_strategy("my_choosing:NUMBER")
     with pytest.raises(ConfigurationError, match="AttributeError"):
@@ -148,7 +152,7 @@ def test_find_strategy_ones_own_by_module_and_function(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["", "best", "no_such_module:f", ":f", "os:", "maskloop..x:f"])
-def test_find_strategy_unknown_says_what_there_is(name):
+def test_find_strategy_unknown_raises_with_known_names(name):
     with pytest.raises(ConfigurationError, match="MASKLOOP_STRATEGY"):
         find_strategy(name)
 
@@ -158,7 +162,7 @@ def test_register_strategy_gives_a_name(monkeypatch):
     assert register_strategy("mine", strategies.hybrid) is strategies.hybrid
     assert find_strategy("mine") is strategies.hybrid
     register_strategy("mine", strategies.hybrid)  # again is no harm
-    with pytest.raises(ConfigurationError, match="taken"):
+    with pytest.raises(ConfigurationError, match="a name in use"):
         register_strategy("mine", strategies.random)
 
 

@@ -17,6 +17,7 @@ from maskloop.lab.simulation.loop import Learnt, Looks
 from maskloop.learning.data.dataset import TrainingExample, load_example_image
 from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
 from maskloop.learning.training.finetune import finetune
+from maskloop.learning.training.job import FinetuneJob
 from maskloop.learning.training.recipe import FinetuneRecipe, choose_recipe
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from maskloop.segmentation.postprocess import Thresholds
@@ -58,12 +59,14 @@ class ModelLearner:
         examples = [dataclasses.replace(self._material.pool[index], fresh=index in fresh) for index in images]
         scratch = self._folder / f"{key}-training"
         student = finetune(
-            start,
-            examples,
-            recipe=self._recipe(start, examples, seed),
-            output_dir=scratch,
-            labels=self._material.labels,
-            task=self._settings.task,
+            FinetuneJob(
+                base=start,
+                examples=examples,
+                recipe=self._recipe(start, examples, seed),
+                output_dir=scratch,
+                labels=self._material.labels,
+                task=self._settings.task,
+            )
         )
         found = evaluate_checkpoint(
             student,

@@ -1,174 +1,151 @@
-"""Curves with bands, drawn by hand as SVG: no plotting library, and the same file for the same numbers."""
+"""Line plots with bands as SVG, drawn by matplotlib (extra `plots`); the same numbers give the same file."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "COLOURS",
-    "LEFT",
-    "OTHER_COLOUR",
-    "PANEL_H",
-    "PANEL_W",
-    "Curve",
-    "curves_svg",
-    "draw_legend",
-    "draw_panel",
-    "svg_page",
-]
+from maskloop.errors import DependencyError
 
-PANEL_W, PANEL_H = 250, 150  # of the plotting area, pixels
-LEFT = 95  # of the first panel
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["COLOURS", "OTHER_COLOUR", "Curve", "Panel", "curves_svg", "import_matplotlib", "panels_svg"]
+
 COLOURS = ("#0b62a4", "#d1602d", "#3a8c3f", "#8a4fb0", "#b08a00", "#00848c")
 OTHER_COLOUR = "#777777"
-_TICKS_AT_MOST = 7
+MIN_Y_RANGE = 0.2  # of a panel from zero: small values look small
+_STYLE = {
+    "svg.hashsalt": "maskloop",  # element ids are the same in every run
+    "svg.fonttype": "none",  # text stays text
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """One line with its band."""
+    """One line with its band; all values have the same length, at least 1."""
 
     name: str
-    colour: str
+    colour: str  # "#rrggbb"
     x: tuple[float, ...]  # ascending
     mean: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
+    low: tuple[float, ...]  # lower edge of the band
+    high: tuple[float, ...]  # upper edge of the band
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One coordinate system with its curves."""
+
+    curves: tuple[Curve, ...]  # may be empty
+    title: str = ""  # above it
+    row_title: str = ""  # at its left
+    marks: tuple[tuple[str, float], ...] = ()  # text and height of dashed lines
+    log_x: bool = False  # logarithmic x axis
+    from_zero: bool = True  # whether the y axis starts at 0, and ends at MIN_Y_RANGE or above
 
 
 def curves_svg(
     curves: Sequence[Curve], *, title: str, x_title: str, marks: Sequence[tuple[str, float]] = ()
 ) -> str:
-    """Return one panel with a legend as a whole SVG file.
+    """Return an SVG file with one panel and a legend.
 
     Args:
-        curves: at least one point each.
+        curves: at least one.
         title: above the panel.
-        x_title: below it.
-        marks: words and heights of dashed lines.
+        x_title: below the panel.
+        marks: text and height of dashed lines.
+
+    Raises:
+        DependencyError: matplotlib is not installed.
     """
-    wide, high = 560, 300
-    width, height = LEFT + wide + 40, high + 130
-    parts = [
-        *draw_legend([(curve.name, curve.colour) for curve in curves]),
-        *draw_panel(
-            curves, corner_xy=(LEFT, 60), title=title, size_wh=(wide, high), marks=marks, from_zero=False
-        ),
-        f'<text x="{LEFT + wide / 2:g}" y="{height - 20}" text-anchor="middle">{escape(x_title)}</text>',
-    ]
-    return svg_page(parts, width=width, height=height)
+    panel = Panel(curves=tuple(curves), title=title, marks=tuple(marks), from_zero=False)
+    return panels_svg([[panel]], x_title=x_title, panel_inches=(6.5, 4.0))
 
 
-def svg_page(parts: Sequence[str], *, width: float, height: float) -> str:
-    """Return the elements as an SVG file on white."""
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
-            f'height="{height:g}" font-family="sans-serif" font-size="12" fill="#222">',
-            f'<rect width="{width:g}" height="{height:g}" fill="#fff"/>',
-            *parts,
-            "</svg>",
-            "",
-        ]
-    )
-
-
-def draw_legend(entries: Sequence[tuple[str, str]]) -> list[str]:
-    """Return a line and a name for each (name, colour), side by side at the top."""
-    parts = []
-    for place, (name, colour) in enumerate(entries):
-        x = LEFT + 110 * place
-        parts.append(f'<path d="M{x} 16h24" stroke="{colour}" stroke-width="2.5"/>')
-        parts.append(f'<text x="{x + 30}" y="20">{escape(name)}</text>')
-    return parts
-
-
-def draw_panel(
-    curves: Sequence[Curve],
-    *,
-    corner_xy: tuple[float, float],
-    title: str = "",
-    size_wh: tuple[int, int] = (PANEL_W, PANEL_H),
-    marks: Sequence[tuple[str, float]] = (),
-    doubling: bool = False,
-    from_zero: bool = True,
-) -> list[str]:
-    """Return axes, bands, lines and points of one panel.
+def panels_svg(
+    rows: Sequence[Sequence[Panel]], *, x_title: str, panel_inches: tuple[float, float] = (3.0, 2.1)
+) -> str:
+    """Return an SVG file with a grid of panels and one legend for all of them.
 
     Args:
-        curves: may be none.
-        corner_xy: top left of the plotting area.
-        title: above it.
-        size_wh: of the plotting area.
-        marks: words and heights of dashed lines.
-        doubling: whether each doubling of x takes as much room.
-        from_zero: whether heights begin at 0; else where the lowest band ends.
+        rows: rows of panels, all of one length; none gives an empty page.
+        x_title: below the lowest panels.
+        panel_inches: width and height of a panel.
+
+    Raises:
+        DependencyError: matplotlib is not installed.
     """
-    (left, top), (wide, high) = corner_xy, size_wh
-    numbers = sorted({x for curve in curves for x in curve.x})
-    if not numbers:
-        return []
-    to_x = _to_x(numbers, left, wide, doubling)
-    tops = [*(max(curve.high) for curve in curves), *(value for _, value in marks)]
-    lowest = 0.0 if from_zero else min(min(curve.low) for curve in curves)
-    step = 0.2 if from_zero else _nice_step(max(tops) - lowest)
-    first = math.floor(lowest / step + 1e-9)
-    last = max(math.ceil(max(tops) / step - 1e-9), first + 1)
+    matplotlib = import_matplotlib()
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
 
-    def to_y(value: float) -> float:
-        return top + high * (1 - (value - first * step) / ((last - first) * step))
-
-    digits = max(1, -math.floor(math.log10(step) + 1e-9))
-    parts = []
-    if title:
-        parts.append(
-            f'<text x="{left + wide / 2:g}" y="{top - 8:g}" text-anchor="middle">{escape(title)}</text>'
-        )
-    for tick in range(first, last + 1):
-        y = to_y(tick * step)
-        parts.append(f'<path d="M{left:g} {y:.1f}h{wide}" stroke="#ddd"/>')
-        parts.append(
-            f'<text x="{left - 5:g}" y="{y + 4:.1f}" text-anchor="end">{tick * step:.{digits}f}</text>'
-        )
-    parts += [
-        f'<text x="{to_x(number):.1f}" y="{top + high + 16:g}" text-anchor="middle">{number:g}</text>'
-        for number in numbers
-    ]
-    for word, value in marks:
-        y = to_y(value)
-        parts.append(f'<path d="M{left:g} {y:.1f}h{wide}" stroke="#555" stroke-dasharray="5 4"/>')
-        parts.append(f'<text x="{left + 6:g}" y="{y - 4:.1f}" font-size="11">{escape(word)}</text>')
-    for curve in curves:
-        parts += _draw_curve(curve, to_x, to_y)
-    return parts
+    width, height = panel_inches
+    columns = max((len(row) for row in rows), default=1)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(columns * width, len(rows) * height + 0.5), layout="constrained")
+        FigureCanvasSVG(figure)
+        grid = figure.subplots(len(rows), columns, squeeze=False) if rows else ()
+        handles: dict[str, Any] = {}
+        for axes_row, row in zip(grid, rows, strict=True):
+            for axes, panel in zip(axes_row, row, strict=True):
+                handles |= _draw(axes, panel)
+        figure.supxlabel(x_title)
+        if handles:
+            figure.legend(
+                handles.values(), handles.keys(), loc="outside upper left", ncols=len(handles), frameon=False
+            )
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return file.getvalue()
 
 
-def _draw_curve(curve: Curve, to_x: Callable[[float], float], to_y: Callable[[float], float]) -> list[str]:
-    """Return band, line and points."""
-    upper = [f"{to_x(x):.1f},{to_y(value):.1f}" for x, value in zip(curve.x, curve.high, strict=True)]
-    lower = [f"{to_x(x):.1f},{to_y(value):.1f}" for x, value in zip(curve.x, curve.low, strict=True)]
-    means = [(to_x(x), to_y(value)) for x, value in zip(curve.x, curve.mean, strict=True)]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in means)
-    return [
-        f'<polygon points="{" ".join([*upper, *reversed(lower)])}" fill="{curve.colour}" opacity="0.18"/>',
-        f'<polyline points="{line}" fill="none" stroke="{curve.colour}" stroke-width="2"/>',
-        *(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{curve.colour}"/>' for x, y in means),
-    ]
+def _draw(axes: Axes, panel: Panel) -> dict[str, Any]:
+    """Draw a panel and return curve name -> legend handle."""
+    handles = {}
+    if panel.log_x:
+        axes.set_xscale("log", base=2)
+    for curve in panel.curves:
+        band = axes.fill_between(curve.x, curve.low, curve.high, color=curve.colour, alpha=0.18, linewidth=0)
+        (line,) = axes.plot(curve.x, curve.mean, color=curve.colour, marker="o", markersize=3)
+        band.set_gid(f"band {curve.name}")
+        line.set_gid(f"line {curve.name}")
+        handles[curve.name] = line
+    for text, height in panel.marks:
+        axes.axhline(height, color="#555555", linestyle="--", linewidth=1)
+        axes.annotate(text, (0.01, height), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
+    numbers = sorted({x for curve in panel.curves for x in curve.x})
+    if numbers:
+        axes.set_xticks(numbers, [f"{number:g}" for number in numbers])
+        axes.minorticks_off()
+    if panel.from_zero:
+        axes.set_ylim(0.0, max(axes.get_ylim()[1], MIN_Y_RANGE))
+    axes.grid(axis="y", color="#dddddd")
+    axes.set_axisbelow(True)
+    axes.set_title(panel.title)
+    axes.set_ylabel(panel.row_title)
+    return handles
 
 
-def _to_x(numbers: Sequence[float], left: float, wide: float, doubling: bool) -> Callable[[float], float]:
-    scale: Callable[[float], float] = math.log2 if doubling else float
-    low, high = scale(numbers[0]), scale(numbers[-1])
-    return lambda number: (
-        left + wide * ((scale(number) - low) / (high - low) * 0.94 + 0.03 if high > low else 0.5)
-    )
+def import_matplotlib() -> Any:
+    """Return the module.
 
-
-def _nice_step(span: float) -> float:
-    """Return the smallest of 1, 2 or 5 times a power of ten that cuts a span into a few parts."""
-    least = max(span, 1e-3) / _TICKS_AT_MOST
-    power = 10.0 ** math.floor(math.log10(least))
-    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least - 1e-12)
+    Raises:
+        DependencyError: it is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError as exc:
+        raise DependencyError(
+            "plot",
+            expected="the package matplotlib",
+            got=f"{type(exc).__name__}: {exc}",
+            remedy="pip install 'maskloop[plots]'",
+        ) from exc
+    return matplotlib

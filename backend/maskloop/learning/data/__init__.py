@@ -1,1 +1,1 @@
-"""Corrections as training data: which count, how they are split, drawn from and varied."""
+"""Corrections as training data: selection, splits, sampling and augmentation."""

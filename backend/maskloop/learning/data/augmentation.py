@@ -1,7 +1,7 @@
-"""Random views of a training image: one affine warp and a change of colours, the same for image and masks.
+"""Random views of a training image: an affine transform of image and index map, and a change of colours.
 
-In a mirror a left hand is a right one: `mirror_pairs` finds such labels by their names, and `View` says
-whether a view was mirrored.
+Mirroring turns a left hand into a right one: `mirror_pairs` finds such labels by their names, and
+`View.mirrored` is whether a view was mirrored.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ __all__ = ["Augmentation", "View", "augment", "fit_canvas", "mirror_pairs"]
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How far a view may stray from the image; the default of a fine-tuning."""
+    """The range of random changes; the defaults are those of a fine-tuning."""
 
-    flips: bool = True  # left-right, and upside down where it may be turned
+    flips: bool = True  # left-right, and with quarter_turns also upside down
     quarter_turns: bool = True  # by 90, 180 or 270 degrees
     scale: tuple[float, float] = (0.8, 1.25)  # factor on the image's size
-    colour: float = 0.15  # relative change of brightness, contrast and of each channel
-    pairs: tuple[tuple[str, str], ...] | None = None  # labels that swap in a mirror; None: by their names
+    colour: float = 0.15  # largest relative change of brightness, of contrast and of each channel
+    pairs: tuple[tuple[str, str], ...] | None = None  # labels that mirroring swaps; None: by their names
 
     def __post_init__(self) -> None:
         low, high = self.scale
@@ -38,10 +38,10 @@ class Augmentation:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Augmentation:
-        """Return what the settings allow.
+        """Return the augmentation of the settings.
 
         Raises:
-            ConfigurationError: scales that are no range.
+            ConfigurationError: the scales are not a range.
         """
         try:
             return cls(
@@ -54,7 +54,7 @@ class Augmentation:
                 "MASKLOOP_AUGMENT_SCALE",
                 expected="two positive factors, the smaller first",
                 got=str(list(settings.augment_scale)),
-                remedy="set it to such as [0.8, 1.25]",
+                remedy="set it to a range, for example [0.8, 1.25]",
             ) from exc
 
 
@@ -63,7 +63,7 @@ class View(NamedTuple):
 
     image_hwc: RgbImage
     index_hw: NDArray[np.int16]
-    mirrored: bool  # what was left is right
+    mirrored: bool  # left and right are swapped
 
 
 def augment(
@@ -81,12 +81,12 @@ def augment(
     Args:
         image_hwc: uint8 (H, W, 3).
         index_hw: int16 (H, W), 0 is background.
-        canvas_hw: size of the view; what does not fit is cut off, what is missing is filled.
-        augmentation: how far a view may stray.
-        rng: drives every choice; the same state gives the same view.
-        upright: neither turned nor upside down, whatever `augmentation` allows: where labels tell left from
-            right, only a plain mirror keeps a meaning.
-        fill_rgb: colour beyond the image's border; the index there is 0.
+        canvas_hw: size of the view; the image is cropped or padded to it.
+        augmentation: range of the changes.
+        rng: source of all random numbers; the same state gives the same view.
+        upright: no quarter turns and not upside down. For labels that name left or right, since only a plain
+            mirror image has a correct label.
+        fill_rgb: colour outside the image; the index there is 0.
     """
     may_turn = augmentation.quarter_turns and not upright
     turns = int(rng.integers(4)) if may_turn else 0
@@ -94,7 +94,14 @@ def augment(
     flip_y = flip_y and may_turn
     scale = float(np.exp(rng.uniform(*np.log(augmentation.scale))))
     shift_xy = rng.uniform(-0.5, 0.5, size=2)
-    matrix = _view_matrix(image_hwc.shape[:2], canvas_hw, turns, (flip_x, flip_y), scale, shift_xy)
+    matrix = _view_matrix(
+        image_hwc.shape[:2],
+        canvas_hw,
+        turns=turns,
+        flips_xy=(flip_x, flip_y),
+        scale=scale,
+        shift_xy=(float(shift_xy[0]), float(shift_xy[1])),
+    )
     view_hwc, view_index_hw = _warp(image_hwc, index_hw, matrix, canvas_hw, fill_rgb)
     return View(_jitter_colours(view_hwc, augmentation.colour, rng), view_index_hw, flip_x != flip_y)
 
@@ -106,26 +113,36 @@ def fit_canvas(
     canvas_hw: tuple[int, int],
     fill_rgb: tuple[int, int, int] = (124, 116, 104),
 ) -> tuple[RgbImage, NDArray[np.int16]]:
-    """Return image and index map centred on the canvas, neither turned nor scaled."""
-    matrix = _view_matrix(image_hwc.shape[:2], canvas_hw, 0, (False, False), 1.0, np.zeros(2))
+    """Return image and index map centred on the canvas, without rotation or scaling."""
+    matrix = _view_matrix(image_hwc.shape[:2], canvas_hw)
     return _warp(image_hwc, index_hw, np.rint(matrix), canvas_hw, fill_rgb)
 
 
 def _view_matrix(
     size_hw: tuple[int, ...],
     canvas_hw: tuple[int, int],
-    turns: int,
-    flips_xy: tuple[bool, bool],
-    scale: float,
-    shift_xy: NDArray[np.float64],
+    *,
+    turns: int = 0,
+    flips_xy: tuple[bool, bool] = (False, False),
+    scale: float = 1.0,
+    shift_xy: tuple[float, float] = (0.0, 0.0),
 ) -> NDArray[np.float64]:
-    """Return the (2, 3) matrix from pixel (x, y) of the image to pixel (x, y) of the canvas."""
+    """Return the (2, 3) matrix from pixel (x, y) of the image to pixel (x, y) of the canvas.
+
+    Args:
+        size_hw: size of the image.
+        canvas_hw: size of the canvas.
+        turns: quarter turns.
+        flips_xy: whether x and y are mirrored.
+        scale: factor on the image's size.
+        shift_xy: -0.5..0.5, position between the two ends of the room that image and canvas leave.
+    """
     cos, sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[turns]
     linear = np.array([[cos, -sin], [sin, cos]]) @ np.diag(np.where(flips_xy, -1.0, 1.0)) * scale
     size_xy = np.array(size_hw[::-1], dtype=np.float64)
     canvas_xy = np.array(canvas_hw[::-1], dtype=np.float64)
     slack_xy = np.abs(np.abs(linear) @ size_xy - canvas_xy)
-    offset_xy = (canvas_xy - 1) / 2 + shift_xy * slack_xy - linear @ ((size_xy - 1) / 2)
+    offset_xy = (canvas_xy - 1) / 2 + np.array(shift_xy) * slack_xy - linear @ ((size_xy - 1) / 2)
     return np.concatenate([linear, offset_xy[:, None]], axis=1)
 
 

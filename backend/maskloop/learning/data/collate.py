@@ -1,4 +1,4 @@
-"""Training items -> the keyword arguments of a Mask2Former's or OneFormer's forward."""
+"""Training items -> the keyword arguments of a segmentation model's forward pass."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from maskloop.learning.data.dataset import IGNORED, TrainingItem, visible_objects
 from maskloop.segmentation.preprocess import Preprocessing, images_to_batch
@@ -21,25 +23,27 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Collator:
-    """Turns items of one canvas size into one batch."""
+    """Makes one batch of items of one canvas size."""
 
-    preprocessing: Preprocessing  # of the checkpoint; its sizes are not used, items have theirs already
+    preprocessing: (
+        Preprocessing  # the checkpoint's; only its normalisation and padding, since items are resized already
+    )
     labels: tuple[str, ...]  # class names in the order of their ids
     task: SegmentationTask
-    task_text: TaskText | None = None  # OneFormer's tokenizer; None for Mask2Former
+    task_text: TaskText | None = None  # OneFormer's tokenizer; None for other families
 
     def __call__(self, items: Sequence[TrainingItem]) -> dict[str, Any]:
         """Return pixel_values float32 (B, 3, H, W), pixel_mask, mask_labels and class_labels.
 
-        mask_labels are an index map int16 (B, H, W), of which `object_planes` makes what the families' own
-        losses want; class_labels are int64 (N,) for each image, and N may be 0. OneFormer gets task_inputs
-        and text_inputs as well. IGNORED_KEY, which is not for the model, says whether the map has IGNORED
-        pixels, so that no device need be asked.
+        mask_labels are an index map int16 (B, H, W), padded with background like pixel_values;
+        `object_planes` makes the planes of it that the families' own losses take. class_labels are int64 (N,)
+        for each image, and N may be 0. OneFormer gets task_inputs and text_inputs as well. IGNORED_KEY, which
+        is not for the model, is whether the map has IGNORED pixels; it saves a transfer from the device.
         """
-        as_they_are = replace(self.preprocessing, shortest_edge=None, longest_edge=None, box_hw=None)
-        batch = images_to_batch([item.image_hwc for item in items], as_they_are, _CPU)
+        without_resize = replace(self.preprocessing, shortest_edge=None, longest_edge=None, box_hw=None)
+        batch = images_to_batch([item.image_hwc for item in items], without_resize, _CPU)
         maps, class_ids = zip(*(visible_objects(item) for item in items), strict=True)
-        index_bhw = torch.stack(maps)
+        index_bhw = torch.stack([_padded(index_hw, batch.pixel_values_bchw) for index_hw in maps])
         inputs: dict[str, Any] = {
             "pixel_values": batch.pixel_values_bchw,
             "pixel_mask": batch.pixel_mask_bhw,
@@ -52,3 +56,9 @@ class Collator:
             inputs["task_inputs"] = self.task_text.task_inputs(self.task, len(items), _CPU)
             inputs["text_inputs"] = self.task_text.text_inputs(names, self.task, _CPU)
         return inputs
+
+
+def _padded(index_hw: Tensor, pixel_values_bchw: Tensor) -> Tensor:
+    """Return an index map with background at the right and bottom, at the size of the padded images."""
+    height, width = pixel_values_bchw.shape[-2:]
+    return functional.pad(index_hw, (0, width - index_hw.shape[1], 0, height - index_hw.shape[0]))

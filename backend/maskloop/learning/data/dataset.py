@@ -1,6 +1,6 @@
-"""Training examples -> batches for a model: small images and index maps, planes only where a loss wants them.
+"""Training examples -> training items: an image of the model's size with an index map of its objects.
 
-`snapshot` says which annotations make up a training; `augmentation` turns an image into a random view.
+`training_set` makes examples of corrections; `augmentation` makes random views; `collate` makes batches.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from maskloop.errors import ImageError
 from maskloop.learning.data.augmentation import Augmentation, View, augment, fit_canvas, mirror_pairs
-from maskloop.learning.data.sampling import example_weights, round_order
+from maskloop.learning.data.sampling import epoch_order, example_weights
 from maskloop.log import log_action
 from maskloop.types import RgbImage, Segment
 
@@ -42,38 +42,38 @@ ResizeRule: TypeAlias = Callable[
     [tuple[int, int]], tuple[int, int]
 ]  # an image's (H, W) -> the model's (H, W)
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _CACHE_BYTES = 512 * 2**20
-_MIN_PIXELS = 10  # of the view; less of an object teaches nothing
-_CANVAS_MULTIPLE = 32  # the coarsest stride
+_MIN_PIXELS = 10  # of an object in a view; objects with fewer are ignored
+_CANVAS_MULTIPLE = 32  # the coarsest stride of the models
 IGNORED = -1  # in an index map: neither an object nor background
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingExample:
-    """One image and what an annotator says is on it."""
+    """One image and the objects that an annotator drew on it."""
 
     image: Path | RgbImage  # a file, or uint8 (H, W, 3), upright
-    segments: tuple[Segment, ...]  # none: an image on which nothing is to be found
-    key: str  # tells images apart in logs and errors
-    ignored: tuple[Segment, ...] = ()  # areas that nobody has judged: neither objects nor background
-    fresh: bool = False  # no model has learnt from it yet
+    segments: tuple[Segment, ...]  # none: an image without objects
+    key: str  # identifies the image in logs and errors
+    ignored: tuple[Segment, ...] = ()  # unlabelled areas: neither objects nor background
+    fresh: bool = False  # the champion has not learnt from it yet
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingItem:
-    """One view of one example, still compact."""
+    """One view of one example."""
 
     image_hwc: RgbImage
-    index_hw: NDArray[np.int16]  # 0: nothing, IGNORED, else 1 + the position in class_ids
-    class_ids: tuple[int, ...]  # model class of each object
+    index_hw: NDArray[np.int16]  # 0: background, IGNORED, else 1 + the position in class_ids
+    class_ids: tuple[int, ...]  # class id of each object
 
 
 class ExampleDataset(Dataset[TrainingItem]):
-    """Item i of a training: a random view of an example, the same whenever the same i is asked for.
+    """Item i of a training: a random view of an example; the same i always gives the same view.
 
-    Each example comes once before any comes again, in an order shuffled anew each time; balanced, the new and
-    the rare ones come more often (see `sampling`).
+    Each epoch has every example once, in an order shuffled for each epoch. With `balance`, fresh examples and
+    those with rare classes come more often (see `sampling`).
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class ExampleDataset(Dataset[TrainingItem]):
         max_objects: int,
         stuff_labels: Collection[str] = (),
         balance: bool = False,
+        max_canvas_hw: tuple[int, int] | None = None,
     ) -> None:
         self._examples = tuple(examples)
         self._length = length
@@ -103,6 +104,7 @@ class ExampleDataset(Dataset[TrainingItem]):
         self._mirrored_ids = _mirrored_ids(labels, augmentation)
         self._cache: dict[int, TrainingItem] = {}
         self._cached_bytes = 0
+        self._max_canvas_hw = max_canvas_hw
         self._canvas_hw: tuple[int, int] | None = None
 
     def __len__(self) -> int:
@@ -112,33 +114,33 @@ class ExampleDataset(Dataset[TrainingItem]):
         if not 0 <= index < self._length:
             raise IndexError(index)
         if self._canvas_hw is None:
-            sizes = [self._whole(number).index_hw.shape for number in range(min(len(self._examples), 16))]
-            self._canvas_hw = common_canvas([(size[0], size[1]) for size in sizes])
-        epoch, place = divmod(index, len(self._examples))
-        whole = self._whole(self._example_at(epoch, place))
+            sizes = [self._resized(number).index_hw.shape for number in range(min(len(self._examples), 16))]
+            self._canvas_hw = common_canvas([(size[0], size[1]) for size in sizes], self._max_canvas_hw)
+        epoch, position = divmod(index, len(self._examples))
+        resized = self._resized(self._example_at(epoch, position))
         if self._augmentation is None:
-            view = View(*fit_canvas(whole.image_hwc, whole.index_hw, canvas_hw=self._canvas_hw), False)
+            view = View(*fit_canvas(resized.image_hwc, resized.index_hw, canvas_hw=self._canvas_hw), False)
         else:
             view = augment(
-                whole.image_hwc,
-                whole.index_hw,
+                resized.image_hwc,
+                resized.index_hw,
                 canvas_hw=self._canvas_hw,
                 augmentation=self._augmentation,
                 rng=np.random.default_rng([self._seed, 1, index]),
                 upright=bool(self._mirrored_ids),
             )
-        class_ids = whole.class_ids
+        class_ids = resized.class_ids
         if view.mirrored:
             class_ids = tuple(self._mirrored_ids.get(class_id, class_id) for class_id in class_ids)
         return TrainingItem(image_hwc=view.image_hwc, index_hw=view.index_hw, class_ids=class_ids)
 
-    def _example_at(self, epoch: int, place: int) -> int:
-        if self._augmentation is None:  # plain views of a fixed list
-            return place
-        return int(round_order(self._weights, self._seed, epoch)[place])
+    def _example_at(self, epoch: int, position: int) -> int:
+        if self._augmentation is None:  # validation: a fixed list
+            return position
+        return int(epoch_order(self._weights, self._seed, epoch)[position])
 
-    def _whole(self, number: int) -> TrainingItem:
-        """Return the example at the model's size, from memory where it fits."""
+    def _resized(self, number: int) -> TrainingItem:
+        """Return the example at the model's size, cached while memory allows."""
         if number in self._cache:
             return self._cache[number]
         example = self._examples[number]
@@ -185,7 +187,7 @@ def load_example_image(example: TrainingExample) -> RgbImage:
             f"training image {example.key} ({example.image})",
             expected="a readable image file",
             got=f"{type(exc).__name__}: {exc}",
-            remedy="fetch the image again or leave the annotation out",
+            remedy="fetch the image again or remove the annotation",
         ) from exc
 
 
@@ -200,16 +202,16 @@ def draw_index_map(
 ) -> tuple[NDArray[np.int16], tuple[str, ...]]:
     """Return int16 (H, W) with 1 + the position in the returned labels, smaller objects over larger ones.
 
-    Where there are more objects than a model has queries, the largest of each class stays, then the largest
-    of all; the area of those left out is ignored, since something is there.
+    Where there are more objects than the model has queries, the largest of each class are kept, then the
+    largest of all; the area of the others becomes IGNORED.
 
     Args:
-        segments: of one image; those of one stuff class become one object.
-        size_hw: of the image.
-        max_objects: how many the model can learn from one image (its queries).
+        segments: segments of one image; those of one stuff class become one object.
+        size_hw: size of the image.
+        max_objects: number of objects that the model can learn from in one image (its queries).
         stuff_labels: classes without instances.
         ignored: areas that become IGNORED where no object lies over them.
-        key: names the image in the log.
+        key: identifies the image in the log.
     """
     groups: dict[str, list[Segment]] = {}
     for number, segment in enumerate(segments):
@@ -219,10 +221,10 @@ def draw_index_map(
     kept, dropped = _fit_queries(objects, max_objects)
     if dropped:
         log_action(
-            _LOG,
+            logger,
             "objects_dropped",
             level=logging.WARNING,
-            reason="the image has more objects than the model has queries",
+            reason="more objects than the model has queries",
             image=key,
             objects=len(objects),
             kept=len(kept),
@@ -237,18 +239,18 @@ def draw_index_map(
 
 
 def _fit_queries(objects: list[list[Segment]], most: int) -> tuple[list[list[Segment]], list[list[Segment]]]:
-    """Return the objects that stay and those that go, both largest first, as the objects came."""
+    """Return the objects that are kept and those that are dropped, both largest first."""
     if len(objects) <= most:
         return objects, []
     seen: set[str] = set()
-    later: list[int] = []
-    wanted: list[int] = []
+    largest_of_class: list[int] = []
+    others: list[int] = []
     for number, parts in enumerate(objects):
-        (later if parts[0].label in seen else wanted).append(number)
+        (others if parts[0].label in seen else largest_of_class).append(number)
         seen.add(parts[0].label)
-    staying = set([*wanted, *later][:most])
-    kept = [parts for number, parts in enumerate(objects) if number in staying]
-    return kept, [parts for number, parts in enumerate(objects) if number not in staying]
+    chosen = set([*largest_of_class, *others][:most])
+    kept = [parts for number, parts in enumerate(objects) if number in chosen]
+    return kept, [parts for number, parts in enumerate(objects) if number not in chosen]
 
 
 def _paint(index_hw: NDArray[np.int16], segment: Segment, value: int) -> None:
@@ -258,7 +260,7 @@ def _paint(index_hw: NDArray[np.int16], segment: Segment, value: int) -> None:
 
 
 def _mirrored_ids(labels: Sequence[str], augmentation: Augmentation | None) -> dict[int, int]:
-    """Return class -> the class it becomes in a mirror, of those that change."""
+    """Return class id -> class id in a mirrored image, for the classes that change."""
     if augmentation is None or not augmentation.flips:
         return {}
     pairs = mirror_pairs(labels) if augmentation.pairs is None else augmentation.pairs
@@ -267,20 +269,26 @@ def _mirrored_ids(labels: Sequence[str], augmentation: Augmentation | None) -> d
     return dict([*known, *((other, one) for one, other in known)])
 
 
-def common_canvas(sizes_hw: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """Return the (H, W) of training views: the median size, rounded up to the model's coarsest stride."""
+def common_canvas(
+    sizes_hw: Sequence[tuple[int, int]], max_hw: tuple[int, int] | None = None
+) -> tuple[int, int]:
+    """Return the (H, W) of training views: the median size, rounded up to the model's coarsest stride.
+
+    Args:
+        sizes_hw: sizes of resized images.
+        max_hw: the largest input of the model; None where there is no limit.
+    """
     median_hw = np.median(np.asarray(sizes_hw), axis=0)
     height, width = (int(np.ceil(side / _CANVAS_MULTIPLE)) * _CANVAS_MULTIPLE for side in median_hw)
-    return height, width
+    return (height, width) if max_hw is None else (min(height, max_hw[0]), min(width, max_hw[1]))
 
 
 def visible_objects(item: TrainingItem) -> tuple[Tensor, Tensor]:
-    """Return what a loss needs of an item, compact.
+    """Return the index map and class ids of the objects that an item shows.
 
     Returns:
-        int16 (H, W), an index map of the objects still to be seen: 0 is nothing, and IGNORED what is neither
-        object nor background, also the last pixels of objects that the view cuts off; and their int64 class
-        ids (N,), where object 1 of the map comes first.
+        int16 (H, W): 0 for background, 1..N for objects, IGNORED for neither, which includes objects of which
+        the view shows fewer than 10 pixels; and int64 (N,), the class ids of objects 1..N.
     """
     counts = np.bincount(item.index_hw.ravel() + 1, minlength=len(item.class_ids) + 2)[2:]
     visible = counts >= _MIN_PIXELS
@@ -292,6 +300,6 @@ def visible_objects(item: TrainingItem) -> tuple[Tensor, Tensor]:
 
 
 def object_planes(index_hw: Tensor, objects: int) -> Tensor:
-    """Return float32 (N, H, W), what the families' own losses want: one plane for each object of a map."""
+    """Return float32 (N, H, W): one plane per object of an index map, as the families' own losses take."""
     ids_n = torch.arange(1, objects + 1, device=index_hw.device, dtype=index_hw.dtype)
     return (index_hw == ids_n[:, None, None]).float()

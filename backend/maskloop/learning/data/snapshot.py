@@ -1,4 +1,4 @@
-"""What a training was trained on: the frozen list of annotations, and which of them only ever judge."""
+"""Dataset snapshots: which versions of which annotations a training used, and which tasks are the holdout."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class ManifestEntry:
-    """One annotation of a snapshot."""
+    """One version of one annotation in a snapshot."""
 
     project_id: int
     task_id: int
     annotation_id: int
-    updated_at: datetime  # aware; which version of the annotation was used
+    updated_at: datetime  # when this version was saved (aware)
     image_key: str  # SHA-256 of the image file
     split: Split
-    version_id: int = 0  # the row that keeps what was said; 0 in manifests from before it was noted
+    version_id: int = 0  # row of the version in the database; 0 in manifests from before it was stored
 
     def __post_init__(self) -> None:
         if self.updated_at.tzinfo is None:
@@ -42,13 +42,13 @@ class ManifestEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class SnapshotManifest:
-    """A frozen dataset snapshot, kept beside the model that was trained on it."""
+    """A dataset snapshot, stored beside the model that was trained on it."""
 
     entries: tuple[ManifestEntry, ...]
 
     @classmethod
     def of(cls, *, train: Iterable[Correction], holdout: Iterable[Correction]) -> Self:
-        """Return the manifest of the corrections that were learnt from and judged on."""
+        """Return the manifest of corrections to learn from and corrections to evaluate on."""
         parts: tuple[tuple[Split, Iterable[Correction]], ...] = (("train", train), ("holdout", holdout))
         return cls(
             entries=tuple(
@@ -68,12 +68,12 @@ class SnapshotManifest:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what the entries say: the same for the same data, whatever their order."""
-        said = sorted(json.dumps(record, sort_keys=True) for record in self._records())
-        return hashlib.sha256("\n".join(said).encode()).hexdigest()
+        """SHA-256 of the entries, the same in every order of them."""
+        lines = sorted(json.dumps(record, sort_keys=True) for record in self._records())
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def version_ids(self, split: Split | None = None) -> tuple[int, ...]:
-        """Return the rows of one split or of both, for `CorrectionRepository.at`."""
+        """Return the database rows of one split or of both."""
         return tuple(entry.version_id for entry in self.entries if split in (None, entry.split))
 
     def write(self, path: Path) -> None:
@@ -98,7 +98,7 @@ class SnapshotManifest:
                 f"snapshot manifest {path}",
                 expected=f"a JSON manifest of format {_FORMAT}",
                 got=f"{type(exc).__name__}: {exc}",
-                remedy="start the training anew; it writes a new manifest",
+                remedy="start the training again; it writes a new manifest",
             ) from exc
 
     def _records(self) -> list[dict[str, Any]]:
@@ -106,18 +106,18 @@ class SnapshotManifest:
 
 
 def split_of(project_id: int, task_id: int, holdout_fraction: float) -> Split:
-    """Return whether a task's annotation trains or judges; the answer never changes for a fraction.
+    """Return the split of a task; the same for a task and a fraction in every process and version.
 
-    A task that is in the holdout at one fraction stays there at every larger one.
+    A task that is in the holdout at one fraction is in it at every larger one.
 
     Args:
         project_id: Label Studio's number.
         task_id: Label Studio's number.
-        holdout_fraction: 0..1, the share of tasks that only judge.
+        holdout_fraction: share of tasks that are for evaluation only, 0..1.
     """
     digest = hashlib.sha256(f"{project_id}/{task_id}".encode()).digest()
-    place = int.from_bytes(digest[:8], "big") / 2**64  # uniform in 0..1
-    return "holdout" if place < holdout_fraction else "train"
+    position = int.from_bytes(digest[:8], "big") / 2**64  # uniform in 0..1
+    return "holdout" if position < holdout_fraction else "train"
 
 
 def _read_entry(record: dict[str, Any]) -> ManifestEntry:

@@ -1,4 +1,4 @@
-"""Which corrections count, which of them are for validation, and whether the holdout can judge."""
+"""Which corrections are used, which of them validate, and which classes the holdout cannot evaluate."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Iterable, Sequence
 
 from maskloop.types import AnnotationRule, Correction
 
-__all__ = ["choose_corrections", "holdout_words", "is_validation", "split_validation"]
+__all__ = ["choose_corrections", "describe_holdout_gaps", "is_validation", "split_validation"]
 
-VALIDATED_IMAGES = 40  # fewer are worth more as training images than as a validation part
-LEAST_IMAGES = 3  # of the holdout, with a class: fewer say little of it
+MIN_IMAGES_TO_VALIDATE = 40  # fewer images are of more use for training than for validation
+MIN_HOLDOUT_IMAGES = 3  # per class
 
 
 def is_validation(project_id: int, task_id: int, fraction: float) -> bool:
-    """Return whether a training task belongs to the validation part; the answer never changes.
+    """Return whether a training task validates; the same for a task in every training.
 
-    The hash is another one than the holdout's, so the part is a sample of the training tasks.
+    The hash differs from that of the holdout, so the validation tasks are a sample of the training tasks.
 
     Args:
         project_id: Label Studio's number.
         task_id: Label Studio's number.
-        fraction: 0..1, of the training tasks.
+        fraction: share of the training tasks that validate, 0..1.
     """
     digest = hashlib.sha256(f"validation/{project_id}/{task_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64 < fraction
@@ -31,60 +31,66 @@ def is_validation(project_id: int, task_id: int, fraction: float) -> bool:
 def split_validation(
     corrections: Iterable[Correction], *, fraction: float, least: int
 ) -> tuple[list[Correction], list[Correction]]:
-    """Return the corrections to learn from and those to decide by when to stop.
+    """Return the corrections to learn from and those to validate on.
 
     Args:
-        corrections: none of the holdout.
-        fraction: 0..1, of the second part.
-        least: with fewer corrections all are learnt from and the second part is empty.
+        corrections: corrections outside the holdout.
+        fraction: share of tasks that validate, 0..1.
+        least: with fewer corrections all are learnt from and none validates.
     """
-    everything = list(corrections)
-    if len(everything) < least:
-        return everything, []
-    stops = [is_validation(one.project_id, one.task_id, fraction) for one in everything]
-    learnt = [one for one, stop in zip(everything, stops, strict=True) if not stop]
-    return learnt, [one for one, stop in zip(everything, stops, strict=True) if stop]
+    given = list(corrections)
+    if len(given) < least:
+        return given, []
+    validates = [is_validation(one.project_id, one.task_id, fraction) for one in given]
+    learnt = [one for one, selected in zip(given, validates, strict=True) if not selected]
+    return learnt, [one for one, selected in zip(given, validates, strict=True) if selected]
 
 
-def holdout_words(holdout: Iterable[frozenset[str]], classes: Sequence[str]) -> str | None:
-    """Return what the holdout lacks to judge every class, in words; None where it lacks nothing.
+def describe_holdout_gaps(holdout: Iterable[frozenset[str]], classes: Sequence[str]) -> str | None:
+    """Return which classes the holdout has too few images of, as a sentence; None for none.
 
     Args:
-        holdout: the classes on each of its images.
-        classes: that a model is judged on.
+        holdout: the classes on each image of the holdout.
+        classes: classes that a model is evaluated on.
     """
     images = list(holdout)
     counts = Counter(label for labels in images for label in labels)
     if not images:
-        return "the holdout is empty: nothing can be judged until some of its tasks are corrected"
+        return "the holdout is empty: no model can be evaluated until some of its tasks are corrected"
     missing = [name for name in classes if not counts[name]]
-    scarce = [f"{name} ({counts[name]})" for name in classes if 0 < counts[name] < LEAST_IMAGES]
+    scarce = [f"{name} ({counts[name]})" for name in classes if 0 < counts[name] < MIN_HOLDOUT_IMAGES]
     parts = []
     if missing:
         parts.append(f"no image of {', '.join(missing)}")
     if scarce:
-        parts.append(f"fewer than {LEAST_IMAGES} images of {', '.join(scarce)}")
+        parts.append(f"fewer than {MIN_HOLDOUT_IMAGES} images of {', '.join(scarce)}")
     if not parts:
         return None
     return f"the holdout of {len(images)} images has {' and '.join(parts)}: correct more tasks with them"
 
 
 def choose_corrections(corrections: Iterable[Correction], rule: AnnotationRule) -> list[Correction]:
-    """Return one correction a task, by task number.
+    """Return the corrections of one annotation per task, by task number; one for each image of the task.
 
     Args:
-        corrections: of any tasks, in any order.
-        rule: which counts; among equals the annotation with the higher number.
+        corrections: corrections of any tasks, in any order.
+        rule: which annotation of a task is used; among equals the one with the higher number.
     """
     by_task: defaultdict[int, list[Correction]] = defaultdict(list)
     for correction in corrections:
         by_task[correction.task_id].append(correction)
-    return [_choose(said, rule) for _, said in sorted(by_task.items())]
+    return [one for _, of_task in sorted(by_task.items()) for one in _of_chosen_annotation(of_task, rule)]
 
 
-def _choose(said: list[Correction], rule: AnnotationRule) -> Correction:
+def _of_chosen_annotation(corrections: list[Correction], rule: AnnotationRule) -> list[Correction]:
+    chosen = _choose(corrections, rule).annotation_id
+    images = [correction for correction in corrections if correction.annotation_id == chosen]
+    return sorted(images, key=lambda correction: (correction.view, correction.image_index))
+
+
+def _choose(corrections: list[Correction], rule: AnnotationRule) -> Correction:
     if rule is AnnotationRule.FIRST:
-        return min(said, key=lambda correction: correction.annotation_id)
+        return min(corrections, key=lambda correction: correction.annotation_id)
     if rule is AnnotationRule.GROUND_TRUTH:
-        said = [correction for correction in said if correction.ground_truth] or said
-    return max(said, key=lambda correction: (correction.updated_at, correction.annotation_id))
+        corrections = [correction for correction in corrections if correction.ground_truth] or corrections
+    return max(corrections, key=lambda correction: (correction.updated_at, correction.annotation_id))

@@ -1,4 +1,4 @@
-"""Corrections -> what one training learns from, stops by and is judged on."""
+"""Corrections -> the images that one training learns from, validates on and is evaluated on."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 
 from maskloop.learning.data.dataset import TrainingExample
 from maskloop.learning.data.splits import (
-    VALIDATED_IMAGES,
+    MIN_IMAGES_TO_VALIDATE,
     choose_corrections,
-    holdout_words,
+    describe_holdout_gaps,
     split_validation,
 )
 from maskloop.settings import Settings
 from maskloop.store.images import ImageCache
 from maskloop.types import UNLABELLED, Correction, Segment
 
-__all__ = ["LabelPlan", "Material", "gather_material", "to_examples"]
+__all__ = ["LabelPlan", "TrainingSet", "build_training_set", "corrections_to_examples"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelPlan:
-    """Which classes the next model has, and which of the annotators' labels is which class."""
+    """The classes of the next model, and the class of each label of the annotators."""
 
-    labels: tuple[str, ...]  # what annotators can choose
+    labels: tuple[str, ...]  # labels that annotators can choose
     class_of_label: Mapping[str, str]  # label -> class of the champion; a label not in it is a new class
 
     def class_for(self, label: str) -> str:
@@ -33,7 +33,7 @@ class LabelPlan:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The next model's classes."""
+        """The next model's classes in the order of their ids."""
         return tuple(dict.fromkeys(self.class_for(label) for label in self.labels))
 
     def without(self, ignored: Collection[str]) -> LabelPlan:
@@ -42,94 +42,113 @@ class LabelPlan:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Material:
-    """One training's data."""
+class TrainingSet:
+    """The data of one training."""
 
     plan: LabelPlan  # without the labels that are ignored
-    train: list[Correction]  # one a task
-    holdout: list[Correction]
-    examples: list[TrainingExample]  # to learn from
-    validation: list[TrainingExample]  # to stop by; often none
-    judged: list[TrainingExample]  # the holdout
-    lacking: str | None  # what the holdout lacks to judge every class, in words
+    train: tuple[Correction, ...]  # used corrections outside the holdout, of one annotation per task
+    holdout: tuple[Correction, ...]  # used corrections of the holdout, of one annotation per task
+    examples: tuple[TrainingExample, ...]  # to learn from
+    validation: tuple[TrainingExample, ...]  # to stop training by; often empty
+    holdout_examples: tuple[TrainingExample, ...]  # to evaluate on
+    holdout_gaps: str | None  # which classes the holdout has too few images of; None for none
 
 
-def gather_material(
+def build_training_set(
     train: Iterable[Correction],
     holdout: Iterable[Correction],
     *,
     plan: LabelPlan,
-    seen: Collection[int],
+    learnt_versions: Collection[int],
     image_cache: ImageCache,
     settings: Settings,
-) -> Material:
-    """Return what a training works with.
+) -> TrainingSet:
+    """Return the data of one training.
 
     Args:
-        train: corrections to learn from; of several for one task one counts, by the rule of the settings.
-        holdout: corrections to judge on.
+        train: corrections to learn from; of several annotations of a task the settings choose one.
+        holdout: corrections to evaluate on, chosen in the same way.
         plan: the next model's classes.
-        seen: rows that the champion has learnt from.
+        learnt_versions: version ids of the corrections that the champion has learnt from.
         image_cache: holds the corrections' images.
-        settings: which corrections count, which labels are ignored, how large the validation part is.
+        settings: which corrections are used, which labels are ignored, how many images validate.
     """
-    used, judged = _used(train, settings), _used(holdout, settings)
+    used_train, used_holdout = _used_corrections(train, settings), _used_corrections(holdout, settings)
     plan = plan.without(settings.ignore_labels)
-    learnt, stopping = split_validation(used, fraction=settings.validation_fraction, least=VALIDATED_IMAGES)
-    examples, validation, judged_examples = (
-        to_examples(some, plan, image_cache, settings, seen) for some in (learnt, stopping, judged)
+    learnt, validating = split_validation(
+        used_train, fraction=settings.validation_fraction, least=MIN_IMAGES_TO_VALIDATE
     )
-    drawn = (frozenset(segment.label for segment in example.segments) for example in judged_examples)
-    return Material(
+    examples, validation, holdout_examples = (
+        corrections_to_examples(
+            corrections,
+            plan=plan,
+            image_cache=image_cache,
+            ignored_labels=settings.ignore_labels,
+            learnt_versions=learnt_versions,
+        )
+        for corrections in (learnt, validating, used_holdout)
+    )
+    holdout_labels = [
+        frozenset(segment.label for segment in example.segments) for example in holdout_examples
+    ]
+    return TrainingSet(
         plan=plan,
-        train=used,
-        holdout=judged,
+        train=used_train,
+        holdout=used_holdout,
         examples=examples,
         validation=validation,
-        judged=judged_examples,
-        lacking=holdout_words(drawn, plan.classes),
+        holdout_examples=holdout_examples,
+        holdout_gaps=describe_holdout_gaps(holdout_labels, plan.classes),
     )
 
 
-def _used(corrections: Iterable[Correction], settings: Settings) -> list[Correction]:
-    """Return the corrections that count, one a task."""
-    return [
+def _used_corrections(corrections: Iterable[Correction], settings: Settings) -> tuple[Correction, ...]:
+    """Return the corrections that are used: those of one annotation per task."""
+    return tuple(
         correction
         for correction in choose_corrections(corrections, settings.annotation_rule)
-        # A box taken for a mask would teach, and judge, that objects are boxes.
+        # A box used as a mask would teach, and evaluate, that objects are boxes.
         if settings.learn_from_boxes or not correction.approximate
-    ]
+    )
 
 
-def to_examples(
+def corrections_to_examples(
     corrections: Iterable[Correction],
+    *,
     plan: LabelPlan,
     image_cache: ImageCache,
-    settings: Settings,
-    seen: Collection[int],
-) -> list[TrainingExample]:
-    """Return what a training or a judge is shown of corrections.
+    ignored_labels: Collection[str],
+    learnt_versions: Collection[int],
+) -> tuple[TrainingExample, ...]:
+    """Return corrections as examples for training or evaluation.
 
     Args:
-        corrections: one a task.
-        plan: turns labels into classes.
-        image_cache: holds their images.
-        settings: name labels that are ignored; areas without a label always are.
-        seen: rows that the champion has learnt from; the others are fresh.
+        corrections: corrections of one annotation per task.
+        plan: maps labels to classes.
+        image_cache: holds the images.
+        ignored_labels: labels of areas that are neither object nor background; unlabelled areas always are.
+        learnt_versions: version ids that the champion has learnt from; examples of others are fresh.
     """
-    ignored = settings.ignore_labels | {UNLABELLED}
-    return [
+    ignored = frozenset(ignored_labels) | {UNLABELLED}
+    return tuple(
         TrainingExample(
             image=image_cache.path(correction.image_key),
             segments=tuple(
                 _as_class(segment, plan) for segment in correction.segments if segment.label not in ignored
             ),
             ignored=tuple(segment for segment in correction.segments if segment.label in ignored),
-            key=f"{correction.project_id}/{correction.task_id}/{correction.annotation_id}",
-            fresh=correction.version_id not in seen,
+            key=_key(correction),
+            fresh=correction.version_id not in learnt_versions,
         )
         for correction in corrections
-    ]
+    )
+
+
+def _key(correction: Correction) -> str:
+    annotation = f"{correction.project_id}/{correction.task_id}/{correction.annotation_id}"
+    if not correction.view and not correction.image_index:  # the only image of its task
+        return annotation
+    return f"{annotation}/{correction.view}/{correction.image_index}"
 
 
 def _as_class(segment: Segment, plan: LabelPlan) -> Segment:

@@ -1,1 +1,1 @@
-"""How good predictions are: tallies of each image and class, and every number that follows from them."""
+"""Quality of predictions: counts per image and class, the metrics from them, and the promotion gate."""

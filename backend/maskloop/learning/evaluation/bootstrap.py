@@ -1,4 +1,4 @@
-"""How sure a few images make us: resampling them, paired, with a correction for small numbers of them."""
+"""Bootstrap over images: confidence and intervals, with a correction for small samples."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ __all__ = ["confidence_above", "resample_weights", "spread_quantile"]
 
 
 def resample_weights(images: int, resamples: int, seed: int) -> Floats:
-    """Return float64 (R, N): how often each image is drawn when as many are drawn as there are."""
+    """Return float64 (R, N): how often each image is drawn in each of R resamples of N images."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(images, np.full(images, 1 / images), size=resamples).astype(np.float64)
 
 
 def confidence_above(values_r: Floats, bound: float, images: int) -> float:
-    """Return how sure it is that the truth behind resampled values lies above a bound, 0..1.
+    """Return the confidence that the true value lies above a bound, 0..1.
 
-    The share of resamples above the bound is read as a normal quantile, shrunk by what a resample varies too
-    little, and read again as Student's t: few images never make sure.
+    The share of resamples above the bound is converted to a normal quantile, scaled for the too small
+    variance of a bootstrap, and converted back by Student's t distribution, so that few images never give
+    a high confidence.
 
     Args:
-        values_r: of each resample; NaN where it has none.
-        bound: to be exceeded; a value on it does not.
-        images: how many there are to draw from.
+        values_r: (R,), value of each resample; NaN where it has none.
+        bound: the value has to be larger; equal is not.
+        images: number of images that were resampled.
 
     Returns:
-        0 where there is nothing to go by: fewer than two images, or no value.
+        The confidence; 0 with fewer than two images or without any value.
 
     Source:
         Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69 (2015),
@@ -38,15 +39,15 @@ def confidence_above(values_r: Floats, bound: float, images: int) -> float:
     known_r = values_r[~np.isnan(values_r)]
     if images < 2 or not known_r.size:
         return 0.0
-    least = 0.5 / known_r.size  # what so many resamples cannot tell from none
+    least = 0.5 / known_r.size  # half of the smallest share that this many resamples can show
     share = float(np.clip(np.mean(known_r > bound), least, 1 - least))
     return float(stats.t.cdf(stats.norm.ppf(share) * np.sqrt((images - 1) / images), images - 1))
 
 
 def spread_quantile(values_r: Floats, confidence: float, images: int) -> tuple[float, float]:
-    """Return the bounds below and above which the truth lies with at most 1 - confidence each.
+    """Return an interval: the true value lies below it, and above it, with probability 1 - confidence each.
 
-    The same correction as in `confidence_above`; (NaN, NaN) where there is nothing to go by.
+    The correction is that of `confidence_above`; (NaN, NaN) with fewer than two images or without any value.
     """
     known_r: NDArray[np.float64] = values_r[~np.isnan(values_r)]
     if images < 2 or not known_r.size:

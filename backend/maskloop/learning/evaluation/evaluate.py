@@ -1,12 +1,12 @@
-"""Ask models what is on the holdout's images, and judge what they say by one code; times included.
+"""Models on the holdout: predictions of several models on the same images, evaluated and timed alike.
 
-`judging` compares and counts; neighbour `promotion` decides.
+`prediction_metrics` computes the numbers, `comparison` compares two models, `gate` decides.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,35 +14,16 @@ import numpy as np
 import torch
 
 from maskloop.learning.evaluation.ground_truth import GroundTruth
-from maskloop.learning.evaluation.metrics import Judgement, judge
+from maskloop.learning.evaluation.prediction_metrics import Evaluation, evaluate_predictions
 from maskloop.masks import paste_segment
-from maskloop.types import HoldoutMetrics, Prediction, RgbImage, Segment, SegmentationTask
+from maskloop.types import HoldoutMetrics, Prediction, RgbImage, SegmentationTask
 
 if TYPE_CHECKING:
     from maskloop.learning.data.dataset import TrainingExample
     from maskloop.segmentation.checkpoint import Checkpoint
     from maskloop.segmentation.postprocess import Thresholds
 
-__all__ = ["evaluate", "evaluate_checkpoint", "judge_checkpoints"]
-
-
-def evaluate(
-    predictions: Sequence[Prediction],
-    truths: Sequence[GroundTruth | tuple[Segment, ...]],
-    labels: Sequence[str],
-    *,
-    stuff_labels: Collection[str] = (),
-) -> HoldoutMetrics:
-    """Return the numbers of `judge`; see there.
-
-    AP averages over the classes that occur in the truth; PQ and IoU over those that occur in truth or
-    prediction. The background counts against a model that fills it but is no class of its own.
-
-    Returns:
-        Metrics 0..1; all 0 with `images=0` where there is no image, and 1 where nothing was to be found
-        and nothing was predicted.
-    """
-    return judge(predictions, truths, labels, stuff_labels=stuff_labels).metrics
+__all__ = ["evaluate_checkpoint", "evaluate_side_by_side"]
 
 
 def evaluate_checkpoint(
@@ -54,14 +35,14 @@ def evaluate_checkpoint(
     thresholds: Thresholds | None = None,
     batch: int = 8,
 ) -> HoldoutMetrics:
-    """Return how good a model is on examples; see `judge_checkpoints`."""
-    (judgement,) = judge_checkpoints(
+    """Return the metrics of one model on examples; arguments as for `evaluate_side_by_side`."""
+    (evaluation,) = evaluate_side_by_side(
         [checkpoint], examples, labels=labels, task=task, thresholds=thresholds, batch=batch
     )
-    return judgement.metrics
+    return evaluation.metrics
 
 
-def judge_checkpoints(
+def evaluate_side_by_side(
     checkpoints: Sequence[Checkpoint],
     examples: Sequence[TrainingExample],
     *,
@@ -69,19 +50,19 @@ def judge_checkpoints(
     task: SegmentationTask = SegmentationTask.INSTANCE,
     thresholds: Thresholds | None = None,
     batch: int = 8,
-) -> tuple[Judgement, ...]:
-    """Return a judgement of each model on the same examples.
+) -> tuple[Evaluation, ...]:
+    """Return an evaluation of each model on the same examples.
 
-    The models take turns on every batch of images, so that what else the machine does slows all of them
-    alike; the device is waited for before the clock is read.
+    The models take turns on every batch of images, so that other work of the machine slows them alike; the
+    device is synchronised before the clock is read.
 
     Args:
         checkpoints: the models.
-        examples: images and what annotators drew on them.
-        labels: classes that count; what a model says of others is left out. None for those a model can
-            name and those that occur.
-        task: how the models are asked; for "semantic" each class of an image is judged as one area.
-        thresholds: as the models are served with; the defaults of Thresholds where none are given.
+        examples: images with the objects that annotators drew.
+        labels: classes that are evaluated; predictions of other classes are left out. None: the classes of
+            the model and those of the examples.
+        task: task of the predictions; with "semantic" each class of an image is one area.
+        thresholds: thresholds of the predictions, as the models are served with; None for the defaults.
         batch: images in one forward pass.
 
     Raises:
@@ -91,27 +72,40 @@ def judge_checkpoints(
     from maskloop.segmentation.postprocess import Thresholds
 
     limits = thresholds or Thresholds()
-    said: list[list[Prediction]] = [[] for _ in checkpoints]
+    predictions: list[list[Prediction]] = [[] for _ in checkpoints]
     seconds: list[list[float]] = [[] for _ in checkpoints]
     for number, start in enumerate(range(0, len(examples), batch)):
         images = [load_example_image(example) for example in examples[start : start + batch]]
         turns = list(range(len(checkpoints)))
         for turn in turns if number % 2 == 0 else reversed(turns):
-            if number == 0:  # first calls allocate and choose kernels: no serving would be as slow
-                _timed(checkpoints[turn], images[:1], task, limits)
-            predictions, each_s = _timed(checkpoints[turn], images, task, limits)
-            said[turn].extend(predictions)
-            seconds[turn].extend([each_s] * len(images))
+            if number == 0:  # a model's first call allocates memory and chooses kernels: not timed
+                _predict_timed(checkpoints[turn], images[:1], task, limits)
+            found, seconds_per_image = _predict_timed(checkpoints[turn], images, task, limits)
+            predictions[turn].extend(found)
+            seconds[turn].extend([seconds_per_image] * len(images))
+    truths = [
+        _ground_truth(example, prediction.size_hw)
+        for example, prediction in zip(examples, predictions[0] if predictions else (), strict=True)
+    ]
     return tuple(
-        _judged(checkpoint, predictions, examples, labels, task, times)
-        for checkpoint, predictions, times in zip(checkpoints, said, seconds, strict=True)
+        evaluate_predictions(
+            [_only_labels(prediction, frozenset(evaluated)) for prediction in found],
+            truths,
+            evaluated,
+            stuff_labels=_stuff_labels(checkpoint, evaluated, task),
+            known=checkpoint.labels,
+            keys=[example.key for example in examples],
+            seconds=times,
+        )
+        for checkpoint, found, times in zip(checkpoints, predictions, seconds, strict=True)
+        for evaluated in [_evaluated_labels(checkpoint, examples, labels)]
     )
 
 
-def _timed(
+def _predict_timed(
     checkpoint: Checkpoint, images: Sequence[RgbImage], task: SegmentationTask, thresholds: Thresholds
 ) -> tuple[list[Prediction], float]:
-    """Return the predictions, and the mean seconds of an image."""
+    """Return the predictions and the mean seconds per image."""
     from maskloop.segmentation.predict import predict_images
 
     _synchronise(checkpoint.device)
@@ -126,32 +120,16 @@ def _synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _judged(
-    checkpoint: Checkpoint,
-    predictions: Sequence[Prediction],
-    examples: Sequence[TrainingExample],
-    labels: Sequence[str] | None,
-    task: SegmentationTask,
-    seconds: Sequence[float],
-) -> Judgement:
-    if labels is None:
-        named = {segment.label for example in examples for segment in example.segments}
-        labels = (*checkpoint.labels, *sorted(named - set(checkpoint.labels)))
-    return judge(
-        [_only_labels(prediction, frozenset(labels)) for prediction in predictions],
-        [
-            _truth(example, prediction.size_hw)
-            for example, prediction in zip(examples, predictions, strict=True)
-        ],
-        labels,
-        stuff_labels=_stuff_labels(checkpoint, labels, task),
-        known=checkpoint.labels,
-        keys=[example.key for example in examples],
-        seconds=seconds,
-    )
+def _evaluated_labels(
+    checkpoint: Checkpoint, examples: Sequence[TrainingExample], labels: Sequence[str] | None
+) -> tuple[str, ...]:
+    if labels is not None:
+        return tuple(labels)
+    named = {segment.label for example in examples for segment in example.segments}
+    return (*checkpoint.labels, *sorted(named - set(checkpoint.labels)))
 
 
-def _truth(example: TrainingExample, size_hw: tuple[int, int]) -> GroundTruth:
+def _ground_truth(example: TrainingExample, size_hw: tuple[int, int]) -> GroundTruth:
     ignored = [paste_segment(part, size_hw) for part in example.ignored]
     return GroundTruth(
         segments=example.segments, ignored_hw=np.logical_or.reduce(ignored) if ignored else None

@@ -1,4 +1,4 @@
-"""The gate between a trained model and the annotators: decides by the frozen holdout alone."""
+"""The promotion gate: decides by the holdout whether a new model replaces the served one."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dataclasses import asdict, dataclass, field
 from typing import Self
 
 from maskloop.learning.evaluation.comparison import ClassChange, Comparison, compare
-from maskloop.learning.evaluation.metrics import Judgement
+from maskloop.learning.evaluation.prediction_metrics import Evaluation
 from maskloop.settings import Settings
 
 __all__ = ["GateRule", "PromotionDecision", "decide"]
 
 _DIGITS = 6
-_FEW_IMAGES = 8  # with fewer the reason asks for more
+_FEW_IMAGES = 8  # with fewer, the reason recommends to annotate more
 
 
 @dataclass(frozen=True, kw_only=True)
 class GateRule:
-    """What a challenger has to show; docs of the defaults stand with the settings."""
+    """The conditions of a promotion; the settings explain the deobjections."""
 
-    confidence: float = 0.9  # that the gain exceeds the margin; of all falls of classes together
-    margin: float = 0.0  # of the score, the mean of AP50, PQ and mean IoU, 0..1
-    class_drop: float = 0.1  # how much of its score any class may lose
-    class_floors: Mapping[str, float] = field(default_factory=dict, hash=False)  # class -> least score
-    slowdown: float = 0.5  # how much longer an image may take: 0.5 is half as long again
+    confidence: float = 0.9  # required: that the gain exceeds the margin; for falls of all classes together
+    margin: float = 0.0  # the score (mean of AP50, PQ and mean IoU, 0..1) has to rise by more
+    class_drop: float = 0.1  # how much the score of a class may fall
+    class_floors: Mapping[str, float] = field(default_factory=dict, hash=False)  # class -> lowest score
+    slowdown: float = 0.5  # how much longer an image may take: 0.5 allows 1.5 times the time
     resamples: int = 2000
     seed: int = 0
 
@@ -39,7 +39,7 @@ class GateRule:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """Return what the settings say."""
+        """Return the rule of the settings."""
         return cls(
             confidence=settings.gate_confidence,
             margin=settings.promotion_margin,
@@ -55,66 +55,66 @@ class PromotionDecision:
     """Whether the challenger takes over, and why."""
 
     promote: bool
-    reason: str  # one sentence with the numbers, kept in the registry
+    reason: str  # one sentence with the numbers, stored in the registry
     gain: float = 0.0  # challenger's score minus the champion's; 0 where they cannot be compared
     rule: GateRule = field(default_factory=GateRule)
     comparison: Comparison | None = None  # all numbers; None where they cannot be compared
 
     def as_json(self) -> dict[str, object]:
-        """Return it as plain values for the registry; None for what is not known."""
-        told: dict[str, object] = {
+        """Return it as plain values for the registry; None for unknown numbers."""
+        values: dict[str, object] = {
             "promote": self.promote,
             "reason": self.reason,
             "gain": _plain(self.gain),
             "rule": {**asdict(self.rule), "class_floors": dict(self.rule.class_floors)},
         }
-        seen = self.comparison
-        if seen is None:
-            return told
-        return told | {
-            "before": _plain(seen.before),
-            "after": _plain(seen.after),
-            "confidence": _plain(seen.confidence),
-            "interval": [_plain(bound) for bound in seen.interval],
-            "images": seen.images,
-            "classes": [_class_as_json(change) for change in seen.classes],
-            "new_classes": [_class_as_json(change) for change in seen.new],
-            "classes_without_example": list(seen.without_example),
-            "no_common_class": seen.nothing_common,
-            "slowdown": None if seen.slowdown is None else _plain(seen.slowdown),
+        comparison = self.comparison
+        if comparison is None:
+            return values
+        return values | {
+            "before": _plain(comparison.before),
+            "after": _plain(comparison.after),
+            "confidence": _plain(comparison.confidence),
+            "interval": [_plain(bound) for bound in comparison.interval],
+            "images": comparison.images,
+            "classes": [_class_as_json(change) for change in comparison.classes],
+            "new_classes": [_class_as_json(change) for change in comparison.new],
+            "classes_without_example": list(comparison.without_example),
+            "no_common_class": comparison.nothing_common,
+            "slowdown": None if comparison.slowdown is None else _plain(comparison.slowdown),
         }
 
 
 def decide(
-    champion: Judgement,
-    challenger: Judgement,
+    champion: Evaluation,
+    challenger: Evaluation,
     rule: GateRule = GateRule(),
 ) -> PromotionDecision:
     """Return whether the challenger takes over.
 
-    It does when a paired bootstrap over the images is sure enough that its score rose by more than the
-    margin, no class surely fell by more than it may or fell below its floor, and it is not too slow. The more
-    classes there are, the surer a fall has to be, so that none vetoes by chance; a class of few images
-    cannot veto at all. For such a class there is the floor, which asks for no certainty.
+    It does when a paired bootstrap over the images gives the required confidence that its score rose by more
+    than the margin, no class fell with confidence by more than allowed or fell below its floor, and it is not
+    too slow. With more classes each fall needs a higher confidence, so that no class prevents a promotion by
+    chance; a class with few images cannot prevent one, unless it has a floor, which needs no confidence.
 
     Args:
-        champion: of the model that is served, on the holdout.
-        challenger: of the new model, on the same images.
-        rule: what is asked for.
+        champion: evaluation of the served model on the holdout.
+        challenger: evaluation of the new model on the same images.
+        rule: the conditions.
 
     Returns:
-        The decision; no promotion where there is no holdout, where the two were judged on different
-        images, or where no class has an example.
+        The decision; no promotion without a holdout, where the two were evaluated on different images, or
+        where no class has an example.
     """
     if champion.keys != challenger.keys:
-        return _unjudged(
-            f"judged on different holdouts: {champion.images} and {challenger.images} images", rule
+        return _no_decision(
+            f"evaluated on different holdouts: {champion.images} and {challenger.images} images", rule
         )
     if challenger.images == 0:
-        return _unjudged(
-            "no holdout image to judge by; annotate more tasks or raise the holdout fraction", rule
+        return _no_decision(
+            "no holdout image to evaluate on; annotate more tasks or raise the holdout fraction", rule
         )
-    seen = compare(
+    comparison = compare(
         champion,
         challenger,
         confidence=rule.confidence,
@@ -123,85 +123,89 @@ def decide(
         resamples=rule.resamples,
         seed=rule.seed,
     )
-    if not seen.classes:
-        return _unjudged(
-            f"no class that the new model knows has an example among {challenger.images} holdout images;"
+    if not comparison.classes:
+        return _no_decision(
+            f"no class of the new model has an example among {challenger.images} holdout images;"
             " annotate more tasks or raise the holdout fraction",
             rule,
         )
-    faults = _faults(seen, rule)
-    notes = [*faults, *_notes(seen, rule)]
-    sentence = _headline(seen, rule) + "".join(f"; {note}" for note in notes)
+    objections = _objections(comparison, rule)
+    notes = [*objections, *_notes(comparison, rule)]
+    sentence = _headline(comparison, rule) + "".join(f"; {note}" for note in notes)
     return PromotionDecision(
-        promote=not faults and _surely_better(seen, rule),
+        promote=not objections and _is_better(comparison, rule),
         reason=sentence,
-        gain=seen.gain,
+        gain=comparison.gain,
         rule=rule,
-        comparison=seen,
+        comparison=comparison,
     )
 
 
-def _unjudged(reason: str, rule: GateRule) -> PromotionDecision:
+def _no_decision(reason: str, rule: GateRule) -> PromotionDecision:
     return PromotionDecision(promote=False, reason=reason, rule=rule)
 
 
-def _surely_better(seen: Comparison, rule: GateRule) -> bool:
-    return seen.gain > rule.margin and seen.confidence >= rule.confidence
+def _is_better(comparison: Comparison, rule: GateRule) -> bool:
+    return comparison.gain > rule.margin and comparison.confidence >= rule.confidence
 
 
-def _surely_fell(change: ClassChange, seen: Comparison, rule: GateRule) -> bool:
-    # Bonferroni: of many classes that only seem to fall, one would look sure by chance
-    asked = 1 - (1 - rule.confidence) / len(seen.classes)
-    return change.fall > rule.class_drop and change.fall_confidence >= asked
+def _fell_with_confidence(change: ClassChange, comparison: Comparison, rule: GateRule) -> bool:
+    # Bonferroni correction: of many classes, one would pass a fixed confidence by chance
+    required = 1 - (1 - rule.confidence) / len(comparison.classes)
+    return change.fall > rule.class_drop and change.fall_confidence >= required
 
 
-def _told(change: ClassChange) -> str:
+def _change_text(change: ClassChange) -> str:
     return f"{change.label} {change.before:.3f} -> {change.after:.3f} on {change.images} images"
 
 
-def _faults(seen: Comparison, rule: GateRule) -> list[str]:
-    faults = []
-    for change in seen.classes:
+def _objections(comparison: Comparison, rule: GateRule) -> list[str]:
+    objections = []
+    for change in comparison.classes:
         floor = rule.class_floors.get(change.label)
-        if _surely_fell(change, seen, rule):
-            faults.append(f"class {_told(change)} fell by more than {rule.class_drop:g}")
+        if _fell_with_confidence(change, comparison, rule):
+            objections.append(f"class {_change_text(change)} fell by more than {rule.class_drop:g}")
         elif floor is not None and change.fall > 0 and change.after < floor:
-            faults.append(f"class {_told(change)} fell below its floor of {floor:g}")
-    if seen.slowdown is not None and seen.slowdown > rule.slowdown:
-        faults.append(f"an image takes {seen.slowdown:.0%} longer, {rule.slowdown:.0%} are allowed")
-    return faults
+            objections.append(f"class {_change_text(change)} fell below its floor of {floor:g}")
+    if comparison.slowdown is not None and comparison.slowdown > rule.slowdown:
+        objections.append(f"an image takes {comparison.slowdown:.0%} longer, {rule.slowdown:.0%} are allowed")
+    return objections
 
 
-def _headline(seen: Comparison, rule: GateRule) -> str:
-    verb = "rose" if _surely_better(seen, rule) else "did not surely rise"
-    low, high = seen.interval
-    doubt = "" if math.isnan(low) else f", gain between {low:+.4f} and {high:+.4f}"
+def _headline(comparison: Comparison, rule: GateRule) -> str:
+    verb = "rose" if _is_better(comparison, rule) else "did not rise with confidence"
+    low, high = comparison.interval
+    interval = "" if math.isnan(low) else f", gain between {low:+.4f} and {high:+.4f}"
     return (
-        f"score {verb} by more than {rule.margin:g} on {seen.images} holdout images: "
-        f"{seen.before:.4f} -> {seen.after:.4f}{doubt}, "
-        f"confidence {seen.confidence:.1%} of {rule.confidence:.1%} asked for"
+        f"score {verb} by more than {rule.margin:g} on {comparison.images} holdout images: "
+        f"{comparison.before:.4f} -> {comparison.after:.4f}{interval}, "
+        f"confidence {comparison.confidence:.1%} of {rule.confidence:.1%} required"
     )
 
 
-def _notes(seen: Comparison, rule: GateRule) -> list[str]:
+def _notes(comparison: Comparison, rule: GateRule) -> list[str]:
     notes = []
-    unsure = [
+    possible_falls = [
         change
-        for change in seen.classes
-        if change.fall > rule.class_drop and not _surely_fell(change, seen, rule)
+        for change in comparison.classes
+        if change.fall > rule.class_drop and not _fell_with_confidence(change, comparison, rule)
     ]
-    if unsure:
-        worst = max(unsure, key=lambda change: change.fall)
-        notes.append(f"the largest fall that may be chance is {_told(worst)}")
-    if seen.images < _FEW_IMAGES:
-        notes.append(f"{seen.images} images make little sure: annotate more or raise the holdout fraction")
-    if seen.nothing_common:
-        notes.append("the champion knows none of these classes")
-    if seen.new:
-        told = ", ".join(f"{change.label} {change.after:.3f}" for change in seen.new)
-        notes.append(f"new and not compared: {told}")
-    if seen.without_example:
-        notes.append(f"not judged for want of an example in the holdout: {', '.join(seen.without_example)}")
+    if possible_falls:
+        worst = max(possible_falls, key=lambda change: change.fall)
+        notes.append(f"the largest fall that may be chance is {_change_text(worst)}")
+    if comparison.images < _FEW_IMAGES:
+        notes.append(
+            f"{comparison.images} images give little confidence: annotate more or raise the holdout fraction"
+        )
+    if comparison.nothing_common:
+        notes.append("the champion has none of these classes")
+    if comparison.new:
+        new = ", ".join(f"{change.label} {change.after:.3f}" for change in comparison.new)
+        notes.append(f"new and not compared: {new}")
+    if comparison.without_example:
+        notes.append(
+            f"not evaluated, without an example in the holdout: {', '.join(comparison.without_example)}"
+        )
     return notes
 
 

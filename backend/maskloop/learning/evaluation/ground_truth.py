@@ -1,4 +1,4 @@
-"""What is to be found on an image, and what of it nobody is judged by."""
+"""The ground truth of an image: objects, crowds and ignored areas."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ["GroundTruth", "merge_stuff"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GroundTruth:
-    """One image's objects, and the places where a prediction is neither right nor wrong."""
+    """One image's objects, and the areas where a prediction is neither correct nor wrong."""
 
     segments: tuple[Segment, ...]  # later ones lie on top
-    crowds: tuple[Segment, ...] = ()  # objects of a class that nobody told apart; segments lie on top
-    ignored_hw: BoolMask | None = None  # bool (H, W): anything may be here; segments and crowds lie on top
+    crowds: tuple[Segment, ...] = ()  # objects of a class drawn as one; segments lie on top
+    ignored_hw: BoolMask | None = None  # bool (H, W): unlabelled; segments and crowds lie on top
 
 
 def merge_stuff(
     segments: Iterable[Segment], size_hw: tuple[int, int], stuff: Collection[str]
 ) -> tuple[Segment, ...]:
-    """Return the segments with all those of one stuff class made one, with the best score among them."""
+    """Return the segments with those of each stuff class merged into one, with the best of their scores."""
     given = tuple(segments)
     merged = [segment for segment in given if segment.label not in stuff]
     for label in sorted({segment.label for segment in given} & set(stuff)):

@@ -1,4 +1,4 @@
-"""One image's pixel counts: panoptic matches, class areas and class rims, with void and crowds set aside."""
+"""Pixel counts of one image: panoptic matches, class areas and class boundaries, without void and crowds."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from maskloop.learning.evaluation.ground_truth import GroundTruth
 from maskloop.masks import segments_to_index_map
 from maskloop.types import BoolMask, Segment
 
-__all__ = ["PixelTally", "boundary_iou", "inner_rim", "tally_image"]
+__all__ = ["PixelCounts", "boundary_iou", "count_pixels", "inner_boundary"]
 
-_RIM_SHARE = 0.02  # of the image's diagonal, as in the paper on boundary IoU
+_BOUNDARY_SHARE = 0.02  # width as a share of the image's diagonal, as in the paper on boundary IoU
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PixelTally:
-    """Of one image, for each of C classes."""
+class PixelCounts:
+    """Counts of one image for C classes."""
 
-    panoptic_4c: NDArray[np.float64]  # IoU sum of the matched, then how many matched, found, wanted
-    area_3c: NDArray[np.float64]  # pixels shared, found, wanted
-    rim_3c: NDArray[np.float64]  # the same of the segments' inner rims
+    panoptic_4c: NDArray[np.float64]  # sum of IoU of matched segments; matched, predicted, true segments
+    area_3c: NDArray[np.float64]  # pixels: intersection, predicted, true
+    boundary_3c: NDArray[np.float64]  # the same of the segments' inner boundaries
 
 
-def tally_image(
+def count_pixels(
     found: tuple[Segment, ...],
     truth: GroundTruth,
     size_hw: tuple[int, int],
     class_ids: Mapping[str, int],
-) -> PixelTally:
-    """Return an image's tally.
+) -> PixelCounts:
+    """Return the counts of an image.
 
-    Every pixel belongs to one segment at most: of predictions to the best. What is predicted where the truth
-    has nothing counts as wrong, for annotators draw all there is; only `ignored_hw` is void.
+    Each pixel belongs to one segment at most, among predictions to the best. A prediction where the ground
+    truth has no object is wrong, since annotators draw every object; only `ignored_hw` is void.
 
     Args:
-        found: best first; they may overlap.
-        truth: what is there.
-        size_hw: of the image.
+        found: predicted segments, best first; they may overlap.
+        truth: ground truth.
+        size_hw: size of the image.
         class_ids: label -> 0 .. C - 1.
     """
     on_top_last = tuple(reversed(found))
@@ -51,7 +51,7 @@ def tally_image(
     void = len(there) + 1
     if truth.ignored_hw is not None:
         wanted_hw[truth.ignored_hw & (wanted_hw == 0)] = void
-    # class 0 is the background, and the void
+    # class 0 is background and void
     found_class = np.array([0, *(class_ids[segment.label] + 1 for segment in on_top_last)])
     wanted_class = np.array([0, *(class_ids[segment.label] + 1 for segment in there), 0])
     shape_fw = (len(found_class), len(wanted_class))
@@ -59,10 +59,10 @@ def tally_image(
     overlap_fw = np.bincount(joint, minlength=shape_fw[0] * shape_fw[1]).reshape(shape_fw)
     crowds = len(truth.crowds)
     uncounted_hw = (wanted_hw == void) | ((wanted_hw > 0) & (wanted_hw <= crowds))
-    return PixelTally(
+    return PixelCounts(
         panoptic_4c=_panoptic(overlap_fw, found_class, wanted_class, crowds, len(class_ids) + 1)[:, 1:],
         area_3c=_areas(overlap_fw[:, :-1], found_class, wanted_class[:-1], len(class_ids) + 1)[:, 1:],
-        rim_3c=_rims(
+        boundary_3c=_boundaries(
             (on_top_last, found_hw, found_class),
             (there, wanted_hw, wanted_class),
             uncounted_hw,
@@ -78,14 +78,14 @@ def _panoptic(
     crowds: int,
     classes: int,
 ) -> NDArray[np.float64]:
-    """Return float64 (4, classes): IoU sum, matched, found and wanted segments of each class.
+    """Return float64 (4, classes): sum of IoU, matched, predicted and true segments of each class.
 
     Args:
-        overlap_fw: pixels that segment f of the prediction shares with segment w of the truth; row and
-            column 0 are the background, then the crowds come, the last column is void.
+        overlap_fw: pixels that predicted segment f shares with true segment w; row and column 0 are the
+            background, the next columns are crowds, the last column is void.
         found_class: class id of each row.
         wanted_class: class id of each column.
-        crowds: how many columns are crowds.
+        crowds: number of columns that are crowds.
         classes: number of class ids.
 
     Source:
@@ -140,15 +140,15 @@ def _of_own_class(
     return np.where(found_class[:, None] == wanted_class[None], overlap_fw, 0)
 
 
-def _rims(
+def _boundaries(
     found: tuple[tuple[Segment, ...], NDArray[np.int32], NDArray[np.int64]],
     wanted: tuple[tuple[Segment, ...], NDArray[np.int32], NDArray[np.int64]],
     uncounted_hw: NDArray[np.bool_],
     classes: int,
 ) -> NDArray[np.float64]:
-    width_px = max(1, round(_RIM_SHARE * float(np.hypot(uncounted_hw.shape[0], uncounted_hw.shape[1]))))
+    width_px = max(1, round(_BOUNDARY_SHARE * float(np.hypot(uncounted_hw.shape[0], uncounted_hw.shape[1]))))
     found_hw, wanted_hw = (
-        np.where(uncounted_hw, 0, _rim_classes(*side, width_px=width_px)) for side in (found, wanted)
+        np.where(uncounted_hw, 0, _boundary_classes(*side, width_px=width_px)) for side in (found, wanted)
     )
     shared_hw = np.where(found_hw == wanted_hw, found_hw, 0)
     return np.stack(
@@ -159,27 +159,27 @@ def _rims(
     )
 
 
-def _rim_classes(
+def _boundary_classes(
     segments: tuple[Segment, ...],
     index_hw: NDArray[np.int32],
     classes: NDArray[np.int64],
     *,
     width_px: int,
 ) -> NDArray[np.int64]:
-    """Return int64 (H, W): the class id of the segment on whose visible rim the pixel lies, else 0."""
-    rim_hw = np.zeros(index_hw.shape, np.int64)
+    """Return int64 (H, W): the class id of the segment on whose visible boundary the pixel lies, else 0."""
+    boundary_hw = np.zeros(index_hw.shape, np.int64)
     for index, segment in enumerate(segments, start=1):
         top, left, bottom, right = segment.box_yxyx
         window = (slice(top, bottom), slice(left, right))
-        rim_hw[window][inner_rim(index_hw[window] == index, width_px=width_px)] = classes[index]
-    return rim_hw
+        boundary_hw[window][inner_boundary(index_hw[window] == index, width_px=width_px)] = classes[index]
+    return boundary_hw
 
 
 def boundary_iou(first_hw: BoolMask, second_hw: BoolMask, *, width_px: int) -> float:
-    """Return the IoU of the inner rims of two masks.
+    """Return the IoU of the inner boundaries of two masks.
 
-    A mask's rim is made of its pixels that lie at most `width_px` from a pixel outside it, counted as a
-    chess king walks. What lies beyond the image is outside.
+    The inner boundary has the pixels of a mask that lie at most `width_px` (chessboard distance) from a pixel
+    outside the mask. Pixels beyond the image are outside.
 
     Args:
         first_hw: bool (H, W).
@@ -187,7 +187,7 @@ def boundary_iou(first_hw: BoolMask, second_hw: BoolMask, *, width_px: int) -> f
         width_px: at least 1; the paper takes 2 % of the image's diagonal.
 
     Returns:
-        0..1, where a rim wider than both masks gives their plain IoU; 1 where both are empty.
+        0..1; the plain IoU where the boundary is wider than both masks; 1 where both are empty.
 
     Raises:
         ValueError: not two bool masks of one size, or a width below 1.
@@ -205,23 +205,23 @@ def boundary_iou(first_hw: BoolMask, second_hw: BoolMask, *, width_px: int) -> f
         raise ValueError(f"boundary_iou: expected one size, got {first_hw.shape} and {second_hw.shape}")
     if width_px < 1:
         raise ValueError(f"boundary_iou: expected a width of at least 1 px, got {width_px}")
-    first_rim_hw = inner_rim(first_hw, width_px=width_px)
-    second_rim_hw = inner_rim(second_hw, width_px=width_px)
-    union = np.count_nonzero(first_rim_hw | second_rim_hw)
-    return np.count_nonzero(first_rim_hw & second_rim_hw) / union if union else 1.0
+    first_boundary_hw = inner_boundary(first_hw, width_px=width_px)
+    second_boundary_hw = inner_boundary(second_hw, width_px=width_px)
+    union = np.count_nonzero(first_boundary_hw | second_boundary_hw)
+    return np.count_nonzero(first_boundary_hw & second_boundary_hw) / union if union else 1.0
 
 
-def inner_rim(mask_hw: BoolMask, *, width_px: int) -> BoolMask:
-    """Return bool (H, W): the mask's pixels that lie at most `width_px` from a pixel outside it.
+def inner_boundary(mask_hw: BoolMask, *, width_px: int) -> BoolMask:
+    """Return bool (H, W): the pixels of a mask that lie at most `width_px` from a pixel outside it.
 
     Args:
-        mask_hw: bool (H, W); what lies beyond it is outside.
+        mask_hw: bool (H, W); pixels beyond the image are outside.
         width_px: at least 1.
     """
     if not mask_hw.size:
         return mask_hw
-    side = 2 * min(width_px, max(mask_hw.shape)) + 1  # beyond that nothing is left anyway
-    # one axis after the other: the square's cost would grow with the square of the width
+    side = 2 * min(width_px, max(mask_hw.shape)) + 1  # a larger square erodes everything as well
+    # one axis after the other: the cost of a square kernel grows with the square of the width
     rows_hw = _erode(mask_hw.astype(np.uint8), np.ones((side, 1), np.uint8))
     inner_hw = _erode(rows_hw, np.ones((1, side), np.uint8)).astype(np.bool_)
     return mask_hw & ~inner_hw

@@ -1,4 +1,4 @@
-"""Training steps made cheaper: the same losses and gradients, with less computed and less waited for."""
+"""Faster training steps with the same losses and gradients, and areas without a loss."""
 
 from maskloop.learning.losses.patching import accelerated
 

@@ -1,7 +1,7 @@
-"""Which query stands for which object, for all decoder layers and images with one transfer to the CPU.
+"""Matching of queries and objects, for all decoder layers and images with one transfer to the CPU.
 
-The costs are those of both families' matchers (Cheng et al., "Masked-attention Mask Transformer", CVPR 2022,
-section 3.3), in float32, at points that the layers of an image share.
+The costs are those of the families' matchers (Cheng et al., "Masked-attention Mask Transformer", CVPR 2022,
+section 3.3), in float32, at points that are the same for all layers of an image.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Costs", "Matching", "assign", "pair_costs"]
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """Weights of the parts of a matching cost."""
+    """Weights of the terms of the matching cost."""
 
     of_class: float
     of_mask: float
@@ -30,26 +30,26 @@ class Costs:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Matching:
-    """The pairs of all layers: each layer has as many, image after image."""
+    """The pairs of all layers; each layer has N pairs, image after image."""
 
-    images_n: Tensor  # int64, the same in each layer
-    queries_ln: Tensor  # int64
-    objects_ln: Tensor  # int64, within the image
-    counts: tuple[int, ...]  # pairs of each image
+    images_n: Tensor  # int64 (N,), the same in each layer
+    queries_ln: Tensor  # int64 (L, N)
+    objects_ln: Tensor  # int64 (L, N), number within the image
+    counts: tuple[int, ...]  # number of pairs of each image
 
 
 def pair_costs(
     mask_logits_bqp: Tensor, class_logits_bqk: Tensor, labels_bnp: Tensor, ids_bn: Tensor, costs: Costs
 ) -> Tensor:
-    """Return (B, Q, N): what it costs to let a query stand for an object.
+    """Return (B, Q, N): the cost of matching a query with an object.
 
     Args:
-        mask_logits_bqp: of every query at the points of its image, float32.
-        class_logits_bqk: the last class is "nothing".
-        labels_bnp: how much of each object lies at these points, float32; rows past an image's objects are
-            never looked at.
-        ids_bn: int64, class of each object; any valid class past an image's objects.
-        costs: weights of the parts.
+        mask_logits_bqp: float32, mask logits of every query at P points of its image.
+        class_logits_bqk: class logits; the last class is "no object".
+        labels_bnp: float32, coverage of the points by each object, 0..1; rows beyond an image's number of
+            objects are not used.
+        ids_bn: int64, class id of each object; any valid class beyond an image's number of objects.
+        costs: weights of the terms.
     """
     points = mask_logits_bqp.shape[-1]
     labels_bpn = labels_bnp.transpose(1, 2)
@@ -65,13 +65,13 @@ def pair_costs(
 
 
 def assign(costs_lbqn: Tensor, objects: Sequence[int]) -> Matching:
-    """Return the cheapest pairs of each layer and image.
+    """Return the pairs of lowest total cost for each layer and image.
 
-    A cost that is not finite is the highest there is: such a pair is taken only where no other is left.
+    A cost that is not finite is replaced by the largest number, so such a pair is a last resort.
 
     Args:
-        costs_lbqn: of all layers, on any device; it is fetched once.
-        objects: of each image; what lies past them is not looked at.
+        costs_lbqn: costs of all layers, on any device.
+        objects: number of objects of each image; columns beyond it are not used.
     """
     device = costs_lbqn.device
     most = torch.finfo(costs_lbqn.dtype).max

@@ -1,4 +1,7 @@
-"""Which of a model's parts are replaced for a training; what is not the code known stays as it is."""
+"""Which parts of a model are replaced in a training; other families keep transformers' own loss.
+
+The module of the same name in `segmentation.fast` replaces parts for prediction.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,13 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from maskloop.learning.losses.heads import pointwise
-from maskloop.learning.losses.text_cache import texts_once
+from maskloop.learning.losses.text_cache import unique_texts
 from maskloop.segmentation.fast.patching import accelerate_model, restore_model
 from maskloop.segmentation.fast.source_check import matches_tested
 
 __all__ = ["accelerated"]
 
-# of transformers 5.17 to 5.23, which treat costs that are not finite in two ways; ours is the newer one
+# digests of the code in transformers 5.17 to 5.23, with two ways to treat costs that are not finite
 _KNOWN = {
     "mask2former": frozenset({"0e4863f3db14d80b", "e1275552e07e0b2e"}),
     "oneformer": frozenset({"1b01e9a2248e4fd1", "e5eaf2cc7b972c3f"}),
@@ -23,9 +26,10 @@ _KNOWN = {
 
 @contextmanager
 def accelerated(model: Any) -> Iterator[None]:
-    """Train a Mask2Former or OneFormer with cheaper parts while the context lasts; others as they come.
+    """Replace parts of a Mask2Former or OneFormer by faster ones while the context lasts.
 
-    Call it within `ignoring`, whose loss it builds on.
+    A model of another family, or one whose code in transformers is unknown, keeps transformers' own loss.
+    To be entered inside `ignoring`, whose loss it extends.
     """
     with ExitStack() as parts:
         if accelerate_model(model):
@@ -33,13 +37,13 @@ def accelerated(model: Any) -> Iterator[None]:
         family = model.config.model_type
         if family in _KNOWN and matches_tested(f"{family}'s loss", replaced_parts(family), _KNOWN[family]):
             parts.enter_context(pointwise(model))
-            parts.enter_context(texts_once(model))
+            parts.enter_context(unique_texts(model))
         yield
 
 
 @functools.cache
 def replaced_parts(family: str) -> tuple[Any, ...]:
-    """Return the code of transformers that a family's loss and prediction heads stand in for or rely on."""
+    """Return the code of transformers that the loss and prediction heads of a family replace or rely on."""
     if family == "mask2former":
         from transformers.models.mask2former import modeling_mask2former as mask2former
 

@@ -1,13 +1,14 @@
-"""The families' loss from mask embeddings: planes are only made of queries that stand for an object.
+"""The loss of Mask2Former and OneFormer from mask embeddings: full masks of matched queries only.
 
-A mask is the product of a query's embedding and the pixels' embeddings, so its values at points are the
-products of the same embedding and the pixels' embeddings at these points. The matcher is content with those,
-the mask losses need the planes of matched queries alone, and all decoder layers go through together.
+A mask is the product of a query's mask embedding and the pixel embeddings, so its values at points are the
+products of that embedding and the pixel embeddings at these points. The matcher needs only those; the mask
+losses need the masks of matched queries alone; all decoder layers are computed together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -34,21 +35,40 @@ from maskloop.learning.losses.point_sampling import (
 
 __all__ = ["PointwiseLoss"]
 
-_MOST_ROWS = 512  # planes whose points are drawn together; bounds the memory
+_MAX_ROWS = 512  # masks whose points are drawn together; bounds the memory
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Predictions:
+    """What a model predicts in one step: L decoder layers, B images, Q queries."""
+
+    masks_lbqc: Tensor  # mask embeddings
+    classes_lbqk: Tensor  # class logits, the last class is "no object"
+    features_bchw: Tensor  # pixel embeddings
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Targets:
+    """The ground truth of one step."""
+
+    index_bhw: Tensor  # int16, the object of each pixel
+    ids_bn: Tensor  # int64, class ids of the objects of each image, padded
+    counts: tuple[int, ...]  # number of objects of each image
+    ignored_b1hw: Tensor | None  # bool, ignored cells at the size of the pixel embeddings; None for none
 
 
 class PointwiseLoss(nn.Module):
-    """Mixed in before `IgnoringLoss`; takes over where the mask predictor has left pixel embeddings.
+    """Mixed in before `IgnoringLoss`; used where the mask predictor has set the pixel embeddings.
 
     Then "masks_queries_logits" are mask embeddings (B, Q, C) and "mask_labels" is an index map (B, H, W).
     """
 
-    features_bchw: Tensor | None = None  # the pixels' embeddings that the next call's masks are made of
+    features_bchw: Tensor | None = None  # pixel embeddings (B, C, H, W) of the next call
 
     def forward(
         self, masks_queries_logits: Tensor, class_queries_logits: Tensor, *args: Any, **kwargs: Any
     ) -> Any:
-        """Return the family's losses, by the names they have there."""
+        """Return the family's losses under the family's names."""
         features_bchw, self.features_bchw = self.features_bchw, None
         plain: Any = super()
         if features_bchw is None:
@@ -57,91 +77,83 @@ class PointwiseLoss(nn.Module):
         masks_lbqc = torch.stack([masks_queries_logits, *(one["masks_queries_logits"] for one in earlier)])
         classes_lbqk = torch.stack([class_queries_logits, *(one["class_queries_logits"] for one in earlier)])
         with torch.autocast(features_bchw.device.type, enabled=False):
-            losses = self._all_losses(
-                masks_lbqc.to(features_bchw.dtype),
-                classes_lbqk.float(),
-                features_bchw,
-                kwargs["mask_labels"],
-                kwargs["class_labels"],
+            predictions = _Predictions(
+                masks_lbqc=masks_lbqc.to(features_bchw.dtype),
+                classes_lbqk=classes_lbqk.float(),
+                features_bchw=features_bchw,
             )
+            losses = self._all_losses(predictions, kwargs["mask_labels"], kwargs["class_labels"])
         if kwargs.get("calculate_contrastive_loss"):
             losses |= plain.loss_contrastive(kwargs["contrastive_queries_logits"], kwargs["text_queries"])
         return losses
 
     def _all_losses(
-        self,
-        masks_lbqc: Tensor,
-        classes_lbqk: Tensor,
-        features_bchw: Tensor,
-        index_bhw: Tensor,
-        class_ids: Sequence[Tensor],
+        self, predictions: _Predictions, index_bhw: Tensor, class_ids: Sequence[Tensor]
     ) -> dict[str, Tensor]:
         base: Any = self
-        cells_b1hw = excused_lbq = None
+        masks_lbqc, features_bchw = predictions.masks_lbqc, predictions.features_bchw
+        ignored_b1hw = excused_lbq = None
         if base.ignored_bhw is not None:
-            cells_b1hw = ignored_cells(base.ignored_bhw, features_bchw.shape[-2:])
+            ignored_b1hw = ignored_cells(base.ignored_bhw, features_bchw.shape[-2:])
             excused_lbq = torch.stack(
-                [_excused(one, features_bchw, cells_b1hw) for one in masks_lbqc.detach()]
+                [_excused(one, features_bchw, ignored_b1hw) for one in masks_lbqc.detach()]
             )
-        ids_bn = pad_sequence(list(class_ids), batch_first=True)
-        counts = [len(ids) for ids in class_ids]
-        matching = self._match(masks_lbqc, classes_lbqk, features_bchw, index_bhw, ids_bn, counts, cells_b1hw)
-        of_class_l = self._class_losses(classes_lbqk, ids_bn, matching, excused_lbq)
+        targets = _Targets(
+            index_bhw=index_bhw,
+            ids_bn=pad_sequence(list(class_ids), batch_first=True),
+            counts=tuple(len(ids) for ids in class_ids),
+            ignored_b1hw=ignored_b1hw,
+        )
+        matching = self._match(predictions, targets)
+        class_l = self._class_losses(predictions.classes_lbqk, targets.ids_bn, matching, excused_lbq)
         objects = base.get_num_masks(class_ids, features_bchw.device)
-        of_mask_l, of_dice_l = self._mask_losses(
-            _matched_planes(masks_lbqc, features_bchw, matching, cells_b1hw), index_bhw, matching
+        mask_l, dice_l = self._mask_losses(
+            _matched_planes(masks_lbqc, features_bchw, matching, ignored_b1hw), index_bhw, matching
         )
         losses = {}
         for layer in range(len(masks_lbqc)):
             name = "" if layer == 0 else f"_{layer - 1}"
-            losses[f"loss_mask{name}"] = of_mask_l[layer] / objects
-            losses[f"loss_dice{name}"] = of_dice_l[layer] / objects
-            losses[f"loss_cross_entropy{name}"] = of_class_l[layer].clone()  # the model scales it in place
+            losses[f"loss_mask{name}"] = mask_l[layer] / objects
+            losses[f"loss_dice{name}"] = dice_l[layer] / objects
+            losses[f"loss_cross_entropy{name}"] = class_l[layer].clone()  # the model scales it in place
         return losses
 
     @torch.no_grad()
-    def _match(
-        self,
-        masks_lbqc: Tensor,
-        classes_lbqk: Tensor,
-        features_bchw: Tensor,
-        index_bhw: Tensor,
-        ids_bn: Tensor,
-        counts: Sequence[int],
-        cells_b1hw: Tensor | None,
-    ) -> Matching:
+    def _match(self, predictions: _Predictions, targets: _Targets) -> Matching:
         matcher: Any = self.matcher
         costs = Costs(of_class=matcher.cost_class, of_mask=matcher.cost_mask, of_dice=matcher.cost_dice)
+        features_bchw = predictions.features_bchw
         points_bp2 = draw_points(len(features_bchw), matcher.num_points, features_bchw.device)
         shift_b1p: Tensor | float = 0.0
-        if cells_b1hw is not None:
-            deep_b1hw = deeply_ignored(cells_b1hw)
+        if targets.ignored_b1hw is not None:
+            deep_b1hw = deeply_ignored(targets.ignored_b1hw)
             features_bchw = features_bchw.masked_fill(deep_b1hw, 0.0)
             shift_b1p = -CERTAIN_LOGIT * sample_features(deep_b1hw.float(), points_bp2)
-        # An image at a time: a copy in float32 of all of them would be the largest tensor of the step
+        # One image at a time: a float32 copy of all would be the largest tensor of the step
         sampled_bcp = torch.cat(
             [
                 sample_features(one_chw[None].float(), one_p2[None]).to(features_bchw.dtype)
                 for one_chw, one_p2 in zip(features_bchw, points_bp2, strict=True)
             ]
         )
-        labels_bnp = object_labels(index_bhw, points_bp2, ids_bn.shape[1])
+        ids_bn = targets.ids_bn
+        labels_bnp = object_labels(targets.index_bhw, points_bp2, ids_bn.shape[1])
         costs_lbqn = [
             pair_costs((masks_bqc @ sampled_bcp).float() + shift_b1p, classes_bqk, labels_bnp, ids_bn, costs)
-            for masks_bqc, classes_bqk in zip(masks_lbqc, classes_lbqk, strict=True)
+            for masks_bqc, classes_bqk in zip(predictions.masks_lbqc, predictions.classes_lbqk, strict=True)
         ]
-        return assign(torch.stack(costs_lbqn), counts)
+        return assign(torch.stack(costs_lbqn), targets.counts)
 
     def _class_losses(
         self, classes_lbqk: Tensor, ids_bn: Tensor, matching: Matching, excused_lbq: Tensor | None
     ) -> Tensor:
         layers = len(classes_lbqk)
-        nothing = classes_lbqk.shape[-1] - 1
-        targets_lbq = torch.full(classes_lbqk.shape[:3], nothing, device=classes_lbqk.device)
-        places = torch.arange(layers, device=ids_bn.device)[:, None], matching.images_n, matching.queries_ln
-        targets_lbq[places] = ids_bn[matching.images_n, matching.objects_ln]
+        no_object = classes_lbqk.shape[-1] - 1
+        targets_lbq = torch.full(classes_lbqk.shape[:3], no_object, device=classes_lbqk.device)
+        matched = torch.arange(layers, device=ids_bn.device)[:, None], matching.images_n, matching.queries_ln
+        targets_lbq[matched] = ids_bn[matching.images_n, matching.objects_ln]
         if excused_lbq is not None:
-            excused_lbq[places] = False
+            excused_lbq[matched] = False
             classes_lbqk = excuse_logits(classes_lbqk, excused_lbq)
         weights: Any = self.empty_weight
         loss = functional.cross_entropy(
@@ -153,11 +165,11 @@ class PointwiseLoss(nn.Module):
     def _mask_losses(
         self, planes_lnhw: Tensor, index_bhw: Tensor, matching: Matching
     ) -> tuple[Tensor, Tensor]:
-        """Return the sums over objects of cross-entropy and dice, each (L,)."""
+        """Return cross-entropy (L,) and dice (L,), each summed over the objects."""
         base: Any = self
         pairs = planes_lnhw.shape[1]
         sums: list[Tensor] = []
-        group = max(1, _MOST_ROWS // max(pairs, 1))
+        group = max(1, _MAX_ROWS // max(pairs, 1))
         for planes, objects in zip(
             torch.split(planes_lnhw, group), torch.split(matching.objects_ln, group), strict=True
         ):
@@ -177,16 +189,16 @@ class PointwiseLoss(nn.Module):
                 labels_rp = row_labels(index_bhw, images_r, objects.flatten(), points_rp2)
             both_2r = _row_losses(sample_rows(rows_rhw, points_rp2), labels_rp)
             sums.append(both_2r.view(2, len(planes), pairs).sum(2))
-        of_mask_l, of_dice_l = torch.cat(sums, dim=1)
-        return of_mask_l, of_dice_l
+        mask_l, dice_l = torch.cat(sums, dim=1)
+        return mask_l, dice_l
 
 
 def _row_losses(logits_rp: Tensor, labels_rp: Tensor) -> Tensor:
-    """Return cross-entropy and dice of each row, (2, R)."""
+    """Return (2, R): cross-entropy and dice of each row."""
     mask_r = functional.binary_cross_entropy_with_logits(logits_rp, labels_rp, reduction="none").mean(1)
     shares_rp = logits_rp.sigmoid()
-    both_r = 2 * (shares_rp * labels_rp).sum(1)
-    dice_r = 1 - (both_r + 1) / (shares_rp.sum(1) + labels_rp.sum(1) + 1)
+    overlap_r = 2 * (shares_rp * labels_rp).sum(1)
+    dice_r = 1 - (overlap_r + 1) / (shares_rp.sum(1) + labels_rp.sum(1) + 1)
     return torch.stack([mask_r, dice_r])
 
 

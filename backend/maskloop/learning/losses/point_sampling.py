@@ -1,6 +1,6 @@
-"""Values at points between the pixels: bilinear, zero outside, as `grid_sample` without aligned corners.
+"""Values at points between pixels: bilinear, zero outside, as `grid_sample` with align_corners=False.
 
-Points are (x, y) in 0..1 of an image's width and height, as the losses of both families draw them.
+Points are (x, y) in 0..1 of an image's width and height, as in the losses of both families.
 """
 
 from __future__ import annotations
@@ -33,50 +33,50 @@ def sample_rows(planes_rhw: Tensor, points_rp2: Tensor) -> Tensor:
 
 
 def object_labels(index_bhw: Tensor, points_bp2: Tensor, objects: int) -> Tensor:
-    """Return (B, N, P): how much of objects 1 to N of an index map lies at the points of its image.
+    """Return (B, N, P): the coverage of the points by objects 1 to N of an index map, 0..1.
 
     Args:
-        index_bhw: int, which object a pixel belongs to; 0 and less is none.
-        points_bp2: of each image.
+        index_bhw: int, the object of each pixel; 0 and less is none.
+        points_bp2: points of each image.
         objects: N.
     """
     ids_n1 = torch.arange(1, objects + 1, device=index_bhw.device, dtype=index_bhw.dtype)[:, None]
     size_hw = (index_bhw.shape[1], index_bhw.shape[2])
     labels_bnp = points_bp2.new_zeros(len(index_bhw), objects, points_bp2.shape[1])
-    for place_bp, weight_bp in _corners(points_bp2, size_hw):
-        there_bp = index_bhw.flatten(1).gather(1, place_bp)
-        labels_bnp += (there_bp[:, None] == ids_n1) * weight_bp[:, None]
+    for position_bp, weight_bp in _corners(points_bp2, size_hw):
+        found_bp = index_bhw.flatten(1).gather(1, position_bp)
+        labels_bnp += (found_bp[:, None] == ids_n1) * weight_bp[:, None]
     return labels_bnp
 
 
 def row_labels(index_bhw: Tensor, images_r: Tensor, objects_r: Tensor, points_rp2: Tensor) -> Tensor:
-    """Return (R, P): how much of one object of one image lies at each of a row's points.
+    """Return (R, P): the coverage of the points of each row by one object of one image, 0..1.
 
     Args:
         index_bhw: as for `object_labels`.
-        images_r: the image of each row.
-        objects_r: its object, from 0.
-        points_rp2: its points.
+        images_r: image of each row.
+        objects_r: object of each row, from 0.
+        points_rp2: points of each row.
     """
     size_hw = (index_bhw.shape[1], index_bhw.shape[2])
     start_r1 = (images_r * (size_hw[0] * size_hw[1]))[:, None]
     ids_r1 = (objects_r + 1).to(index_bhw.dtype)[:, None]
     flat = index_bhw.reshape(-1)
     labels_rp = points_rp2.new_zeros(points_rp2.shape[:2])
-    for place_rp, weight_rp in _corners(points_rp2, size_hw):
-        labels_rp += (flat[place_rp + start_r1] == ids_r1) * weight_rp
+    for position_rp, weight_rp in _corners(points_rp2, size_hw):
+        labels_rp += (flat[position_rp + start_r1] == ids_r1) * weight_rp
     return labels_rp
 
 
 def _corners(points: Tensor, size_hw: tuple[int, int]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield place in the flat plane and weight of the four pixels around each point; outside weighs 0."""
+    """Yield index in the flat plane and weight of the four pixels around each point; 0 outside."""
     height, width = size_hw
-    # Rounded as grid_sample does it, so that the weights are its own
+    # the order of operations of grid_sample, so that rounding is the same
     x = ((2.0 * points[..., 0] - 1.0 + 1.0) * width - 1.0) / 2.0
     y = ((2.0 * points[..., 1] - 1.0 + 1.0) * height - 1.0) / 2.0
     left, top = x.floor(), y.floor()
     for column, weight_x in ((left, left + 1.0 - x), (left + 1.0, x - left)):
         for row, weight_y in ((top, top + 1.0 - y), (top + 1.0, y - top)):
             inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-            place = row.clamp(0, height - 1).long() * width + column.clamp(0, width - 1).long()
-            yield place, weight_x * weight_y * inside
+            position = row.clamp(0, height - 1).long() * width + column.clamp(0, width - 1).long()
+            yield position, weight_x * weight_y * inside

@@ -1,4 +1,4 @@
-"""OneFormer's texts, each encoded once: most of an image's are the same filler."""
+"""OneFormer's text encoder without repetition: most texts of an image are the same filler."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["texts_once"]
+__all__ = ["unique_texts"]
 
 
 @contextmanager
-def texts_once(model: Any) -> Iterator[None]:
-    """Let a OneFormer encode equal texts once while the context lasts; a text does not see the others.
+def unique_texts(model: Any) -> Iterator[None]:
+    """Let a OneFormer encode equal texts once while the context lasts; texts do not depend on each other.
 
-    The gradient of a text that stands several times is the sum over its places, as before.
+    The gradient of a text that occurs several times is the sum over its occurrences, as without this.
     """
     encoder = getattr(getattr(model.model, "text_mapper", None), "text_encoder", None)
     if encoder is None:
@@ -25,9 +25,9 @@ def texts_once(model: Any) -> Iterator[None]:
     plain = encoder.forward
 
     def forward(text: Tensor) -> Tensor:
-        unique, places = torch.unique(text, dim=0, return_inverse=True)
+        unique, positions = torch.unique(text, dim=0, return_inverse=True)
         encoded: Tensor = plain(unique)
-        return encoded.index_select(0, places)
+        return encoded.index_select(0, positions)
 
     encoder.forward = forward
     try:

@@ -1,8 +1,8 @@
-"""Where model versions live: folders with a number, of which one per name is the champion."""
+"""The model registry: numbered versions of each model, of which one is the champion."""
 
 from __future__ import annotations
 
-from maskloop.learning.registry.base import CHALLENGER, CHAMPION, SHADOW, ModelRegistry, way_back
+from maskloop.learning.registry.base import CHALLENGER, CHAMPION, SHADOW, ModelRegistry, rollback_line
 from maskloop.learning.registry.mlflow import MlflowRegistry
 
 __all__ = [
@@ -11,5 +11,5 @@ __all__ = [
     "SHADOW",
     "MlflowRegistry",
     "ModelRegistry",
-    "way_back",
+    "rollback_line",
 ]

@@ -1,6 +1,6 @@
-"""What a model registry promises, and how a version's folder is known to be whole.
+"""The interface of a model registry, and the check that a version's folder is complete.
 
-`mlflow` and `memory` keep the promise; the package names all three.
+`mlflow` implements it, and `maskloop.testing` has an implementation in memory.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ __all__ = [
     "json_to_metrics",
     "metrics_to_json",
     "no_such_version",
+    "rollback_line",
     "rollback_target",
-    "way_back",
 ]
 
 CHAMPION = "champion"  # serves
-CHALLENGER = "challenger"  # judged better, waits for somebody to promote it
-SHADOW = "shadow"  # judged better, predicts beside the champion and is shown to nobody
+CHALLENGER = "challenger"  # passed the gate, waits for a manual promotion
+SHADOW = "shadow"  # passed the gate, predicts beside the champion without being displayed
 
 
 class ModelRegistry(Protocol):
-    """What stores and servers ask of a registry."""
+    """Interface of a model registry."""
 
     def register(
         self,
@@ -58,39 +58,39 @@ class ModelRegistry(Protocol):
             name: the registered model; made on first use.
             folder: a complete checkpoint.
             labels: class names in the order of their ids.
-            metrics: on the holdout, if it was judged.
+            metrics: metrics on the holdout, if it was evaluated.
             parent: the version it was fine-tuned from.
-            metadata: what else to remember of the training: seed, decision, snapshot ...
-            run_id: the record of the training, as `start_run` gave it; by default one is made.
+            metadata: further facts of the training: seed, decision, snapshot ...
+            run_id: the record of the training, as `start_run` returned it; by default a new one.
 
         Raises:
-            RegistryError: the folder is no whole checkpoint, or the registry refuses.
+            RegistryError: the folder is not a complete checkpoint, or the registry refuses.
         """
 
     def start_run(self, name: str, key: str) -> str:
-        """Begin the record of a training, or go on with the one that has this key; return its id.
+        """Start the record of a training, or continue the one that has this key; return its id.
 
         Raises:
-            RegistryError: the registry does not answer; so with the next two.
+            RegistryError: the registry does not answer; the same for `log_step` and `end_run`.
         """
 
     def log_step(self, run_id: str, *, step: int, loss: float, eta_s: float) -> None:
-        """Write down how far a training is: optimiser steps, loss, seconds that it still takes."""
+        """Record how far a training is: optimiser steps, loss, seconds left."""
 
     def end_run(self, run_id: str, *, failed: bool) -> None:
-        """Close the record of a training that made no version: it failed, or somebody ended it."""
+        """Close the record of a training that made no version: it failed or was stopped."""
 
     def champion(self, name: str) -> ModelVersion | None:
-        """Return the version to serve; None where nothing has been promoted yet.
+        """Return the version to serve; None where no version has been promoted yet.
 
         Raises:
             DamagedVersionError: the version's folder is damaged.
         """
 
     def promote(self, name: str, number: int, *, reason: str = "") -> None:
-        """Make a version the champion and note it in the history; nothing happens where it is already.
+        """Make a version the champion and add it to the history; nothing happens where it is already.
 
-        A version that waited as challenger or shadow waits no longer.
+        Its alias challenger or shadow is removed.
 
         Raises:
             RegistryError: no such version, or its folder is damaged.
@@ -99,38 +99,38 @@ class ModelRegistry(Protocol):
     def rollback(self, name: str, *, reason: str = "") -> ModelVersion:
         """Make the champion's predecessor in the order of promotion champion again, and return it.
 
-        Twice goes two back; a version that was rolled away from is no predecessor any more, until it is
-        promoted anew.
+        Two rollbacks go two versions back; a version that was rolled back is not a predecessor any more,
+        unless it is promoted again.
 
         Raises:
             RegistryError: there is no predecessor, or its folder is damaged; the champion stays.
         """
 
     def history(self, name: str) -> tuple[PromotionStep, ...]:
-        """Return the changes of champion, oldest first; none for an unknown name."""
+        """Return the changes of champion, oldest first; empty for an unknown name."""
 
     def alias(self, name: str, alias: str) -> int | None:
-        """Return the number that an alias points at, without a look into its folder; None for none."""
+        """Return the number of the version that an alias points at; its files are not checked."""
 
     def set_alias(self, name: str, alias: str, number: int | None) -> None:
-        """Point an alias other than the champion's at a version, or at none.
+        """Point an alias other than the champion's at a version, or remove it with None.
 
         Raises:
             RegistryError: no such version, or its folder is damaged.
         """
 
     def delete(self, name: str, number: int) -> None:
-        """Remove a version and its files for good; its number is not given again.
+        """Delete a version and its files; its number is not used again.
 
         Raises:
             RegistryError: no such version, or an alias points at it.
         """
 
     def versions(self, name: str) -> list[ModelVersion]:
-        """Return all versions, oldest first, without a look into their folders; none for an unknown name."""
+        """Return all versions, oldest first, without a check of their files; empty for an unknown name."""
 
     def get(self, name: str, number: int) -> ModelVersion:
-        """Return one version, its folder checked.
+        """Return one version after a check of its files.
 
         Raises:
             RegistryError: no such version.
@@ -138,7 +138,7 @@ class ModelRegistry(Protocol):
         """
 
     def metadata(self, name: str, number: int) -> dict[str, str]:
-        """Return what `register` was given as metadata.
+        """Return the metadata that `register` got.
 
         Raises:
             RegistryError: no such version.
@@ -147,15 +147,15 @@ class ModelRegistry(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VersionRecord:
-    """A version with what only registries need to know of it."""
+    """A version with the facts that only registries need."""
 
     version: ModelVersion
-    digests: dict[str, str]  # of each file of the folder: "size:SHA-256"
+    digests: dict[str, str]  # relative path of each file -> "size:SHA-256"
     metadata: dict[str, str]
 
 
 def folder_digests(folder: Path, *, place: str) -> dict[str, str]:
-    """Return "size:SHA-256" of each file of a checkpoint folder, by its path within.
+    """Return relative path -> "size:SHA-256" of each file of a checkpoint folder.
 
     Raises:
         RegistryError: the folder lacks config.json or safetensors weights.
@@ -173,11 +173,11 @@ def folder_digests(folder: Path, *, place: str) -> dict[str, str]:
 
 
 def check_folder(record: VersionRecord, *, contents: bool) -> None:
-    """Make sure that a version's files are those that were registered.
+    """Check that a version's files are those that were registered.
 
     Args:
         record: the version.
-        contents: also read every file; else sizes alone are compared, which takes microseconds.
+        contents: whether to read every file; else only sizes are compared, which takes microseconds.
 
     Raises:
         DamagedVersionError: a file is missing or differs.
@@ -203,15 +203,15 @@ def no_such_version(name: str, number: int) -> RegistryError:
     return RegistryError(
         f"model {name}",
         expected=f"a registered version {number}",
-        got="none of that number",
-        remedy="see `maskloop models list` for those there are",
+        got="no version with that number",
+        remedy="run `maskloop models list` to see the registered versions",
     )
 
 
-def way_back(
+def rollback_line(
     steps: Sequence[PromotionStep], champion: int | None, versions: Sequence[ModelVersion]
 ) -> tuple[int, ...]:
-    """Return what rollbacks go through, oldest first, the champion last; pruned versions left out."""
+    """Return the champions that rollbacks go back through, oldest first, without pruned versions."""
     parents = {version.number: version.parent for version in versions}
     line = promotion_line(steps, champion) if steps else ancestors(parents, champion)
     return tuple(number for number in line if number in parents)
@@ -234,7 +234,7 @@ def rollback_target(name: str, line: Sequence[int]) -> int:
 
 
 def check_deletable(name: str, number: int, aliases: Mapping[str, int]) -> None:
-    """Make sure that no alias points at a version.
+    """Check that no alias points at a version.
 
     Raises:
         RegistryError: one does.
@@ -243,7 +243,7 @@ def check_deletable(name: str, number: int, aliases: Mapping[str, int]) -> None:
     if held:
         raise RegistryError(
             f"model {name}-v{number}",
-            expected="a version that nothing points at",
+            expected="a version without an alias",
             got=f"the {' and '.join(held)}",
             remedy="promote another version first",
         )

@@ -1,4 +1,4 @@
-"""The line to MLflow: its client, its errors in our words, and files that it keeps elsewhere."""
+"""The connection to MLflow: its client, its errors as RegistryError, and files on its server."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ _EXPERIMENT = "maskloop"
 _CLIENT_DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
-    # Its own patience with a server that is away is minutes; a job is tried again, a prediction goes on.
+    # Its default retries take minutes; here the job is retried, and predictions continue without it.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    # Its progress bars and links would stand between the lines of the log.
+    # Its progress bars and links would appear between the lines of the log.
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
 
 class MlflowConnection:
-    """MLflow, embedded or on a server; imported, and its database opened, at the first use."""
+    """MLflow, embedded or on a server; imported and connected at the first use."""
 
     def __init__(self, uri: str, artifacts_dir: Path) -> None:
         self._uri = uri
         self._artifacts_dir = artifacts_dir
         self._lazy_client: MlflowClient | None = None
-        self.experiment_id = ""  # known once there is a client
+        self.experiment_id = ""  # set when the client is created
         self._lock = threading.Lock()
 
     def client(self) -> MlflowClient:
-        """Return the client, connecting at the first call."""
+        """Return the client; the first call connects."""
         with self._lock:
             if self._lazy_client is None:
                 self._lazy_client = self._connect()
@@ -62,7 +62,7 @@ class MlflowConnection:
         if database is not None:
             database.parent.mkdir(parents=True, exist_ok=True)
         self._artifacts_dir.mkdir(parents=True, exist_ok=True)
-        # Several processes may open a new database at once, and each would make the tables.
+        # Several processes that open a new database at once would each create its tables.
         with FileLock(self._artifacts_dir / ".first-use.lock"):
             client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
             client.search_registered_models(max_results=1)
@@ -76,7 +76,7 @@ class MlflowConnection:
         return client
 
     def download(self, source: str, target: Path) -> None:
-        """Fetch a folder of artifacts; it appears whole or not at all."""
+        """Download a folder of artifacts; it appears complete or not at all."""
         import mlflow
 
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -85,14 +85,14 @@ class MlflowConnection:
                 got = mlflow.artifacts.download_artifacts(
                     artifact_uri=source, dst_path=partial, tracking_uri=self._uri
                 )
-            with contextlib.suppress(OSError):  # another process was quicker; its files are checked
+            with contextlib.suppress(OSError):  # another process was faster; its files are checked
                 Path(got).replace(target)
 
     def remove(self, source: str) -> None:
-        """Remove a folder of artifacts and all in it; nothing happens where it is gone already.
+        """Delete a folder of artifacts; nothing happens where it does not exist.
 
         Raises:
-            RegistryError: it is on this machine and does not lie inside our folder of artifacts.
+            RegistryError: it is on this machine and outside the folder of artifacts.
         """
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
@@ -113,24 +113,24 @@ class MlflowConnection:
             repository.delete_artifacts()
 
     def exclusive(self) -> FileLock:
-        """Return a lock that processes with the same folder share, for changes in several steps."""
+        """Return a lock for changes in several steps, shared by all processes with the same folder."""
         self._artifacts_dir.mkdir(parents=True, exist_ok=True)
         return FileLock(self._artifacts_dir / ".change.lock")
 
     @contextlib.contextmanager
     def translated(self, place: str) -> Iterator[None]:
-        """Turn what MLflow raises into RegistryError."""
+        """Translate MLflow's errors into RegistryError."""
         try:
             yield
         except RegistryError:
             raise
-        except Exception as exc:  # MLflow lets errors of SQLAlchemy, requests and the file system through
+        except Exception as exc:  # MLflow passes on errors of SQLAlchemy, requests and the file system
             lines = str(exc).strip().splitlines()
-            told = f"{type(exc).__name__}: {lines[0] if lines else 'no message'}"
+            text = f"{type(exc).__name__}: {lines[0] if lines else 'no message'}"
             raise RegistryError(
                 place,
                 expected=f"an answer from MLflow at {_without_password(self._uri, self._uri)}",
-                got=_without_password(told, self._uri),
+                got=_without_password(text, self._uri),
                 remedy="check MLFLOW_TRACKING_URI and that the database or server can be reached",
             ) from exc
 

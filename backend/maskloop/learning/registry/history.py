@@ -1,4 +1,4 @@
-"""Who was champion after whom: steps as they were written down, and the way back that they come to."""
+"""The history of champions: the recorded changes, and the versions that rollbacks go back through."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REASON_CHARACTERS = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class PromotionStep:
-    """A change of champion, written down before it is made: none is without a note, whatever is killed."""
+    """A change of champion, recorded before it is made, so that a kill leaves no change unrecorded."""
 
     number: int  # the version that became champion
     before: int | None  # the champion until then
@@ -32,39 +32,39 @@ class PromotionStep:
 
     @classmethod
     def now(cls, number: int, before: int | None, kind: StepKind, reason: str) -> PromotionStep:
-        """Return a step of this moment."""
+        """Return a step with the present time."""
         return cls(
             number=number, before=before, kind=kind, at=datetime.now(UTC), reason=reason[:_REASON_CHARACTERS]
         )
 
 
 def promotion_line(steps: Sequence[PromotionStep], champion: int | None) -> tuple[int, ...]:
-    """Return the champions that a rollback goes back through, oldest first, the present one last.
+    """Return the champions that rollbacks go back through, oldest first, the present one last.
 
-    A promotion adds a version; a rollback takes the last one off for good, wherever else it stood. A step
-    that was written down but never made does not count; a champion that somebody made without us does.
+    A promotion appends a version; a rollback removes the last one, at every position. A step that was
+    recorded and not made (a kill came between) does not count; a champion set in MLflow itself does.
 
     Args:
-        steps: oldest first.
-        champion: what the registry says now; it is the truth.
+        steps: recorded steps, oldest first.
+        champion: the present champion of the registry.
     """
     line: list[int] = []
     for index, step in enumerate(steps):
-        _settle(line, step.before)
+        _append(line, step.before)
         following = steps[index + 1].before if index + 1 < len(steps) else champion
         if following == step.before and step.number != following:
-            continue  # killed before it was made
+            continue  # recorded, then killed before the change
         if step.kind == "rollback" and line:
             line = _without(line, line[-1])
-        _settle(line, step.number)
-    _settle(line, champion)
+        _append(line, step.number)
+    _append(line, champion)
     return tuple(line)
 
 
 def ancestors(parents: Mapping[int, int | None], number: int | None) -> tuple[int, ...]:
-    """Return a version's line of parents, oldest first, itself last.
+    """Return a version's parents, oldest first, itself last.
 
-    Each was champion when its child was trained: the way back of registries from before there were steps.
+    Each was champion when its child was trained; used for registries from before changes were recorded.
     """
     line: list[int] = []
     while number is not None and number in parents and number not in line:
@@ -84,8 +84,8 @@ def json_to_step(text: str) -> PromotionStep:
     return PromotionStep(**{**fields, "at": datetime.fromisoformat(fields["at"])})
 
 
-def _settle(line: list[int], number: int | None) -> None:
-    """Make a version the last of the line."""
+def _append(line: list[int], number: int | None) -> None:
+    """Append a version unless it is the last already."""
     if number is not None and (not line or line[-1] != number):
         line.append(number)
 
@@ -94,5 +94,5 @@ def _without(line: Sequence[int], number: int) -> list[int]:
     left: list[int] = []
     for other in line:
         if other != number:
-            _settle(left, other)
+            _append(left, other)
     return left

@@ -1,7 +1,7 @@
 """A model registry in MLflow: one run per training, one model version per checkpoint, and aliases.
 
-Format: https://mlflow.org/docs/latest/ml/model-registry; what it has no field for is in tags: of a version
-what maskloop knows of it, of a registered model one tag for each change of champion.
+Format: https://mlflow.org/docs/latest/ml/model-registry; tags hold what has no field there: of a version its
+labels, metrics, parent and digests, of a registered model one tag for each change of champion.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from maskloop.learning.registry.base import (
     json_to_metrics,
     metrics_to_json,
     no_such_version,
+    rollback_line,
     rollback_target,
-    way_back,
 )
 from maskloop.learning.registry.connection import MlflowConnection, local_path
 from maskloop.learning.registry.history import PromotionStep, StepKind, json_to_step, step_to_json
@@ -39,22 +39,22 @@ if TYPE_CHECKING:
 __all__ = ["MlflowRegistry"]
 
 _ARTIFACT = "checkpoint"  # the checkpoint's folder within a run's artifacts
-_STEP = "maskloop.step."  # begins the tag of a change of champion; its number and a random end follow
+_STEP = "maskloop.step."  # prefix of the tag of a change of champion; a number and a random suffix follow
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 class MlflowRegistry:
     """Model versions in MLflow, embedded (SQLite and a folder) or on a server.
 
-    Cheap to make: MLflow is imported, and the database opened, on first use. Where the tracking server keeps
-    artifacts elsewhere, a version's folder is fetched once into `artifacts_dir`.
+    MLflow is imported, and the database opened, at the first use. Where a tracking server stores the
+    artifacts, a version's folder is downloaded once into `artifacts_dir`.
     """
 
     def __init__(self, tracking_uri: str, artifacts_dir: Path) -> None:
         self._artifacts_dir = artifacts_dir.resolve()
         self.connection = MlflowConnection(tracking_uri, self._artifacts_dir)
         self._runs = MlflowRuns(self.connection)
-        self._checked: set[tuple[str, int]] = set()  # versions whose files this process has read in full
+        self._checked: set[tuple[str, int]] = set()  # versions whose files this process has read completely
 
     def register(
         self,
@@ -69,11 +69,11 @@ class MlflowRegistry:
     ) -> ModelVersion:
         """See ModelRegistry; parameters, metrics and files go to the training's MLflow run."""
         digests = folder_digests(folder, place=f"model {name}")
-        remembered = dict(metadata or {})
+        extra = dict(metadata or {})
         with self.connection.translated(f"model {name}"):
             client = self.connection.client()
             run_id = run_id or self._runs.create(name)
-            self._runs.finish(run_id, params=remembered, metrics=metrics, folder=folder, path=_ARTIFACT)
+            self._runs.finish(run_id, params=extra, metrics=metrics, folder=folder, path=_ARTIFACT)
             source = f"{client.get_run(run_id).info.artifact_uri}/{_ARTIFACT}"
             self._ensure_model(client, name)
             made = client.create_model_version(
@@ -84,7 +84,7 @@ class MlflowRegistry:
                     "labels": json.dumps(list(labels)),
                     "metrics": metrics_to_json(metrics),
                     "parent": json.dumps(parent),
-                    "metadata": json.dumps(remembered),
+                    "metadata": json.dumps(extra),
                     "digests": json.dumps(digests),
                 },
             )
@@ -106,7 +106,7 @@ class MlflowRegistry:
             self._runs.end(run_id, "FAILED" if failed else "KILLED")
 
     def champion(self, name: str) -> ModelVersion | None:
-        """See ModelRegistry; takes milliseconds, so that servers can ask every second."""
+        """See ModelRegistry; takes milliseconds, so that servers can call it every second."""
         from mlflow.exceptions import MlflowException
 
         with self.connection.translated(f"model {name}"):
@@ -129,7 +129,7 @@ class MlflowRegistry:
     def rollback(self, name: str, *, reason: str = "") -> ModelVersion:
         """See ModelRegistry."""
         with self.connection.exclusive():
-            line = way_back(self.history(name), self.alias(name, CHAMPION), self.versions(name))
+            line = rollback_line(self.history(name), self.alias(name, CHAMPION), self.versions(name))
             version = self.get(name, rollback_target(name, line))
             self._move(name, version.number, "rollback", reason)
         return version
@@ -164,13 +164,13 @@ class MlflowRegistry:
                 client.delete_registered_model_alias(name, alias)
 
     def delete(self, name: str, number: int) -> None:
-        """See ModelRegistry; its MLflow run stays, with metrics and curve."""
+        """See ModelRegistry; its MLflow run is kept, with metrics and curve."""
         with self.connection.exclusive():
             found = self._fetch(name, number)
             check_deletable(name, number, self._aliases(name))
-            # Files first: killed in between, the version counts as damaged and can be deleted again.
+            # Files first: after a kill in between, the version is damaged and can be deleted again.
             self.connection.remove(found.source)
-            shutil.rmtree(self._fetched(name, number), ignore_errors=True)
+            shutil.rmtree(self._download_folder(name, number), ignore_errors=True)
             with self.connection.translated(f"model {name}"):
                 self.connection.client().delete_model_version(name, str(number))
         self._checked.discard((name, number))
@@ -197,7 +197,7 @@ class MlflowRegistry:
         return self._record(self._fetch(name, number)).metadata
 
     def _model(self, name: str) -> Any:
-        """Return MLflow's registered model, None where there is none of that name."""
+        """Return MLflow's registered model, None where the name is unknown."""
         from mlflow.exceptions import MlflowException
 
         with self.connection.translated(f"model {name}"):
@@ -216,7 +216,7 @@ class MlflowRegistry:
     def _move(self, name: str, number: int, kind: StepKind, reason: str) -> None:
         steps, aliases = self.history(name), self._aliases(name)
         step = PromotionStep.now(number, aliases.get(CHAMPION), kind, reason)
-        # Two hosts may write at once: the random end keeps both steps.
+        # Two hosts may write at once: the random suffix keeps both steps.
         key = f"{_STEP}{len(steps):06d}.{uuid.uuid4().hex[:6]}"
         with self.connection.translated(f"model {name}"):
             client = self.connection.client()
@@ -238,30 +238,30 @@ class MlflowRegistry:
                     raise no_such_version(name, number) from exc
                 raise
 
-    def _fetched(self, name: str, number: int) -> Path:
-        """Return where files lie that MLflow keeps elsewhere."""
+    def _download_folder(self, name: str, number: int) -> Path:
+        """Return the folder of a version that was downloaded from MLflow's server."""
         return self._artifacts_dir / "fetched" / f"{name}-{number}"
 
     def _checked_version(self, found: Any) -> ModelVersion:
         record = self._record(found)
         fetched = local_path(found.source) is None
         if fetched and not record.version.path.is_dir():
-            self._drop_fetched(record.version.name)
+            self._drop_deleted(record.version.name)
             self.connection.download(found.source, record.version.path)
         key = (record.version.name, record.version.number)
         try:
             check_folder(record, contents=key not in self._checked)
         except DamagedVersionError:
-            self._checked.discard(key)  # restored, it is read in full again
-            if fetched:  # the next try fetches it anew
+            self._checked.discard(key)  # once restored, its files are read again
+            if fetched:  # the next call downloads it again
                 shutil.rmtree(record.version.path, ignore_errors=True)
             raise
         self._checked.add(key)
         return record.version
 
-    def _drop_fetched(self, name: str) -> None:
-        """Remove this host's copies of versions that were deleted on another."""
-        kept = {self._fetched(name, version.number) for version in self.versions(name)}
+    def _drop_deleted(self, name: str) -> None:
+        """Delete this host's copies of versions that were deleted on another host."""
+        kept = {self._download_folder(name, version.number) for version in self.versions(name)}
         for path in self._artifacts_dir.glob(f"fetched/{name}-*"):
             if path not in kept and path.name.removeprefix(f"{name}-").isdecimal():
                 shutil.rmtree(path, ignore_errors=True)
@@ -273,7 +273,7 @@ class MlflowRegistry:
             version = ModelVersion(
                 name=found.name,
                 number=number,
-                path=local_path(found.source) or self._fetched(found.name, number),
+                path=local_path(found.source) or self._download_folder(found.name, number),
                 labels=tuple(json.loads(tags["labels"])),
                 metrics=json_to_metrics(tags["metrics"]),
                 parent=json.loads(tags["parent"]),

@@ -1,4 +1,4 @@
-"""Where a version came from, told twice: as a model card for people and as metadata for the registry.
+"""The origin of a version, as a model card in its folder and as metadata of the registry.
 
 Format: https://huggingface.co/docs/hub/model-cards (README.md with YAML front matter).
 """
@@ -33,9 +33,9 @@ __all__ = [
 ]
 
 CARD_FILE = "README.md"
-SNAPSHOT_FILE = "snapshot.json"  # which rows of the database a version learnt from and was judged on
+SNAPSHOT_FILE = "snapshot.json"  # which rows of the database a version learnt from and was evaluated on
 UNKNOWN = "unknown"
-GIT_PATIENCE_S = 10.0
+GIT_TIMEOUT_S = 10.0
 LEARNING_FIELDS = (
     "annotation_rule",
     "learn_from_boxes",
@@ -62,18 +62,18 @@ MAX_CLASSES = 200  # in the text; config.json has them all
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOrigin:
-    """The checkpoint that a line of versions began with."""
+    """The checkpoint that the first version was made from."""
 
-    base_model: str  # a hub name, or a folder's last part
-    licence: str  # as its card says it, "unknown" where it does not
+    base_model: str  # a hub name, or the name of a folder
+    licence: str  # from its card; "unknown" where it names none
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodeVersion:
-    """Which maskloop did it."""
+    """A version of maskloop."""
 
     version: str
-    commit: str | None  # of its git repository; None where it was installed from a package
+    commit: str | None  # of its git repository; None where it was installed as a package
 
     def __str__(self) -> str:
         return f"{self.version} ({self.commit})" if self.commit else self.version
@@ -81,13 +81,13 @@ class CodeVersion:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What a version's card says."""
+    """The facts of a version's card."""
 
     name: str  # the registered model
     origin: ModelOrigin
     labels: tuple[str, ...]
     parent: str | None = None  # tag of the version it was fine-tuned from
-    task: str | None = None  # what it was trained for
+    task: str | None = None  # segmentation task of its training
     metrics: HoldoutMetrics | None = None
     decision: str | None = None  # the gate's reason
     train_images: int | None = None
@@ -96,8 +96,8 @@ class ModelCard:
     code: CodeVersion
 
     def as_metadata(self) -> dict[str, str]:
-        """Return what a registry remembers of it beside metrics and parent."""
-        told = {
+        """Return the registry's metadata of it: strings, without unknown facts, metrics and parent."""
+        facts = {
             "base_model": self.origin.base_model,
             "licence": self.origin.licence,
             "code_version": self.code.version,
@@ -108,11 +108,11 @@ class ModelCard:
             "snapshot": self.snapshot,
             "seed": self.seed,
         }
-        return {key: str(value) for key, value in told.items() if value is not None}
+        return {key: str(value) for key, value in facts.items() if value is not None}
 
 
 def write_card(folder: Path, card: ModelCard) -> None:
-    """Write a model card into a checkpoint's folder, in place of one that was there."""
+    """Write a model card into a checkpoint's folder, in place of an existing one."""
     from huggingface_hub import metadata_save
 
     path = folder / CARD_FILE
@@ -121,45 +121,45 @@ def write_card(folder: Path, card: ModelCard) -> None:
 
 
 def origin_of_version(folder: Path, *, fallback: ModelOrigin) -> ModelOrigin:
-    """Return what a version's card says of its line's beginning; what it leaves open is the fallback's."""
-    said = _read_front_matter(folder)
+    """Return the base model and licence of a version's card; the fallback's where the card has none."""
+    front_matter = _read_front_matter(folder)
     return ModelOrigin(
-        base_model=str(said.get("base_model") or fallback.base_model),
-        licence=_licence(said) or fallback.licence,
+        base_model=str(front_matter.get("base_model") or fallback.base_model),
+        licence=_licence(front_matter) or fallback.licence,
     )
 
 
 def origin_of_source(source: str, folder: Path | None) -> ModelOrigin:
-    """Return the origin of a checkpoint that is no version.
+    """Return the origin of a checkpoint that is not a registered version.
 
     Args:
-        source: as the settings name it.
-        folder: where its files lie, if that is known.
+        source: folder or hub name, as in the settings.
+        folder: the checkpoint's folder, if it is known.
     """
     is_folder = Path(source).expanduser().is_dir()
-    said = _read_front_matter(folder) if folder is not None else {}
+    front_matter = _read_front_matter(folder) if folder is not None else {}
     return ModelOrigin(
         base_model=Path(source).expanduser().resolve().name if is_folder else source,
-        licence=_licence(said) or UNKNOWN,
+        licence=_licence(front_matter) or UNKNOWN,
     )
 
 
 def learning_settings(settings: Settings) -> dict[str, Any]:
-    """Return the settings that a training and its judgement depend on, as plain values."""
+    """Return the settings that a training and its evaluation depend on, as plain values."""
     names = {
         name
         for name in type(settings).model_fields
         if name in LEARNING_FIELDS or name.startswith(LEARNING_PREFIXES)
     }
-    told: dict[str, Any] = settings.model_dump(mode="json", include=names)
-    return told
+    values: dict[str, Any] = settings.model_dump(mode="json", include=names)
+    return values
 
 
 @functools.lru_cache(maxsize=1)
 def code_version() -> CodeVersion:
-    """Return which maskloop runs; with "+changes" behind the commit where files differ from it."""
+    """Return the running version of maskloop; the commit ends in "+changes" where files differ from it."""
     package = Path(__file__).resolve().parents[2]
-    # Installed into somebody's project, that project's commit says nothing of us.
+    # Installed inside another repository, that repository's commit is not ours.
     commit = _git(package, "rev-parse", "HEAD") if _git(package, "ls-files", "types.py") else None
     if commit and _git(package, "status", "--porcelain", "--untracked-files=no", "."):
         commit += "+changes"
@@ -172,11 +172,11 @@ def code_version() -> CodeVersion:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(  # noqa: S603 - fixed words, no shell
-            ["git", "-C", str(folder), *arguments],  # noqa: S607 - whichever git there is
+        done = subprocess.run(  # noqa: S603 - constant arguments, no shell
+            ["git", "-C", str(folder), *arguments],  # noqa: S607 - git of PATH
             capture_output=True,
             text=True,
-            timeout=GIT_PATIENCE_S,
+            timeout=GIT_TIMEOUT_S,
             check=False,
         )
     except (OSError, subprocess.SubprocessError):
@@ -188,16 +188,16 @@ def _read_front_matter(folder: Path) -> dict[str, Any]:
     from huggingface_hub import metadata_load
 
     try:
-        said = metadata_load(folder / CARD_FILE)
-    except Exception:  # whatever stands there, a card is no reason not to train
+        found = metadata_load(folder / CARD_FILE)
+    except Exception:  # a missing or malformed card must not prevent a training
         return {}
-    return said or {}
+    return found or {}
 
 
-def _licence(said: Mapping[str, Any]) -> str | None:
-    licence = said.get("license")
-    if licence == "other":  # the hub's word for one that it has no word for
-        licence = said.get("license_name") or licence
+def _licence(front_matter: Mapping[str, Any]) -> str | None:
+    licence = front_matter.get("license")
+    if licence == "other":  # on the hub: a licence that is not in its list
+        licence = front_matter.get("license_name") or licence
     if isinstance(licence, list):
         licence = ", ".join(str(one) for one in licence)
     return str(licence) if licence else None
@@ -212,7 +212,7 @@ def _model_type(folder: Path) -> str | None:
 
 
 def _front_matter(card: ModelCard, model_type: str | None) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    front_matter: dict[str, Any] = {
         "license": card.origin.licence,
         "base_model": card.origin.base_model,
         "library_name": "transformers",
@@ -221,14 +221,14 @@ def _front_matter(card: ModelCard, model_type: str | None) -> dict[str, Any]:
     }
     numbers = _numbers(card.metrics)
     if card.metrics is None or not numbers:
-        return told
+        return front_matter
     results = [{"type": key, "name": name, "value": round(value, 4)} for key, name, value in numbers]
     dataset = {"name": f"holdout of {card.metrics.images} images", "type": "private"}
     index = {
         "name": card.name,
         "results": [{"task": {"type": "image-segmentation"}, "dataset": dataset, "metrics": results}],
     }
-    return told | {"metrics": [key for key, _, _ in numbers], "model-index": [index]}
+    return front_matter | {"metrics": [key for key, _, _ in numbers], "model-index": [index]}
 
 
 def _numbers(metrics: HoldoutMetrics | None) -> list[tuple[str, str, float]]:
@@ -241,7 +241,7 @@ def _numbers(metrics: HoldoutMetrics | None) -> list[tuple[str, str, float]]:
 def _text(card: ModelCard) -> str:
     at = datetime.now(UTC)
     base = f"`{card.origin.base_model}` (licence: {card.origin.licence})"
-    began = (
+    origin = (
         f"It was fine-tuned from {card.parent}" if card.parent else "It is the model that the settings name"
     )
     parts = [
@@ -249,7 +249,7 @@ def _text(card: ModelCard) -> str:
         "",
         f"A segmentation model registered by maskloop {card.code} on {at:%Y-%m-%d}.",
     ]
-    parts += [f"{began}; the line began with {base}.", "", "Load it with `from_pretrained` from this folder."]
+    parts += [f"{origin}; its base model is {base}.", "", "Load it with `from_pretrained` from this folder."]
     if card.task:
         parts += ["", f"Task: {card.task}."]
     shown = ", ".join(card.labels[:MAX_CLASSES])
@@ -258,18 +258,18 @@ def _text(card: ModelCard) -> str:
     if card.snapshot:
         parts += [
             "",
-            f"Trained on {card.train_images} corrected images with seed {card.seed}. Which versions of which"
-            f" annotations they and the holdout are, stands in `{SNAPSHOT_FILE}` (SHA-256 {card.snapshot}).",
+            f"Trained on {card.train_images} corrected images with seed {card.seed}. `{SNAPSHOT_FILE}` lists"
+            f" the annotation versions of training and holdout (SHA-256 {card.snapshot}).",
         ]
     if card.metrics is not None:
         parts += ["", f"On the {card.metrics.images} images of the holdout:", ""]
         parts += ["| measure | value |", "|---|---|"]
         parts += [f"| {name} | {value:.3f} |" for _, name, value in _numbers(card.metrics)]
     if card.decision:
-        parts += ["", f"The gate said: {card.decision}"]
+        parts += ["", f"Decision of the promotion gate: {card.decision}"]
     if card.origin.licence == UNKNOWN:
         parts += [
             "",
-            "The licence of the base model is unknown: its card names none. Ask before you share this.",
+            "The licence of the base model is unknown: its card names none. Clarify it before sharing.",
         ]
     return "\n".join(parts) + "\n"

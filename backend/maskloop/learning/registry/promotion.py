@@ -1,4 +1,4 @@
-"""What becomes of a judged version by the mode of the settings, and which old versions may go."""
+"""Promotion of evaluated versions by the mode of the settings, and pruning of old versions."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ from collections.abc import Collection, Sequence
 from enum import StrEnum
 
 from maskloop.errors import RegistryError
-from maskloop.learning.registry.base import CHALLENGER, CHAMPION, SHADOW, ModelRegistry, way_back
+from maskloop.learning.registry.base import CHALLENGER, CHAMPION, SHADOW, ModelRegistry, rollback_line
 from maskloop.types import ModelVersion, PromotionMode
 
-__all__ = ["Release", "doomed_versions", "prune", "release"]
+__all__ = ["Release", "prunable_versions", "prune", "release"]
 
-KEPT_STEPS = 3  # how many rollbacks are always possible
+KEPT_STEPS = 3  # number of rollbacks that are always possible
 
 
 class Release(StrEnum):
-    """What became of a version that was judged."""
+    """The result of the gate for a version."""
 
-    PROMOTED = "promoted"  # serves
-    WAITING = "waiting"  # was judged better, and waits for somebody to promote it
-    SHADOW = "shadow"  # the same, and predicts beside the champion meanwhile
-    REFUSED = "refused"  # was not judged better
+    PROMOTED = "promoted"  # is the champion
+    WAITING = "waiting"  # passed the gate, waits for a manual promotion
+    SHADOW = "shadow"  # the same, and predicts beside the champion
+    REFUSED = "refused"  # did not pass the gate
 
 
 def release(
     version: ModelVersion, *, better: bool, reason: str, mode: PromotionMode, registry: ModelRegistry
 ) -> Release:
-    """Do with a judged version what the mode says; done again after a kill, it changes nothing more.
+    """Promote an evaluated version or set its alias, as the mode requires; a repetition changes nothing.
 
     Args:
-        version: is registered.
-        better: what the gate decided.
-        reason: why, for the history.
-        mode: who has the last word.
+        version: a registered version.
+        better: whether it passed the gate.
+        reason: the gate's reason, for the history.
+        mode: whether a promotion is automatic.
         registry: holds the version.
 
     Raises:
@@ -41,7 +41,7 @@ def release(
     if not better:
         return Release.REFUSED
     if _was_champion(version, registry):
-        return Release.PROMOTED  # before a kill; somebody may have rolled back since, and that stands
+        return Release.PROMOTED  # promoted before a kill; a rollback since then stays
     match mode:
         case PromotionMode.AUTO:
             registry.promote(version.name, version.number, reason=reason)
@@ -55,24 +55,23 @@ def release(
 
 
 def _was_champion(version: ModelVersion, registry: ModelRegistry) -> bool:
-    # A step to it alone does not say so: it may have been written down and then never made.
+    # A step to it is no proof: it may have been recorded and then not made.
     followed = any(step.before == version.number for step in registry.history(version.name))
     return followed or registry.alias(version.name, CHAMPION) == version.number
 
 
-def doomed_versions(
+def prunable_versions(
     versions: Sequence[ModelVersion], line: Sequence[int], *, keep: int, needed: Collection[int] = ()
 ) -> tuple[ModelVersion, ...]:
-    """Return the versions that may go, oldest first.
+    """Return the versions that may be deleted, oldest first.
 
-    The newest stay, and whatever serves or may serve again: the champion, its parent, and where the next
-    rollbacks lead.
+    Kept are the newest, the champion, its parent, and the targets of the next rollbacks.
 
     Args:
-        versions: all there are.
-        line: as `way_back` gives it.
-        keep: how many of the newest stay.
-        needed: numbers that others point at.
+        versions: all versions.
+        line: champions that rollbacks go back through, from `rollback_line`.
+        keep: number of the newest versions that are kept.
+        needed: numbers of further versions to keep.
     """
     by_number = {version.number: version for version in versions}
     newest = sorted(by_number, reverse=True)[:keep]
@@ -82,16 +81,16 @@ def doomed_versions(
 
 
 def prune(name: str, registry: ModelRegistry, *, keep: int, shown: Collection[str] = ()) -> tuple[str, ...]:
-    """Remove old versions for good and return their tags, oldest first.
+    """Delete old versions and return their tags, oldest first.
 
     Args:
         name: the registered model.
         registry: holds the versions.
-        keep: how many of the newest stay.
-        shown: tags of versions whose predictions somebody sees.
+        keep: number of the newest versions that are kept.
+        shown: tags of versions whose predictions Label Studio displays.
 
     Raises:
-        RegistryError: the registry refuses to remove one of them; the others are removed.
+        RegistryError: the registry refuses to delete one of them; the others are deleted.
     """
     versions = registry.versions(name)
     champion = registry.alias(name, CHAMPION)
@@ -99,14 +98,14 @@ def prune(name: str, registry: ModelRegistry, *, keep: int, shown: Collection[st
     needed |= {
         number for alias in (CHALLENGER, SHADOW) if (number := registry.alias(name, alias)) is not None
     }
-    line = way_back(registry.history(name), champion, versions)
-    doomed = doomed_versions(versions, line, keep=keep, needed=needed)
+    line = rollback_line(registry.history(name), champion, versions)
+    prunable = prunable_versions(versions, line, keep=keep, needed=needed)
     refused: list[RegistryError] = []
-    for version in doomed:
+    for version in prunable:
         try:
             registry.delete(name, version.number)
         except RegistryError as exc:  # one damaged entry must not keep all newer ones
             refused.append(exc)
     if refused:
         raise refused[0]
-    return tuple(version.tag for version in doomed)
+    return tuple(version.tag for version in prunable)

@@ -1,4 +1,4 @@
-"""MLflow's runs: the record of a training, from its first step to the files of what it made."""
+"""MLflow's runs: the record of a training, from its first step to the files of its version."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _PARAM_CHARACTERS = 6000  # MLflow's limit on a parameter's value
 
 
 class MlflowRuns:
-    """Runs of our experiment; lets MLflow's own errors through."""
+    """Runs of maskloop's experiment; MLflow's errors are not translated."""
 
     def __init__(self, connection: MlflowConnection) -> None:
         self._connection = connection
 
     def find(self, name: str, key: str) -> str | None:
-        """Return the run of a training of a registered model, open again; None where there is none."""
+        """Return the run of a training, open again; None where there is none."""
         client = self._connection.client()
-        asked = f"tags.`{_KEY}` = '{key}' AND attributes.run_name = '{name}'"
-        found = client.search_runs([self._connection.experiment_id], asked, max_results=1)
+        query = f"tags.`{_KEY}` = '{key}' AND attributes.run_name = '{name}'"
+        found = client.search_runs([self._connection.experiment_id], query, max_results=1)
         if not found:
             return None
         run_id = str(found[0].info.run_id)
@@ -42,7 +42,7 @@ class MlflowRuns:
         return str(client.create_run(self._connection.experiment_id, run_name=name, tags=tags).info.run_id)
 
     def log(self, run_id: str, step: int, values: Mapping[str, float]) -> None:
-        """Add a point to each of some curves; what is no number is left out."""
+        """Add a point to some curves; values that are not finite are left out."""
         from mlflow.entities import Metric
 
         at = int(time.time() * 1000)
@@ -58,12 +58,12 @@ class MlflowRuns:
         folder: Path,
         path: str,
     ) -> None:
-        """Add what a training came to, copy its files to a path of the run, and close it."""
+        """Add parameters, metrics and files of a training's version to its run, and close it."""
         from mlflow.entities import Param
 
         client = self._connection.client()
-        told = [Param(key, value[:_PARAM_CHARACTERS]) for key, value in params.items()]
-        client.log_batch(run_id, params=told)
+        entries = [Param(key, value[:_PARAM_CHARACTERS]) for key, value in params.items()]
+        client.log_batch(run_id, params=entries)
         if metrics is not None:
             values = dataclasses.asdict(metrics).items()
             self.log(run_id, 0, {key: value for key, value in values if isinstance(value, int | float)})
@@ -71,5 +71,5 @@ class MlflowRuns:
         client.set_terminated(run_id)
 
     def end(self, run_id: str, status: Literal["FAILED", "KILLED"]) -> None:
-        """Close a run that came to nothing."""
+        """Close a run without a version."""
         self._connection.client().set_terminated(run_id, status=status)

@@ -1,7 +1,7 @@
-"""Fine-tuning in several processes of this machine, one a GPU, started by `accelerate launch`.
+"""Fine-tuning in several processes of this machine, one per GPU, started by `accelerate launch`.
 
-The calling process writes a job into a folder, starts `python -m maskloop.learning.training.distributed
-FOLDER` once for each process, and reads the outcome from the folder. The processes share each step's images.
+The calling process writes the job into a folder, starts `python -m maskloop.learning.training.distributed
+FOLDER` once for each process, and reads the outcome from the folder. The processes share each batch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -24,7 +24,13 @@ from maskloop.errors import MaskloopError, TrainingError
 from maskloop.files import write_whole
 from maskloop.learning.data.dataset import TrainingExample
 from maskloop.learning.training.finetune import finetune, with_text_encoder
-from maskloop.learning.training.loop import TrainingProgress, TrainingStoppedError
+from maskloop.learning.training.job import (
+    UNCONTROLLED,
+    FinetuneJob,
+    TrainingControl,
+    TrainingProgress,
+    TrainingStoppedError,
+)
 from maskloop.learning.training.recipe import FinetuneRecipe
 from maskloop.processes import end, spawn
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -42,8 +48,8 @@ _POLL_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Job:
-    """What the processes are to do."""
+class _LaunchedJob:
+    """A FinetuneJob as it is written for the processes; its base lies in a folder beside it."""
 
     examples: tuple[TrainingExample, ...]
     validation: tuple[TrainingExample, ...]
@@ -51,130 +57,106 @@ class _Job:
     task: SegmentationTask
     recipe: FinetuneRecipe
     device: str  # "cpu", or "cuda" for one GPU each
-    asker: int  # number of the process that waits for the outcome
+    parent: int  # process id of the caller
 
 
 def finetune_in_processes(
-    base: Checkpoint,
-    examples: Sequence[TrainingExample],
-    *,
-    processes: int,
-    recipe: FinetuneRecipe,
-    output_dir: Path,
-    labels: Sequence[str] | None = None,
-    task: SegmentationTask = SegmentationTask.INSTANCE,
-    validation: Sequence[TrainingExample] = (),
-    on_progress: Callable[[TrainingProgress], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    job: FinetuneJob, control: TrainingControl = UNCONTROLLED, *, processes: int
 ) -> Checkpoint:
-    """Return what `finetune` returns, trained by several processes; with one it is the same as `finetune`.
+    """Return what `finetune` returns, trained by several processes of this machine.
 
     Args:
-        base: as for `finetune`.
-        examples: as for `finetune`.
-        processes: how many; fewer where they could not share a batch evenly.
-        recipe: as for `finetune`; its batch is the sum over all processes.
-        output_dir: as for `finetune`; the job lies in its folder "launch".
-        labels: as for `finetune`.
-        task: as for `finetune`.
-        validation: as for `finetune`.
-        on_progress: as for `finetune`; told a moment later.
-        should_stop: asked a few times a second.
+        job: as for `finetune`; the recipe's batch is the sum over all processes.
+        control: as for `finetune`; `should_stop` is called a few times a second.
+        processes: number of processes; fewer are started where they could not share a batch evenly, and with
+            one this is `finetune`.
 
     Raises:
         TrainingError: as `finetune` does, or a process died.
-        TrainingStoppedError: `should_stop` said so; the state is kept.
+        TrainingStoppedError: `control.should_stop` returned True; the state is kept.
     """
-    shared = next(count for count in range(processes, 0, -1) if recipe.batch % count == 0)
-    if shared == 1:
-        return finetune(
-            base,
-            examples,
-            recipe=recipe,
-            output_dir=output_dir,
-            labels=labels,
-            task=task,
-            validation=validation,
-            on_progress=on_progress,
-            should_stop=should_stop,
-        )
-    folder = output_dir / "launch"
-    job = _Job(
-        examples=tuple(examples),
-        validation=tuple(validation),
-        labels=None if labels is None else tuple(labels),
-        task=task,
-        recipe=recipe,
-        device=base.device.type,
-        asker=os.getpid(),
-    )
-    _write_job(folder, base, job)
+    count = next(count for count in range(processes, 0, -1) if job.recipe.batch % count == 0)
+    if count == 1:
+        return finetune(job, control)
+    folder, device = job.output_dir / "launch", job.base.device
+    _write_job(folder, job)
     while True:
-        part = _memory_note(output_dir)
-        code = _watch(_start(folder, shared, base.device.type), folder, on_progress, should_stop)
-        if code == 0 or _memory_note(output_dir) == part:
-            break  # memory that ran out has left a smaller part to try
+        part = _micro_batch(job.output_dir)
+        code = _wait(_start(folder, count, device.type), folder, control)
+        if code == 0 or _micro_batch(job.output_dir) == part:
+            break  # else memory ran out, and the next start uses a smaller part
     _raise_outcome(folder, code)
     return replace(
-        load_checkpoint(folder / _RESULT, device=str(base.device), training=base.family == "oneformer"),
-        source=str(output_dir),
+        load_checkpoint(folder / _RESULT, device=str(device), training=job.base.family == "oneformer"),
+        source=str(job.output_dir),
     )
 
 
 def main(folder: Path) -> int:
-    """Do one process's share of a job; the first process writes progress and outcome.
+    """Run one of the processes of a job; the first process writes progress and outcome.
 
     Returns:
         0, also where the job was stopped or failed with an error that the outcome holds; 1 where memory
         ran out.
     """
-    job: _Job = pickle.loads((folder / _JOB).read_bytes())  # noqa: S301 - our own, written a moment ago
-    shared = PartialState(cpu=job.device == "cpu")
-    base = load_checkpoint(folder / _BASE, device=str(shared.device), training=True)
+    launched: _LaunchedJob = pickle.loads((folder / _JOB).read_bytes())  # noqa: S301 - written by _write_job
+    state = PartialState(cpu=launched.device == "cpu")
+    job = FinetuneJob(
+        base=load_checkpoint(folder / _BASE, device=str(state.device), training=True),
+        examples=launched.examples,
+        validation=launched.validation,
+        labels=launched.labels,
+        task=launched.task,
+        recipe=launched.recipe,
+        output_dir=folder.parent,
+    )
+    control = TrainingControl(
+        on_progress=lambda progress: _append(folder / _PROGRESS, asdict(progress)),
+        should_stop=lambda: (folder / _STOP).exists() or not _is_alive(launched.parent),
+    )
     outcome: dict[str, object] = {}
     try:
-        trained = finetune(
-            base,
-            job.examples,
-            recipe=job.recipe,
-            output_dir=folder.parent,
-            labels=job.labels,
-            task=job.task,
-            validation=job.validation,
-            on_progress=lambda progress: _append(folder / _PROGRESS, asdict(progress)),
-            should_stop=lambda: (folder / _STOP).exists() or not _is_alive(job.asker),
-        )
+        trained = finetune(job, control)
     except MaskloopError as exc:
         kind = "stopped" if isinstance(exc, TrainingStoppedError) else "failed"
         outcome = {kind: [exc.place, exc.expected, exc.got, exc.remedy]}
     else:
-        _write_json(folder / f"rank-{shared.process_index}.json", {"weights": _digest(trained)})
-        if shared.is_main_process:
+        _write_json(folder / f"rank-{state.process_index}.json", {"weights": _digest(trained)})
+        if state.is_main_process:
             save_checkpoint(trained, folder / _RESULT)
-    if shared.is_main_process or "failed" in outcome:
+    if state.is_main_process or "failed" in outcome:
         _write_json(folder / _OUTCOME, outcome)
-    shared.wait_for_everyone()
-    shared.destroy_process_group()
+    state.wait_for_everyone()
+    state.destroy_process_group()
     return 0
 
 
-def _write_job(folder: Path, base: Checkpoint, job: _Job) -> None:
+def _write_job(folder: Path, job: FinetuneJob) -> None:
+    launched = _LaunchedJob(
+        examples=tuple(job.examples),
+        validation=tuple(job.validation),
+        labels=None if job.labels is None else tuple(job.labels),
+        task=job.task,
+        recipe=job.recipe,
+        device=job.base.device.type,
+        parent=os.getpid(),
+    )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    save_checkpoint(with_text_encoder(base), folder / _BASE)
-    (folder / _JOB).write_bytes(pickle.dumps(job))
+    save_checkpoint(with_text_encoder(job.base), folder / _BASE)
+    (folder / _JOB).write_bytes(pickle.dumps(launched))
 
 
 def _start(folder: Path, processes: int, device: str) -> subprocess.Popen[bytes]:
-    # A file of our own, so that none on this machine is read. On a CPU "MULTI_GPU" starts torchrun as well,
-    # and gloo follows from ACCELERATE_USE_CPU; accelerate's own word for a CPU starts one process alone.
+    # An own file, so that no other configuration of this machine is read. "MULTI_GPU" starts torchrun on a
+    # CPU too (gloo, by ACCELERATE_USE_CPU); accelerate's type for a CPU would start one process only.
     config = folder / "accelerate.json"
     _write_json(
         config,
         {
             "compute_environment": "LOCAL_MACHINE",
             "distributed_type": "MULTI_GPU",
-            "mixed_precision": "no",  # the recipe says what autocast does
+            "mixed_precision": "no",  # autocast follows the recipe
             "use_cpu": False,
             "num_processes": processes,
             "num_machines": 1,
@@ -188,31 +170,28 @@ def _start(folder: Path, processes: int, device: str) -> subprocess.Popen[bytes]
     return spawn(command, log_path=folder / "log.txt", env=environment)
 
 
-def _watch(
-    process: subprocess.Popen[bytes],
-    folder: Path,
-    on_progress: Callable[[TrainingProgress], None] | None,
-    should_stop: Callable[[], bool] | None,
-) -> int:
-    told = 0
+def _wait(process: subprocess.Popen[bytes], folder: Path, control: TrainingControl) -> int:
+    """Wait for the processes, report their progress meanwhile, and return the exit code."""
+    reported = 0
     try:
         while True:
             code = process.poll()
-            told = _tell(folder / _PROGRESS, told, on_progress)
+            if control.on_progress is not None:
+                reported = _report(folder / _PROGRESS, reported, control.on_progress)
             if code is not None:
                 return code
-            if should_stop is not None and should_stop():
+            if control.should_stop is not None and control.should_stop():
                 (folder / _STOP).touch()
             time.sleep(_POLL_S)
     finally:
-        if process.poll() is None:  # ended by an exception: leave nobody behind
+        if process.poll() is None:  # an exception ended the wait
             end(process)
 
 
-def _is_alive(number: int) -> bool:
-    # Killed, it could not say stop; asked for again, the same job would be trained twice at once
+def _is_alive(process_id: int) -> bool:
+    # A caller that was killed cannot request a stop; started again, it would train the same job twice.
     try:
-        os.kill(number, 0)
+        os.kill(process_id, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
@@ -220,11 +199,12 @@ def _is_alive(number: int) -> bool:
     return True
 
 
-def _tell(path: Path, told: int, on_progress: Callable[[TrainingProgress], None] | None) -> int:
-    if on_progress is None or not path.exists():
-        return told
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # the last one may be half written
-    for line in lines[told:]:
+def _report(path: Path, reported: int, on_progress: Callable[[TrainingProgress], None]) -> int:
+    """Report the lines of the progress file that are new, and return how many lines it has."""
+    if not path.exists():
+        return reported
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # the last line may be half written
+    for line in lines[reported:]:
         on_progress(TrainingProgress(**json.loads(line)))
     return len(lines)
 
@@ -239,15 +219,16 @@ def _raise_outcome(folder: Path, code: int) -> None:
     if code != 0 or outcome is None:
         raise TrainingError(
             f"training in several processes ({folder})",
-            expected="all of them to end well",
+            expected="exit code 0 of each process",
             got=f"exit code {code}",
             remedy=f"read {folder / 'log.txt'}, or train in one process (MASKLOOP_TRAIN_PROCESSES=1)",
         )
 
 
-def _memory_note(output_dir: Path) -> bytes:
-    note = output_dir / "trainer" / "micro_batch.json"
-    return note.read_bytes() if note.exists() else b""
+def _micro_batch(output_dir: Path) -> bytes:
+    """Return the stored size of the parts of a batch, empty where it was never reduced."""
+    path = output_dir / "trainer" / "micro_batch.json"
+    return path.read_bytes() if path.exists() else b""
 
 
 def _digest(checkpoint: Checkpoint) -> str:

@@ -1,4 +1,4 @@
-"""How a fine-tuning is done: the recipe, and the one that fits the data's size."""
+"""The hyperparameters of a fine-tuning, and the choice of them by the size of data and model."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ __all__ = ["FinetuneRecipe", "Precision", "choose_recipe"]
 
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
 
-LARGE_PARAMETERS = 5_000_000  # from here on a published checkpoint, whose own recipe is a rate of 1e-4
-FEW_IMAGES = 16  # fewer cannot teach a large backbone anything it should keep
+LARGE_PARAMETERS = 5_000_000  # a model this large is a published checkpoint, trained at a rate of 1e-4
+FEW_IMAGES = 16  # with fewer images a large backbone would only overfit
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneRecipe:
-    """How a training is done; the defaults suit a fine-tuning of the tiny base model on a CPU."""
+    """Hyperparameters; the defaults suit a fine-tuning of the tiny base model on a CPU."""
 
     steps: int = 200  # optimiser steps
-    batch: int = 4  # images in each, over all processes and accumulated parts
-    learning_rate: float = 4e-4  # at its peak
-    backbone_factor: float = 1.0  # of the rate, for the backbone
-    freeze_backbone: bool = False  # its weights and its running statistics stay as they are
-    weight_decay: float = 0.05  # not of norms, biases and embeddings
-    warmup: int = 20  # steps until the peak; a cosine to zero follows
-    clip: float = 1.0  # largest norm of the gradient
+    batch: int = 4  # images of one step, over all processes and accumulated parts
+    learning_rate: float = 4e-4  # peak
+    backbone_factor: float = 1.0  # factor on the learning rate of the backbone, 0..1
+    freeze_backbone: bool = False  # its weights and running statistics do not change
+    weight_decay: float = 0.05  # of linear and convolution weights only
+    warmup: int = 20  # steps up to the peak rate; a cosine to zero follows
+    clip: float = 1.0  # largest gradient norm
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
-    balance: bool = False  # rare classes and new corrections come more often
-    save_every: int = 50  # steps between two states that a killed training resumes from
-    patience: int = 4  # validations without a gain that end a training; they come with the states
-    minutes: float | None = None  # what a training may take; None for as long as it takes
-    precision: Precision = "auto"  # "bfloat16" is autocast; "auto" takes it where it is faster
-    threads: int = 0  # of torch on a CPU; 0 leaves the choice to torch
+    balance: bool = False  # sample images with rare classes and new corrections more often
+    save_every: int = 50  # steps between two saved states
+    patience: int = 4  # validations without a lower loss until training stops; one with each saved state
+    minutes: float | None = None  # time limit; None for no limit
+    precision: Precision = "auto"  # "bfloat16" is autocast; "auto" selects it where it is faster
+    threads: int = 0  # torch threads on a CPU; 0 for torch's default
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.save_every, self.patience) < 1:
@@ -58,27 +58,27 @@ def choose_recipe(
     new_classes: int = 0,
     parameters: int = 0,
 ) -> FinetuneRecipe:
-    """Return the recipe that fits the data's size; what the settings name stays as they say.
+    """Return the recipe for data and model of a size; a value that the settings name is used as it is.
 
-    Steps grow with the square root of the images: each new image brings less that is new. More objects an
-    image and more classes than usual each add some; where all classes are new to the model it takes twice
-    as many, and in between by their share. The rate of a large model is the one that it was
-    published with, its backbone learns at a tenth of it, and not at all from few images.
+    Steps grow with the square root of the number of images, since each new image adds less. More objects per
+    image and more classes than usual add steps; a model whose classes are all new takes twice as many,
+    otherwise in proportion to the share of new classes. A large model uses the learning rate that it was
+    published with, and a tenth of it for its backbone, which is frozen where images are few.
 
     Args:
-        images: to learn from.
-        objects: on all of them.
-        classes: that the model is to know.
-        new_classes: of them, those that it has never learnt.
-        settings: steps, batch, rate, backbone rate, minutes, patience, seed; None means "chosen here".
-        parameters: of the model; 0 counts as small.
+        images: number of training images.
+        objects: number of objects on all of them.
+        classes: number of classes of the result.
+        new_classes: number of classes that the base does not have.
+        settings: steps, batch, rate, backbone rate, minutes, patience, seed; None means "choose".
+        parameters: number of parameters of the model; 0 counts as small.
     """
     large = parameters >= LARGE_PARAMETERS
-    crowded = min(max(objects / max(images, 1) / 8, 1.0), 2.0)
-    varied = min(max(classes / 10, 1.0), 2.0)
-    fresh = 1.0 + min(new_classes / max(classes, 1), 1.0)
-    fitting = fresh * max(35 * math.sqrt(images * crowded * varied), 100)
-    steps = settings.train_steps or round(min(fitting, 5000))
+    density_factor = min(max(objects / max(images, 1) / 8, 1.0), 2.0)
+    class_factor = min(max(classes / 10, 1.0), 2.0)
+    new_class_factor = 1.0 + min(new_classes / max(classes, 1), 1.0)
+    suitable = new_class_factor * max(35 * math.sqrt(images * density_factor * class_factor), 100)
+    steps = settings.train_steps or round(min(suitable, 5000))
     factor = settings.backbone_rate if settings.backbone_rate is not None else (0.1 if large else 1.0)
     return FinetuneRecipe(
         steps=steps,

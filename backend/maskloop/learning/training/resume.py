@@ -1,4 +1,4 @@
-"""The folder in which a training keeps what a killed one goes on from."""
+"""The folder of states from which a killed training continues."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ __all__ = ["StateDir"]
 
 @dataclass(frozen=True, kw_only=True)
 class StateDir:
-    """States of one training, and small notes beside them."""
+    """The states of one training, and numbers stored beside them."""
 
     path: Path
 
     def claim(self, identity: dict[str, Any]) -> None:
-        """Keep what belongs to the training of this identity; delete what belongs to any other."""
+        """Keep the states of the training with this identity; delete those of any other training."""
         wanted = json.dumps(identity, sort_keys=True)
-        note = self.path / "identity.json"
-        if not note.is_file() or note.read_text(encoding="utf-8") != wanted:
+        identity_file = self.path / "identity.json"
+        if not identity_file.is_file() or identity_file.read_text(encoding="utf-8") != wanted:
             shutil.rmtree(self.path, ignore_errors=True)
             self.path.mkdir(parents=True)
-            note.write_text(wanted, encoding="utf-8")
+            identity_file.write_text(wanted, encoding="utf-8")
         for state in self._states():
-            if not _is_whole(state):
+            if not _is_complete(state):
                 shutil.rmtree(state)
 
     def newest(self) -> Path | None:
-        """Return the newest whole state, None where there is none."""
-        return max(filter(_is_whole, self._states()), key=_step, default=None)
+        """Return the newest complete state, None where there is none."""
+        return max(filter(_is_complete, self._states()), key=_step, default=None)
 
-    def note(self, name: str, value: float) -> None:
-        """Keep a number; a reader sees the old one or the new one."""
+    def write_number(self, name: str, value: float) -> None:
+        """Store a number; a reader sees the old number or the new one."""
         write_whole(self.path / f"{name}.json", json.dumps(value))
 
-    def noted(self, name: str, default: float) -> float:
-        """Return a number that was kept."""
+    def read_number(self, name: str, default: float) -> float:
+        """Return a stored number, the default where there is none."""
         try:
             return float(json.loads((self.path / f"{name}.json").read_text(encoding="utf-8")))
         except (OSError, ValueError):
@@ -54,7 +54,7 @@ def _step(state: Path) -> int:
     return int(state.name.rpartition("-")[2])
 
 
-def _is_whole(state: Path) -> bool:
+def _is_complete(state: Path) -> bool:
     # Trainer writes trainer_state.json last.
     try:
         json.loads((state / "trainer_state.json").read_text(encoding="utf-8"))

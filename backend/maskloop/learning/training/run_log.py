@@ -1,44 +1,52 @@
-"""A training's record in the registry, written while it runs; without a registry the training goes on."""
+"""The record of a training in the registry, written while it runs; training continues where that fails."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from maskloop.errors import MaskloopError, RegistryError
 from maskloop.learning.registry import ModelRegistry
-from maskloop.learning.training.loop import TrainingProgress
+from maskloop.learning.training.job import TrainingProgress
 from maskloop.log import log_action
 
-__all__ = ["TrainingJournal"]
+__all__ = ["RunLog"]
 
 logger = logging.getLogger(__name__)
-REST_S = 60.0  # after a failure: a registry that is away would hold up every step
+PAUSE_S = 60.0  # after a failure: a registry that does not answer would delay every step
 
 
-class TrainingJournal:
-    """Begins the record with the first note, or goes on with that of a training that was killed.
+class RunLog:
+    """Starts the record with the first progress, or continues the record of a training that was killed.
 
-    A context: what ends it with an error closes the record.
+    A context manager: an exception that leaves it closes the record as failed or ended.
     """
 
-    def __init__(self, registry: ModelRegistry, name: str, key: str) -> None:
-        self._registry, self._name, self._key = registry, name, key
-        self._silent_until = 0.0
-        self.run_id: str | None = None  # None where nothing has been written
+    def __init__(
+        self,
+        registry: ModelRegistry,
+        name: str,
+        key: str,
+        *,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._registry, self._name, self._key, self._clock_s = registry, name, key, clock_s
+        self._paused_until_s = float("-inf")
+        self.run_id: str | None = None  # None while nothing is recorded
 
-    def note(self, progress: TrainingProgress) -> None:
-        """Write down how far the training is."""
-        if time.monotonic() < self._silent_until:
+    def record(self, progress: TrainingProgress) -> None:
+        """Record how far the training is."""
+        if self._clock_s() < self._paused_until_s:
             return
         try:
             if self.run_id is None:
                 self.run_id = self._registry.start_run(self._name, self._key)
             self._registry.log_step(self.run_id, step=progress.step, loss=progress.loss, eta_s=progress.eta_s)
         except RegistryError as exc:
-            self._rest(exc)
+            self._pause(exc)
 
     def __enter__(self) -> Self:
         return self
@@ -51,8 +59,8 @@ class TrainingJournal:
         try:
             self._registry.end_run(self.run_id, failed=isinstance(error, MaskloopError))
         except RegistryError as exc:
-            self._rest(exc)
+            self._pause(exc)
 
-    def _rest(self, exc: RegistryError) -> None:
-        self._silent_until = time.monotonic() + REST_S
+    def _pause(self, exc: RegistryError) -> None:
+        self._paused_until_s = self._clock_s() + PAUSE_S
         log_action(logger, "training_not_recorded", level=logging.WARNING, training=self._key, error=exc)

@@ -1,4 +1,4 @@
-"""How long a training is and what its rate is on the way, under a limit of time."""
+"""The schedule of a training: its steps under a time limit, its learning rate, its early stop."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Sequence
 
 __all__ = ["affordable_steps", "rate_factor", "should_give_up"]
 
-PACE_STEPS = 5  # done before a pace is believed; the first ones warm up
+PACE_STEPS = 5  # steps before the pace is measured; the first ones are slower
 
 
 def affordable_steps(*, steps: int, done: int, spent_s: float, pace_s: float, limit_s: float) -> int:
-    """Return how many steps there will be in all: as planned, or fewer where time would run out.
+    """Return the total number of steps: as planned, or fewer where the time limit requires it.
 
     Args:
-        steps: planned.
-        done: of them.
-        spent_s: seconds, by those done.
-        pace_s: seconds that a step takes.
-        limit_s: seconds that all may take.
+        steps: planned steps.
+        done: steps done so far.
+        spent_s: seconds that the steps so far took.
+        pace_s: seconds of one step.
+        limit_s: seconds that all steps may take.
     """
     left = math.floor(max(limit_s - spent_s, 0.0) / max(pace_s, 1e-9))
     return max(min(steps, done + left), min(done + 1, steps))
 
 
 def rate_factor(step: int, *, warmup: int, steps: int) -> float:
-    """Return the share of the peak rate at a step: a line up, then a cosine to zero."""
+    """Return the factor on the peak learning rate at a step: linear warm-up, then a cosine to zero."""
     warmup = min(warmup, steps // 2)
     if step < warmup:
         return step / warmup
@@ -34,11 +34,11 @@ def rate_factor(step: int, *, warmup: int, steps: int) -> float:
 
 
 def should_give_up(losses: Sequence[float], patience: int) -> bool:
-    """Return whether the last `patience` validations all brought no gain.
+    """Return whether none of the last `patience` validations lowered the validation loss.
 
     Args:
-        losses: of the validation part, oldest first.
-        patience: at least one.
+        losses: validation losses, oldest first.
+        patience: number of validations, at least 1.
     """
     if len(losses) <= patience:
         return False

@@ -1,7 +1,8 @@
-"""transformers' Trainer, as segmentation models need it: order, rates, ignored areas, gradients gone bad."""
+"""transformers' Trainer for segmentation models: order, learning rates, ignored areas, bad gradients."""
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from maskloop.log import log_action
 
 __all__ = [
     "SegmentationTrainer",
+    "backbone_modules",
     "data_workers",
     "parameter_groups",
     "prepared_for_training",
@@ -31,18 +33,17 @@ __all__ = [
     "uses_bfloat16",
 ]
 
-_LOG = logging.getLogger(__name__)
-_BACKBONE = "pixel_level_module.encoder."  # in the names of all three families
-_MOST_BAD_STEPS = 4  # in a row; fewer are left out
-MOST_DATA_WORKERS = 8  # more do not keep a GPU any busier
+logger = logging.getLogger(__name__)
+_MAX_BAD_STEPS = 4  # in a row; fewer are skipped
+MAX_DATA_WORKERS = 8  # more do not raise the use of a GPU
 
 
 class SegmentationTrainer(Trainer):
-    """Takes items in the dataset's order, which is shuffled already and the same after a restart."""
+    """Trains in the dataset's order, which is shuffled already and the same after a restart."""
 
     def __init__(self, *, recipe: FinetuneRecipe, **kwargs: Any) -> None:
         self.recipe = recipe
-        self.planned_steps = recipe.steps  # may become fewer while it runs
+        self.planned_steps = recipe.steps  # reduced during training where time is limited
         self._bad_steps = 0
         super().__init__(**kwargs)
 
@@ -53,33 +54,33 @@ class SegmentationTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Return the model's own loss, ignored areas left out."""
-        wanted = dict(inputs)
-        any_ignored = wanted.pop(IGNORED_KEY)
-        index_bhw = wanted["mask_labels"]
+        """Return the model's loss without ignored areas."""
+        model_inputs = dict(inputs)
+        any_ignored = model_inputs.pop(IGNORED_KEY)
+        index_bhw = model_inputs["mask_labels"]
         criterion = self.accelerator.unwrap_model(model).criterion
         if isinstance(criterion, IgnoringLoss):
             criterion.ignored_bhw = index_bhw == IGNORED if any_ignored else None
         if not isinstance(criterion, PointwiseLoss):
-            pairs = zip(index_bhw, wanted["class_labels"], strict=True)
-            wanted["mask_labels"] = [object_planes(index_hw, len(ids)) for index_hw, ids in pairs]
-        outputs = model(**wanted)
+            pairs = zip(index_bhw, model_inputs["class_labels"], strict=True)
+            model_inputs["mask_labels"] = [object_planes(index_hw, len(ids)) for index_hw, ids in pairs]
+        outputs = model(**model_inputs)
         loss = outputs.loss.mean()  # OneFormer's has shape (1,)
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Return the loss after its gradients; 0 where it is not finite, since that step is left out."""
+        """Return the loss after the backward pass; 0 where it is not finite, since that step is skipped."""
         return torch.nan_to_num(super().training_step(*args, **kwargs), nan=0.0, posinf=0.0, neginf=0.0)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Validate; the loss looks at random points, at the same ones each time."""
+        """Validate; the loss samples random points, the same ones each time."""
         devices = [self.args.device] if self.args.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(self.recipe.seed)
             return super().evaluate(*args, **kwargs)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Return AdamW with the recipe's groups."""
+        """Return AdamW with the recipe's parameter groups."""
         if self.optimizer is None:
             groups = parameter_groups(cast(nn.Module, self.model if model is None else model), self.recipe)
             self.optimizer = torch.optim.AdamW(groups, lr=self.recipe.learning_rate, fused=True)
@@ -88,7 +89,7 @@ class SegmentationTrainer(Trainer):
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """Return the schedule, which follows the planned steps also where they become fewer."""
+        """Return the schedule over the planned steps, also where these are reduced during training."""
         if self.lr_scheduler is None:
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
                 cast(Any, optimizer or self.optimizer),
@@ -98,45 +99,49 @@ class SegmentationTrainer(Trainer):
         return self.lr_scheduler
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Return nothing: Trainer's own count does not know OneFormer, which has two main inputs."""
+        """Return 0: Trainer's own count fails with OneFormer, which has two main inputs."""
         return 0
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return SequentialSampler(cast(Any, train_dataset or self.train_dataset))
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
-        norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]  # of all processes: each comes to the same conclusion
+        norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]  # over all processes: each has the same norm
         if bool(torch.isfinite(torch.as_tensor(norm))):
             self._bad_steps = 0
             return norm
         self._bad_steps += 1
-        if self._bad_steps >= _MOST_BAD_STEPS:
+        if self._bad_steps >= _MAX_BAD_STEPS:
             raise TrainingError(
                 f"training step {self.state.global_step + 1}",
                 expected="a finite loss",
                 got=f"{self._bad_steps} steps in a row with a gradient of {float(norm)}",
                 remedy="lower the learning rate (MASKLOOP_LEARNING_RATE) and train again",
             )
-        step = self.state.global_step + 1
         log_action(
-            _LOG, "step_skipped", level=logging.WARNING, reason="its gradient is not finite", step=step
+            logger,
+            "step_skipped",
+            level=logging.WARNING,
+            reason="gradient not finite",
+            step=self.state.global_step + 1,
         )
-        model.zero_grad(set_to_none=True)  # AdamW passes over weights without a gradient
+        model.zero_grad(set_to_none=True)  # AdamW skips weights without a gradient
         return torch.zeros(())
 
 
 def parameter_groups(model: nn.Module, recipe: FinetuneRecipe) -> list[dict[str, Any]]:
-    """Return AdamW's groups: the backbone at its own rate, and no decay of norms, biases and embeddings.
+    """Return AdamW's parameter groups: an own rate for the backbone; no decay of norms, biases, embeddings.
 
     Args:
-        model: of one of the families.
-        recipe: rate, factor of the backbone and decay; a frozen backbone is in no group.
+        model: a model of one of the families.
+        recipe: learning rate, factor of the backbone and weight decay; frozen parameters are in no group.
     """
     decayed = _decayed_names(model)
+    backbone = {id(one) for module in backbone_modules(model) for one in module.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((_BACKBONE in name, name in decayed), []).append(parameter)
+            groups.setdefault((id(parameter) in backbone, name in decayed), []).append(parameter)
     return [
         {
             "params": parameters,
@@ -148,7 +153,7 @@ def parameter_groups(model: nn.Module, recipe: FinetuneRecipe) -> list[dict[str,
 
 
 def _decayed_names(model: nn.Module) -> set[str]:
-    """Return the weights of linear and convolution layers: all else scales, shifts or names something."""
+    """Return the names of the weights of linear, convolution and attention layers."""
     kinds = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.MultiheadAttention)
     names = set()
     for path, module in model.named_modules():
@@ -160,30 +165,50 @@ def _decayed_names(model: nn.Module) -> set[str]:
 
 @contextmanager
 def prepared_for_training(model: Any, recipe: FinetuneRecipe) -> Iterator[None]:
-    """Freeze what the recipe freezes and keep OneFormer's task numbers exact; undone at the end."""
-    encoder = model.model.pixel_level_module.encoder
-    learning = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
-    task_encoder = getattr(model.model, "task_encoder", None)
-    if recipe.freeze_backbone:
-        for parameter in learning:
-            parameter.requires_grad_(False)
-        encoder.eval()
-        encoder.train = lambda mode=True: encoder  # Trainer says train() to all before each step
+    """Freeze the backbone if the recipe says so and keep OneFormer's task tokens exact; undone at the end."""
+    frozen = backbone_modules(model) if recipe.freeze_backbone else ()
+    parameters = [one for module in frozen for one in module.parameters() if one.requires_grad]
+    task_encoder = getattr(getattr(model, "model", None), "task_encoder", None)
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    for module in frozen:
+        module.eval()
+        vars(module)["train"] = functools.partial(
+            _stay, module
+        )  # Trainer calls model.train() before each step
     if task_encoder is not None:
         task_encoder.forward = _in_float32(task_encoder.forward)
     try:
         yield
     finally:
-        if recipe.freeze_backbone:
-            del encoder.train
-            for parameter in learning:
-                parameter.requires_grad_(True)
+        for module in frozen:
+            del module.train
+        for parameter in parameters:
+            parameter.requires_grad_(True)
         if task_encoder is not None:
             del task_encoder.forward
 
 
+def backbone_modules(model: Any) -> tuple[nn.Module, ...]:
+    """Return the modules that see the image alone; what follows them sees the queries too.
+
+    EoMT has no separate decoder: its last `num_blocks` layers process patches and queries together, so the
+    backbone is what comes before them.
+
+    Source:
+        Kerssies et al., "Your ViT is Secretly an Image Segmentation Model", CVPR 2025, section 3.2.
+    """
+    if hasattr(model, "model"):
+        return (model.model.pixel_level_module.encoder,)
+    return (model.embeddings, *model.layers[: -model.config.num_blocks])
+
+
+def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
+    return module
+
+
 def _in_float32(forward: Any) -> Any:
-    # Token numbers go up to 49407; bfloat16 knows whole numbers up to 256.
+    # Token ids go up to 49407; bfloat16 is exact for whole numbers up to 256 only.
     def exact(inputs: torch.Tensor) -> Any:
         with torch.autocast(inputs.device.type, enabled=False):
             return forward(inputs)
@@ -204,13 +229,13 @@ def training_arguments(
     """Return the Trainer's arguments for a recipe.
 
     Args:
-        recipe: how.
-        output_dir: for states.
-        device: of the model.
-        processes: that train together.
-        micro_batch: images in one forward pass; the rest of a batch is accumulated.
-        validated: there is a validation part.
-        parameters: of the model.
+        recipe: hyperparameters.
+        output_dir: folder of the states.
+        device: the model's device.
+        processes: number of processes that train together.
+        micro_batch: images in one forward pass; gradients of the parts of a batch are accumulated.
+        validated: whether there are validation images.
+        parameters: number of parameters of the model.
     """
     on_cpu = device.type == "cpu"
     arguments = TrainingArguments(
@@ -245,20 +270,20 @@ def training_arguments(
         ddp_find_unused_parameters=True,
     )
     if processes == 1:
-        # Several GPUs in one process would split lists of masks as if they were batches
+        # With several GPUs in one process, DataParallel would split lists of masks as if they were batches
         arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
 
 
 def data_workers(device: torch.device, processes: int) -> int:
-    """Return how many processes make batches while a GPU computes; none on a CPU, which has no time over."""
+    """Return how many processes prepare batches while a GPU computes; 0 on a CPU."""
     if device.type == "cpu":
         return 0
-    return max(0, min(MOST_DATA_WORKERS, (os.cpu_count() or 1) // processes - 1))
+    return max(0, min(MAX_DATA_WORKERS, (os.cpu_count() or 1) // processes - 1))
 
 
 def uses_bfloat16(recipe: FinetuneRecipe, device: torch.device, parameters: int) -> bool:
-    """Return whether a model of so many parameters is trained in bfloat16 autocast on a device."""
+    """Return whether a model with this number of parameters is trained in bfloat16 autocast."""
     if recipe.precision != "auto":
         return recipe.precision == "bfloat16"
     if device.type == "cuda":

@@ -55,7 +55,7 @@ def test_draw_index_map_small_objects_lie_over_large():
     assert (index_hw == 1).sum() == 60
 
 
-def test_draw_index_map_too_many_objects_keeps_largest_and_says_so(caplog):
+def test_draw_index_map_too_many_objects_keeps_largest_and_logs(caplog):
     segments = [box(row, 0, 1, row + 1) for row in range(5)]
     with caplog.at_level(logging.WARNING):
         index_hw, labels = draw_index_map(segments, (8, 8), max_objects=2, key="img")
@@ -96,7 +96,7 @@ def test_example_dataset_each_epoch_holds_each_example_once():
 
 def test_example_dataset_same_index_is_the_same_view():
     first, second = (make_dataset(make_examples(3)) for _ in range(2))
-    first[0], first[5]  # what was asked before must not matter
+    first[0], first[5]  # earlier reads must not change the result
     assert np.array_equal(first[6].image_hwc, second[6].image_hwc)
     assert np.array_equal(first[6].index_hw, second[6].index_hw)
 

@@ -3,27 +3,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskloop.learning.data.sampling import FRESH_FACTOR, MOST_REPEATS, example_weights, round_order
+from maskloop.learning.data.sampling import FRESH_FACTOR, MAX_REPEATS, epoch_order, example_weights
 
 CAR, RARE = frozenset({"car"}), frozenset({"car", "bus"})
 
 
 @given(st.integers(1, 40), st.integers(0, 5), st.integers(0, 5))
-def test_round_order_equal_weights_shows_each_once(count, seed, number):
-    assert sorted(round_order(np.ones(count), seed, number)) == list(range(count))
+def test_epoch_order_equal_weights_shows_each_once(count, seed, number):
+    assert sorted(epoch_order(np.ones(count), seed, number)) == list(range(count))
 
 
 @given(st.lists(st.floats(0.5, 8), min_size=1, max_size=30), st.integers(0, 9))
-def test_round_order_any_weights_shows_fair_shares(weights, number):
+def test_epoch_order_any_weights_shows_fair_shares(weights, number):
     weights = np.array(weights)
-    counts = np.bincount(round_order(weights, 0, number), minlength=len(weights))
+    counts = np.bincount(epoch_order(weights, 0, number), minlength=len(weights))
     assert counts.sum() == len(weights)
     assert np.abs(counts - len(weights) * weights / weights.sum()).max() < 1 + 1e-6
 
 
-def test_round_order_same_seed_is_the_same_other_round_differs():
+def test_epoch_order_same_seed_is_the_same_other_epoch_differs():
     weights = np.linspace(1, 2, 20)
-    first, again, other = (round_order(weights, 3, number) for number in (0, 0, 1))
+    first, again, other = (epoch_order(weights, 3, number) for number in (0, 0, 1))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -35,7 +35,7 @@ def test_round_order_same_seed_is_the_same_other_round_differs():
         ([CAR] * 5, [True] * 5, [FRESH_FACTOR] * 5),
         ([CAR, CAR, frozenset()], [True, False, False], [FRESH_FACTOR, 1, 1]),
         ([RARE, *[CAR] * 19], [False] * 20, [2.0, *[1] * 19]),
-        ([RARE, *[CAR] * 999], [False] * 1000, [MOST_REPEATS, *[1] * 999]),
+        ([RARE, *[CAR] * 999], [False] * 1000, [MAX_REPEATS, *[1] * 999]),
     ],
     ids=["alike", "all-new", "new-and-empty", "one-in-twenty", "one-in-a-thousand"],
 )

@@ -46,7 +46,7 @@ def test_manifest_entry_naive_time_raises():
 
 
 def test_split_of_known_tasks_never_changes():
-    # Written down once: a change here would let models be judged on what they were trained on.
+    # Fixed values: a change would let models be evaluated on images that they were trained on.
     assert [task for task in range(30) if split_of(1, task, 0.2) == "holdout"] == [0, 1, 3, 7, 11, 17, 18, 20]
 
 

@@ -1,15 +1,22 @@
 import re
+from datetime import timedelta
 
 import pytest
 
 from maskloop.learning.data.snapshot import split_of
-from maskloop.learning.data.splits import holdout_words, is_validation, split_validation
+from maskloop.learning.data.splits import (
+    choose_corrections,
+    describe_holdout_gaps,
+    is_validation,
+    split_validation,
+)
+from maskloop.types import AnnotationRule
 
 DISC, BOTH = frozenset({"disc"}), frozenset({"disc", "star"})
 
 
 def test_is_validation_known_tasks_never_change():
-    # Written down once: a change here would stop trainings by what earlier ones had learnt.
+    # Fixed values: a change would validate on images that earlier trainings learnt from.
     assert [task for task in range(40) if is_validation(1, task, 0.1)] == [4, 17, 25, 26, 38]
 
 
@@ -40,9 +47,49 @@ def test_split_validation_parts_are_the_whole(make_correction, count, fraction, 
     ],
     ids=["empty", "missing", "scarce", "both"],
 )
-def test_holdout_words_says_what_it_lacks(holdout, expected):
-    assert re.search(expected, holdout_words(holdout, ("disc", "star")))
+def test_describe_holdout_gaps_names_each_gap(holdout, expected):
+    assert re.search(expected, describe_holdout_gaps(holdout, ("disc", "star")))
 
 
-def test_holdout_words_enough_of_all_is_silent():
-    assert holdout_words([BOTH] * 3, ("disc", "star")) is None
+def test_describe_holdout_gaps_enough_images_is_none():
+    assert describe_holdout_gaps([BOTH] * 3, ("disc", "star")) is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "chosen"),
+    [
+        pytest.param(AnnotationRule.NEWEST, 72, id="newest"),
+        pytest.param(AnnotationRule.FIRST, 70, id="first"),
+        pytest.param(AnnotationRule.GROUND_TRUTH, 71, id="ground truth"),
+    ],
+)
+def test_choose_corrections_rule_decides(make_correction, rule, chosen):
+    first = make_correction(annotation_id=70)
+    truth = make_correction(
+        annotation_id=71, updated_at=first.updated_at + timedelta(hours=1), ground_truth=True
+    )
+    newest = make_correction(annotation_id=72, updated_at=first.updated_at + timedelta(hours=2))
+    assert [made.annotation_id for made in choose_corrections((newest, first, truth), rule)] == [chosen]
+
+
+def test_choose_corrections_no_ground_truth_takes_the_newest(make_correction):
+    first = make_correction(annotation_id=70)
+    newest = make_correction(annotation_id=72, updated_at=first.updated_at + timedelta(hours=2))
+    (chosen,) = choose_corrections((first, newest), AnnotationRule.GROUND_TRUTH)
+    assert chosen.annotation_id == 72
+
+
+def test_choose_corrections_several_tasks_one_each(make_correction):
+    corrections = [make_correction(task_id=task, annotation_id=10 * task) for task in (3, 1, 2)]
+    assert [made.task_id for made in choose_corrections(corrections, AnnotationRule.NEWEST)] == [1, 2, 3]
+
+
+def test_choose_corrections_keeps_all_images_of_the_chosen_annotation(make_correction):
+    first = [make_correction(annotation_id=70, view=view) for view in ("ir", "rgb")]
+    later = first[0].updated_at + timedelta(hours=1)
+    newest = [make_correction(annotation_id=71, view="rgb", image_index=n, updated_at=later) for n in (1, 0)]
+    chosen = choose_corrections((*first, *newest), AnnotationRule.NEWEST)
+    assert [(one.annotation_id, one.view, one.image_index) for one in chosen] == [
+        (71, "rgb", 0),
+        (71, "rgb", 1),
+    ]

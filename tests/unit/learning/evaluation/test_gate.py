@@ -6,7 +6,7 @@ import pytest
 
 from maskloop.learning.evaluation.bootstrap import confidence_above, resample_weights
 from maskloop.learning.evaluation.gate import GateRule, decide
-from maskloop.learning.evaluation.metrics import judge
+from maskloop.learning.evaluation.prediction_metrics import evaluate_predictions
 from maskloop.types import Prediction, Segment
 
 SIZE_HW = (20, 40)
@@ -16,8 +16,8 @@ def box(label, left, width=10):
     return Segment(mask_hw=np.ones((10, width), bool), offset_yx=(2, left), label=label)
 
 
-def judged(*images, labels=("a", "b"), known=None, seconds=None):
-    """Return a judgement of images that each have the classes of a string; lower case is found, upper missed.
+def evaluated(*images, labels=("a", "b"), known=None, seconds=None):
+    """Return the evaluation of images given as strings of classes; lower case is found, upper case missed.
 
     A class followed by a dot is found with an IoU of 0.8.
     """
@@ -31,7 +31,7 @@ def judged(*images, labels=("a", "b"), known=None, seconds=None):
                 found.append(box(letter, 12 * place, 8 if f"{letter}." in image else 10))
         predictions.append(Prediction(segments=tuple(found), size_hw=SIZE_HW, confidence=1.0))
     times = None if seconds is None else [seconds] * len(images)
-    return judge(predictions, truths, labels, known=known, seconds=times)
+    return evaluate_predictions(predictions, truths, labels, known=known, seconds=times)
 
 
 @pytest.mark.parametrize(
@@ -48,28 +48,28 @@ def judged(*images, labels=("a", "b"), known=None, seconds=None):
     ids=["better", "worse", "same", "finer", "within-margin", "one-image", "other-half"],
 )
 def test_decide_by_paired_images(champion, challenger, margin, promote):
-    decision = decide(judged(*champion), judged(*challenger), GateRule(margin=margin))
+    decision = decide(evaluated(*champion), evaluated(*challenger), GateRule(margin=margin))
     assert decision.promote is promote, decision.reason
     assert "12 holdout images" in decision.reason
 
 
 def test_decide_same_input_same_decision():
-    pair = judged(*["aB", "ab"] * 6), judged(*["ab", "aB", "ab"] * 4)
+    pair = evaluated(*["aB", "ab"] * 6), evaluated(*["ab", "aB", "ab"] * 4)
     assert decide(*pair) == decide(*pair)
 
 
 @pytest.mark.parametrize(("images", "promote"), [(2, False), (3, True)], ids=["two", "three"])
 def test_decide_few_images_never_make_sure(images, promote):
-    decision = decide(judged(*["AB"] * images), judged(*["ab"] * images))
+    decision = decide(evaluated(*["AB"] * images), evaluated(*["ab"] * images))
     assert decision.promote is promote
-    assert f"{images} images make little sure" in decision.reason
+    assert f"{images} images give little confidence" in decision.reason
 
 
 @pytest.mark.parametrize(("with_c", "vetoed"), [(1, False), (2, False), (6, True)], ids=["one", "two", "six"])
 def test_decide_class_that_vanished_vetoes_by_number_of_images(with_c, vetoed):
     labels = ("a", "b", "c")
-    champion = judged(*["aBc"] * with_c, *["AB"] * 12, labels=labels)
-    challenger = judged(*["abC"] * with_c, *["ab"] * 12, labels=labels)
+    champion = evaluated(*["aBc"] * with_c, *["AB"] * 12, labels=labels)
+    challenger = evaluated(*["abC"] * with_c, *["ab"] * 12, labels=labels)
     decision = decide(champion, challenger)
     assert (f"class c 1.000 -> 0.000 on {with_c} images fell by more than 0.1" in decision.reason) is vetoed
     assert decision.promote is not vetoed
@@ -80,8 +80,8 @@ def test_decide_class_that_vanished_vetoes_by_number_of_images(with_c, vetoed):
 
 @pytest.mark.parametrize(("drop", "promote"), [(0.1, False), (1.0, True)], ids=["not-allowed", "allowed"])
 def test_decide_class_drop_is_a_setting(drop, promote):
-    champion = judged(*["Abc"] * 12, labels=("a", "b", "c"))
-    challenger = judged(*["abC"] * 6, *["abc"] * 6, labels=("a", "b", "c"))
+    champion = evaluated(*["Abc"] * 12, labels=("a", "b", "c"))
+    challenger = evaluated(*["abC"] * 6, *["abc"] * 6, labels=("a", "b", "c"))
     assert decide(champion, challenger, GateRule(class_drop=drop)).promote is promote
 
 
@@ -92,8 +92,8 @@ def test_decide_many_classes_of_chance_seldom_veto():
     def chance():
         images = [[box(label, 0)] for label in labels for _ in range(4)]
         found = [tuple(segments) if rng.random() < 0.5 else () for segments in images]
-        said = [Prediction(segments=item, size_hw=SIZE_HW, confidence=1.0) for item in found]
-        return judge(said, [tuple(item) for item in images], labels)
+        predictions = [Prediction(segments=item, size_hw=SIZE_HW, confidence=1.0) for item in found]
+        return evaluate_predictions(predictions, [tuple(item) for item in images], labels)
 
     reasons = [decide(chance(), chance(), GateRule(resamples=1000)).reason for _ in range(12)]
     assert sum("fell by more than" in reason for reason in reasons) <= 1
@@ -105,40 +105,40 @@ def test_decide_many_classes_of_chance_seldom_veto():
     ids=["below", "above", "rises-from-below"],
 )
 def test_decide_absolute_floor_holds_for_classes_that_fall(floor, champion, promote):
-    challenger = judged(*["ab."] * 12)
+    challenger = evaluated(*["ab."] * 12)
     rule = GateRule(class_floors={"b": floor, "unknown": 1.0}, class_drop=0.5)
-    decision = decide(judged(*[champion] * 12), challenger, rule)
+    decision = decide(evaluated(*[champion] * 12), challenger, rule)
     assert decision.promote is promote, decision.reason
     assert ("below its floor of 0.95" in decision.reason) is not promote
 
 
 @pytest.mark.parametrize(("seconds", "promote"), [(0.14, True), (0.16, False)], ids=["within", "beyond"])
 def test_decide_slower_than_allowed_keeps_champion(seconds, promote):
-    decision = decide(judged(*["aB"] * 9, seconds=0.1), judged(*["ab"] * 9, seconds=seconds))
+    decision = decide(evaluated(*["aB"] * 9, seconds=0.1), evaluated(*["ab"] * 9, seconds=seconds))
     assert decision.promote is promote
     assert ("takes 60% longer, 50% are allowed" in decision.reason) is not promote
 
 
 def test_decide_grown_head_compared_on_classes_both_know():
     labels = ("a", "b", "c")
-    champion = judged(*["abC"] * 9, labels=labels, known=("a", "b"))
-    decision = decide(champion, judged(*["aBc"] * 9, labels=labels))
+    champion = evaluated(*["abC"] * 9, labels=labels, known=("a", "b"))
+    decision = decide(champion, evaluated(*["aBc"] * 9, labels=labels))
     assert not decision.promote
     assert [change.label for change in decision.comparison.classes] == ["a", "b"]
     assert "new and not compared: c 1.000" in decision.reason
 
 
 def test_decide_no_class_in_common_compares_all_of_the_new():
-    decision = decide(judged(*["AB"] * 9, known=()), judged(*["aB"] * 9))
+    decision = decide(evaluated(*["AB"] * 9, known=()), evaluated(*["aB"] * 9))
     assert decision.promote
-    assert "champion knows none of these classes" in decision.reason
+    assert "champion has none of these classes" in decision.reason
 
 
 def test_decide_class_without_example_is_named():
     labels = ("a", "b", "rare")
-    decision = decide(judged(*["AB"] * 9, labels=labels), judged(*["ab"] * 9, labels=labels))
+    decision = decide(evaluated(*["AB"] * 9, labels=labels), evaluated(*["ab"] * 9, labels=labels))
     assert decision.promote
-    assert decision.reason.endswith("not judged for want of an example in the holdout: rare")
+    assert decision.reason.endswith("not evaluated, without an example in the holdout: rare")
 
 
 @pytest.mark.parametrize(
@@ -146,20 +146,20 @@ def test_decide_class_without_example_is_named():
     [
         ([], [], "no holdout image"),
         (["ab"] * 2, ["ab"] * 3, "different holdouts: 2 and 3"),
-        ([""] * 3, [""] * 3, "no class that the new model knows has an example among 3"),
+        ([""] * 3, [""] * 3, "no class of the new model has an example among 3"),
     ],
     ids=["none", "different", "empty-images"],
 )
-def test_decide_cannot_compare_keeps_champion_and_says_why(champion, challenger, word):
-    decision = decide(judged(*champion), judged(*challenger))
+def test_decide_not_comparable_keeps_champion_with_reason(champion, challenger, word):
+    decision = decide(evaluated(*champion), evaluated(*challenger))
     assert (decision.promote, decision.gain) == (False, 0.0)
     assert word in decision.reason
     assert json.loads(json.dumps(decision.as_json(), allow_nan=False))["promote"] is False
 
 
 def test_decision_as_json_carries_all_numbers():
-    told = decide(judged(*["aB"] * 9, seconds=0.1), judged(*["ab"] * 9, seconds=0.1)).as_json()
-    plain = json.loads(json.dumps(told, allow_nan=False))
+    values = decide(evaluated(*["aB"] * 9, seconds=0.1), evaluated(*["ab"] * 9, seconds=0.1)).as_json()
+    plain = json.loads(json.dumps(values, allow_nan=False))
     assert (plain["gain"], plain["images"], plain["slowdown"]) == (0.5, 9, 0.0)
     assert plain["interval"] == [0.5, 0.5]
     assert plain["classes"][1].items() >= {"label": "b", "before": 0.0, "after": 1.0, "images": 9}.items()

@@ -25,9 +25,9 @@ def gradients(model, mask_logits, class_logits, ignored_hw):
     """Return the loss of one disc in the upper left, and its gradient at masks and classes."""
     disc = torch.zeros(1, 64, 64)
     disc[0, 8:24, 8:24] = 1
-    wanted = {"mask_labels": [disc], "class_labels": [torch.tensor([0])], "auxiliary_predictions": None}
+    targets = {"mask_labels": [disc], "class_labels": [torch.tensor([0])], "auxiliary_predictions": None}
     if "OneFormer" in type(model.criterion).__name__:
-        wanted |= {
+        targets |= {
             "contrastive_queries_logits": None,
             "text_queries": None,
             "calculate_contrastive_loss": False,
@@ -35,7 +35,7 @@ def gradients(model, mask_logits, class_logits, ignored_hw):
     model.criterion.ignored_bhw = ignored_hw[None]
     masks, classes = mask_logits.clone().requires_grad_(), class_logits.clone().requires_grad_()
     torch.manual_seed(0)
-    sum(model.criterion(masks, classes, **wanted).values()).backward()
+    sum(model.criterion(masks, classes, **targets).values()).backward()
     return masks.grad, classes.grad
 
 
@@ -65,7 +65,7 @@ def test_ignoring_unmatched_query_there_is_not_pushed_to_nothing(model):
     assert (there[0].abs().sum(dim=-1) > 1e-3).any()
 
 
-def test_ignoring_nothing_is_the_family_s_own_loss(model):
+def test_ignoring_without_areas_equals_the_familys_loss(model):
     plain = gradients(model, *make_logits(), torch.zeros_like(IGNORED_HW))
     with ignoring(model):
         assert isinstance(model.criterion, IgnoringLoss)

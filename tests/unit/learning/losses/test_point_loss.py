@@ -104,7 +104,7 @@ def test_accelerated_loss_and_gradient_are_the_family_s_own(model, counts, ignor
 
 def test_pointwise_many_objects_are_drawn_in_groups_of_layers(model, monkeypatch):
     inputs = make_inputs(model, (3, 2))
-    monkeypatch.setattr(point_loss, "_MOST_ROWS", 5)
+    monkeypatch.setattr(point_loss, "_MAX_ROWS", 5)
     with ignoring(model), pointwise(model):
         losses = model(**inputs).loss
     assert torch.isfinite(losses)
@@ -112,12 +112,14 @@ def test_pointwise_many_objects_are_drawn_in_groups_of_layers(model, monkeypatch
 
 def test_pointwise_without_labels_and_afterwards_the_model_gives_masks(model):
     inputs = make_inputs(model, (2,))
-    asked = {name: value for name, value in inputs.items() if name not in ("mask_labels", "class_labels")}
-    plain = model.eval()(**asked).masks_queries_logits
+    without_labels = {
+        name: value for name, value in inputs.items() if name not in ("mask_labels", "class_labels")
+    }
+    plain = model.eval()(**without_labels).masks_queries_logits
     with ignoring(model), pointwise(model):
         model(**inputs)
-        within = model(**asked).masks_queries_logits
-    assert torch.equal(model(**asked).masks_queries_logits, plain)
+        within = model(**without_labels).masks_queries_logits
+    assert torch.equal(model(**without_labels).masks_queries_logits, plain)
     assert torch.equal(within, plain)
     assert not isinstance(model.criterion, PointwiseLoss)
 
@@ -160,13 +162,13 @@ def test_object_labels_are_those_of_grid_sample(size_hw):
     points_bp2 = torch.rand(2, 500, 2, generator=generator)
     points_bp2[:, :4] = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.5, 0.0]])
     planes_bnhw = torch.stack([object_planes(index_hw, 3) for index_hw in index_bhw])
-    wanted = functional.grid_sample(planes_bnhw, (2 * points_bp2 - 1)[:, :, None], align_corners=False)[
+    expected = functional.grid_sample(planes_bnhw, (2 * points_bp2 - 1)[:, :, None], align_corners=False)[
         ..., 0
     ]
-    torch.testing.assert_close(object_labels(index_bhw, points_bp2, 3), wanted, rtol=0, atol=1e-5)
+    torch.testing.assert_close(object_labels(index_bhw, points_bp2, 3), expected, rtol=0, atol=1e-5)
     images, objects = torch.tensor([0, 1, 1]), torch.tensor([2, 0, 1])
     rows = row_labels(index_bhw, images, objects, points_bp2[images])
-    torch.testing.assert_close(rows, wanted[images, objects], rtol=0, atol=1e-5)
+    torch.testing.assert_close(rows, expected[images, objects], rtol=0, atol=1e-5)
 
 
 def test_assign_costs_not_finite_are_taken_last():

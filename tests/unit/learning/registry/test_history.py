@@ -59,12 +59,12 @@ ONE_TO_THREE = (make_step(1, None), make_step(2, 1), make_step(3, 2))
         pytest.param((make_step(1, None), make_step(3, 2)), 3, (1, 2, 3), id="moved by hand in between"),
     ],
 )
-def test_promotion_line_is_the_way_back(steps, champion, line):
+def test_promotion_line_has_previous_champions_in_order(steps, champion, line):
     assert promotion_line(steps, champion) == line
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(1, 6)), max_size=30))
-def test_promotion_line_any_order_never_goes_back_to_what_was_left(choices):
+def test_promotion_line_any_order_excludes_versions_rolled_back(choices):
     steps, champion, left = [], None, set()
     for number in choices:  # None rolls back
         line = promotion_line(steps, champion)

@@ -44,7 +44,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_card_is_read_by_the_hub_and_says_everything(folder):
+def test_write_card_is_readable_by_the_hub_with_all_facts(folder):
     write_card(folder, make_card())
     read = HubCard.load(folder / "README.md")
     assert (read.data.license, read.data.base_model) == (
@@ -69,7 +69,7 @@ def test_card_is_read_by_the_hub_and_says_everything(folder):
         assert words in read.text
 
 
-def test_card_unjudged_base_with_unknown_licence_says_so(folder):
+def test_write_card_unknown_licence_is_stated(folder):
     bare = {"parent": None, "task": None, "metrics": None, "decision": None, "train_images": None}
     card = make_card(**bare, snapshot=None, seed=None, origin=FALLBACK)
     write_card(folder, card)
@@ -112,11 +112,11 @@ def test_origin_without_a_card_is_the_fallback(tmp_path):
 
 
 def test_learning_settings_are_plain_and_hold_no_secret(settings):
-    told = learning_settings(settings.model_copy(update={"seed": 5}))
-    assert told["seed"] == 5
-    assert {"train_batch", "gate_confidence", "holdout_fraction", "promotion"} <= set(told)
-    assert not any(word in key for key in told for word in ("secret", "password", "url", "home"))
-    assert json.loads(json.dumps(told)) == told
+    values = learning_settings(settings.model_copy(update={"seed": 5}))
+    assert values["seed"] == 5
+    assert {"train_batch", "gate_confidence", "holdout_fraction", "promotion"} <= set(values)
+    assert not any(word in key for key in values for word in ("secret", "password", "url", "home"))
+    assert json.loads(json.dumps(values)) == values
 
 
 def test_code_version_names_a_version():

@@ -1,4 +1,4 @@
-"""What the mode makes of a judgement, and which versions pruning never touches."""
+"""Releases by mode, and the versions that pruning keeps."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from maskloop.learning.registry import CHALLENGER, CHAMPION, SHADOW
 from maskloop.learning.registry.history import PromotionStep
-from maskloop.learning.registry.promotion import Release, doomed_versions, prune, release
+from maskloop.learning.registry.promotion import Release, prunable_versions, prune, release
 from maskloop.testing.memory import MemoryRegistry
 from maskloop.types import ModelVersion, PromotionMode
 
@@ -52,7 +52,7 @@ def test_release_by_mode(registry, mode, better, became, champion, waiting):
     assert len(registry.history(NAME)) == champion
 
 
-def test_release_again_after_somebody_rolled_back_lets_that_stand(registry):
+def test_release_again_after_a_rollback_keeps_the_rollback(registry):
     _release(registry, "auto")
     registry.rollback(NAME)
     assert _release(registry, "auto") is Release.PROMOTED
@@ -81,12 +81,12 @@ def make_versions(count=20, **parents):
         pytest.param((1,), (9, 11), {1, 9, 11, 19, 20}, id="displayed or waiting"),
     ],
 )
-def test_doomed_versions_never_what_serves_or_may_serve(line, needed, kept):
-    doomed = doomed_versions(make_versions(v5=2), line, keep=2, needed=needed)
-    assert {version.number for version in doomed} == set(range(1, 21)) - kept
+def test_prunable_versions_keeps_champion_and_rollbacks(line, needed, kept):
+    prunable = prunable_versions(make_versions(v5=2), line, keep=2, needed=needed)
+    assert {version.number for version in prunable} == set(range(1, 21)) - kept
 
 
-def test_prune_keeps_what_waits_and_what_is_shown(registry):
+def test_prune_keeps_waiting_and_displayed_versions(registry):
     registry.promote(NAME, 7)
     registry.set_alias(NAME, SHADOW, 3)
     assert prune(NAME, registry, keep=1, shown=(f"{NAME}-v4",)) == (f"{NAME}-v2", f"{NAME}-v5")

@@ -8,9 +8,11 @@ from maskloop.settings import Settings
 
 @pytest.fixture
 def chosen(settings):
-    def choose(images=32, objects=90, classes=3, new_classes=0, parameters=0, **said):
-        asked = Settings(home=settings.home, **said)
-        return choose_recipe(images, objects, classes, asked, new_classes=new_classes, parameters=parameters)
+    def choose(images=32, objects=90, classes=3, new_classes=0, parameters=0, **changes):
+        changed = Settings(home=settings.home, **changes)
+        return choose_recipe(
+            images, objects, classes, changed, new_classes=new_classes, parameters=parameters
+        )
 
     return choose
 
@@ -40,7 +42,7 @@ def test_choose_recipe_rates_follow_model_and_data(chosen, images, parameters, r
 
 
 @pytest.mark.parametrize(
-    ("said", "field", "expected"),
+    ("changes", "field", "expected"),
     [
         ({"train_steps": 7}, "steps", 7),
         ({"learning_rate": 2e-3}, "learning_rate", 2e-3),
@@ -51,8 +53,8 @@ def test_choose_recipe_rates_follow_model_and_data(chosen, images, parameters, r
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_choose_recipe_settings_win(chosen, said, field, expected):
-    assert getattr(chosen(**said), field) == expected
+def test_choose_recipe_settings_win(chosen, changes, field, expected):
+    assert getattr(chosen(**changes), field) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,22 @@
 import pytest
 from torch import nn
 
-from maskloop.lab.tiny_models import build_tiny_mask2former, build_tiny_maskformer, build_tiny_oneformer
+from maskloop.lab.tiny_models import (
+    build_tiny_eomt,
+    build_tiny_mask2former,
+    build_tiny_maskformer,
+    build_tiny_oneformer,
+)
 from maskloop.learning.training.recipe import FinetuneRecipe
-from maskloop.learning.training.trainer import parameter_groups, prepared_for_training
+from maskloop.learning.training.trainer import backbone_modules, parameter_groups, prepared_for_training
 
 RECIPE = FinetuneRecipe(learning_rate=1e-3, backbone_factor=0.1, weight_decay=0.05)
 
 
-@pytest.fixture(params=[build_tiny_mask2former, build_tiny_oneformer, build_tiny_maskformer])
+@pytest.fixture(
+    params=[build_tiny_mask2former, build_tiny_oneformer, build_tiny_maskformer, build_tiny_eomt],
+    ids=["mask2former", "oneformer", "maskformer", "eomt"],
+)
 def model(request):
     extra = {"training": True} if request.param is build_tiny_oneformer else {}
     return request.param(("disc",), seed=0, **extra).model
@@ -27,9 +35,14 @@ def test_parameter_groups_hold_every_weight_once(model):
     assert sorted(grouped) == sorted(id(one) for one in model.parameters() if one.requires_grad)
 
 
+def is_backbone(name):
+    # the tiny EoMT has 4 layers, of which the last 2 see the queries
+    return "pixel_level_module.encoder." in name or name.startswith(("embeddings.", "layers.0.", "layers.1."))
+
+
 def test_parameter_groups_backbone_learns_slower(model):
     rates = {name: rate for name, (rate, _) in groups_of(model, RECIPE).items()}
-    backbone = {name for name in rates if "pixel_level_module.encoder." in name}
+    backbone = {name for name in rates if is_backbone(name)}
     assert {rates[name] for name in backbone} == {0.1 * 1e-3}
     assert {rates[name] for name in rates.keys() - backbone} == {1e-3}
 
@@ -46,11 +59,12 @@ def test_parameter_groups_norms_biases_and_embeddings_do_not_decay(model):
     assert set(decays.values()) == {0.0, 0.05}
 
 
-def test_parameter_groups_frozen_backbone_is_in_none(model):
-    encoder = model.model.pixel_level_module.encoder
+def test_prepared_for_training_freezes_the_backbone_until_its_end(model):
     model.train()
     with prepared_for_training(model, FinetuneRecipe(freeze_backbone=True)):
         model.train()
-        assert not encoder.training
-        assert not any("pixel_level_module.encoder." in name for name in groups_of(model, RECIPE))
-    assert encoder.train().training
+        assert not any(module.training for part in backbone_modules(model) for module in part.modules())
+        assert not any(is_backbone(name) for name in groups_of(model, RECIPE))
+    model.train()
+    assert all(part.training for part in backbone_modules(model))
+    assert any(is_backbone(name) for name in groups_of(model, RECIPE))

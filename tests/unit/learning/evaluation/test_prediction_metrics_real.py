@@ -14,7 +14,7 @@ from tests.paths import SHARED
 
 from maskloop.lab.synthetic.coco import read_coco
 from maskloop.learning.evaluation.ground_truth import GroundTruth
-from maskloop.learning.evaluation.metrics import judge
+from maskloop.learning.evaluation.prediction_metrics import evaluate_predictions
 from maskloop.masks import mask_to_segment, paste_segment
 from maskloop.types import Prediction, Segment
 
@@ -56,12 +56,12 @@ def coco_numbers(truths, predictions, labels):
                 "score": segment.score,
             }
 
-    wanted, found = [], []
+    annotations, found = [], []
     for image_id, (truth, prediction) in enumerate(zip(truths, predictions, strict=True), start=1):
-        wanted += records(image_id, truth.segments, prediction.size_hw, False)
-        wanted += records(image_id, truth.crowds, prediction.size_hw, True)
+        annotations += records(image_id, truth.segments, prediction.size_hw, False)
+        annotations += records(image_id, truth.crowds, prediction.size_hw, True)
         found += records(image_id, prediction.segments, prediction.size_hw, False)
-    for number, record in enumerate(wanted, start=1):
+    for number, record in enumerate(annotations, start=1):
         record["id"] = number
     images = [
         {"id": number, "height": item.size_hw[0], "width": item.size_hw[1]}
@@ -69,17 +69,17 @@ def coco_numbers(truths, predictions, labels):
     ]
     categories = [{"id": number, "name": label} for number, label in enumerate(labels, start=1)]
     with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO({"images": images, "annotations": wanted, "categories": categories})
-        judged = COCOeval_faster(coco, coco.loadRes(found), "segm", print_function=lambda *_: None)
-        judged.evaluate()
-        judged.accumulate()
-        judged.summarize()
-    return judged.stats[0], judged.stats[1], judged.stats[8]
+        coco = COCO({"images": images, "annotations": annotations, "categories": categories})
+        coco_eval = COCOeval_faster(coco, coco.loadRes(found), "segm", print_function=lambda *_: None)
+        coco_eval.evaluate()
+        coco_eval.accumulate()
+        coco_eval.summarize()
+    return coco_eval.stats[0], coco_eval.stats[1], coco_eval.stats[8]
 
 
 @needs_data
 @pytest.mark.parametrize("name", ["coco104", "fruits"])
-def test_judge_real_annotations_ap_is_cocos(name):
+def test_evaluate_predictions_real_annotations_ap_is_cocos(name):
     rng = np.random.default_rng(5)
     images = read_coco(DATA / name)[:40]
     truths = [GroundTruth(segments=image.segments, crowds=image.crowds) for image in images]
@@ -88,7 +88,7 @@ def test_judge_real_annotations_ap_is_cocos(name):
         imperfect((*image.segments, *image.crowds), image.size_hw, labels, rng) for image in images
     ]
     assert name != "coco104" or any(truth.crowds for truth in truths)
-    metrics = judge(predictions, truths, labels).metrics
+    metrics = evaluate_predictions(predictions, truths, labels).metrics
     assert (metrics.ap, metrics.ap50, metrics.ar) == pytest.approx(
         coco_numbers(truths, predictions, labels), abs=1e-9
     )
@@ -179,7 +179,7 @@ def with_void(image):
 
 @needs_data
 @pytest.mark.parametrize("name", ["panoptic2", "coco104", "fruits"])
-def test_judge_real_annotations_pq_is_panopticapis(name):
+def test_evaluate_predictions_real_annotations_pq_is_panopticapis(name):
     rng = np.random.default_rng(6)
     if name == "panoptic2":
         truths, labels, stuff = read_panoptic(DATA / name)
@@ -190,21 +190,21 @@ def test_judge_real_annotations_pq_is_panopticapis(name):
     predictions = [
         imperfect((*truth.segments, *truth.crowds), truth.ignored_hw.shape, labels, rng) for truth in truths
     ]
-    metrics = judge(predictions, truths, labels).metrics
+    metrics = evaluate_predictions(predictions, truths, labels).metrics
     assert (metrics.pq, metrics.sq, metrics.rq) == pytest.approx(
         pq_compute(truths, predictions, labels), abs=1e-12
     )
-    parts = judge(predictions, truths, labels, stuff_labels=stuff).metrics
+    parts = evaluate_predictions(predictions, truths, labels, stuff_labels=stuff).metrics
     assert (parts.pq_stuff is None) is (name != "panoptic2")
 
 
 @needs_data
-def test_judge_real_panoptic_against_itself_is_one():
+def test_evaluate_predictions_real_panoptic_against_itself_is_one():
     truths, labels, stuff = read_panoptic(DATA / "panoptic2")
-    said = [
+    predictions_as_stuff = [
         Prediction(segments=(*truth.segments, *truth.crowds), size_hw=truth.ignored_hw.shape, confidence=1.0)
         for truth in truths
     ]
-    metrics = judge(said, truths, labels, stuff_labels=stuff).metrics
+    metrics = evaluate_predictions(predictions_as_stuff, truths, labels, stuff_labels=stuff).metrics
     assert (metrics.pq, metrics.pq_things, metrics.pq_stuff, metrics.miou) == (1.0, 1.0, 1.0, 1.0)
     assert (metrics.ap, metrics.ar, metrics.boundary_iou) == pytest.approx((1.0, 1.0, 1.0))

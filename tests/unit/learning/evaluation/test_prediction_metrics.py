@@ -5,7 +5,7 @@ from torchmetrics.detection import PanopticQuality
 from torchmetrics.functional.segmentation import mean_iou
 
 from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
-from maskloop.learning.evaluation.evaluate import evaluate
+from maskloop.learning.evaluation.prediction_metrics import evaluate_predictions
 from maskloop.masks import segments_to_index_map
 from maskloop.types import HoldoutMetrics, Prediction, Segment
 
@@ -62,49 +62,55 @@ def make_imperfect(seed):
     ],
     ids=["same", "missed", "made-up", "nothing", "iou-0.8", "iou-0.5", "one-of-two", "wrong-class", "fills"],
 )
-def test_evaluate_hand_computed_cases(found, truth, expected):
-    metrics = evaluate([predict(*found)], [truth], LABELS)
+def test_evaluate_predictions_hand_computed_cases(found, truth, expected):
+    metrics = evaluate_predictions([predict(*found)], [truth], LABELS).metrics
     assert (metrics.ap50, metrics.pq, metrics.miou) == pytest.approx(expected)
     assert metrics.images == 1
 
 
-def test_evaluate_no_images_is_zero():
-    assert evaluate([], [], LABELS) == HoldoutMetrics(ap50=0.0, pq=0.0, miou=0.0, images=0)
+def test_evaluate_predictions_no_images_is_zero():
+    assert evaluate_predictions([], [], LABELS).metrics == HoldoutMetrics(
+        ap50=0.0, pq=0.0, miou=0.0, images=0
+    )
 
 
-def test_evaluate_overlapping_predictions_best_lies_on_top():
+def test_evaluate_predictions_overlapping_predictions_best_lies_on_top():
     found = (box(0, 0, 10, 10, "a", 0.9), box(0, 0, 10, 20, "b", 0.5))
     truth = (box(0, 0, 10, 10, "a"), box(0, 10, 10, 10, "b"))
-    metrics = evaluate([predict(*found)], [truth], LABELS)
+    metrics = evaluate_predictions([predict(*found)], [truth], LABELS).metrics
     assert (metrics.pq, metrics.miou) == pytest.approx((1.0, 1.0))
 
 
-def test_evaluate_stuff_parts_count_as_one():
+def test_evaluate_predictions_stuff_parts_count_as_one():
     found = (box(0, 0, 10, 20),)
     truth = (box(0, 0, 10, 10), box(0, 10, 10, 10))
-    assert evaluate([predict(*found)], [truth], LABELS).pq == 0.0
-    metrics = evaluate([predict(*found)], [truth], LABELS, stuff_labels=["a"])
+    assert evaluate_predictions([predict(*found)], [truth], LABELS).metrics.pq == 0.0
+    metrics = evaluate_predictions([predict(*found)], [truth], LABELS, stuff_labels=["a"]).metrics
     assert (metrics.ap50, metrics.pq, metrics.miou) == pytest.approx((1.0, 1.0, 1.0))
 
 
-def test_evaluate_images_of_different_sizes():
+def test_evaluate_predictions_images_of_different_sizes():
     found = [predict(box(0, 0, 4, 4)), predict(box(0, 0, 30, 9), size_hw=(30, 10))]
-    assert evaluate(found, [(box(0, 0, 4, 4),), (box(0, 0, 30, 9),)], LABELS).pq == pytest.approx(1.0)
+    assert evaluate_predictions(
+        found, [(box(0, 0, 4, 4),), (box(0, 0, 30, 9),)], LABELS
+    ).metrics.pq == pytest.approx(1.0)
 
 
-def test_evaluate_unknown_label_raises():
+def test_evaluate_predictions_unknown_label_raises():
     with pytest.raises(ValueError, match="cat"):
-        evaluate([predict(box(0, 0, 4, 4, "cat"))], [()], LABELS)
+        evaluate_predictions([predict(box(0, 0, 4, 4, "cat"))], [()], LABELS)
 
 
-def test_evaluate_unequal_numbers_raises():
+def test_evaluate_predictions_unequal_numbers_raises():
     with pytest.raises(ValueError, match="got 0 for 1"):
-        evaluate([predict()], [], LABELS)
+        evaluate_predictions([predict()], [], LABELS)
 
 
-def test_evaluate_random_images_agrees_with_torchmetrics():
+def test_evaluate_predictions_random_images_agrees_with_torchmetrics():
     pairs = [make_imperfect(seed) for seed in range(12)]
-    metrics = evaluate([found for _, found in pairs], [truth for truth, _ in pairs], SHAPE_CLASSES)
+    metrics = evaluate_predictions(
+        [found for _, found in pairs], [truth for truth, _ in pairs], SHAPE_CLASSES
+    ).metrics
     ids = {label: index for index, label in enumerate(SHAPE_CLASSES, start=1)}
     quality = PanopticQuality(things=set(ids.values()), stuffs={0}, return_per_class=True)
     planes = []
@@ -122,9 +128,11 @@ def test_evaluate_random_images_agrees_with_torchmetrics():
     assert metrics.miou == pytest.approx(float(per_class.mean()), abs=1e-6)
 
 
-def test_evaluate_random_images_ap_agrees_with_plain_python():
+def test_evaluate_predictions_random_images_ap_agrees_with_plain_python():
     pairs = [make_imperfect(seed) for seed in range(20)]
-    metrics = evaluate([found for _, found in pairs], [truth for truth, _ in pairs], SHAPE_CLASSES)
+    metrics = evaluate_predictions(
+        [found for _, found in pairs], [truth for truth, _ in pairs], SHAPE_CLASSES
+    ).metrics
     per_class = [plain_ap50(pairs, label) for label in SHAPE_CLASSES]
     assert metrics.ap50 == pytest.approx(np.mean(per_class), abs=1e-9)
 
@@ -133,12 +141,12 @@ def plain_ap50(pairs, label):
     """COCO's AP at IoU 0.5, written out: greedy matching, precision made monotone, 101 recall points."""
     total, hits = 0, []
     for truth, found in pairs:
-        wanted = [paste(s) for s in truth if s.label == label]
-        free = set(range(len(wanted)))
-        total += len(wanted)
+        true_masks = [paste(s) for s in truth if s.label == label]
+        free = set(range(len(true_masks)))
+        total += len(true_masks)
         for segment in (s for s in found.segments if s.label == label):
             plane = paste(segment)
-            ious = {i: (plane & wanted[i]).sum() / (plane | wanted[i]).sum() for i in free}
+            ious = {i: (plane & true_masks[i]).sum() / (plane | true_masks[i]).sum() for i in free}
             best = max(ious, key=ious.get, default=None)
             hit = best is not None and ious[best] >= 0.5
             free -= {best} if hit else set()

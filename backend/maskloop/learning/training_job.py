@@ -1,0 +1,83 @@
+"""The values that one training passes from step to step, from the job to its outcome."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from maskloop.learning.data.training_set import LabelPlan
+from maskloop.learning.evaluation.gate import PromotionDecision
+from maskloop.learning.evaluation.prediction_metrics import Evaluation
+from maskloop.learning.registry.promotion import Release
+from maskloop.learning.training.recipe import FinetuneRecipe
+from maskloop.segmentation.checkpoint import Checkpoint
+from maskloop.segmentation.postprocess import Thresholds
+from maskloop.types import Correction, HoldoutMetrics, ModelVersion, SegmentationTask
+
+__all__ = ["Challenger", "GateReport", "TrainingJob", "TrainingOutcome"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingJob:
+    """The input of one training."""
+
+    key: str  # identifies this training: restarted after a kill, it does not register a second version
+    champion: ModelVersion  # the served version, from which the training starts
+    train: Sequence[Correction]  # outside the holdout; of several annotations of a task one is used
+    holdout: Sequence[Correction]  # for evaluation only
+    labels: LabelPlan  # classes of the next model
+    task: SegmentationTask  # segmentation task of the project
+    thresholds: Thresholds  # thresholds that the project's models are served with
+    work_dir: Path  # where a killed training finds its last state again; deleted at the end
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Challenger:
+    """A model that was fine-tuned from the champion."""
+
+    checkpoint: Checkpoint
+    recipe: FinetuneRecipe
+    version: ModelVersion | None = None  # where this training registered it before it was killed
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GateReport:
+    """The evaluations of both models on the holdout and the decision from them."""
+
+    champion: Evaluation
+    challenger: Evaluation
+    decision: PromotionDecision
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOutcome:
+    """The result of one training."""
+
+    champion: HoldoutMetrics  # the previous champion on the holdout
+    challenger: HoldoutMetrics  # the new version on the same holdout
+    decision: PromotionDecision
+    release: Release  # whether the new version was promoted, waits or was refused
+    version: ModelVersion  # the new version
+    base: ModelVersion  # the version that it was trained from
+    train_images: int
+    holdout_gaps: str | None  # which classes the holdout has too few images of; None for none
+    seconds: float
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as plain values; the keys are stored with jobs and read by scripts."""
+        return {
+            "promoted": self.release is Release.PROMOTED,
+            "release": self.release.value,
+            "reason": self.decision.reason,
+            "decision": self.decision.as_json(),
+            "base": self.base.tag,
+            "version": self.version.tag,
+            "champion_metrics": dataclasses.asdict(self.champion),
+            "challenger_metrics": dataclasses.asdict(self.challenger),
+            "train_images": self.train_images,
+            "holdout_images": self.challenger.images,
+            "holdout_lacks": self.holdout_gaps,
+            "seconds": round(self.seconds, 2),
+        }

@@ -1,0 +1,76 @@
+"""One training on made-up images: the registry has the numbers of the gate, also after a kill."""
+
+import io
+import json
+
+import pytest
+from PIL import Image
+
+from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
+from maskloop.learning.cycle import run_training
+from maskloop.learning.data.training_set import LabelPlan
+from maskloop.learning.registration import EVALUATION_FILE, register_base
+from maskloop.learning.training_job import TrainingJob
+from maskloop.segmentation.postprocess import Thresholds
+from maskloop.store.images import ImageCache
+from maskloop.testing import MemoryRegistry
+from maskloop.types import SegmentationTask
+
+
+@pytest.fixture
+def train(settings, tmp_path, make_correction):
+    """Return a function that runs the same training again."""
+    settings = settings.model_copy(update={"train_steps": 2, "train_batch": 1, "class_floors": {"cat": 0.5}})
+    cache = ImageCache(tmp_path / "images")
+    registry = MemoryRegistry(tmp_path / "registry")
+
+    def correction(seed):
+        made = make_image(seed, size_hw=(48, 48), domain="shifted")
+        file = io.BytesIO()
+        Image.fromarray(made.image_hwc).save(file, "PNG")
+        key = cache.put(file.getvalue())
+        return make_correction(
+            task_id=seed, annotation_id=seed, image_key=key, size_hw=(48, 48), segments=made.segments
+        )
+
+    champion = register_base("maskloop-1", settings=settings, registry=registry)
+
+    job = TrainingJob(
+        key="training-1",
+        champion=champion,
+        train=[correction(seed) for seed in range(2)],
+        holdout=[correction(seed) for seed in range(10, 15)],
+        labels=LabelPlan(labels=(*SHAPE_CLASSES, "cat"), class_of_label={}),
+        task=SegmentationTask.INSTANCE,
+        thresholds=Thresholds(),
+        work_dir=tmp_path / "work",
+    )
+
+    def call():
+        outcome = run_training(job, registry=registry, image_cache=cache, settings=settings)
+        return outcome, registry
+
+    return call
+
+
+def test_run_training_stores_the_numbers_of_the_gate(train):
+    outcome, registry = train()
+    gate = json.loads(registry.metadata("maskloop-1", outcome.version.number)["gate"])
+    assert gate == json.loads(json.dumps(outcome.decision.as_json()))
+    assert gate["rule"]["class_floors"] == {"cat": 0.5}
+    assert "cat" in gate["classes_without_example"]
+    stored = json.loads((outcome.version.path / EVALUATION_FILE).read_text())
+    assert [image["image"] for image in stored["challenger"]["images"]] == [
+        f"1/{n}/{n}" for n in range(10, 15)
+    ]
+    assert stored["champion"]["metrics"]["seconds_per_image"] > 0
+    assert json.loads(json.dumps(outcome.as_json()))["decision"]["gain"] == gate["gain"]
+
+
+def test_run_training_killed_after_registering_evaluates_the_registered_version(train):
+    first, registry = train()
+    second, _ = train()
+    assert len(registry.versions("maskloop-1")) == 2
+    assert second.version.number == first.version.number
+    assert second.decision.gain == pytest.approx(first.decision.gain, abs=1e-3)
+    assert second.challenger.pq == pytest.approx(first.challenger.pq, abs=1e-3)

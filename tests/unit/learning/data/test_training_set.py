@@ -1,0 +1,62 @@
+"""From corrections to examples: classes, ignored labels, fresh examples, the holdout."""
+
+import pytest
+
+from maskloop.learning.data.training_set import LabelPlan, build_training_set, corrections_to_examples
+from maskloop.store.images import ImageCache
+from maskloop.types import UNLABELLED
+
+
+def test_label_plan_alias_keeps_the_class_and_new_labels_are_added():
+    plan = LabelPlan(labels=("Auto", "Tree", "Wagen"), class_of_label={"Auto": "car", "Wagen": "car"})
+    assert plan.classes == ("car", "Tree")
+    assert plan.class_for("Wagen") == "car"
+
+
+def test_label_plan_without_ignored_labels_has_no_class_for_them():
+    plan = LabelPlan(labels=("disc", "unclear"), class_of_label={})
+    assert plan.without({"unclear"}).classes == ("disc",)
+
+
+@pytest.mark.parametrize("label", ["unclear", UNLABELLED], ids=["ignored label", "no label"])
+def test_corrections_to_examples_ignored_labels_become_areas(tmp_path, make_correction, make_segment, label):
+    segments = (make_segment(label="disc"), make_segment(label=label))
+    corrections = [make_correction(version_id=number, segments=segments) for number in (1, 2)]
+    old, new = corrections_to_examples(
+        corrections,
+        plan=LabelPlan(labels=("disc",), class_of_label={"disc": "circle"}),
+        image_cache=ImageCache(tmp_path),
+        ignored_labels={"unclear"},
+        learnt_versions={1},
+    )
+    assert [segment.label for segment in old.segments] == ["circle"]
+    assert [segment.label for segment in old.ignored] == [label]
+    assert (old.fresh, new.fresh) == (False, True)
+
+
+def test_build_training_set_keeps_the_holdout_apart(settings, tmp_path, make_correction):
+    training_set = build_training_set(
+        [make_correction(task_id=1), make_correction(task_id=2, approximate=True)],
+        [make_correction(task_id=3)],
+        plan=LabelPlan(labels=("disc",), class_of_label={}),
+        learnt_versions=(),
+        image_cache=ImageCache(tmp_path),
+        settings=settings,
+    )
+    assert [one.task_id for one in training_set.train] == [1]
+    assert [one.key.split("/")[1] for one in training_set.examples] == ["1"]
+    assert [one.key.split("/")[1] for one in training_set.holdout_examples] == ["3"]
+    assert training_set.validation == ()
+    assert "holdout of 1 images" in training_set.holdout_gaps
+
+
+def test_corrections_to_examples_images_of_one_task_have_different_keys(tmp_path, make_correction):
+    corrections = [make_correction(), make_correction(view="ir"), make_correction(view="ir", image_index=1)]
+    examples = corrections_to_examples(
+        corrections,
+        plan=LabelPlan(labels=("disc",), class_of_label={}),
+        image_cache=ImageCache(tmp_path),
+        ignored_labels=(),
+        learnt_versions=(),
+    )
+    assert [example.key for example in examples] == ["1/7/70", "1/7/70/ir/0", "1/7/70/ir/1"]
