@@ -61,6 +61,9 @@ def read_mask(
         if faint.note is not None:
             note(f"{place}: {faint.note}")
         return mask_to_crop(faint.mask_hw, image_hw, place, note)
+    if _is_unfinished(item.kind, value):
+        note(f"{place}: the {item.kind} was not finished and covers no pixel")
+        return np.zeros((0, 0), dtype=np.bool_), (0, 0)
     if item.kind == "polygon":
         if value.get("closed") is False:
             raise CodecError(
@@ -84,6 +87,12 @@ def read_mask(
     if not crop_hw.size:
         note(f"{place}: the {item.kind} covers no pixel")
     return crop_hw, (top + y, left + x)
+
+
+def _is_unfinished(kind: ControlKind, value: Mapping[str, Any]) -> bool:
+    """Return whether a shape has too few corners for an area: a click too many, which Label Studio keeps."""
+    corners = value.get({"polygon": "points", "vector": "vertices"}.get(kind, ""))
+    return isinstance(corners, list) and len(corners) < (3 if kind == "polygon" else 2)
 
 
 def mask_to_crop(
