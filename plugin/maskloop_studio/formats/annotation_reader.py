@@ -46,8 +46,8 @@ def annotation_to_segments(
     segment. Where not even its area is known, the annotation is set aside.
 
     Every ring adds to its object: a hole is what the ring itself leaves out (a keyhole, by the nonzero
-    winding rule); a smaller polygon inside a larger one is no hole, since nothing in Label Studio says that
-    it is. Which regions are one object: see `pieces_to_segments`.
+    winding rule); a smaller polygon inside a larger one is no hole, since Label Studio has no
+    mark for one. Which regions are one object: see `pieces_to_segments`.
 
     Args:
         result: the annotation's regions.

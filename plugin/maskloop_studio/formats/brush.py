@@ -81,7 +81,7 @@ def decode_brush(rle: object, size_hw: tuple[int, int], *, place: str = "brush m
         place: what an error names, such as "Task 42, region r7".
 
     Returns:
-        bool (H, W); True where alpha is at least 128, or as `read_levels` says where no alpha is.
+        bool (H, W); True where alpha is at least 128, or, where no alpha is, as `read_levels` reads them.
 
     Raises:
         CodecError: not a list of bytes, of another image size, of another word size, truncated or over-long,

@@ -18,7 +18,7 @@ def count_edits(
     """Return how many regions the annotator kept, changed, added and removed; each region counts by itself.
 
     Args:
-        result: the annotation's regions; `origin` says what the annotator did to each.
+        result: the annotation's regions; `origin` names what the annotator did to each.
         predicted_ids: the ids of the regions of the prediction from which the annotation was made; with an
             image, only those that were predicted on it.
         image: count only the regions of this image; None for all.
@@ -63,7 +63,7 @@ def is_approximate(result: Sequence[Any], *, image: TaskImage | None = None) -> 
 
 
 def _is_on(region: Mapping[str, Any], image: TaskImage | None) -> bool:
-    """Return whether a region is one of the image's, as far as it says so itself."""
+    """Return whether a region names this image and page; without a `to_name` it counts as this image's."""
     if image is None:
         return True
     page = region.get("item_index")

@@ -24,7 +24,7 @@ class FaintMask:
 
 
 class UnclearMaskError(CodecError):
-    """A mask that cannot be told from its values, though its area can."""
+    """A mask whose pixels are not clear from its values; only the area that may belong to it is."""
 
     area_hw: BoolMask  # every pixel that is not 0
 

@@ -50,7 +50,7 @@ def parse_label_config(xml: str) -> LabelConfig:
     `<Vector>`, `<Rectangle>`, `<Ellipse>` and `<KeyPoint>` together with each `<Labels>` of the same image.
     `model_score_threshold="0.5"` on one of them (or on its `<Labels>`) is its least score;
     `maskloop_task="panoptic"` on a `<View>` or a control is the task, the first one counts;
-    `maskloop_kind="stuff"` or `"thing"` on a `<Label>` says what its segments are.
+    `maskloop_kind="stuff"` or `"thing"` on a `<Label>` is the kind of its segments.
 
     Args:
         xml: the project's labeling interface, at most 1 MiB.

@@ -1,4 +1,4 @@
-"""Which class of the model is drawn by which control, under which label."""
+"""Classes of a model -> the controls and labels of a label config that draw them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class LabelMap:
     config: LabelConfig
     targets: Mapping[str, tuple[LabelTarget, ...]]  # class -> for each image one target, or one per control
     unmatched_classes: tuple[str, ...] = ()  # of the model, shown nowhere
-    unmatched_labels: tuple[str, ...] = ()  # of the config, which the model does not know yet
+    unmatched_labels: tuple[str, ...] = ()  # of the config, which the model has no class for yet
 
     def targets_of(self, model_label: str, *, image_name: str | None = None) -> tuple[LabelTarget, ...]:
         """Return where a class is drawn on one image; nothing for a class that has no label there.
@@ -93,7 +93,7 @@ def map_labels(
     if not targets and not config.is_dynamic:
         raise LabelConfigError(
             "label config",
-            expected=f"a label that the model knows ({_shorten(model_labels)})",
+            expected=f"a label out of the model's classes ({_shorten(model_labels)})",
             got=_shorten(config.all_labels),
             remedy='rename a label, or add predicted_values="<class of the model>" to a <Label>, '
             "or correct some images by hand so that training teaches the model these labels",

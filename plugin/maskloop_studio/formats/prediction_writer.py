@@ -2,8 +2,8 @@
 
 An object's id is made from the task, the model version and the object itself. Its brush region carries that
 id, its bitmask `<id>-b`, its polygon parts `<id>-0`, `<id>-1` ..., its vector parts `<id>-v0`, `<id>-v1` ...,
-its rectangle `<id>-r`, its ellipse `<id>-e`, its key point `<id>-k`: so `objects.py` knows them again. Ids
-that Label Studio gives by itself never look like that.
+its rectangle `<id>-r`, its ellipse `<id>-e`, its key point `<id>-k`: `objects.py` recognizes them by these
+ids. Ids that Label Studio makes itself never look like that.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def _sure_targets(targets: Sequence[LabelTarget], score: float) -> Iterator[Labe
     kinds: set[str] = set()
     for target in targets:
         threshold = target.control.score_threshold
-        # Of two controls of one kind the first draws it: a region's id says only the kind.
+        # Of two controls of one kind the first draws it, since a region's id holds only the kind.
         if target.control.kind not in kinds and (threshold is None or score >= threshold):
             kinds.add(target.control.kind)
             yield target

@@ -16,7 +16,7 @@ KIND_OF_TYPE: Mapping[str, ControlKind] = {
     "magicwand": "brush",
 }
 GEOMETRY_TYPES = frozenset(KIND_OF_TYPE)
-# Answers that mark nothing in an image, of every control that Label Studio 1.23 knows.
+# Types of answers that mark nothing in an image: those of all other controls of Label Studio 1.23.
 OTHER_TYPES = frozenset(
     (
         *("choices", "textarea", "rating", "number", "datetime", "taxonomy", "pairwise", "ranker", "list"),

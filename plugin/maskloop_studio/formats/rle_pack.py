@@ -1,4 +1,4 @@
-"""The rle-pack bit stream of a flattened RGBA mask: runs -> bytes, bytes -> mask; `brush.py` knows regions.
+"""The rle-pack bit stream of a flattened RGBA mask: runs -> bytes, bytes -> mask.
 
 A header of 53 bits (values in all, bits of a value, four sizes of run lengths), then runs one after another:
 1 for a repeated value or 0 for single ones, two bits of size index, length - 1, the value or the values.
@@ -23,14 +23,14 @@ CHANNELS = 4
 COUNT_BITS, WORD_SIZE_BITS, RUN_SIZE_BITS = 32, 5, 4
 HEADER_BITS = COUNT_BITS + WORD_SIZE_BITS + 4 * RUN_SIZE_BITS
 KIND_BITS = 3  # of a run: repeated or not, and which size
-STEP_WINDOW_BITS = 8 + KIND_BITS - 1  # that say a run's kind at each of a byte's bits
+STEP_WINDOW_BITS = 8 + KIND_BITS - 1  # that hold a run's kind at each of a byte's bits
 WORD_BITS = 8
 WINDOW_BYTES = 8  # that are read at once, also at the end of a stream
 RUN_SIZES_BITS = (3, 4, 8, 16)  # what the SDK writes
 MAX_RUN_PIXELS = 2**16 // CHANNELS
 MAX_RUN_CODE = MAX_RUN_PIXELS << 1 | 1  # of foreground; see `pack_runs`
 FIELDS_AT_ONCE = BYTES_AT_ONCE = 1 << 14  # they stay in the processor's cache
-MAX_PADDING_BYTES = 8  # the SDK writes up to one; more means that the stream is not what its header says
+MAX_PADDING_BYTES = 8  # the SDK writes up to one; more means that the stream does not match its header
 MAX_PIXELS = (2**COUNT_BITS - 1) // CHANNELS
 
 
@@ -97,7 +97,7 @@ def unpack_levels(data: bytearray, size_hw: tuple[int, int], place: str) -> NDAr
 
 
 def count_pixels(data: bytearray) -> int:
-    """Return how many pixels a stream says that it has; 0 where it says nothing of that kind."""
+    """Return the number of pixels in a stream's header; 0 where there is no such header."""
     values = int.from_bytes(data[:4], "big") if len(data) >= 4 else 0
     return values // CHANNELS if values % CHANNELS == 0 else 0
 
@@ -156,7 +156,7 @@ def _join_fields(aligned: NDArray[np.uint64], stops: NDArray[np.int64]) -> bytes
 
 
 def _read_header(data: bytearray, size_hw: tuple[int, int], place: str) -> tuple[int, ...]:
-    """Check what the stream says of itself and return its four run sizes in bits."""
+    """Check the stream's header and return its four run sizes in bits."""
     if len(data) * 8 < HEADER_BITS:
         raise _broken(place, f"a header of {HEADER_BITS} bits", f"{len(data)} bytes")
     header = int.from_bytes(data[: HEADER_BITS // 8 + 1], "big") >> (8 - HEADER_BITS % 8)
@@ -179,7 +179,7 @@ def _read_header(data: bytearray, size_hw: tuple[int, int], place: str) -> tuple
 def _unpack_repeated(data: bytearray, count: int, run_sizes: tuple[int, ...]) -> BoolMask | None:
     """Return bool (H*W,) of a stream of repeated values only, as every encoder writes a mask.
 
-    None for any other, and for one that is broken: `_scan_runs` reads it or says what is wrong.
+    None for any other, and for one that is broken: `_scan_runs` reads it or raises the error.
     """
     padded = data + bytes(WINDOW_BYTES)
     steps = _steps(padded, run_sizes)
@@ -203,7 +203,7 @@ def _read_fields(
 ) -> tuple[BoolMask, NDArray[np.int64], BoolMask]:
     """Return of each run whether it is repeated, where it ends, and whether it is foreground.
 
-    The value's highest bit says whether it is at least FOREGROUND_LEVEL.
+    The value's highest bit is set where it is at least FOREGROUND_LEVEL.
     """
     # 64 bits at every 32nd: from any bit on at least 33 of them, which hold the kind, the length and the bit.
     words = np.frombuffer(padded, dtype=">u4", count=len(padded) // 4).astype(np.uint64)

@@ -80,7 +80,7 @@ def _walk_all(
     stragglers = len(first_b) // STRAGGLERS_OF
     step_b = np.empty(len(first_b), dtype=np.uint8)
     for step in range(MAX_WALK):
-        # Past the end a walk goes on with the last step, which does no harm; other modes copy `out`.
+        # Past the end a walk goes on with the last step, which changes nothing; other modes copy `out`.
         steps.take(walked_sb[step], out=step_b, mode="clip")
         np.add(walked_sb[step], step_b, out=walked_sb[step + 1])
         if (step + 1) % STRIDE == 0 and np.count_nonzero(walked_sb[step + 1] < stops) <= stragglers:

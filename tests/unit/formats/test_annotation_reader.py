@@ -1,4 +1,4 @@
-"""What annotators leave behind by hand: groups, relations, boxes, old sizes, lost labels, and harm."""
+"""Regions that annotators draw by hand: groups, relations, boxes, old sizes, lost labels, and damage."""
 
 import math
 
@@ -29,7 +29,7 @@ def _box(top, left, bottom, right, size_hw=SIZE):
 
 
 def _region(region_id, control, region_type, size_hw=SIZE, labels=None, **value):
-    said = {region_type: labels} if labels else {}
+    named = {region_type: labels} if labels else {}
     return {
         "id": region_id,
         "from_name": control,
@@ -38,7 +38,7 @@ def _region(region_id, control, region_type, size_hw=SIZE, labels=None, **value)
         "original_width": size_hw[1],
         "original_height": size_hw[0],
         "image_rotation": 0,
-        "value": value | said,
+        "value": value | named,
     }
 
 
@@ -135,7 +135,7 @@ def test_annotation_to_segments_box_and_ellipse_are_filled():
 )
 def test_annotation_to_segments_labels_beside_the_shape_name_it(labels, expected):
     value = {"x": 0, "y": 0, "width": 50, "height": 50}
-    named = [_region("a", name, "labels", **value, labels=said) for name, said in labels]
+    named = [_region("a", name, "labels", **value, labels=given) for name, given in labels]
     content = _read(_region("a", "bare", "rectangle", **value), *named)
     assert ([segment.label for segment in content.segments], content.problems) == ([expected], ())
 
@@ -189,7 +189,7 @@ def test_annotation_to_segments_other_aspect_is_a_problem():
         pytest.param("box", "rectanglelabels", {}, id="no numbers"),
     ],
 )
-def test_annotation_to_segments_shape_that_means_harm_is_a_problem(control, region_type, value):
+def test_annotation_to_segments_damaged_shape_is_refused(control, region_type, value):
     content = _read(_region("bad", control, region_type, labels=["Car"], **value), _brush("b", RIGHT))
     (problem,) = content.problems
     assert "region bad" in problem

@@ -1,4 +1,4 @@
-"""Bitmasks: what we write is what Label Studio's front end reads, and harm is refused before it costs."""
+"""Bitmasks: what we write is what Label Studio's front end reads, and damaged or huge ones are refused."""
 
 import base64
 import io
@@ -83,6 +83,6 @@ def _png_that_claims(width, height):
         pytest.param(_png_that_claims(100, 100), "a whole PNG", id="truncated"),
     ],
 )
-def test_decode_bitmask_harm_raises(url, words):
+def test_decode_bitmask_damaged_or_huge_raises(url, words):
     with pytest.raises(CodecError, match=f"task 4: .*{words}"):
         _read(url)

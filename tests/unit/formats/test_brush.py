@@ -1,4 +1,4 @@
-"""The brush codec against label-studio-sdk's own converter, and against bytes that mean harm."""
+"""The brush codec against label-studio-sdk's own converter, and against damaged bytes."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Label configs as people write them, and as they should not be."""
+"""Label configs that people write, and those that cannot be used."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Regions: what the SDK's validator accepts, what comes back, what the annotator did, what means harm."""
+"""Regions: accepted by the SDK's validator, read back, edited by the annotator, and damaged."""
 
 import copy
 import json
@@ -87,8 +87,8 @@ def test_regions_round_trip_keeps_objects_parts_and_holes(prefer):
     content = annotation_to_segments(result, CONFIG)
     assert (content.size_hw, content.problems) == (SIZE, ())
     assert [segment.score for segment in content.segments] == [0.75] * 3
-    for found, said in zip(_masks(content), (TWO_PARTS, HOLE, BORDER), strict=True):
-        assert np.array_equal(found, said)
+    for found, drawn in zip(_masks(content), (TWO_PARTS, HOLE, BORDER), strict=True):
+        assert np.array_equal(found, drawn)
 
 
 def test_prediction_to_regions_ids_are_stable_and_differ():

@@ -83,9 +83,9 @@ def test_prediction_to_regions_every_form_is_valid_and_comes_back(kind, paired):
         assert (content.segments, len(content.notes)) == ((), 4)
         return
     for segment, mask_hw in zip(content.segments, (RING, DISC, FULL, DOT), strict=True):
-        said = mask_to_segment(mask_hw, label="Car")
+        drawn = mask_to_segment(mask_hw, label="Car")
         assert (segment.label, segment.score) == ("Car", 0.75)
-        assert segment_iou(segment, said) >= LEAST_IOU[kind]
+        assert segment_iou(segment, drawn) >= LEAST_IOU[kind]
 
 
 @pytest.mark.parametrize("paired", [False, True], ids=["with labels", "beside labels"])
@@ -158,10 +158,10 @@ def test_regions_round_trip_keeps_photographed_objects(kind):
     coco = pytest.importorskip("maskloop.lab.synthetic.coco")
     xml = _xml([kind], False)
     for image in coco.read_coco(COCO)[:6]:
-        for said in image.segments:
-            mask_hw = paste_segment(said, image.size_hw)
+        for truth in image.segments:
+            mask_hw = paste_segment(truth, image.size_hw)
             content = annotation_to_segments(_regions(xml, mask_hw), parse_label_config(xml))
             (segment,) = content.segments
-            assert segment_iou(segment, said) >= {"rectangle": 0.05, "ellipse": 0.05}.get(
+            assert segment_iou(segment, truth) >= {"rectangle": 0.05, "ellipse": 0.05}.get(
                 kind, LEAST_IOU[kind]
             )

@@ -37,9 +37,9 @@ CASES = [
     pytest.param(np.full(LONG, 14, dtype=np.uint8), id="one size: most walks never meet"),
     pytest.param(np.full(LONG, 255, dtype=np.uint8), id="longest steps"),
     pytest.param(np.full(LONG, NO_ITEM, dtype=np.uint8), id="no item at all"),
-    pytest.param(_open_until(_random(3, LONG, (14, 19), 0.9), 53, LONG), id="walks stumble"),
+    pytest.param(_open_until(_random(3, LONG, (14, 19), 0.9), 53, LONG), id="walks that often find no item"),
     pytest.param(
-        _open_until(np.full(LONG, NO_ITEM, dtype=np.uint8), 53, LONG), id="all but the chain stumbles"
+        _open_until(np.full(LONG, NO_ITEM, dtype=np.uint8), 53, LONG), id="no item outside of the chain"
     ),
     pytest.param(_open_until(_random(4, LONG, (14, 19), 0.3), 53, LONG // 2), id="ends halfway"),
     pytest.param(_open_until(np.full(SHORT, NO_ITEM, dtype=np.uint8), 53, SHORT - 3), id="exactly blocks"),

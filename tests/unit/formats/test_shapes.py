@@ -133,6 +133,6 @@ BOX = {"x": 1, "y": 1, "width": 2, "height": 2, "radiusX": 3, "radiusY": 3, "rot
         pytest.param({"x": None}, id="none"),
     ],
 )
-def test_shapes_that_mean_harm_raise(read, changes):
+def test_damaged_shapes_raise(read, changes):
     with pytest.raises(CodecError, match="task 4"):
         read(BOX | changes, SIZE, place="task 4")

@@ -19,7 +19,7 @@ GRID = 2**20  # steps a pixel, of crossings
 NUDGE_PX = np.array([1e-3, 0.618e-3])  # along no edge
 MAX_CROSSINGS = 2**24  # edges times the rows they cross, of a ring from outside
 BITS = 3  # of a key, below the pixel's number
-# What a crossing adds to the winding of each of three kinds of rings: code 2 * kind + 1 goes down
+# What a crossing adds to the winding number of each of three kinds of rings: code 2 * kind + 1 goes down
 STEPS = np.kron(np.eye(3, 4, dtype=np.int8), np.array([-1, 1], dtype=np.int8))
 _Ints: TypeAlias = NDArray[np.int64]
 
@@ -62,7 +62,7 @@ def rings_to_shapes(parts: Sequence[Sequence[Ring]]) -> list[Shape]:
 
 
 def overlap_shares(shapes: Sequence[Shape], drawn: Sequence[Sequence[Ring]]) -> NDArray[np.float64]:
-    """Return how alike each shape and its drawing are: the intersection over union of their pixels, 0 to 1.
+    """Return the intersection over union (0 to 1) of each shape and its drawing, in pixels.
 
     A line through pixel centres falls on either side once it is rounded: such pixels count as wrong, by
     drawing everything twice, moved by a thousandth of a pixel to either side.
@@ -75,7 +75,7 @@ def overlap_shares(shapes: Sequence[Shape], drawn: Sequence[Sequence[Ring]]) -> 
     base_n = _bases(sizes)
     rings = [ring for part in drawn for ring in part]
     moved = [ring - NUDGE_PX for ring in rings] + [ring + NUDGE_PX for ring in rings]
-    offset_n = np.concatenate([(base_n << BITS) + 2, (base_n << BITS) + 4])  # so that they are told apart
+    offset_n = np.concatenate([(base_n << BITS) + 2, (base_n << BITS) + 4])  # so that their keys differ
     keys = [_crossings(moved, [len(part) for part in drawn] * 2, sizes * 2, offset_n, None)]
     keys += [shape.keys + (base << BITS) for shape, base in zip(shapes, base_n.tolist(), strict=True)]
     ordered = np.sort(np.concatenate(keys))

@@ -1,7 +1,7 @@
 """Masks -> exact outlines along pixel edges, of many masks at once, from the places where rows change.
 
-A crack is the vertical edge of one pixel between foreground and background. What is left of a row after its
-cracks are known is nothing: everything here grows with the outlines, but for the one look at each pixel.
+A crack is the vertical edge of one pixel between foreground and background. Each pixel is read once, to find
+the cracks; the cost of all further steps grows with the length of the outlines only.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ TOLERANCE_PX = 1.0
 GRID = 2**12  # steps a pixel, of vertices from outside
 MAX_VERTICES = 200
 MAX_READ_VERTICES = 1_000_000  # of a ring from outside
-MAX_READ_PERCENT = 1e6  # what lies further away is no drawing
+MAX_READ_PERCENT = 1e6  # larger numbers are damage
 SHEET_PIXELS, SHEET_ROWS = 2**22, 2**13  # of segments that are drawn together, unless one alone is larger
 
 
@@ -39,7 +39,7 @@ def segments_to_rings(
 ) -> list[list[Ring]]:
     """Return for each segment one closed ring per part, the largest part first, holes cut in by keyholes.
 
-    Each part is simplified as `simplify_parts` says: the IoU wins over the vertices.
+    Each part is simplified by `simplify_parts`: a high IoU is more important than few vertices.
 
     Args:
         segments: of one image or of several; parts are what is connected by edges, not by corners.
@@ -144,7 +144,7 @@ def percent_to_ring(points: object, size_hw: tuple[int, int], *, place: str = "p
     if np.abs(percent).max() > MAX_READ_PERCENT:
         raise broken_drawing(place, f"points within {MAX_READ_PERCENT:.0f} %", f"{np.abs(percent).max():g}")
     height, width = size_hw
-    # Back to the very place before it was rounded: neighbours then share their border to the last bit.
+    # Undo the rounding of the percent exactly, so that neighbours share their borders.
     ring: Ring = np.round(percent * (width / 100.0, height / 100.0) * GRID) / GRID
     return ring
 

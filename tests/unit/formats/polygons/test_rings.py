@@ -1,4 +1,4 @@
-"""Polygons: exact tracing, simplification with a floor, holes and parts, and rings that mean harm."""
+"""Polygons: exact tracing, simplification with a floor, holes and parts, and damaged rings."""
 
 import cv2
 import numpy as np
