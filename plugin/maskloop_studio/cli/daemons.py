@@ -52,6 +52,7 @@ def serve(host: HostOption = None, port: PortOption = None) -> None:
     from maskloop.malloc import keep_freed_memory
 
     keep_freed_memory()
+    from maskloop.home import prepare_home
     from maskloop.log import configure_logging
     from maskloop.processes import check_free_port
     from maskloop.settings import load_settings
@@ -62,6 +63,7 @@ def serve(host: HostOption = None, port: PortOption = None) -> None:
     gc.enable()
     settings = load_settings()
     configure_logging(settings.log)
+    prepare_home(settings.home)
     host, port = host or settings.host, port or settings.port
     check_free_port(host, port)
     run_server(Services(settings), host=host, port=port)
@@ -81,6 +83,7 @@ def worker(
     Give training a worker of its own: it forks for every job. On a machine without a GPU a worker trains only
     with --queue train.
     """
+    from maskloop.home import prepare_home
     from maskloop.log import configure_logging
     from maskloop.malloc import keep_freed_memory
     from maskloop.queue.spec import QueueName
@@ -95,6 +98,7 @@ def worker(
         raise typer.BadParameter(f"{exc}; choose from intake, predict, train") from exc
     settings = load_settings()
     configure_logging(settings.log)
+    prepare_home(settings.home)
     if QueueName.PREDICT in queues:
         keep_freed_memory()
     keep_working(connect_queue(settings), queues, functions=JOB_FUNCTIONS)
@@ -106,6 +110,7 @@ def scheduler() -> None:
     It looks into the database every few seconds, and compares every project with Label Studio each
     MASKLOOP_SYNC_MINUTES. A cron line that cannot be read is skipped and named in the log and by `doctor`.
     """
+    from maskloop.home import prepare_home
     from maskloop.log import configure_logging
     from maskloop.queue.valkey import connect_queue
     from maskloop_studio.runtime.scheduler import run_scheduler
@@ -113,6 +118,7 @@ def scheduler() -> None:
 
     services = process_services()
     configure_logging(services.settings.log)
+    prepare_home(services.settings.home)
     run_scheduler(services, connect_queue(services.settings), _stop_on_signals())
 
 

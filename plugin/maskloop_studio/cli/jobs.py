@@ -18,6 +18,7 @@ __all__ = ["jobs_app"]
 
 jobs_app = typer.Typer(
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     help="The jobs: events of annotations, trainings, predictions, comparisons.",
 )
 

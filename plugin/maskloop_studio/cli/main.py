@@ -24,8 +24,11 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode="markdown",
 )
-base_app = typer.Typer(no_args_is_help=True, help="The small models that maskloop ships with.")
+base_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="markdown", help="The small models that maskloop ships with."
+)
 
 
 def main() -> None:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["models_app"]
 
-models_app = typer.Typer(no_args_is_help=True, help="The model versions of a project.")
+models_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="markdown", help="The model versions of a project."
+)
 VersionArgument = Annotated[
     str, typer.Argument(metavar="VERSION", help="As `maskloop models list` names it: maskloop-7-v3, or 3.")
 ]

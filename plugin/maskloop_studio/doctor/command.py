@@ -48,7 +48,12 @@ def print_findings(findings: Sequence[Finding], *, as_json: bool) -> bool:
         rows = [dataclasses.asdict(finding) for finding in findings]
         print(json.dumps({"well": is_well, "findings": rows}))
         return is_well
-    table = Table(Column("", no_wrap=True), Column("what", ratio=1), Column("found", ratio=2), expand=True)
+    table = Table(
+        Column("", no_wrap=True),
+        Column("what", ratio=1, overflow="fold"),
+        Column("found", ratio=2, overflow="fold"),
+        expand=True,
+    )
     for finding in findings:
         if finding.level is not Level.SKIPPED:
             advice = f"\nexpected {finding.expected}; {finding.remedy}" if finding.expected else ""

@@ -122,7 +122,7 @@ def check_away(context: CheckContext) -> Iterator[Finding]:
     """Label Studio had the project at the last comparisons."""
     absence = context.store.projects.absences().get(context.number)
     if absence is None:
-        yield good("last comparisons", "Label Studio had the project")
+        yield good("comparisons", "none found that Label Studio lacks the project")
     else:
         yield hint(
             f"project {context.number}",
