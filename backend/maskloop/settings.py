@@ -134,6 +134,15 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(9090, ge=0, le=65535)
     predict_deadline_s: float = Field(80.0, gt=0, description="Label Studio gives up on /predict after 100 s")
+    predict_requests: int = Field(16, ge=1, le=1000, description="prediction requests worked on at once")
+    predict_waiting: int = Field(
+        64, ge=0, le=100_000, description="prediction requests that wait for them; more get status 503"
+    )
+    max_task_images: int = Field(50, ge=1, le=1000, description="images of one task that are predicted")
+    open: bool = Field(False, description="let other machines use the server without a login")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="names under which the server is reached, beside its addresses; a,b,*.c.org or *"
+    )
     webhook_secret: SecretStr | None = Field(
         None, description="in the header of every webhook; default: one made once and kept in the database"
     )
@@ -271,6 +280,13 @@ class Settings(BaseSettings):
         if not all(old.strip() and new.strip() for old, _, new in pairs):
             raise ValueError("expected old=new, with a comma between pairs")
         return {old.strip(): new.strip() for old, _, new in pairs}
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_names(cls, value: object) -> object:
+        return (
+            [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+        )
 
     @field_validator("home")
     @classmethod

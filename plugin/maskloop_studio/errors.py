@@ -1,4 +1,4 @@
-"""Requests that are refused: each kind of refusal has its HTTP status, and never repeats the input."""
+"""Requests that are refused: each kind has its HTTP status; no text repeats the input."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from maskloop.errors import MaskloopError
 
 __all__ = [
     "BadRequestError",
+    "ClientGoneError",
     "ForeignProjectError",
     "OverloadedError",
     "RefusedError",
     "TooLargeError",
     "TooSlowError",
     "UnauthorizedError",
+    "UnknownHostError",
     "UnreadableError",
     "WrongMediaError",
 ]
@@ -54,7 +56,7 @@ class TooLargeError(RefusedError):
 
 
 class WrongMediaError(RefusedError):
-    """A body that does not say that it is JSON."""
+    """A body whose Content-Type is not JSON."""
 
     status = 415
 
@@ -63,6 +65,18 @@ class UnreadableError(RefusedError):
     """A body that is not JSON, or not of the form that the route takes."""
 
     status = 422
+
+
+class ClientGoneError(RefusedError):
+    """The client closed the connection before its answer; only the log sees the status."""
+
+    status = 499  # as nginx counts it
+
+
+class UnknownHostError(RefusedError):
+    """A request for a host name that is not this server's."""
+
+    status = 400
 
 
 class OverloadedError(RefusedError):

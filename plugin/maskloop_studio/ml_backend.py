@@ -15,11 +15,11 @@ from typing import Any
 
 from maskloop.errors import CodecError, DependencyError
 from maskloop_studio.intake.webhook import KNOWN_ACTIONS, receive_event
-from maskloop_studio.labelstudio.protocol import PredictRequest, WebhookEvent
+from maskloop_studio.labelstudio.protocol import PredictRequest, SetupRequest, WebhookEvent
 from maskloop_studio.services import process_services
-from maskloop_studio.serving.handlers import StudioBackend
+from maskloop_studio.serving.handlers import RequestHandlers
 
-__all__ = ["MaskloopModel", "process_backend"]
+__all__ = ["MaskloopModel", "process_handlers"]
 
 try:
     LabelStudioMLBase: Any = importlib.import_module("label_studio_ml.model").LabelStudioMLBase
@@ -33,11 +33,11 @@ except ImportError as exc:
 
 
 @functools.lru_cache(maxsize=1)
-def process_backend() -> StudioBackend:
-    """Return this process's backend: the host builds a model per request, the checkpoint is loaded once."""
-    backend = StudioBackend(process_services())
-    backend.directory.start()
-    return backend
+def process_handlers() -> RequestHandlers:
+    """Return this process's handlers: the host builds a model per request, the checkpoint is loaded once."""
+    handlers = RequestHandlers(process_services())
+    handlers.start()
+    return handlers
 
 
 class MaskloopModel(LabelStudioMLBase):  # type: ignore[misc]
@@ -46,31 +46,52 @@ class MaskloopModel(LabelStudioMLBase):  # type: ignore[misc]
     # The host passes on only these; its own four miss START_TRAINING and the plural ANNOTATIONS_DELETED.
     TRAIN_EVENTS = tuple(sorted(KNOWN_ACTIONS))
 
+    def setup(self) -> None:
+        """Name the version that answers; host 2.x calls this whenever it builds a model, 1.0.9 never."""
+        request = SetupRequest.model_validate({"project": self._host_project()})
+        handlers = process_handlers()
+        project_id = handlers.connected(request.project)
+        if project_id is not None:
+            handlers.directory.follow(project_id)
+        self.set("model_version", handlers.directory.tag(project_id))
+
+    def set_extra_params(self, extra_params: object) -> None:
+        """Take the backend's extra_params; host 2.x calls this for /setup.
+
+        The host checks its own login, so whoever comes this far may change options.
+
+        Raises:
+            LabelConfigError: a value that cannot work.
+        """
+        request = SetupRequest.model_validate({"project": self._host_project(), "extra_params": extra_params})
+        process_handlers().setup(request, is_trusted=True)
+
     def predict(
         self, tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> list[Any]:
-        """Return one prediction a task, in order: `result`, `score` and `model_version`.
+        """Return one entry a task, in order: a prediction with `result`, `score` and `model_version`.
 
-        A task that cannot be predicted gets an empty result and a logged reason.
+        A task that cannot be predicted gets `[]`, so that Label Studio stores nothing and asks again.
 
         Args:
             tasks: as Label Studio sends them.
-            context: the prompt of an interactive call.
+            context: the prompt of an interactive call; host 2.x passes `{}` where there is none.
             kwargs: what else the host passes on; not used.
 
         Raises:
             LabelConfigError: the label config has no image or nothing to draw with.
             ModelLoadError: the model cannot be loaded.
         """
+        project = next((task["project"] for task in tasks if task.get("project")), self._host_project())
         request = PredictRequest.model_validate(
             {
                 "tasks": tasks,
-                "project": next((task["project"] for task in tasks if task.get("project")), None),
+                "project": project,
                 "label_config": self.label_config or "",
-                "params": {"context": context},
+                "params": {"context": context or None},
             }
         )
-        results: list[Any] = process_backend().predict(request).model_dump()["results"]
+        results: list[Any] = process_handlers().predict(request).model_dump()["results"]
         return results
 
     def fit(self, *args: Any, **kwargs: Any) -> None:
@@ -90,14 +111,18 @@ class MaskloopModel(LabelStudioMLBase):  # type: ignore[misc]
                 got=f"event {event!r}, data {type(data).__name__}",
                 remedy="start trainings by webhook, with the Start Training button or with `maskloop train`",
             )
-        self._intake(event, data)
+        _keep_event(event, data)
         _remove_job_dir(kwargs.get("workdir"))
 
-    def _intake(self, event: str, data: Mapping[str, Any]) -> None:
-        """Hand one event to the intake."""
-        services = process_services()
-        webhook = WebhookEvent.model_validate_json(json.dumps({**data, "action": event}, default=str))
-        receive_event(webhook, store=services.store, queue=services.queue)
+    def _host_project(self) -> str | None:
+        """Return the project that host 2.x built this model for; 1.0.9 names none."""
+        return str(getattr(self, "project_id", "") or "") or None
+
+
+def _keep_event(event: str, data: Mapping[str, Any]) -> None:
+    services = process_services()
+    webhook = WebhookEvent.model_validate_json(json.dumps({**data, "action": event}, default=str))
+    receive_event(webhook, store=services.store, queue=services.queue)
 
 
 def _remove_job_dir(workdir: object) -> None:

@@ -1,4 +1,4 @@
-"""What a process of the loop works with, each part made on first use."""
+"""The parts that a process works with, each made on first use."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from maskloop.store.database import Store
     from maskloop.store.images import ImageCache
     from maskloop_studio.images.fetcher import ImageFetcher
+    from maskloop_studio.images.image_pipeline import ImagePipeline
     from maskloop_studio.labelstudio.client import StudioClient
 
 __all__ = ["Services", "process_services"]
@@ -92,8 +93,17 @@ class Services:
             compile_mode=settings.compile,
         )
 
+    @functools.cached_property
+    def images(self) -> ImagePipeline:
+        """Predicts the images that tasks point at."""
+        from maskloop_studio.images.image_pipeline import ImagePipeline
+
+        return ImagePipeline(
+            fetcher=self.fetcher, engine=self.engine, max_pixels=self.settings.max_image_pixels
+        )
+
     def close(self) -> None:
-        """Give back what was taken."""
+        """Close the parts that were made."""
         made = self.__dict__
         if "engine" in made:
             self.engine.close()

@@ -17,7 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tests.fakes.prelabel_studio import PrelabelStudio
@@ -65,6 +67,13 @@ def made_up(task_id: int) -> Prediction:
     )
 
 
+class _MadeUpPredictions:
+    """Stands in for the pipeline of images."""
+
+    def predict(self, inputs: Sequence[Any], **_others: object) -> list[Prediction]:
+        return [made_up(image.task_id) for image in inputs]
+
+
 def run_one(size: int, connections: int, url: str, token: str) -> dict[str, float]:
     """Prelabel a new project and return seconds by step, and memory."""
     from pydantic import SecretStr
@@ -73,15 +82,10 @@ def run_one(size: int, connections: int, url: str, token: str) -> dict[str, floa
     from maskloop.segmentation.checkpoint import save_checkpoint
     from maskloop.settings import Settings
     from maskloop.testing.memory import MemoryQueue
-    from maskloop_studio.prelabel import score as scoring
     from maskloop_studio.prelabel.run import prelabel_project
     from maskloop_studio.projects.training import model_name
     from maskloop_studio.services import Services
 
-    def predict_uris(uris: object, *, task_ids: list[int], **_others: object) -> list[Prediction]:
-        return [made_up(task_id) for task_id in task_ids]
-
-    scoring.predict_uris = predict_uris  # type: ignore[assignment,attr-defined]
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(
             home=Path(folder) / "home",
@@ -91,6 +95,7 @@ def run_one(size: int, connections: int, url: str, token: str) -> dict[str, floa
         )
         services = Services(settings)
         services.queue = MemoryQueue()
+        services.images = _MadeUpPredictions()  # type: ignore[assignment]
         if url == IN_MEMORY:
             services.client = small = PrelabelStudio()
             small.page_size, project_id = 200, 1

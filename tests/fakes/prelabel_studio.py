@@ -12,7 +12,7 @@ from maskloop_studio.labelstudio.client import StudioClient
 from maskloop_studio.labelstudio.models import to_project
 from maskloop_studio.labelstudio.predictions import TaskStand
 
-__all__ = ["PrelabelStudio", "by_confidence", "predict_task", "refusal", "register_versions"]
+__all__ = ["FakePipeline", "PrelabelStudio", "by_confidence", "predict_task", "refusal", "register_versions"]
 
 CONFIG = (
     '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
@@ -42,6 +42,7 @@ class PrelabelStudio(StudioClient):
         self.lock = threading.Lock()
         self.before_create = self.after_create = lambda task_id: None
         self.page_size = 40
+        self.config_reads = 0  # how often the project was fetched
 
     def add_tasks(self, count):
         new = [next(self.numbers) for _ in range(count)]
@@ -60,6 +61,7 @@ class PrelabelStudio(StudioClient):
         return {one["task"]: (one["score"], one["cluster"]) for one in found}
 
     def project(self, project_id):
+        self.config_reads += 1
         return to_project({"id": project_id, "label_config": CONFIG, "model_version": self.model_version})
 
     def update_project(self, project_id, *, model_version):
@@ -91,11 +93,17 @@ class PrelabelStudio(StudioClient):
         with self.lock:
             return {number: self._stand(number) for number in task_ids if number in self.tasks}
 
-    def unlabelled_stands(self, project_id):
+    def unlabelled_stands(self, project_id, *, prediction_score=None):
         left = sorted(set(self.tasks) - set(self.annotations))
+        if prediction_score is not None:
+            left = [number for number in left if self._mean_score(number) == prediction_score]
         for first in range(0, len(left), self.page_size):
             page = left[first : first + self.page_size]
             yield list(self.task_stands(project_id, page).values())
+
+    def _mean_score(self, task_id):
+        scores = [one["score"] for one in self._stored(task_id)]
+        return sum(scores) / len(scores) if scores else None
 
     def _stored(self, task_id):
         return [
@@ -141,6 +149,17 @@ def predict_task(number):
             embedding_d=np.array([np.cos(angle), np.sin(angle)], dtype=np.float32),
         ),
     )
+
+
+class FakePipeline:
+    """Predicts by `predict_task`; remembers which tasks it got, in order."""
+
+    def __init__(self):
+        self.predicted = []
+
+    def predict(self, inputs, **_others):
+        self.predicted.extend(image.task_id for image in inputs)
+        return [predict_task(image.task_id) for image in inputs]
 
 
 def register_versions(registry, name, folder, count=3):

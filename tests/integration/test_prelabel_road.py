@@ -6,7 +6,7 @@ import time
 import pytest
 from rq import SimpleWorker
 from rq.serializers import JSONSerializer
-from tests.fakes.prelabel_studio import PrelabelStudio, predict_task, register_versions
+from tests.fakes.prelabel_studio import FakePipeline, PrelabelStudio, register_versions
 from typer.testing import CliRunner
 
 from maskloop.queue.rq_queue import RqQueue
@@ -18,7 +18,6 @@ from maskloop_studio import services as services_module
 from maskloop_studio.cli.main import app
 from maskloop_studio.dispatch import JOB_FUNCTIONS, request
 from maskloop_studio.prelabel import push as pushing
-from maskloop_studio.prelabel import score as scoring
 from maskloop_studio.projects.training import model_name
 from maskloop_studio.runtime import tasks as jobs
 from maskloop_studio.runtime.scheduler import read_schedules
@@ -38,11 +37,7 @@ def services(make_services, connection, tmp_path, monkeypatch):
     monkeypatch.setattr(jobs, "process_services", lambda: made)
     monkeypatch.setattr(services_module, "process_services", lambda: made)
     monkeypatch.setattr(pushing, "DELAYS_S", (0.0,))
-    monkeypatch.setattr(
-        scoring,
-        "predict_uris",
-        lambda uris, *, task_ids, **_others: [predict_task(number) for number in task_ids],
-    )
+    made.images = FakePipeline()
     return made
 
 
@@ -58,7 +53,10 @@ def test_renewal_by_a_worker_leaves_nothing_on_the_queue(services, connection):
     assert services.store.jobs.get(number).status is JobStatus.DONE
     assert len(services.client.predictions) == 198
     assert services.queue.lengths()["predict"] == 0
-    assert [job.job_id for job in services.store.jobs.find()] == [number]
+    left, again = services.store.jobs.find()  # two tasks have no image: they are tried again later
+    assert (left.job_id, again.status, again.kind) == (number, JobStatus.WAITING, JobKind.PRELABEL)
+    assert again.due_at > left.finished_at
+    assert again.action.startswith("2 tasks could not be predicted: task 99: ")
 
 
 def test_prelabel_command_without_a_worker_does_it_itself(services, connection):

@@ -57,7 +57,12 @@ def _fill(services, tiny_model):
 
 @pytest.fixture
 def directory(services):
-    return ModelDirectory(services)
+    return ModelDirectory(
+        services.settings,
+        registry=lambda: services.registry,
+        engine=lambda: services.engine,
+        store=lambda: services.store,
+    )
 
 
 def _damage(services, number):

@@ -210,6 +210,20 @@ class ScoreRepository:
         """Note that tasks were annotated before they were pushed: only their embedding counts."""
         self._set(project_id, model_version, task_ids, labelled=True, pushed=True, regions=None)
 
+    def placed(self, project_id: int, model_version: str, task_ids: Sequence[int]) -> dict[int, float]:
+        """Return those of some tasks that were pushed -> the score that they were pushed with."""
+        found: dict[int, float] = {}
+        with self._sessions.read() as session:
+            for some in _batches(task_ids):
+                query = select(ScoredRow.task_id, ScoredRow.score).where(
+                    *_of(project_id, model_version),
+                    ScoredRow.task_id.in_(some),
+                    ScoredRow.pushed,
+                    ScoredRow.score.is_not(None),
+                )
+                found.update((task_id, float(score or 0.0)) for task_id, score in session.execute(query))
+        return found
+
     def give_up(self, project_id: int, model_version: str, task_id: int, error: str) -> None:
         """Note why Label Studio does not take a task's prediction."""
         self._set(project_id, model_version, [task_id], error=error[:2000])

@@ -1,17 +1,39 @@
-"""The HTTP Basic credentials of the settings: required of every request to our server, sent by our own."""
+"""HTTP Basic credentials: those that every request must carry, and those that Label Studio sends to us."""
 
 from __future__ import annotations
 
 import base64
+from typing import TYPE_CHECKING
 
 from maskloop.errors import ConfigurationError
 from maskloop.settings import Settings
 
-__all__ = ["authorization", "expected_credentials"]
+if TYPE_CHECKING:
+    from maskloop.store.database import Store
+
+__all__ = ["BACKEND_USER", "authorization", "backend_credentials", "expected_credentials"]
+
+BACKEND_USER = "maskloop"  # of the credentials that `connect` stores where the settings ask for no login
+
+
+def backend_credentials(settings: Settings, store: Store) -> tuple[str, str]:
+    """Return the user and password that `connect` stores in Label Studio, which sends them with each call.
+
+    They prove that options and trainings come from Label Studio: the login of the settings, else the secret
+    of the webhooks as the password.
+
+    Raises:
+        ConfigurationError: as `expected_credentials`.
+    """
+    login = expected_credentials(settings)
+    if login is not None:
+        return login
+    fixed = settings.webhook_secret.get_secret_value() if settings.webhook_secret is not None else ""
+    return BACKEND_USER, fixed or store.projects.webhook_secret()
 
 
 def expected_credentials(settings: Settings) -> tuple[str, str] | None:
-    """Return user and password that every request must carry, or None where none are required.
+    """Return user and password that every request must carry, or None where none are asked for.
 
     Raises:
         ConfigurationError: one of the two is set without the other, or the user has a colon.
@@ -39,7 +61,7 @@ def expected_credentials(settings: Settings) -> tuple[str, str] | None:
 
 
 def authorization(settings: Settings) -> dict[str, str]:
-    """Return the header that carries the credentials (RFC 7617); empty where none are required.
+    """Return the header that carries the credentials (RFC 7617); none where none are asked for.
 
     Raises:
         ConfigurationError: as `expected_credentials`.

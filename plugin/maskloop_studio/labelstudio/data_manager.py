@@ -97,11 +97,18 @@ def stamp_params(project_id: int, filters: Json, ordering: str) -> Json:
 
 
 def stand_params(
-    project_id: int, *, after_id: int = 0, task_ids: Sequence[int] | None = None, with_data: bool = False
+    project_id: int,
+    *,
+    after_id: int = 0,
+    task_ids: Sequence[int] | None = None,
+    with_data: bool = False,
+    prediction_score: float | None = None,
 ) -> Json:
     """Return the parameters that read the states of tasks: of these, or of all without labels."""
     if task_ids is None:
         items = [_number("id", "greater", after_id), UNLABELLED]
+        if prediction_score is not None:
+            items.append(_number("predictions_score", "equal", prediction_score))
     else:
         ids = list(task_ids)
         items = [{"filter": "filter:tasks:id", "operator": "in_list", "type": "List", "value": ids}]
@@ -169,7 +176,7 @@ def _annotated(since: datetime | None) -> Json:
     return {"conjunction": "or", "items": lines}
 
 
-def _number(field: str, operator: str, value: int) -> Json:
+def _number(field: str, operator: str, value: float) -> Json:
     return {"filter": f"filter:tasks:{field}", "operator": operator, "type": "Number", "value": value}
 
 

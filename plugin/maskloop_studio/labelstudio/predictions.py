@@ -101,11 +101,18 @@ class PredictionCalls(StudioTransport):
             left = [task_id for task_id in left if task_id > stands[-1].id]  # it caps a page's size
         return found
 
-    def unlabelled_stands(self, project_id: int) -> Iterator[list[TaskStand]]:
-        """Yield a project's tasks without annotations page by page, in the order of their ids."""
+    def unlabelled_stands(
+        self, project_id: int, *, prediction_score: float | None = None
+    ) -> Iterator[list[TaskStand]]:
+        """Yield a project's tasks without annotations page by page, in the order of their ids.
+
+        Args:
+            project_id: Label Studio's number.
+            prediction_score: only tasks whose predictions have this mean score.
+        """
         last_id = 0
         while True:
-            params = stand_params(project_id, after_id=last_id)
+            params = stand_params(project_id, after_id=last_id, prediction_score=prediction_score)
             stands, total = self._json("GET", "api/tasks", params=params, read=_to_stands)
             if stands:
                 yield stands

@@ -20,6 +20,7 @@ __all__ = [
     "PredictRequest",
     "PredictResponse",
     "PredictTask",
+    "RefusedPrediction",
     "ServedHealth",
     "SetupRequest",
     "SetupResponse",
@@ -127,6 +128,12 @@ class TaskPrediction(BaseModel):
     model_version: str
 
 
+class RefusedPrediction(TaskPrediction):
+    """An interactive request that cannot be answered: no regions, and why; Label Studio stores none of it."""
+
+    error: str
+
+
 class PredictResponse(BaseModel):
     """One entry for each task, in order.
 
@@ -134,7 +141,7 @@ class PredictResponse(BaseModel):
     """
 
     model_config = ConfigDict(protected_namespaces=())
-    results: list[TaskPrediction | list[TaskPrediction]]
+    results: list[RefusedPrediction | TaskPrediction | list[TaskPrediction]]
     model_version: str
 
 

@@ -1,9 +1,10 @@
-"""From what a version thinks of each task to the score and cluster that Label Studio orders by."""
+"""From the scores of a version to the score and cluster by which Label Studio orders the tasks."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,12 +12,13 @@ from numpy.typing import NDArray
 
 from maskloop.log import log_action
 from maskloop.store.scores import Arranged, Thought
-from maskloop_studio.projects.task_order import told_cluster, told_scores
+from maskloop_studio.projects.task_order import pushed_cluster, pushed_scores
 
 if TYPE_CHECKING:
-    from maskloop.selection.pool import Clustering
+    from maskloop.selection.pool import Clustering, Pool
+    from maskloop.settings import Settings
+    from maskloop.store.database import Store
     from maskloop.types import ModelVersion
-    from maskloop_studio.services import Services
 
 __all__ = ["arrange_scored"]
 
@@ -24,7 +26,7 @@ logger = logging.getLogger(__name__)
 FEW = 0.2  # of the tasks arranged before: so many new ones take the nearest cluster, and the rest stays
 
 
-def arrange_scored(project_id: int, champion: ModelVersion, services: Services) -> None:
+def arrange_scored(project_id: int, champion: ModelVersion, *, store: Store, settings: Settings) -> None:
     """Give each task scored by a version its score and cluster.
 
     The first time, and when the pool has grown by more than a fifth since, all are clustered and arranged;
@@ -34,141 +36,157 @@ def arrange_scored(project_id: int, champion: ModelVersion, services: Services) 
     Args:
         project_id: Label Studio's number.
         champion: the version.
-        services: what to work with.
+        store: has the version's scores; gets the arrangement.
+        settings: the strategy and its parameters.
 
     Raises:
-        ConfigurationError: the strategy of the settings says something that cannot be used.
+        ConfigurationError: the settings name a strategy that cannot be used.
     """
     tag = champion.tag
-    if not services.store.scores.has_unarranged(project_id, tag):
+    if not store.scores.has_unarranged(project_id, tag):
         return  # most prelabellings find nothing new: no embedding is read for that
 
     from maskloop.selection.arrangement import arrange
-    from maskloop.selection.pool import Pool
     from maskloop.selection.strategies import find_strategy
 
-    labelled_ids = set(services.store.annotations.labelled_tasks(project_id))
-    thoughts = list(services.store.scores.thoughts(project_id, tag))
-    labelled = [one for one in thoughts if one.labelled or one.task_id in labelled_ids]
-    pool = [one for one in thoughts if not (one.labelled or one.task_id in labelled_ids)]
-    new = sum(one.score is None for one in pool)
+    labelled_ids = set(store.annotations.labelled_tasks(project_id))
+    scored = list(store.scores.thoughts(project_id, tag))
+    labelled = [one for one in scored if one.labelled or one.task_id in labelled_ids]
+    unlabelled = [one for one in scored if not (one.labelled or one.task_id in labelled_ids)]
+    new = sum(one.score is None for one in unlabelled)
     if not new:
         return
-    few = new <= FEW * (len(pool) - new)
-    embedding_nd, labelled_md = _embeddings(pool, labelled)
-    clustering = (
-        _extended(pool, labelled, embedding_nd, labelled_md)
-        if few
-        else _clustered(project_id, tag, pool, labelled, embedding_nd, labelled_md, services)
-    )
-    settings = services.settings
+    few = new <= FEW * (len(unlabelled) - new)
+    tasks = _embed(unlabelled, labelled)
+    if few:
+        clustering = _extended(tasks)
+    else:
+        previous = _numbers_before(project_id, tag, scored, store)
+        clustering = _clustered(tasks, previous, settings)
     arrangement = arrange(
-        Pool(
-            task_ids=tuple(one.task_id for one in pool),
-            confidence_n=np.array([one.confidence for one in pool], dtype=np.float64),
-            embedding_nd=embedding_nd,
-            labelled_md=labelled_md,
-            clustering=clustering,
-        ),
+        _pool(tasks, clustering),
         find_strategy(settings.strategy),
         random_share=settings.random_share,
         seed=settings.seed,
     )
-    told_n = told_scores(arrangement)
-    services.store.scores.arrange(
+    pushed_n = pushed_scores(arrangement)
+    store.scores.arrange(
         project_id,
         tag,
         [
             Arranged(
                 task_id=one.task_id,
-                score=float(told_n[row]),
+                score=float(pushed_n[row]),
                 cluster=int(clustering.cluster_n[row]),
-                queue=told_cluster(int(arrangement.cluster_n[row]), champion.number),
+                queue=pushed_cluster(int(arrangement.cluster_n[row]), champion.number),
                 at_random=bool(arrangement.at_random_n[row]),
             )
-            for row, one in enumerate(pool)
+            for row, one in enumerate(unlabelled)
             if one.score is None or not few
         ],
     )
     log_action(
-        logger, "tasks_arranged", project_id=project_id, model_version=tag, tasks=len(pool), new=new, few=few
+        logger,
+        "tasks_arranged",
+        project_id=project_id,
+        model_version=tag,
+        tasks=len(unlabelled),
+        new=new,
+        few=few,
     )
 
 
-def _embeddings(
-    pool: Sequence[Thought], labelled: Sequence[Thought]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return (N, D) and (M, D), of unit length again after float16; zeros where there is none."""
-    size = next((len(one.embedding_d) for one in (*pool, *labelled) if one.embedding_d is not None), 1)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _EmbeddedTasks:
+    """Scored tasks with their embeddings, zeros where there is none."""
 
-    def stacked(thoughts: Sequence[Thought]) -> NDArray[np.float32]:
-        rows_nd = np.zeros((len(thoughts), size), dtype=np.float32)
-        for row, one in enumerate(thoughts):
+    unlabelled: Sequence[Thought]
+    labelled: Sequence[Thought]  # those of them that have an embedding
+    embedding_nd: NDArray[np.float32]  # of the unlabelled ones
+    labelled_md: NDArray[np.float32]
+
+
+def _embed(unlabelled: Sequence[Thought], labelled: Sequence[Thought]) -> _EmbeddedTasks:
+    """Return the tasks with embeddings of unit length again after float16."""
+    size = next((len(one.embedding_d) for one in (*unlabelled, *labelled) if one.embedding_d is not None), 1)
+
+    def stacked(tasks: Sequence[Thought]) -> NDArray[np.float32]:
+        rows_nd = np.zeros((len(tasks), size), dtype=np.float32)
+        for row, one in enumerate(tasks):
             if one.embedding_d is not None:
                 rows_nd[row] = one.embedding_d
         rows_nd /= np.maximum(np.linalg.norm(rows_nd, axis=1, keepdims=True), 1e-6)
         return rows_nd
 
-    return stacked(pool), stacked([one for one in labelled if one.embedding_d is not None])
+    with_embedding = [one for one in labelled if one.embedding_d is not None]
+    return _EmbeddedTasks(
+        unlabelled=unlabelled,
+        labelled=with_embedding,
+        embedding_nd=stacked(unlabelled),
+        labelled_md=stacked(with_embedding),
+    )
 
 
-def _clustered(
-    project_id: int,
-    tag: str,
-    pool: Sequence[Thought],
-    labelled: Sequence[Thought],
-    embedding_nd: NDArray[np.float32],
-    labelled_md: NDArray[np.float32],
-    services: Services,
-) -> Clustering:
+def _pool(tasks: _EmbeddedTasks, clustering: Clustering) -> Pool:
+    from maskloop.selection.pool import Pool
+
+    return Pool(
+        task_ids=tuple(one.task_id for one in tasks.unlabelled),
+        confidence_n=np.array([one.confidence for one in tasks.unlabelled], dtype=np.float64),
+        embedding_nd=tasks.embedding_nd,
+        labelled_md=tasks.labelled_md,
+        clustering=clustering,
+    )
+
+
+def _clustered(tasks: _EmbeddedTasks, previous: Mapping[int, int] | None, settings: Settings) -> Clustering:
     from maskloop.selection.clusters import cluster_pool
 
     return cluster_pool(
-        embedding_nd,
-        task_ids=[one.task_id for one in pool],
-        previous=_numbers_before(project_id, tag, [*pool, *labelled], services),
-        labelled_md=labelled_md,
-        labelled_ids=[one.task_id for one in labelled if one.embedding_d is not None],
-        clusters=services.settings.clusters,
-        seed=services.settings.seed,
+        tasks.embedding_nd,
+        task_ids=[one.task_id for one in tasks.unlabelled],
+        previous=previous,
+        labelled_md=tasks.labelled_md,
+        labelled_ids=[one.task_id for one in tasks.labelled],
+        clusters=settings.clusters,
+        seed=settings.seed,
     )
 
 
 def _numbers_before(
-    project_id: int, tag: str, thoughts: Sequence[Thought], services: Services
+    project_id: int, tag: str, scored: Sequence[Thought], store: Store
 ) -> dict[int, int] | None:
     """Return task -> cluster, as this version was arranged before, else as the one pushed before it was."""
-    own = {one.task_id: one.cluster for one in thoughts if one.cluster is not None}
+    own = {one.task_id: one.cluster for one in scored if one.cluster is not None}
     if own:
         return own
-    scores = services.store.scores
-    stored = scores.versions(project_id)
-    for version in services.store.pushes.versions(project_id):
+    stored = store.scores.versions(project_id)
+    for version in store.pushes.versions(project_id):
         if version != tag and version in stored:
-            before = scores.thoughts(project_id, version)
+            before = store.scores.thoughts(project_id, version)
             return {one.task_id: one.cluster for one in before if one.cluster is not None} or None
     return None
 
 
-def _extended(
-    pool: Sequence[Thought],
-    labelled: Sequence[Thought],
-    embedding_nd: NDArray[np.float32],
-    labelled_md: NDArray[np.float32],
-) -> Clustering:
+def _extended(tasks: _EmbeddedTasks) -> Clustering:
     """Return the clusters as they are, with new tasks in the nearest."""
     from maskloop.selection.clusters import assign
     from maskloop.selection.pool import Clustering
 
-    cluster_n = np.array([-1 if one.cluster is None else one.cluster for one in pool], dtype=np.int64)
-    cluster_m = np.array(
-        [-1 if one.cluster is None else one.cluster for one in labelled if one.embedding_d is not None],
-        dtype=np.int64,
+    cluster_n, cluster_m = _clusters_of(tasks.unlabelled), _clusters_of(tasks.labelled)
+    centres_kd = _middles(
+        np.concatenate([tasks.embedding_nd, tasks.labelled_md]), np.concatenate([cluster_n, cluster_m])
     )
-    centres_kd = _middles(np.concatenate([embedding_nd, labelled_md]), np.concatenate([cluster_n, cluster_m]))
     fresh_n = cluster_n < 0
-    cluster_n[fresh_n] = assign(embedding_nd[fresh_n], Clustering(cluster_n=cluster_n, centres_kd=centres_kd))
+    cluster_n[fresh_n] = assign(
+        tasks.embedding_nd[fresh_n], Clustering(cluster_n=cluster_n, centres_kd=centres_kd)
+    )
     return Clustering(cluster_n=cluster_n, centres_kd=centres_kd)
+
+
+def _clusters_of(tasks: Sequence[Thought]) -> NDArray[np.int64]:
+    """Return each task's cluster, -1 where it has none."""
+    return np.array([-1 if one.cluster is None else one.cluster for one in tasks], dtype=np.int64)
 
 
 def _middles(points_pd: NDArray[np.float32], cluster_p: NDArray[np.int64]) -> NDArray[np.float32]:

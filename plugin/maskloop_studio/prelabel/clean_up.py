@@ -1,7 +1,8 @@
-"""Remove predictions of versions that are shown to nobody any more."""
+"""Remove predictions of versions that annotators do not see any more."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Sequence
@@ -10,11 +11,13 @@ from typing import TYPE_CHECKING
 
 from maskloop.learning.registry.base import rollback_line
 from maskloop.log import log_action
-from maskloop_studio.prelabel.push import patiently
+from maskloop_studio.prelabel.push import PushTarget, patiently
 
 if TYPE_CHECKING:
+    from maskloop.learning.registry import ModelRegistry
+    from maskloop.settings import Settings
     from maskloop.types import ModelVersion
-    from maskloop_studio.services import Services
+    from maskloop_studio.labelstudio.client import StudioClient
 
 __all__ = ["clean_up", "kept_versions"]
 
@@ -23,55 +26,66 @@ PAGE_TASKS = 100
 
 
 def clean_up(
-    project_id: int, champion: ModelVersion, services: Services, *, check: Callable[[], None]
+    target: PushTarget,
+    champion: ModelVersion,
+    *,
+    registry: ModelRegistry,
+    settings: Settings,
+    check: Callable[[], None],
 ) -> int:
-    """Remove what is stale of the predictions that we pushed, and of our own books; return how many.
+    """Remove stale predictions that we pushed, and our own rows of them; return how many.
 
-    Stays: what annotators are shown, what the settings' `keep_predictions` keeps, every prediction of a task
+    These stay: what annotators see, what the settings' `keep_predictions` keeps, every prediction of a task
     with an annotation (it may be its parent), and of a task with a draft. Killed anywhere, it goes on.
 
     Args:
-        project_id: Label Studio's number.
-        champion: what annotators are to be shown.
-        services: what to work with.
+        target: the project.
+        champion: what annotators are to see.
+        registry: its history decides which version a rollback shows.
+        settings: how many versions stay, and how many requests go out at once.
         check: called before each page; what it raises ends this.
 
     Raises:
         StudioError: Label Studio does not answer.
     """
-    shown = services.client.project(project_id).model_version
-    if shown != champion.tag:
-        return 0  # whatever they see now, they may be at work on it
-    pushed = services.store.pushes.versions(project_id)
-    kept = {champion.tag, *kept_versions(champion, pushed, services)}
+    project_id, store = target.project_id, target.store
+    if target.client.project(project_id).model_version != champion.tag:
+        return 0  # annotators may be at work on the version that they see
+    pushed = store.pushes.versions(project_id)
+    earlier = kept_versions(champion, pushed, registry=registry, keep=settings.keep_predictions)
+    kept = {champion.tag, *earlier}
     removed = 0
     for tag in pushed:
         if tag not in kept:
-            removed += _remove_version(project_id, tag, services, check=check)
-    for tag in services.store.scores.versions(project_id) - kept:
-        services.store.scores.retire_version(project_id, tag)
+            stale = dataclasses.replace(target, tag=tag)
+            removed += _remove_version(stale, connections=settings.push_connections, check=check)
+    for tag in store.scores.versions(project_id) - kept:
+        store.scores.retire_version(project_id, tag)
     return removed
 
 
-def kept_versions(champion: ModelVersion, pushed: Sequence[str], services: Services) -> tuple[str, ...]:
+def kept_versions(
+    champion: ModelVersion, pushed: Sequence[str], *, registry: ModelRegistry, keep: int
+) -> tuple[str, ...]:
     """Return the earlier versions whose predictions stay: where rollbacks lead, then what was pushed last.
 
     Args:
-        champion: the version that is shown.
+        champion: the version that annotators see.
         pushed: tags, the one pushed last first.
-        services: registry and settings.
+        registry: has the history.
+        keep: how many versions.
     """
-    registry, name = services.registry, champion.name
+    name = champion.name
     line = rollback_line(registry.history(name), champion.number, registry.versions(name))
     back = [f"{name}-v{number}" for number in reversed(line[:-1])]
     order = dict.fromkeys([*(tag for tag in back if tag in pushed), *pushed])
-    return tuple(tag for tag in order if tag != champion.tag)[: services.settings.keep_predictions]
+    return tuple(tag for tag in order if tag != champion.tag)[:keep]
 
 
-def _remove_version(project_id: int, tag: str, services: Services, *, check: Callable[[], None]) -> int:
-    pushes, client = services.store.pushes, services.client
+def _remove_version(stale: PushTarget, *, connections: int, check: Callable[[], None]) -> int:
+    project_id, tag, pushes, client = stale.project_id, stale.tag, stale.store.pushes, stale.client
     removed = after_id = 0
-    with ThreadPoolExecutor(services.settings.push_connections) as pool:
+    with ThreadPoolExecutor(connections) as pool:
         while page := pushes.page(project_id, tag, after_id=after_id, limit=PAGE_TASKS):
             check()
             after_id = max(page)
@@ -82,9 +96,9 @@ def _remove_version(project_id: int, tag: str, services: Services, *, check: Cal
                 for task_id, stand in stands.items()
                 if not stand.annotated and task_id not in in_hand
             }
-            list(pool.map(functools.partial(_remove, tag=tag, services=services), doomed.items()))
+            list(pool.map(functools.partial(_remove, tag=tag, client=client), doomed.items()))
             removed += len(doomed)
-            # Those of annotated tasks stay in Label Studio for good, and are no more looked at.
+            # Those of annotated tasks stay in Label Studio for good, and are not looked at again.
             pushes.forget(
                 project_id, [task_id for task_id in page if task_id not in in_hand], model_version=tag
             )
@@ -92,9 +106,8 @@ def _remove_version(project_id: int, tag: str, services: Services, *, check: Cal
     return removed
 
 
-def _remove(pushed: tuple[int, int | None], *, tag: str, services: Services) -> None:
+def _remove(pushed: tuple[int, int | None], *, tag: str, client: StudioClient) -> None:
     task_id, prediction_id = pushed
-    client = services.client
     numbers = (
         [prediction_id]
         if prediction_id is not None

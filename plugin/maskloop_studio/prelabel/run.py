@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from maskloop.log import log_action
 from maskloop.queue.lease import JobCancelled
+from maskloop.store.jobs import JobKind, JobStatus
+from maskloop_studio.dispatch import request
 from maskloop_studio.prelabel.arrange import arrange_scored
 from maskloop_studio.prelabel.clean_up import clean_up
 from maskloop_studio.prelabel.progress import OnProgress, Outdated, Watch, is_outdated
-from maskloop_studio.prelabel.push import PushCounts, push_scored
+from maskloop_studio.prelabel.push import PushCounts, PushTarget, push_scored
 from maskloop_studio.prelabel.score import score_unlabelled
 from maskloop_studio.projects.champion import show_stored
 from maskloop_studio.projects.prediction_plan import plan_project
@@ -21,6 +23,8 @@ from maskloop_studio.projects.task_order import keep_order_in_step
 from maskloop_studio.projects.training import ensure_champion
 
 if TYPE_CHECKING:
+    from maskloop.queue.spec import JobQueue
+    from maskloop.store.database import Store
     from maskloop.types import ModelVersion
     from maskloop_studio.services import Services
 
@@ -28,6 +32,10 @@ __all__ = ["PrelabelReport", "prelabel_project", "renew_project"]
 
 logger = logging.getLogger(__name__)
 REASONS_SHOWN = 20
+# Between the attempts at tasks that could not be predicted: doubled each time. An hour is what an image that
+# never comes may cost.
+FIRST_RETRY_S, MAX_RETRY_S = 30.0, 3600.0
+SHOWN_REASON_CHARS = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +45,13 @@ class PrelabelReport:
     model_version: str  # tag
     pushed: int  # new predictions
     changed: int  # predictions whose score and cluster were set anew
-    in_hand: int  # tasks left alone because somebody has a draft
-    failed: int  # tasks without a prediction
+    replaced: int  # of these: empty ones of a failed image, which got their regions
+    in_hand: int  # tasks left alone because they have a draft
+    failed: int  # tasks without a prediction; they are tried again
     reasons: tuple[str, ...]  # of the first of them
     removed: int  # stale predictions
     seconds: dict[str, float]  # by step
+    attempts: int = 0  # prelabellings in a row that left tasks without a prediction
 
     def as_json(self) -> dict[str, object]:
         """Return it as plain values."""
@@ -63,13 +73,14 @@ def prelabel_project(
     """Push a prediction of the champion, with score and cluster, for every unlabelled task that has none.
 
     Afterwards `project.model_version` names the champion, so that annotators see these predictions and
-    Label Studio's uncertainty sampling orders by their scores; then predictions of versions that are shown
-    to nobody are removed. Killed anywhere, it goes on where it was.
+    Label Studio's uncertainty sampling orders by their scores; then predictions of versions that annotators
+    do not see any more are removed. Killed anywhere, it goes on where it was. Tasks that could not be
+    predicted get nothing stored; a job that waits longer and longer tries them again.
 
     Args:
         project_id: Label Studio's number.
         services: what to work with.
-        on_progress: told at each step how much is done, and of how much: a task is one step when it is
+        on_progress: gets at each step how much is done, and of how much: a task is one step when it is
             scored and one when it is pushed; may raise to end it.
 
     Raises:
@@ -91,7 +102,23 @@ def prelabel_project(
             services.store.shards.cancel(project_id)
             raise
         else:
-            return dataclasses.replace(report, pushed=pushed + report.pushed)
+            report = dataclasses.replace(report, pushed=pushed + report.pushed)
+            if not report.failed:
+                return report
+            return _retry_later(project_id, report, store=services.store, queue=services.queue)
+
+
+def _retry_later(project_id: int, report: PrelabelReport, *, store: Store, queue: JobQueue) -> PrelabelReport:
+    """Ask for another prelabelling after a pause; return the report with the number of attempts."""
+    before = store.jobs.find(statuses=[JobStatus.DONE], kind=JobKind.PRELABEL, project_id=project_id, limit=1)
+    last = (before[0].outcome or {}).get("attempts") if before else None
+    attempts = 1 + (last if isinstance(last, int) else 0)
+    delay_s = min(FIRST_RETRY_S * 2 ** min(attempts - 1, 20), MAX_RETRY_S)
+    reason = f"{report.failed} tasks could not be predicted: {'; '.join(report.reasons)}"
+    request(
+        JobKind.PRELABEL, project_id, reason[:SHOWN_REASON_CHARS], store=store, queue=queue, quiet_s=delay_s
+    )
+    return dataclasses.replace(report, attempts=attempts)
 
 
 def _prelabel(
@@ -101,37 +128,46 @@ def _prelabel(
     on_progress: OnProgress,
     counts: PushCounts,
 ) -> PrelabelReport:
+    settings, store, client, registry = (
+        services.settings,
+        services.store,
+        services.client,
+        services.registry,
+    )
     tag, seconds = champion.tag, {}
-    plan_project(project_id, champion, services)  # a label config that cannot be used is told at once
-    watch = Watch(project_id, champion, services, on_progress)
+    # First of all: a label config that cannot be used ends this at once.
+    plan = plan_project(project_id, champion, settings=settings, client=client, projects=store.projects)
+    target = PushTarget(project_id=project_id, tag=tag, client=client, store=store)
+    watch = Watch(target, champion, registry, on_progress)
     at = time.monotonic()
 
     def lap(step: str) -> None:
         nonlocal at
         seconds[step], at = round(time.monotonic() - at, 3), time.monotonic()
 
-    given_up = score_unlabelled(project_id, tag, services, check=watch)
+    failed_shards = score_unlabelled(target, plan, services, check=watch)
     lap("score")
-    arrange_scored(project_id, champion, services)
+    arrange_scored(project_id, champion, store=store, settings=settings)
     lap("arrange")
-    push_scored(project_id, tag, services, counts, check=watch)
-    if is_outdated(champion, services):
+    push_scored(target, counts, connections=settings.push_connections, check=watch)
+    if is_outdated(champion, registry):
         raise Outdated
     # Without this Label Studio would call live for every task that is opened, and order at random.
     show_stored(project_id, champion, services)
-    keep_order_in_step(project_id, services)
+    keep_order_in_step(project_id, client, tabs=settings.order_tabs)
     lap("push")
-    removed = clean_up(project_id, champion, services, check=watch)
+    removed = clean_up(target, champion, registry=registry, settings=settings, check=watch)
     lap("clean up")
-    errors = services.store.scores.errors(project_id, tag)
+    errors = store.scores.errors(project_id, tag)
     report = PrelabelReport(
         model_version=tag,
         pushed=counts.pushed,
         changed=counts.changed,
+        replaced=counts.replaced,
         in_hand=counts.in_hand,
-        failed=len(errors) + sum(len(shard.subject_ids) for shard in given_up),
+        failed=len(errors) + sum(len(shard.subject_ids) for shard in failed_shards),
         reasons=(
-            *(f"{shard.name}, {len(shard.subject_ids)} tasks: {shard.error}" for shard in given_up),
+            *(f"{shard.name}, {len(shard.subject_ids)} tasks: {shard.error}" for shard in failed_shards),
             *(f"task {number}: {error}" for number, error in sorted(errors.items())),
         )[:REASONS_SHOWN],
         removed=removed,
@@ -143,6 +179,7 @@ def _prelabel(
         project_id=project_id,
         model_version=tag,
         pushed=report.pushed,
+        replaced=report.replaced,
         failed=report.failed,
         duration_s=sum(seconds.values()),
     )

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from maskloop.log import log_action
+from maskloop.errors import MaskloopError
+from maskloop.log import log_action, log_failures
 from maskloop.prefetch import prefetch_map
 from maskloop.queue.lease import run_job
-from maskloop.store.jobs import LEASE_S, Job, JobKind
+from maskloop.store.jobs import LEASE_S, Job, JobKind, JobStatus
 from maskloop.store.scores import ScoredTask
-from maskloop.types import PredictionFailure
+from maskloop.types import Prediction, PredictionFailure
 from maskloop_studio.dispatch import job_spec, queue_or_wait
+from maskloop_studio.images.image_pipeline import ImageInput
 from maskloop_studio.prelabel.progress import CHAMPION_S, OnProgress, is_outdated
-from maskloop_studio.prelabel.push import mend_doubles
-from maskloop_studio.projects.prediction_plan import PredictionPlan, plan_project
+from maskloop_studio.prelabel.push import PushTarget, mend_doubles
+from maskloop_studio.projects.prediction_plan import plan_project
 from maskloop_studio.projects.training import model_name
-from maskloop_studio.serving.predict import predict_uris
 
 if TYPE_CHECKING:
     from maskloop.queue.lease import JobControl
-    from maskloop.types import ImageResult
+    from maskloop.types import ImageResult, ModelVersion
+    from maskloop_studio.formats import Region, TaskImage
+    from maskloop_studio.images.image_pipeline import ImagePipeline
     from maskloop_studio.labelstudio.predictions import TaskStand
+    from maskloop_studio.projects.prediction_plan import PredictionPlan, ProjectPlan
     from maskloop_studio.services import Services
 
 __all__ = ["score_shard", "score_unlabelled"]
@@ -38,107 +44,222 @@ OPEN_SHARDS = 32  # planned ahead; bounds the memory of planning, and what a cha
 LABELLED_SAMPLE = 500  # the newest tasks with labels whose embedding is wanted
 SHARD_LEASE_S = LEASE_S
 POLL_S = 0.2
+ERROR_SCORE = 0.0  # of the empty predictions that earlier versions stored where an image failed
+SAME_SCORE = 1e-6
 
 
 def score_unlabelled(
-    project_id: int, tag: str, services: Services, *, check: Callable[[], None]
+    target: PushTarget, plan: ProjectPlan, services: Services, *, check: Callable[[], None]
 ) -> tuple[Job, ...]:
     """See that each unlabelled task has a row of this version: predicted, or why it could not be.
 
-    Other workers take shards from the queue; this process works on those that nobody has taken, so that it
+    Other workers take shards from the queue; this process works on those that no worker has taken, so that it
     needs no other. While only others' shards are left it waits: when their worker dies, their lease lapses.
 
     Args:
-        project_id: Label Studio's number.
-        tag: the version.
-        services: what to work with.
+        target: the project and the version.
+        plan: how its tasks are predicted.
+        services: predict, and queue shards.
         check: called often; what it raises ends this.
 
     Returns:
-        The shards that were given up.
+        The shards that failed for good.
     """
-    shards = services.store.shards
+    project_id, tag, store = target.project_id, target.tag, target.store
+    shards = store.shards
     shards.forget_ended(project_id)  # of a run that was killed
     shards.cancel(project_id, but=tag)
-    services.store.scores.forget_errors(project_id, tag)
-    plan, all_planned = _plan(project_id, tag, services), False
+    store.scores.forget_errors(project_id, tag)
+    planned, all_planned = _plan_shards(target), False
     while True:
         check()
         if not all_planned:
-            all_planned = not _queue_ahead(plan, project_id, tag, services)
+            all_planned = not _queue_ahead(planned, target, services)
         due = shards.due(project_id)
         if due:
             # From the end: the other workers begin at the front.
-            _work_along(due[-1], services, check=check)
+            _work_along(due[-1], plan, services, check=check)
         elif not shards.open_count(project_id):
             if all_planned:
                 break
         else:
             time.sleep(POLL_S)
-    given_up = shards.given_up(project_id)
-    for job in given_up:
+    failed = shards.given_up(project_id)
+    for job in failed:
         log_action(logger, "shard_failed", level=logging.WARNING, job_id=job.name, error=job.error)
     shards.forget_ended(project_id)
-    return given_up
+    return failed
 
 
-def score_shard(job: Job, services: Services, *, on_progress: OnProgress) -> int:
-    """Predict a shard's tasks and keep what the version says of them; return how many were new.
+def score_shard(
+    job: Job, services: Services, *, on_progress: OnProgress, plan: ProjectPlan | None = None
+) -> int:
+    """Predict a shard's tasks and keep the version's rows of them; return how many were new.
 
     It ends early where another version is the champion by now.
+
+    Args:
+        job: names the project, the version and the tasks.
+        services: predict and keep.
+        on_progress: gets how far it is.
+        plan: how the tasks are predicted; by default read once for each prelabelling.
     """
-    project_id, tag = job.project_id, job.action
+    project_id, tag, store = job.project_id, job.action, services.store
     champion = services.registry.champion(model_name(project_id))
     if champion is None or champion.tag != tag:
         return 0
-    known = services.store.scores.known(project_id, tag, job.subject_ids)
+    known = store.scores.known(project_id, tag, job.subject_ids)
     wanted = [task_id for task_id in dict.fromkeys(job.subject_ids) if task_id not in known]
     stands = services.client.task_stands(project_id, wanted, with_data=True)
     tasks = [stands[task_id] for task_id in wanted if task_id in stands]
-    config, plan = plan_project(project_id, champion, services)
-
-    def score(chunk: Sequence[TaskStand]) -> list[ScoredTask | None]:  # in several threads
-        said = predict_uris(
-            [task.data.get(config.image_field) for task in chunk],
-            task_ids=[task.id for task in chunk],
-            source=str(champion.path),
-            plan=plan,
-            services=services,
-            for_selection=True,
-        )
-        return [_scored(task, prediction, plan, tag) for task, prediction in zip(chunk, said, strict=True)]
-
+    plan = plan or PLANS.of_running_prelabelling(project_id, champion, services)
+    score = functools.partial(_score, plan=plan, source=str(champion.path), images=services.images)
     on_progress(0, len(tasks))
-    kept, asked_at = 0, time.monotonic()
+    kept, looked_at = 0, time.monotonic()
+    failures: list[tuple[int | None, object]] = []
     chunks = [tasks[first : first + CHUNK_TASKS] for first in range(0, len(tasks), CHUNK_TASKS)]
     with closing(prefetch_map(score, chunks, at_once=CHUNKS_AT_ONCE, name="score")) as made:
         for rows in made:
-            services.store.scores.add(project_id, tag, [row for row in rows if row is not None])
+            store.scores.add(project_id, tag, [row for row in rows if row is not None])
+            failures += [(row.task_id, row.error) for row in rows if row is not None and row.error]
             kept += len(rows)
             on_progress(kept, len(tasks))
-            if time.monotonic() - asked_at >= CHAMPION_S:
-                if is_outdated(champion, services):
+            if time.monotonic() - looked_at >= CHAMPION_S:
+                if is_outdated(champion, services.registry):
                     break
-                asked_at = time.monotonic()
+                looked_at = time.monotonic()
+    log_failures(logger, "tasks_not_predicted", failures, project_id=project_id, job_id=job.name)
     return kept
 
 
-def _plan(project_id: int, tag: str, services: Services) -> Iterator[list[int]]:
+class PlanCache:
+    """The plan of the prelabelling that runs: a label config is fetched once a job, not once a shard."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._key: tuple[int, str, int] | None = None
+        self._plan: ProjectPlan | None = None
+
+    def of_running_prelabelling(
+        self, project_id: int, champion: ModelVersion, services: Services
+    ) -> ProjectPlan:
+        """Return how a version predicts a project, as it was when the running prelabelling began."""
+        running = services.store.jobs.find(
+            statuses=[JobStatus.RUNNING], kind=JobKind.PRELABEL, project_id=project_id, limit=1
+        )
+        key = (project_id, champion.tag, running[0].job_id) if running else None
+        with self._lock:
+            if self._plan is None or key is None or key != self._key:
+                self._plan = plan_project(
+                    project_id,
+                    champion,
+                    settings=services.settings,
+                    client=services.client,
+                    projects=services.store.projects,
+                )
+                self._key = key
+            return self._plan
+
+
+PLANS = PlanCache()
+
+
+def _score(
+    tasks: Sequence[TaskStand], *, plan: ProjectPlan, source: str, images: ImagePipeline
+) -> list[ScoredTask | None]:
+    """Return a row for each task, None for an annotated one that could not be predicted; in many threads."""
+    errors: dict[int, MaskloopError] = {}
+    inputs: list[tuple[int, TaskImage, PredictionPlan]] = []
+    for task in tasks:
+        try:
+            task_plan = plan.of_task(task.data)
+            found = plan.images(task.data, place=f"task {task.id}")
+            inputs += [(task.id, image, task_plan) for image in found]
+        except MaskloopError as exc:
+            errors[task.id] = exc
+    results = images.predict(
+        [
+            ImageInput(
+                uri=image.address,
+                task_id=task_id,
+                task=task_plan.task,
+                thresholds=task_plan.thresholds,
+            )
+            for task_id, image, task_plan in inputs
+        ],
+        source=source,
+        for_selection=True,
+    )
+    rows = []
+    for task in tasks:
+        mine = [
+            (image, task_plan, result)
+            for (task_id, image, task_plan), result in zip(inputs, results, strict=True)
+            if task_id == task.id
+        ]
+        failed = [result.error for _, _, result in mine if isinstance(result, PredictionFailure)]
+        error = errors.get(task.id) or (failed[0] if failed else None)
+        rows.append(_row(task, mine, error, plan.model_version))
+    return rows
+
+
+def _row(
+    task: TaskStand,
+    images: Sequence[tuple[TaskImage, PredictionPlan, ImageResult]],
+    error: MaskloopError | None,
+    tag: str,
+) -> ScoredTask | None:
+    if error is not None:
+        return None if task.annotated else ScoredTask(task_id=task.id, error=str(error))
+    try:
+        regions = _regions(task, images, tag)
+    except MaskloopError as exc:
+        return ScoredTask(task_id=task.id, error=str(exc))
+    predictions = [result for _, _, result in images if isinstance(result, Prediction)]
+    # The least sure image decides when the task is shown.
+    least_sure = min(predictions, key=lambda one: one.confidence)
+    inputs = least_sure.selection_inputs
+    return ScoredTask(
+        task_id=task.id,
+        confidence=least_sure.confidence,
+        signals=dataclasses.asdict(inputs.signals) if inputs is not None else None,
+        embedding_d=inputs.embedding_d if inputs is not None else None,
+        regions=regions,
+        labelled=task.annotated,
+    )
+
+
+def _regions(
+    task: TaskStand, images: Sequence[tuple[TaskImage, PredictionPlan, ImageResult]], tag: str
+) -> list[Region] | None:
+    """Return the regions of all images of a task; None for an annotated one, which gets no prediction."""
+    if task.annotated:
+        return None
+    return [
+        region
+        for image, plan, result in images
+        if isinstance(result, Prediction)
+        for region in plan.regions(result, model_version=tag, task_id=task.id, image=image)
+    ]
+
+
+def _plan_shards(target: PushTarget) -> Iterator[list[int]]:
     """Yield the tasks that have no row yet, a shard at a time, page by page of Label Studio's list."""
-    store = services.store
+    project_id, tag, store = target.project_id, target.tag, target.store
     taken = {
         task_id
         for job in store.shards.open(project_id)
         if job.action == tag and not job.cancel_requested
         for task_id in job.subject_ids
     }
+    _forget_error_predictions(target)
     waiting: list[int] = []
     found = False
-    for page in services.client.unlabelled_stands(project_id):
-        mend_doubles([task for task in page if task.has(tag)], project_id, tag, services)
+    for page in target.client.unlabelled_stands(project_id):
+        mend_doubles([task for task in page if task.has(tag)], target)
         known = store.scores.known(project_id, tag, [task.id for task in page])
         lost = [task.id for task in page if known.get(task.id) and task.has(tag) is False]
-        if lost:  # somebody deleted predictions in Label Studio
+        if lost:  # predictions were deleted in Label Studio
             store.scores.forget_tasks(project_id, lost, model_version=tag)
             store.pushes.forget(project_id, lost, model_version=tag)
         gone = set(lost)
@@ -158,46 +279,45 @@ def _plan(project_id: int, tag: str, services: Services) -> Iterator[list[int]]:
         yield waiting[first : first + SHARD_TASKS]
 
 
-def _queue_ahead(plan: Iterator[list[int]], project_id: int, tag: str, services: Services) -> bool:
+def _forget_error_predictions(target: PushTarget) -> None:
+    """Have tasks predicted again whose prediction of ours is empty with score 0: an image had failed.
+
+    Earlier versions stored such predictions. They are replaced when the new ones are pushed.
+    """
+    project_id, tag, store = target.project_id, target.tag, target.store
+    stale: list[int] = []
+    for page in target.client.unlabelled_stands(project_id, prediction_score=ERROR_SCORE):
+        placed = store.scores.placed(project_id, tag, [task.id for task in page if task.has(tag)])
+        # One that we pushed with this very score is what the model found.
+        stale += [task_id for task_id, score in placed.items() if abs(score - ERROR_SCORE) > SAME_SCORE]
+    if stale:
+        store.scores.forget_tasks(project_id, stale, model_version=tag)
+        log_action(
+            logger, "error_predictions_found", project_id=project_id, model_version=tag, tasks=len(stale)
+        )
+
+
+def _queue_ahead(planned: Iterator[list[int]], target: PushTarget, services: Services) -> bool:
     """Ask for shards until enough are open; return whether there may be more."""
-    missing = OPEN_SHARDS - services.store.shards.open_count(project_id)
+    missing = OPEN_SHARDS - services.store.shards.open_count(target.project_id)
     if missing < OPEN_SHARDS // 2:
         return True
     batch = []
-    for task_ids in plan:
+    for task_ids in planned:
         batch.append(task_ids)
         if len(batch) == missing:
             break
-    for number in services.store.shards.add(project_id, tag, batch):
+    for number in services.store.shards.add(target.project_id, target.tag, batch):
         queue_or_wait(services.queue, job_spec(JobKind.SHARD, number))
     return len(batch) == missing
 
 
-def _work_along(job: Job, services: Services, *, check: Callable[[], None]) -> None:
+def _work_along(job: Job, plan: ProjectPlan, services: Services, *, check: Callable[[], None]) -> None:
     def work(shard: Job, control: JobControl) -> dict[str, object]:
         def on_progress(done: int, total: int) -> None:
             control.progress(done, total)
             check()
 
-        return {"scored": score_shard(shard, services, on_progress=on_progress)}
+        return {"scored": score_shard(shard, services, on_progress=on_progress, plan=plan)}
 
     run_job(job.job_id, work, jobs=services.store.jobs, lease_s=SHARD_LEASE_S, carried=False)
-
-
-def _scored(task: TaskStand, prediction: ImageResult, plan: PredictionPlan, tag: str) -> ScoredTask | None:
-    if isinstance(prediction, PredictionFailure):
-        if task.annotated:
-            return None
-        log_action(
-            logger, "task_not_predicted", level=logging.WARNING, task_id=task.id, error=prediction.error
-        )
-        return ScoredTask(task_id=task.id, error=str(prediction.error))
-    inputs = prediction.selection_inputs
-    return ScoredTask(
-        task_id=task.id,
-        confidence=prediction.confidence,
-        signals=dataclasses.asdict(inputs.signals) if inputs is not None else None,
-        embedding_d=inputs.embedding_d if inputs is not None else None,
-        regions=None if task.annotated else plan.regions(prediction, model_version=tag, task_id=task.id),
-        labelled=task.annotated,
-    )

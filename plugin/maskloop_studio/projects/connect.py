@@ -1,4 +1,4 @@
-"""Join a Label Studio project and maskloop: check, register model, backend, webhook; and part them again."""
+"""Connect a Label Studio project: check it, register model, backend and webhook; and disconnect it again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from maskloop.log import log_action
 from maskloop.store.jobs import JobKind
 from maskloop_studio.dispatch import request
 from maskloop_studio.formats.label_config import map_labels, parse_label_config
-from maskloop_studio.labelstudio.basic_auth import expected_credentials
+from maskloop_studio.labelstudio.basic_auth import backend_credentials
 from maskloop_studio.labelstudio.webhooks import (
     drop_webhooks,
     forget_deletions,
@@ -44,9 +44,8 @@ class Connection:
     model_version: str  # what annotators see predictions of
     matched: tuple[str, ...]  # labels that the model draws already
     unmatched: tuple[str, ...]  # labels it has to learn
-    deletion_told: (
-        bool  # Label Studio will tell when the project is deleted; else the next comparison notices
-    )
+    # Label Studio sends an event when the project is deleted; else the next comparison finds it.
+    deletion_told: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,12 +86,12 @@ def connect_project(
     services.store.projects.save(project_id, project.label_config)
     headers = webhook_headers(services.settings, services.store)
     _drop_old_backends(project_id, backend_url, headers, client)
-    credentials = expected_credentials(services.settings)
+    credentials = backend_credentials(services.settings, services.store)
     client.connect_backend(project_id, url=backend_url, title=BACKEND_TITLE, credentials=credentials)
     secure_webhook(project_id, backend_url, headers, client)
     deletion_told = watch_deletions(backend_url, headers, client)
-    # `model_version` follows when the first predictions are there: Label Studio takes none it has not seen.
-    set_up_order(project_id, services)
+    # `model_version` follows with the first predictions: Label Studio takes no version without predictions.
+    set_up_order(project_id, client, tabs=services.settings.order_tabs)
     request(JobKind.PRELABEL, project_id, "connected", store=services.store, queue=services.queue)
     log_action(
         logger, "project_connected", project_id=project_id, model_version=champion.tag, backend=backend_url
@@ -110,7 +109,7 @@ def connect_project(
 def disconnect_project(project_id: int, services: Services) -> Disconnection:
     """Take maskloop out of a project: backend, webhooks, our tabs, and our note that it is connected.
 
-    Predictions that are stored stay, as does what annotators said. Doing it again changes nothing.
+    Stored predictions and annotations stay. Doing it again changes nothing.
 
     Raises:
         StudioError: Label Studio refused.
@@ -148,7 +147,7 @@ def _our_backends(
 def _drop_old_backends(
     project_id: int, backend_url: str, headers: Mapping[str, str], client: StudioClient
 ) -> None:
-    # Where we were before nobody answers: Label Studio would wait for it with every event.
+    # Nothing answers at an earlier address: Label Studio would wait for it with every event.
     for backend in _our_backends(project_id, headers, client):
         if backend.url.rstrip("/") != backend_url.rstrip("/"):
             client.delete_backend(project_id, backend.id)

@@ -1,9 +1,11 @@
-"""How one project is predicted: settings, then the backend's extra_params, then its label config."""
+"""How a project's tasks are predicted: by settings, the backend's extra_params and the label config."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -11,31 +13,50 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from maskloop.errors import LabelConfigError
 from maskloop.log import log_action
 from maskloop.types import Prediction, SegmentationTask
-from maskloop_studio.formats import DrawingOptions, Region, prediction_to_regions
-from maskloop_studio.formats.label_config import LabelConfig, LabelMap, map_labels, parse_label_config
+from maskloop_studio.formats import (
+    DrawingOptions,
+    LabelConfig,
+    LabelMap,
+    Region,
+    TaskImage,
+    config_for_task,
+    map_labels,
+    parse_label_config,
+    prediction_to_regions,
+    task_images,
+)
 
 if TYPE_CHECKING:
+    from maskloop.segmentation.class_kinds import ClassKinds
     from maskloop.segmentation.postprocess import Thresholds
     from maskloop.settings import Settings
+    from maskloop.store.projects import ProjectRepository
     from maskloop.types import ModelVersion
-    from maskloop_studio.services import Services
+    from maskloop_studio.labelstudio.client import StudioClient
 
-__all__ = ["PredictionPlan", "ProjectOptions", "parse_options", "plan_prediction", "plan_project"]
+__all__ = [
+    "PredictionPlan",
+    "ProjectOptions",
+    "ProjectPlan",
+    "parse_options",
+    "plan_project",
+]
 
 
 logger = logging.getLogger(__name__)
-OfLabel: TypeAlias = dict[str, Annotated[float, Field(ge=0, le=1)]]
+OfLabel: TypeAlias = dict[str, Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]]
+Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class ProjectOptions(BaseModel):
-    """What `extra_params` of the backend may say; other keys in it are left alone."""
+    """What `extra_params` of the backend may hold; other keys in it are left alone."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     task: SegmentationTask | None = None
-    score_threshold: float | None = Field(None, ge=0, le=1)
-    mask_threshold: float | None = Field(None, ge=0, le=1)
-    overlap_threshold: float | None = Field(None, ge=0, le=1)
+    score_threshold: Fraction | None = None
+    mask_threshold: Fraction | None = None
+    overlap_threshold: Fraction | None = None
     label_thresholds: OfLabel = Field(default_factory=dict, max_length=1000)  # class -> least score
     label_mask_thresholds: OfLabel = Field(default_factory=dict, max_length=1000)
     label_overlap_thresholds: OfLabel = Field(default_factory=dict, max_length=1000)
@@ -51,22 +72,138 @@ class ProjectOptions(BaseModel):
             check_cron_line(value)
         return value
 
+    def as_json(self) -> dict[str, object]:
+        """Return what differs from the defaults, as plain values."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PredictionPlan:
-    """What is asked of the engine for one project, and how the answer is drawn."""
+    """What is asked of the engine for one task, and how its segments are drawn."""
 
-    label_map: LabelMap | None  # None: the model knows none of the labels yet, so nothing can be drawn
+    label_map: LabelMap | None  # None: the model has none of the labels yet, so nothing can be drawn
     task: SegmentationTask
     thresholds: Thresholds
     drawing: DrawingOptions
 
-    def regions(self, prediction: Prediction, *, model_version: str, task_id: int | None) -> list[Region]:
-        """Return the `result` of a task's prediction; its ids stay the same for task, version and segment."""
+    def regions(
+        self, prediction: Prediction, *, model_version: str, task_id: int | None, image: TaskImage
+    ) -> list[Region]:
+        """Return the regions of one image; their ids stay the same for task, image, version and segment."""
         if self.label_map is None:
             return []
         seed = f"{model_version}/{task_id}"
-        return prediction_to_regions(prediction, self.label_map, id_seed=seed, drawing=self.drawing)
+        if image.item_index is not None or image.to_name != self.label_map.config.image_name:
+            seed += f"/{image.to_name}/{image.item_index}"
+        return prediction_to_regions(
+            prediction, self.label_map, id_seed=seed, drawing=self.drawing, image=image
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProjectPlan:
+    """How all tasks of one project are predicted by one model version."""
+
+    settings: Settings  # of the process
+    options: ProjectOptions  # of the backend; they win over the settings
+    # Its task wins over both, its controls' `model_score_threshold` over the general score, and an option for
+    # a label over these.
+    config: LabelConfig
+    model_labels: tuple[str, ...]  # the model's classes
+    model_version: str  # tag
+
+    def images(self, data: Mapping[str, object], *, place: str) -> tuple[TaskImage, ...]:
+        """Return the images of a task that have a control.
+
+        Raises:
+            LabelConfigError: the data gives no address for one of them, or there are too many.
+        """
+        found = task_images(self.config, data, place=place)
+        most = self.settings.max_task_images
+        if len(found) > most:
+            raise LabelConfigError(
+                place,
+                expected=f"at most {most} images that can be drawn on",
+                got=str(len(found)),
+                remedy="split the task, or raise MASKLOOP_MAX_TASK_IMAGES",
+            )
+        return found
+
+    def of_task(self, data: Mapping[str, object]) -> PredictionPlan:
+        """Return how a task is predicted; the same for all tasks unless labels come with the task.
+
+        Raises:
+            LabelConfigError: the data gives no list of labels where the config asks for one.
+        """
+        if not self.config.is_dynamic:
+            return self.of_project
+        return self._plan(config_for_task(self.config, data))
+
+    @functools.cached_property
+    def of_project(self) -> PredictionPlan:
+        """How tasks without labels of their own are predicted."""
+        return self._plan(self.config)
+
+    def _plan(self, config: LabelConfig) -> PredictionPlan:
+        from maskloop.segmentation.postprocess import Thresholds  # needs torch: the server answers before
+
+        settings, options = self.settings, self.options
+        label_map = self._match_labels(config)
+        chosen: dict[str, Any] = {
+            name: value
+            for name, value in (
+                ("score", options.score_threshold),
+                ("mask", options.mask_threshold),
+                ("overlap", options.overlap_threshold),
+            )
+            if value is not None
+        }
+        of_controls = label_map.score_thresholds() if label_map is not None else {}
+        general = Thresholds.from_settings(settings)
+        thresholds = dataclasses.replace(
+            general,
+            score_of_label={**general.score_of_label, **of_controls, **options.label_thresholds},
+            mask_of_label={**general.mask_of_label, **options.label_mask_thresholds},
+            overlap_of_label={**general.overlap_of_label, **options.label_overlap_thresholds},
+            kinds=_class_kinds(config, label_map, general.kinds),
+            **chosen,
+        )
+        task = config.task or options.task or settings.task
+        drawing = DrawingOptions(
+            tolerance_px=settings.polygon_tolerance_px,
+            max_vertices=settings.polygon_max_vertices,
+            prefer=settings.prefer_control,
+            # Where every pixel has a segment, neighbours must not leave a gap.
+            shared_borders=task is not SegmentationTask.INSTANCE,
+        )
+        return PredictionPlan(label_map=label_map, task=task, thresholds=thresholds, drawing=drawing)
+
+    def _match_labels(self, config: LabelConfig) -> LabelMap | None:
+        try:
+            return map_labels(config, self.model_labels, prefer=self.settings.prefer_control)
+        except LabelConfigError as exc:
+            # Legitimate for a new label set: annotators draw by hand until the first training learns it.
+            log_action(
+                logger,
+                "no_label_matches",
+                level=logging.WARNING,
+                model_version=self.model_version,
+                error=exc,
+            )
+            return None
+
+
+def _class_kinds(config: LabelConfig, label_map: LabelMap | None, general: ClassKinds) -> ClassKinds:
+    """Return the kinds with what the label config says of the classes that its labels show."""
+
+    def classes(labels: frozenset[str]) -> set[str]:
+        shown = label_map.targets.items() if label_map is not None else ()
+        return {name for name, targets in shown if any(target.label in labels for target in targets)}
+
+    things = classes(config.thing_labels)
+    # A class that two labels show, one of each kind, keeps its objects apart.
+    stuff = classes(config.stuff_labels) - things
+    return dataclasses.replace(general, config_stuff=frozenset(stuff), config_things=frozenset(things))
 
 
 def parse_options(extra_params: Any) -> ProjectOptions:
@@ -88,77 +225,31 @@ def parse_options(extra_params: Any) -> ProjectOptions:
         ) from exc
 
 
-def plan_prediction(
-    settings: Settings,
-    options: ProjectOptions,
-    config: LabelConfig,
-    model_labels: tuple[str, ...],
+def plan_project(
+    project_id: int,
+    model: ModelVersion,
     *,
-    model_version: str,
-) -> PredictionPlan:
-    """Return how a project is predicted, judged and drawn.
+    settings: Settings,
+    client: StudioClient,
+    projects: ProjectRepository,
+) -> ProjectPlan:
+    """Return how a model version predicts a project, with the label config that Label Studio has now.
 
     Args:
+        project_id: Label Studio's number.
+        model: the version.
         settings: of the process.
-        options: of the backend; they win over the settings.
-        config: of the project; its task wins over both, its controls' `model_score_threshold` over the
-            general score, and an option for a label over these.
-        model_labels: the classes of the model that answers.
-        model_version: its name, for the log.
-    """
-    from maskloop.segmentation.postprocess import Thresholds  # needs torch: the server answers before
-
-    label_map = _match_labels(settings, config, model_labels, model_version)
-    said: dict[str, Any] = {
-        name: value
-        for name, value in (
-            ("score", options.score_threshold),
-            ("mask", options.mask_threshold),
-            ("overlap", options.overlap_threshold),
-        )
-        if value is not None
-    }
-    of_controls = label_map.score_thresholds() if label_map is not None else {}
-    general = Thresholds.from_settings(settings)
-    thresholds = dataclasses.replace(
-        general,
-        score_of_label={**general.score_of_label, **of_controls, **options.label_thresholds},
-        mask_of_label={**general.mask_of_label, **options.label_mask_thresholds},
-        overlap_of_label={**general.overlap_of_label, **options.label_overlap_thresholds},
-        **said,
-    )
-    task = config.task or options.task or settings.task
-    drawing = DrawingOptions(
-        tolerance_px=settings.polygon_tolerance_px,
-        max_vertices=settings.polygon_max_vertices,
-        prefer=settings.prefer_control,
-        # Where every pixel belongs to somebody, a gap between neighbours would be nobody's.
-        shared_borders=task is not SegmentationTask.INSTANCE,
-    )
-    return PredictionPlan(label_map=label_map, task=task, thresholds=thresholds, drawing=drawing)
-
-
-def plan_project(
-    project_id: int, model: ModelVersion, services: Services
-) -> tuple[LabelConfig, PredictionPlan]:
-    """Return a project's label config as Label Studio has it now, and how a model predicts there.
+        client: Label Studio.
+        projects: the options of connected projects.
 
     Raises:
         LabelConfigError: the label config has no image or nothing to draw with.
         StudioError: Label Studio does not answer.
     """
-    config = parse_label_config(services.client.project(project_id).label_config)
-    options = parse_options(services.store.projects.options(project_id))
-    plan = plan_prediction(services.settings, options, config, model.labels, model_version=model.tag)
-    return config, plan
-
-
-def _match_labels(
-    settings: Settings, config: LabelConfig, model_labels: tuple[str, ...], model_version: str
-) -> LabelMap | None:
-    try:
-        return map_labels(config, model_labels, prefer=settings.prefer_control)
-    except LabelConfigError as exc:
-        # Legitimate for a new label set: annotators draw by hand until the first training knows it.
-        log_action(logger, "no_label_matches", level=logging.WARNING, model_version=model_version, error=exc)
-        return None
+    return ProjectPlan(
+        settings=settings,
+        options=parse_options(projects.options(project_id)),
+        config=parse_label_config(client.project(project_id).label_config),
+        model_labels=model.labels,
+        model_version=model.tag,
+    )

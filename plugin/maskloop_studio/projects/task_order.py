@@ -1,9 +1,9 @@
-"""What keeps Label Studio's tasks in our order: the sampling, the scores it is told, and tabs of our own.
+"""Keeps Label Studio's tasks in our order: by its sampling, by the scores that we push, and by our own tabs.
 
-Label Studio's "Label All Tasks" follows cluster and score and lets nobody have a task that somebody else has,
-until a project has two members: then it draws by chance. A Data Manager tab, with "Label Tasks As Displayed",
-follows its column whoever is a member, but gives all who use it the same task. So each annotator gets a tab
-with a share of the tasks, ordered by a score that has the clusters' turns in it.
+Label Studio's "Label All Tasks" follows cluster and score and gives no task to two annotators, until a
+project has two members: then it draws by chance. A Data Manager tab, with "Label Tasks As Displayed", follows
+its column however many members there are, but gives all its users the same task. So each annotator gets a tab
+with a share of the tasks, ordered by a score that includes the turns of the clusters.
 
 Source:
     label_studio/projects/functions/next_task.py and data_manager/managers.py of Label Studio 1.23.2.
@@ -26,19 +26,18 @@ if TYPE_CHECKING:
     from maskloop.selection.pool import Arrangement, Floats
     from maskloop_studio.labelstudio.client import StudioClient
     from maskloop_studio.labelstudio.models import Json
-    from maskloop_studio.services import Services
 
 __all__ = [
     "SAMPLING",
     "TITLE",
     "Tab",
     "keep_order_in_step",
+    "pushed_cluster",
+    "pushed_scores",
     "remove_order",
     "set_up_order",
     "tab_titles",
     "tab_troubles",
-    "told_cluster",
-    "told_scores",
 ]
 
 logger = logging.getLogger(__name__)
@@ -72,12 +71,12 @@ class Tab:
         return [] if self.first_id is None else [_id_filter("greater_or_equal", self.first_id)]
 
 
-def told_scores(arrangement: Arrangement) -> Floats:
-    """Return the score that Label Studio is told of each task: its turn in the whole order, between 0 and 1.
+def pushed_scores(arrangement: Arrangement) -> Floats:
+    """Return the score that is pushed for each task: its turn in the whole order, between 0 and 1.
 
     Inside a cluster the order is that of the arrangement's own scores, so that Label Studio's rule serves one
-    annotator as before; read alone, as a tab and several annotators do, it has the clusters' turns in it.
-    Where there is one cluster only, the arrangement's scores do all that, and say more to a reader.
+    annotator as before; a tab, which reads the score alone, also gets the turns of the clusters from it.
+    Where there is one cluster only, the arrangement's scores do both, and mean more to a reader.
     """
     from maskloop.selection.arrangement import overall_rank
 
@@ -87,8 +86,8 @@ def told_scores(arrangement: Arrangement) -> Floats:
     return (rank_n + 0.5) / max(1, len(rank_n))
 
 
-def told_cluster(queue: int, version: int) -> int:
-    """Return the cluster that Label Studio is told of a task: another one for every version.
+def pushed_cluster(queue: int, version: int) -> int:
+    """Return the cluster that is pushed for a task: another one for every version.
 
     Label Studio counts a solved task in the largest cluster of all its predictions, of any version: with
     numbers that two versions share it is counted where it is not.
@@ -100,27 +99,31 @@ def told_cluster(queue: int, version: int) -> int:
     return queue + CLUSTERS * version
 
 
-def set_up_order(project_id: int, services: Services) -> None:
+def set_up_order(project_id: int, client: StudioClient, *, tabs: int) -> None:
     """Make a project serve its tasks in our order: sampling, and our tabs; doing it again changes nothing.
 
-    Tabs that somebody else made are not touched; ours are known by their titles.
+    Other tabs are not touched; ours are found by their titles.
+
+    Args:
+        project_id: Label Studio's number.
+        client: Label Studio.
+        tabs: how many annotators get a tab each.
 
     Raises:
         StudioError: Label Studio refused.
     """
-    client = services.client
     if client.project(project_id).sampling != SAMPLING:
         client.update_project(project_id, sampling=SAMPLING)
-    _keep_tabs(project_id, services)
+    _keep_tabs(project_id, client, tabs)
 
 
-def keep_order_in_step(project_id: int, services: Services) -> None:
-    """Bring our tabs in step with the tasks that are left; where Label Studio refuses, the log says why.
+def keep_order_in_step(project_id: int, client: StudioClient, *, tabs: int) -> None:
+    """Bring our tabs in step with the tasks that are left; where Label Studio refuses, the log has why.
 
-    The sampling stays as it is: somebody may have changed it on purpose, and `maskloop doctor` tells.
+    The sampling stays as it is: a person may have changed it on purpose, and `maskloop doctor` shows it.
     """
     try:
-        _keep_tabs(project_id, services)
+        _keep_tabs(project_id, client, tabs)
     except StudioError as exc:
         log_action(logger, "tabs_not_updated", level=logging.WARNING, project_id=project_id, error=exc)
 
@@ -139,7 +142,7 @@ def remove_order(project_id: int, client: StudioClient) -> int:
 
 def tab_titles(count: int) -> tuple[str, ...]:
     """Return what our tabs are called, for so many annotators."""
-    # The number comes first: the Data Manager cuts titles.
+    # The number comes first, because the Data Manager cuts titles.
     return (TITLE,) * count if count < 2 else tuple(f"{n}/{count} {TITLE}" for n in range(1, count + 1))
 
 
@@ -157,8 +160,7 @@ def tab_troubles(views: Sequence[Mapping[str, Any]], count: int) -> list[str]:
     return troubles
 
 
-def _keep_tabs(project_id: int, services: Services) -> None:
-    client, count = services.client, services.settings.order_tabs
+def _keep_tabs(project_id: int, client: StudioClient, count: int) -> None:
     views = client.views(project_id)
     titles = tab_titles(count)
     kept: dict[str, Json] = {}
@@ -269,8 +271,8 @@ def _ordering(view: Mapping[str, Any]) -> list[str]:
 
 
 def _filters(view: Mapping[str, Any]) -> list[Json]:
-    said = (view.get("data") or {}).get("filters") or {}
+    stored = (view.get("data") or {}).get("filters") or {}
     return [
         {name: item.get(name) for name in ("filter", "operator", "type", "value")}
-        for item in said.get("items") or []
+        for item in stored.get("items") or []
     ]

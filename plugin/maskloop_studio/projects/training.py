@@ -129,9 +129,16 @@ def plan_learning(
     from maskloop.learning.data.training_set import LabelPlan
     from maskloop_studio.projects.prediction_plan import plan_project
 
-    config, prediction_plan = plan_project(project_id, model, services)
+    project = plan_project(
+        project_id,
+        model,
+        settings=services.settings,
+        client=services.client,
+        projects=services.store.projects,
+    )
+    prediction_plan = project.of_project
     class_of_label = _class_of_label(prediction_plan.label_map)
-    return LabelPlan(labels=config.all_labels, class_of_label=class_of_label), prediction_plan
+    return LabelPlan(labels=project.config.all_labels, class_of_label=class_of_label), prediction_plan
 
 
 def freeze_corrections(

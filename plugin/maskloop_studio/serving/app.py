@@ -1,6 +1,6 @@
-"""HTTP: Label Studio's nine routes, metrics and a status page; only translates between HTTP and `backend.py`.
+"""HTTP: Label Studio's nine routes, metrics and a status page; translates between HTTP and the handlers.
 
-Health and webhooks must be answered while models run: predictions have threads of their own.
+Predictions, webhooks and all other requests have threads of their own each: none waits for another kind.
 """
 
 from __future__ import annotations
@@ -8,31 +8,38 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from pydantic import BaseModel
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from maskloop.errors import MaskloopError, QueueError, StoreError
 from maskloop.log import log_action
 from maskloop_studio.errors import WrongMediaError
+from maskloop_studio.images.time_limit import TimeLimit
 from maskloop_studio.labelstudio import protocol as wire
 from maskloop_studio.labelstudio.basic_auth import expected_credentials
-from maskloop_studio.services import Services
-from maskloop_studio.serving.handlers import StudioBackend
+from maskloop_studio.serving.handlers import RequestHandlers, WebhookHandler
 from maskloop_studio.serving.http.answers import error_response, status_of
-from maskloop_studio.serving.http.basic_auth import BasicAuth
 from maskloop_studio.serving.http.bodies import MAX_BODY_BYTES, BodyGuard
 from maskloop_studio.serving.http.connections import GuardedConnection
+from maskloop_studio.serving.http.host_check import HostCheck, allowed_hosts, check_exposure
 from maskloop_studio.serving.http.json_body import MAX_EVENT_TREE_BYTES, parse_json, request_schema
-from maskloop_studio.serving.http.metrics import RequestMeter
+from maskloop_studio.serving.http.login import LoginMiddleware
+from maskloop_studio.serving.http.request_meter import RequestMeter
+from maskloop_studio.serving.prediction_slots import PredictionSlots
+from maskloop_studio.serving.request_threads import RequestThreads
+from maskloop_studio.serving.sender_guard import SECRET_HEADER
 from maskloop_studio.serving.status_page import render_status
-from maskloop_studio.serving.webhook_guard import SECRET_HEADER
+
+if TYPE_CHECKING:
+    from maskloop_studio.services import Services
 
 __all__ = ["MAX_BODY_BYTES", "create_app", "run_server"]
 
@@ -48,18 +55,36 @@ STUDIO_ROUTES = (
     "/duplicate_model",
     "/job_status",
 )
+WEBHOOK_THREADS = 2  # they only ask the database which projects and secret there are
+OTHER_THREADS = 16
 SHUTDOWN_PATIENCE_S = 8  # the supervisor kills after 10 s
 Body = TypeVar("Body", bound=BaseModel)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Server:
+    """What the routes work with."""
+
+    services: Services
+    handlers: RequestHandlers
+    webhooks: WebhookHandler
+    slots: PredictionSlots  # for predictions only
+    webhook_threads: RequestThreads
+    threads: RequestThreads  # for all other routes
+
+
 def run_server(services: Services, *, host: str, port: int) -> None:
-    """Serve until SIGTERM or Ctrl-C; what was accepted by then is answered.
+    """Serve until SIGTERM or Ctrl-C; requests that were accepted by then are answered.
 
     Raises:
-        ConfigurationError: the settings ask for half of HTTP Basic credentials.
+        ConfigurationError: the settings ask for half of HTTP Basic credentials, or other machines reach the
+            server without a login and no setting says that this is wanted.
     """
+    exposure = check_exposure(services.settings, host)
+    app = create_app(services, bind_host=host)
+    log_action(logger, "server_started", host=host, port=port, access=exposure)
     uvicorn.run(
-        create_app(services),
+        app,
         host=host,
         port=port,
         http=GuardedConnection,
@@ -71,27 +96,30 @@ def run_server(services: Services, *, host: str, port: int) -> None:
     )
 
 
-def create_app(services: Services) -> FastAPI:
+def create_app(services: Services, *, bind_host: str | None = None) -> FastAPI:
     """Return the server's application.
 
     Args:
         services: what it works with; closed when the server ends.
+        bind_host: where it listens; requests for other host names are refused. None where another server
+            runs the application and checks them itself.
 
     Raises:
         ConfigurationError: the settings ask for half of HTTP Basic credentials.
     """
-    backend = StudioBackend(services)
+    server = _make_server(services)
     registry = CollectorRegistry()
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         _open_store(services)
-        backend.directory.start()
-        backend.inbox.start()
+        server.handlers.start()
+        server.webhooks.writer.start()
         yield
-        await backend.inbox.stop()
-        backend.directory.stop()
-        backend.shadows.stop()
+        await server.webhooks.writer.stop()
+        server.handlers.stop()
+        for threads in (server.slots, server.webhook_threads, server.threads):
+            threads.close()
         services.close()
 
     app = FastAPI(
@@ -105,36 +133,76 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(BodyGuard)
     credentials = expected_credentials(services.settings)
     if credentials is not None:
-        app.add_middleware(BasicAuth, user=credentials[0], password=credentials[1])
+        app.add_middleware(LoginMiddleware, user=credentials[0], password=credentials[1])
+    if bind_host is not None:
+        app.add_middleware(HostCheck, allowed=allowed_hosts(services.settings, bind_host))
     app.add_middleware(RequestMeter, routes=("/", "/metrics", *STUDIO_ROUTES), registry=registry)
     _add_error_handlers(app)
-    _add_studio_routes(app, backend)
-    _add_project_routes(app, backend)
-    _add_operator_routes(app, backend, registry)
+    _add_studio_routes(app, server)
+    _add_webhook_route(app, server)
+    _add_project_routes(app, server)
+    _add_operator_routes(app, server, registry)
     return app
 
 
-def _add_studio_routes(app: FastAPI, backend: StudioBackend) -> None:
-    # What is answered on the event loop is answered at once, whatever the thread pool is busy with.
+def _make_server(services: Services) -> _Server:
+    settings = services.settings
+    handlers = RequestHandlers(services)
+    webhook_threads = RequestThreads(WEBHOOK_THREADS, name="webhook")
+    return _Server(
+        services=services,
+        handlers=handlers,
+        webhooks=WebhookHandler(services, handlers.outbox, run=webhook_threads.run),
+        slots=PredictionSlots(at_once=settings.predict_requests, waiting=settings.predict_waiting),
+        webhook_threads=webhook_threads,
+        threads=RequestThreads(OTHER_THREADS, name="request"),
+    )
+
+
+def _add_studio_routes(app: FastAPI, server: _Server) -> None:
+    handlers = server.handlers
+
+    # What is answered on the event loop is answered at once, however busy the threads are.
     @app.get("/health")
     async def health() -> wire.HealthResponse:
         # The process is up and takes events while its model still loads, and where that fails as well.
-        model = wire.ServedHealth(state=backend.directory.base_state(), version=backend.directory.tag(None))
+        model = wire.ServedHealth(state=handlers.directory.base_state(), version=handlers.directory.tag(None))
         return wire.HealthResponse(model=model)
 
     @app.get("/versions")
     async def versions() -> wire.VersionsResponse:
-        return backend.versions()
+        return handlers.versions()
 
-    @app.post("/predict", openapi_extra=request_schema(wire.PredictRequest))
-    async def predict(request: Request) -> wire.PredictResponse:
-        return await run_in_threadpool(backend.predict, await _read(request, wire.PredictRequest))
+    @app.post(
+        "/predict",
+        openapi_extra=request_schema(wire.PredictRequest),
+        response_model=wire.PredictResponse,
+        responses={503: {"description": "too many predictions at once; Retry-After says when to come again"}},
+    )
+    async def predict(request: Request) -> Response:
+        body = await _json_bytes(request)
+        limit = TimeLimit(server.services.settings.predict_deadline_s)
 
+        def work(limit: TimeLimit) -> bytes:
+            # Also reading and writing JSON: of large masks it takes seconds.
+            tasks = parse_json(wire.PredictRequest, body, place="predict")
+            return handlers.predict(tasks, limit).model_dump_json().encode()
+
+        content = await server.slots.run(work, limit=limit, disconnect=partial(_disconnect, request))
+        return Response(content, media_type="application/json")
+
+    @app.post("/job_status", openapi_extra=request_schema(wire.JobStatusRequest))
+    async def job_status(request: Request) -> wire.JobStatusResponse:
+        job = await _read(request, wire.JobStatusRequest)
+        return await server.threads.run(lambda: handlers.job_status(job))
+
+
+def _add_webhook_route(app: FastAPI, server: _Server) -> None:
     @app.post(
         "/webhook",
         openapi_extra=request_schema(wire.WebhookEvent),
         responses={
-            401: {"description": f"no {SECRET_HEADER}, or a wrong one"},
+            401: {"description": f"no {SECRET_HEADER} (of START_TRAINING: no credentials), or a wrong one"},
             403: {"description": "an event of a project that is not connected"},
             422: {"description": "no event of a known kind with its payload"},
             503: {"description": "the database cannot keep it now"},
@@ -148,59 +216,83 @@ def _add_studio_routes(app: FastAPI, backend: StudioBackend) -> None:
             skip_numbers=True,
             max_tree_bytes=MAX_EVENT_TREE_BYTES,
         )
-        return await backend.webhook(event, secret=request.headers.get(SECRET_HEADER))
+        return await server.webhooks.handle(
+            event,
+            secret=request.headers.get(SECRET_HEADER),
+            authorization=request.headers.get("Authorization"),
+        )
 
-    @app.post("/job_status", openapi_extra=request_schema(wire.JobStatusRequest))
-    async def job_status(request: Request) -> wire.JobStatusResponse:
-        return await run_in_threadpool(backend.job_status, await _read(request, wire.JobStatusRequest))
 
+def _add_project_routes(app: FastAPI, server: _Server) -> None:
+    handlers, threads = server.handlers, server.threads
 
-def _add_project_routes(app: FastAPI, backend: StudioBackend) -> None:
-    @app.post("/setup", openapi_extra=request_schema(wire.SetupRequest))
+    @app.post(
+        "/setup",
+        openapi_extra=request_schema(wire.SetupRequest),
+        responses={401: {"description": "new extra_params without the credentials of `maskloop connect`"}},
+    )
     async def setup(request: Request) -> wire.SetupResponse:
-        return await run_in_threadpool(backend.setup, await _read(request, wire.SetupRequest))
+        body = await _read(request, wire.SetupRequest)
+        header = request.headers.get("Authorization")
+        is_trusted = header is not None and await server.webhooks.guard.has_credentials(header)
+        return await threads.run(lambda: handlers.setup(body, is_trusted=is_trusted))
 
     @app.post("/validate", openapi_extra=request_schema(wire.ValidateRequest))
     async def validate(request: Request) -> dict[str, str]:
-        await run_in_threadpool(backend.validate, await _read(request, wire.ValidateRequest))
+        body = await _read(request, wire.ValidateRequest)
+        await threads.run(lambda: handlers.validate(body))
         return {"status": "ok"}
 
     @app.post("/delete", openapi_extra=request_schema(wire.DeleteRequest))
     async def delete(request: Request) -> dict[str, str]:
-        # What annotators said outlives a disconnected backend: connecting again goes on where it was.
-        said = await _read(request, wire.DeleteRequest)
-        log_action(logger, "backend_disconnected", project_id=wire.project_number(said.project))
+        # Annotations outlive a disconnected backend: connecting again goes on where it was.
+        body = await _read(request, wire.DeleteRequest)
+        log_action(logger, "backend_disconnected", project_id=wire.project_number(body.project))
         return {"status": "ok"}
 
     @app.post("/duplicate_model", openapi_extra=request_schema(wire.DuplicateRequest))
     async def duplicate_model(request: Request) -> dict[str, str]:
         # The copy starts from the base model and learns from its own corrections.
-        said = await _read(request, wire.DuplicateRequest)
-        source, target = wire.project_number(said.project_src), wire.project_number(said.project_dst)
+        body = await _read(request, wire.DuplicateRequest)
+        source, target = wire.project_number(body.project_src), wire.project_number(body.project_dst)
         log_action(logger, "project_copied", source=source, target=target)
         return {"status": "ok"}
 
 
-def _add_operator_routes(app: FastAPI, backend: StudioBackend, registry: CollectorRegistry) -> None:
+async def _disconnect(request: Request) -> None:
+    """Return when the client has closed the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _add_operator_routes(app: FastAPI, server: _Server, registry: CollectorRegistry) -> None:
+    services, handlers = server.services, server.handlers
     jobs = Gauge("maskloop_jobs", "Jobs in the database", ["status"], registry=registry)
     waiting = Gauge("maskloop_jobs_waiting", "Jobs that wait in the queue", ["queue"], registry=registry)
 
     def collect() -> bytes:
         jobs.clear()
-        for status, count in backend.services.store.jobs.counts().items():
+        for status, count in services.store.jobs.counts().items():
             jobs.labels(status).set(count)
-        for queue, count in _queue_lengths(backend.services).items():
+        for queue, count in _queue_lengths(services).items():
             waiting.labels(queue).set(count)
         return generate_latest(registry)
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:
-        return Response(await run_in_threadpool(collect), media_type=CONTENT_TYPE_LATEST)
+        return Response(await server.threads.run(collect), media_type=CONTENT_TYPE_LATEST)
+
+    def page() -> str:
+        return render_status(
+            services.store,
+            _queue_lengths(services),
+            handlers.directory.states(),
+            predictions=(server.slots.accepted, server.slots.at_once),
+        )
 
     @app.get("/", include_in_schema=False)
-    def status() -> HTMLResponse:
-        lengths = _queue_lengths(backend.services)
-        return HTMLResponse(render_status(backend.services.store, lengths, backend.directory.states()))
+    async def status() -> HTMLResponse:
+        return HTMLResponse(await server.threads.run(page))
 
 
 async def _read(request: Request, model: type[Body]) -> Body:
@@ -208,14 +300,14 @@ async def _read(request: Request, model: type[Body]) -> Body:
 
 
 async def _json_bytes(request: Request) -> bytes:
-    # A web page may post other types to any address without asking: a browser would be its accomplice.
+    # A web page may post other types to any address without a preflight request of the browser.
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise WrongMediaError(
             request.url.path[1:],
             expected="Content-Type application/json",
             got="none" if not kind else "another",
-            remedy="send JSON, and say so",
+            remedy="send JSON with this header",
         )
     return await request.body()
 

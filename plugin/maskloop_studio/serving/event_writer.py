@@ -1,7 +1,7 @@
-"""Events on their way into the database: all that wait are written in one transaction, then answered.
+"""Writes events to the database: all that wait are written in one transaction, then answered.
 
-A commit costs the same for one event as for a hundred, so under load they share it. Nobody is answered before
-the event is durable, and nobody waits for the queue.
+A commit costs the same for one event as for a hundred, so under load they share it. An event is answered once
+it is durable; the queue is not waited for.
 """
 
 from __future__ import annotations
@@ -15,48 +15,49 @@ from typing import TYPE_CHECKING, TypeVar
 
 from maskloop.store.jobs import JobKind, NewEvent
 from maskloop_studio.errors import OverloadedError
-from maskloop_studio.serving.outbox import Carrier
 
 if TYPE_CHECKING:
-    from maskloop_studio.services import Services
+    from maskloop.store.database import Store
+    from maskloop_studio.serving.outbox import Outbox
 
-__all__ = ["Inbox"]
+__all__ = ["EventWriter"]
 
 logger = logging.getLogger(__name__)
 MAX_WAITING = 5_000  # events; Label Studio stops waiting after a second
 MAX_BATCH = 500
-REST_S = 0.01  # from one commit to the next: what comes meanwhile shares it
+PAUSE_S = 0.01  # from one commit to the next: events that come meanwhile share it
 Result = TypeVar("Result")
 
 
-class Inbox:
+class EventWriter:
     """Lives on one event loop, from `start` to `stop`."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._carrier = Carrier(services)
+    def __init__(self, store: Callable[[], Store], outbox: Outbox) -> None:
+        """Args:
+        store: the database; opened at the first use, in the writer's thread.
+        outbox: puts the jobs of written events on the queue.
+        """
+        self._store, self._outbox = store, outbox
         self._waiting: list[tuple[NewEvent, asyncio.Future[int | None]]] = []
         self._some = asyncio.Event()
         self._ending = False
-        self._executor = ThreadPoolExecutor(1, "inbox")
+        self._executor = ThreadPoolExecutor(1, "event-writer")
         self._writer: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to write."""
-        self._carrier.start()
         self._writer = asyncio.create_task(self._write_all())
 
     async def stop(self) -> None:
-        """Write and answer all that was taken, and end."""
+        """Write and answer all accepted events, and end."""
         self._ending = True
         self._some.set()
         if self._writer is not None:
             await self._writer
-        await asyncio.to_thread(self._carrier.stop)
         self._executor.shutdown()
 
     async def add(self, event: NewEvent) -> int | None:
-        """Keep an event; returns its number once it is durable, None where it was known already.
+        """Keep an event; return its number once it is durable, None where it was known already.
 
         Raises:
             OverloadedError: too many wait, or the server ends.
@@ -66,7 +67,7 @@ class Inbox:
             raise OverloadedError(
                 "webhook",
                 expected=f"at most {MAX_WAITING} events that wait for the database",
-                got="the server's end" if self._ending else "more",
+                got="a server that ends" if self._ending else "more",
                 remedy="send it again; what is missed meanwhile is found by the next `maskloop sync`",
             )
         future: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
@@ -75,15 +76,15 @@ class Inbox:
         return await future
 
     async def want_training(self, project_id: int, reason: str) -> int:
-        """Ask for a training; returns its number once the wish is durable.
+        """Ask for a training; return its number once that is durable.
 
         Raises:
             StoreError: the database cannot keep it.
         """
         number = await self._in_thread(
-            lambda: self._services.store.jobs.request(JobKind.TRAINING, project_id, reason)
+            lambda: self._store().jobs.request(JobKind.TRAINING, project_id, reason)
         )
-        self._carrier.put([(JobKind.TRAINING, number)])
+        self._outbox.put([(JobKind.TRAINING, number)])
         return number
 
     async def _write_all(self) -> None:
@@ -95,22 +96,22 @@ class Inbox:
             batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
             await self._write(batch)
             if not self._ending:
-                await asyncio.sleep(REST_S)
+                await asyncio.sleep(PAUSE_S)
 
     async def _write(self, batch: list[tuple[NewEvent, asyncio.Future[int | None]]]) -> None:
         events = [event for event, _ in batch]
         try:
-            numbers = await self._in_thread(lambda: self._services.store.jobs.add_events(events))
+            numbers = await self._in_thread(lambda: self._store().jobs.add_events(events))
         except Exception as exc:
-            # Whatever it is, all who wait must hear of it, and the next batch must have its turn.
+            # Of any kind: each waiting request gets it, and the next batch has its turn.
             for _, future in batch:
-                with contextlib.suppress(asyncio.InvalidStateError):  # whoever asked is gone
+                with contextlib.suppress(asyncio.InvalidStateError):  # the client is gone
                     future.set_exception(exc)
             return
         for (_, future), number in zip(batch, numbers, strict=True):
             with contextlib.suppress(asyncio.InvalidStateError):
                 future.set_result(number)
-        self._carrier.put([(JobKind.EVENT, number) for number in numbers if number is not None])
+        self._outbox.put([(JobKind.EVENT, number) for number in numbers if number is not None])
 
     async def _in_thread(self, call: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)

@@ -1,6 +1,6 @@
 """Which model version answers for which project: read from memory, kept in step with the registry.
 
-A new champion is loaded before it is pointed at, so a swap waits for nobody and drops nothing.
+A new champion is loaded before it answers, so no request waits for a swap and none is dropped.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -17,8 +18,11 @@ from maskloop.log import log_action
 from maskloop_studio.projects.training import model_name
 
 if TYPE_CHECKING:
+    from maskloop.learning.registry import ModelRegistry
+    from maskloop.segmentation.engine import Engine
+    from maskloop.settings import Settings
+    from maskloop.store.database import Store
     from maskloop.types import ModelVersion
-    from maskloop_studio.services import Services
 
 __all__ = ["ModelDirectory", "ServedModel", "ServedState"]
 
@@ -56,8 +60,21 @@ class _Trouble:
 class ModelDirectory:
     """Project -> served model, refreshed by a thread of its own."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        registry: Callable[[], ModelRegistry],
+        engine: Callable[[], Engine],
+        store: Callable[[], Store],
+    ) -> None:
+        """Args:
+        settings: which model answers where a project has none of its own.
+        registry: the versions; this and the next two are made at their first use, in the thread.
+        engine: loads them.
+        store: lists the connected projects.
+        """
+        self._settings, self._registry, self._engine, self._store = settings, registry, engine, store
         self._served: dict[int, ServedModel] = {}
         self._shadows: dict[int, ServedModel] = {}
         self._troubles: dict[int, _Trouble] = {}
@@ -82,7 +99,7 @@ class ModelDirectory:
     def tag(self, project_id: int | None) -> str:
         """Return the version that answers for a project, at once."""
         served = self._served.get(project_id or 0) or self._base
-        return served.tag if served else _base_tag(self._services.settings.model)
+        return served.tag if served else _base_tag(self._settings.model)
 
     def tags(self) -> list[str]:
         """Return all versions that answer for a project, or the base model's where none has one."""
@@ -128,7 +145,7 @@ class ModelDirectory:
             self._wanted.add(project_id)
 
     def shadow(self, project_id: int | None) -> ServedModel | None:
-        """Return what predicts beside a project's champion, shown to nobody; None for nothing."""
+        """Return what predicts beside a project's champion without being shown; None where nothing does."""
         return self._shadows.get(project_id or 0)
 
     def states(self) -> list[ServedState]:
@@ -148,7 +165,7 @@ class ModelDirectory:
     def refresh(self) -> None:
         """Look once for new champions, and load them; trouble with one leaves the others alone."""
         with self._changed:
-            wanted = sorted(self._wanted | set(self._services.store.projects.ids()))
+            wanted = sorted(self._wanted | set(self._store().projects.ids()))
         for project_id in wanted:
             try:
                 self._refresh(project_id)
@@ -160,11 +177,11 @@ class ModelDirectory:
                 self._changed.notify_all()
 
     def _refresh(self, project_id: int) -> None:
-        registry, name = self._services.registry, model_name(project_id)
+        registry, name = self._registry(), model_name(project_id)
         trouble = self._troubles.get(project_id)
         quiet = trouble is not None and time.monotonic() < trouble.quiet_until
         if trouble is not None and quiet and registry.alias(name, CHAMPION) == trouble.number:
-            return  # reading a large damaged file every few seconds helps nobody
+            return  # a large damaged file is not read every few seconds
         known = self._served.get(project_id)
         try:
             champion = registry.champion(name)
@@ -172,7 +189,7 @@ class ModelDirectory:
                 self._serve(project_id, champion)
         except (DamagedVersionError, ModelLoadError) as exc:
             self._note_trouble(project_id, exc, number=registry.alias(name, CHAMPION))
-            if known is None or known.source not in self._services.engine.held:
+            if known is None or known.source not in self._engine().held:
                 self._serve_earlier(project_id)
             return
         self._end_trouble(project_id)
@@ -186,7 +203,7 @@ class ModelDirectory:
         """
         known = self._served.get(project_id)
         served = _served_model(version)
-        self._services.engine.load(served.source)
+        self._engine().load(served.source)
         with self._changed:
             self._served[project_id] = served
             self._changed.notify_all()
@@ -200,7 +217,7 @@ class ModelDirectory:
 
     def _serve_earlier(self, project_id: int) -> None:
         """Serve the last champion before the present one that is whole, so that a restart changes nothing."""
-        registry, name = self._services.registry, model_name(project_id)
+        registry, name = self._registry(), model_name(project_id)
         line = rollback_line(registry.history(name), registry.alias(name, CHAMPION), registry.versions(name))
         for number in reversed(line[:-1]):
             try:
@@ -217,8 +234,8 @@ class ModelDirectory:
             return
 
     def _follow_shadow(self, project_id: int) -> None:
-        registry, name = self._services.registry, model_name(project_id)
-        number = registry.alias(name, SHADOW) if self._services.settings.shadow_share > 0 else None
+        registry, name = self._registry(), model_name(project_id)
+        number = registry.alias(name, SHADOW) if self._settings.shadow_share > 0 else None
         known = self._shadows.get(project_id)
         if number is None:
             self._shadows.pop(project_id, None)
@@ -248,9 +265,9 @@ class ModelDirectory:
             log_action(logger, "champion_served_again", project_id=project_id, serving=self.tag(project_id))
 
     def _load_base(self) -> None:
-        source = self._services.settings.model
+        source = self._settings.model
         try:
-            labels = self._services.engine.load(source).labels
+            labels = self._engine().load(source).labels
         except MaskloopError as exc:
             log_action(logger, "model_not_loaded", level=logging.ERROR, source=source, error=exc)
             with self._changed:

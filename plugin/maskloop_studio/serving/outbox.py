@@ -1,4 +1,4 @@
-"""Puts jobs whose rows are durable on the queue, in a thread of its own: nobody waits for the queue."""
+"""Puts jobs whose rows are durable on the queue, in a thread of its own: no request waits for the queue."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from maskloop.errors import QueueError
@@ -14,39 +15,42 @@ from maskloop.store.jobs import JobKind
 from maskloop_studio.dispatch import job_spec
 
 if TYPE_CHECKING:
-    from maskloop_studio.services import Services
+    from maskloop.queue.spec import JobQueue
 
-__all__ = ["Carrier"]
+__all__ = ["Outbox"]
 
 logger = logging.getLogger(__name__)
 MAX_WAITING = 10_000
 PAUSE_S = 1.0  # after the queue did not answer
 
 
-class Carrier:
-    """What cannot be carried is left out: it waits in the database, and the scheduler queues it later."""
+class Outbox:
+    """A job that cannot be queued now waits in the database; the scheduler queues it later."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(self, queue: Callable[[], JobQueue]) -> None:
+        """Args:
+        queue: the job queue; connected at the first use.
+        """
+        self._queue = queue
         self._waiting: deque[tuple[JobKind, int]] = deque(maxlen=MAX_WAITING)
         self._changed = threading.Condition()
         self._ending = False
         # A daemon: a queue that hangs must not keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name="carrier", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         self._silent_until = 0.0
 
     def start(self) -> None:
-        """Begin to carry."""
+        """Begin to queue jobs."""
         self._thread.start()
 
     def put(self, jobs: list[tuple[JobKind, int]]) -> None:
-        """Carry jobs soon; returns at once."""
+        """Queue jobs soon; return at once."""
         with self._changed:
             self._waiting.extend(jobs)
             self._changed.notify()
 
     def stop(self, *, patience_s: float = 2.0) -> None:
-        """Carry what waits, for a moment, and end."""
+        """Queue what waits, for `patience_s` seconds at the most, and end."""
         with self._changed:
             self._ending = True
             self._changed.notify()
@@ -60,18 +64,18 @@ class Carrier:
                 if not self._waiting:
                     return
                 kind, job_id = self._waiting.popleft()
-            self._carry(kind, job_id)
+            self._enqueue(kind, job_id)
 
-    def _carry(self, kind: JobKind, job_id: int) -> None:
+    def _enqueue(self, kind: JobKind, job_id: int) -> None:
         if time.monotonic() < self._silent_until:
             return
         try:
-            self._services.queue.enqueue(job_spec(kind, job_id))
+            self._queue().enqueue(job_spec(kind, job_id))
         except QueueError as exc:
             self._silent_until = time.monotonic() + PAUSE_S
             log_action(logger, "queue_unreachable", level=logging.WARNING, job_id=job_id, error=exc)
         except Exception:
-            # The thread must outlive whatever one job does to it; the job itself waits in the database.
+            # The thread outlives any fault of one job; the job itself waits in the database.
             log_action(
                 logger,
                 "job_not_queued",

@@ -1,17 +1,19 @@
-"""A model judged better predicts beside the champion, for a share of requests, and is shown to nobody.
+"""A model judged better predicts beside the champion, for a share of requests; its predictions are not shown.
 
 It is bounded so that no answer waits for it: one thread of the lowest priority with one image in hand and one
-waiting, idle most of the time; what comes meanwhile is not looked at.
+waiting, idle most of the time; images that come meanwhile are left out.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import queue
 import threading
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,9 +24,10 @@ from maskloop_studio.serving.model_directory import ServedModel
 
 if TYPE_CHECKING:
     from maskloop.segmentation.checkpoint import Checkpoint
-    from maskloop_studio.formats.label_config import LabelConfig
-    from maskloop_studio.projects.prediction_plan import ProjectOptions
-    from maskloop_studio.services import Services
+    from maskloop.settings import Settings
+    from maskloop.store.database import Store
+    from maskloop_studio.images.fetcher import ImageFetcher
+    from maskloop_studio.projects.prediction_plan import ProjectPlan
 
 __all__ = ["ShadowImage", "ShadowRunner"]
 
@@ -42,18 +45,25 @@ class ShadowImage:
     project_id: int
     task_id: int | None
     uri: str
-    config: LabelConfig
-    options: ProjectOptions
+    data: Mapping[str, object]  # of its task: labels may come with it
+    plan: ProjectPlan  # the champion's
     champion: ServedModel
     shadow: ServedModel
     prediction: Prediction  # the champion's
 
 
 class ShadowRunner:
-    """Takes images from answered requests, and counts where the shadow says something else."""
+    """Takes images from answered requests, and counts where the shadow predicts something else."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(
+        self, settings: Settings, *, fetcher: Callable[[], ImageFetcher], store: Callable[[], Store]
+    ) -> None:
+        """Args:
+        settings: the share of requests, and bounds.
+        fetcher: fetches the images; this and the store are made at their first use.
+        store: keeps what was counted.
+        """
+        self._settings, self._fetcher, self._store = settings, fetcher, store
         self._images: queue.Queue[ShadowImage | None] = queue.Queue(maxsize=1)
         self._lock = threading.Lock()
         self._owed = 0.0  # requests
@@ -67,7 +77,7 @@ class ShadowRunner:
         if shadow is None or shadow.source == self._broken:
             return False
         with self._lock:
-            self._owed += self._services.settings.shadow_share
+            self._owed += self._settings.shadow_share
             due = self._owed >= 1
             self._owed -= due
         return due and not self._images.full()
@@ -122,10 +132,8 @@ class ShadowRunner:
         from maskloop.masks import agreement
 
         prediction = self._predict(image)
-        if prediction is None:
-            return
         agreed = agreement(image.prediction, prediction)
-        self._services.store.shadows.note(
+        self._store().shadows.note(
             image.project_id,
             image.champion.tag,
             image.shadow.tag,
@@ -133,20 +141,21 @@ class ShadowRunner:
             differs=agreed < DIFFERS_BELOW,
         )
 
-    def _predict(self, image: ShadowImage) -> Prediction | None:
+    def _predict(self, image: ShadowImage) -> Prediction:
         from maskloop.segmentation.image import decode_image
         from maskloop.segmentation.predict import predict_images
-        from maskloop_studio.projects.prediction_plan import plan_prediction
 
-        settings, shadow = self._services.settings, image.shadow
-        (data,) = self._services.fetcher.fetch_many([image.uri], task_ids=[image.task_id])
+        shadow = image.shadow
+        (data,) = self._fetcher().fetch_many([image.uri], task_ids=[image.task_id])
         if isinstance(data, MaskloopError):
             raise data
-        plan = plan_prediction(settings, image.options, image.config, shadow.labels, model_version=shadow.tag)
-        # Not through the engine: an image of its queue would stand before those that somebody waits for.
+        plan = dataclasses.replace(image.plan, model_labels=shadow.labels, model_version=shadow.tag).of_task(
+            image.data
+        )
+        # Not through the engine: an image in its queue would delay those that annotators wait for.
         (prediction,) = predict_images(
             self._checkpoint(shadow.source),
-            [decode_image(data, max_pixels=settings.max_image_pixels)],
+            [decode_image(data, max_pixels=self._settings.max_image_pixels)],
             task=plan.task,
             thresholds=plan.thresholds,
             max_batch=1,
@@ -159,7 +168,7 @@ class ShadowRunner:
         if self._loaded is None or self._loaded[0] != source:
             self._loaded = None  # two of them need twice the memory
             try:
-                self._loaded = source, load_checkpoint(source, device=self._services.settings.device)
+                self._loaded = source, load_checkpoint(source, device=self._settings.device)
             except Exception:
                 self._broken = source
                 raise

@@ -6,6 +6,7 @@ import html
 from collections.abc import Mapping, Sequence
 
 from maskloop.store.database import Store
+from maskloop.store.jobs import Job, JobKind, JobStatus
 from maskloop.store.trainings import Training
 from maskloop_studio.serving.model_directory import ServedState
 
@@ -20,14 +21,32 @@ th { border-bottom: 1px solid #999; font-weight: 600 } td { border-bottom: 1px s
 .num { text-align: right; font-variant-numeric: tabular-nums }
 """
 LAST = 20
+OPEN = (JobStatus.WAITING, JobStatus.RUNNING, JobStatus.DEAD)
 
 
-def render_status(store: Store, queue_lengths: Mapping[str, int], models: Sequence[ServedState] = ()) -> str:
-    """Return the page as HTML."""
+def render_status(
+    store: Store,
+    queue_lengths: Mapping[str, int],
+    models: Sequence[ServedState] = (),
+    *,
+    predictions: tuple[int, int] | None = None,
+) -> str:
+    """Return the page as HTML.
+
+    Args:
+        store: the database.
+        queue_lengths: queue -> jobs that wait in it; empty where it does not answer.
+        models: what answers for each project.
+        predictions: requests that are worked on or wait, and how many are worked on at once.
+    """
     projects = [_project_row(store, project_id) for project_id in sorted(store.projects.ids())]
     waiting = [(name, str(count)) for name, count in queue_lengths.items()] or [("queue", "unreachable")]
     events = [(status, str(count)) for status, count in sorted(store.jobs.counts().items())]
     served = [(str(state.project_id), state.tag, state.shadow or "", state.trouble or "") for state in models]
+    later = [
+        _prelabelling_row(job) for job in store.jobs.find(statuses=OPEN, kind=JobKind.PRELABEL, limit=LAST)
+    ]
+    live = [] if predictions is None else [tuple(str(number) for number in predictions)]
     trainings = [_training_row(training) for training in reversed(store.trainings.of()[-LAST:])]
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>maskloop</title><style>{STYLE}</style>"
@@ -35,6 +54,12 @@ def render_status(store: Store, queue_lengths: Mapping[str, int], models: Sequen
         + _table("Jobs waiting", ("queue", "jobs"), waiting)
         + _table("Jobs", ("status", "jobs"), events)
         + _table("Projects", ("project", "annotations set aside", "state"), projects)
+        + _table("Predictions asked for now", ("in hand or waiting", "threads"), live)
+        + _table(
+            "Predictions in the background",
+            ("job", "project", "status", "reason", "progress", "tries", "next try", "last error"),
+            later,
+        )
         + _table("Models", ("project", "serves", "shadow", "problem"), served)
         + _table(
             "Trainings",
@@ -53,6 +78,19 @@ def _project_row(store: Store, project_id: int) -> tuple[str, ...]:
     count = store.annotations.count_set_aside(project_id)
     named = f"{count}: see maskloop doctor {project_id}" if count else "0"
     return str(project_id), named, state
+
+
+def _prelabelling_row(job: Job) -> tuple[str, ...]:
+    return (
+        job.name,
+        str(job.project_id),
+        job.status.value,
+        job.action,
+        f"{job.done}/{job.total}" if job.total else "",
+        str(job.attempts),
+        f"{job.due_at:%Y-%m-%d %H:%M:%S} UTC" if job.status is JobStatus.WAITING else "",
+        job.error or "",
+    )
 
 
 def _training_row(training: Training) -> tuple[str, ...]:

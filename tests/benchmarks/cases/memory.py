@@ -106,24 +106,21 @@ def growth_of_predictions(count: int) -> tuple[float, list[int]]:
 def prepare_engine(paths: list[str]) -> Callable[[], object]:
     """Return what predicts files and draws them, as a request of many tasks is served."""
     from maskloop.segmentation.image import decode_image
-    from maskloop_studio.serving.predict import draw_uris
+    from maskloop_studio.formats import TaskImage
+    from maskloop_studio.images.image_pipeline import ImageInput, ImagePipeline
 
-    services = _Files()
-    services.engine = _engine()
+    pipeline = ImagePipeline(fetcher=_Files(), engine=_engine(), max_pixels=10**8)  # type: ignore[arg-type]
     plan = _plan()
+    image = TaskImage(to_name="image", item_index=None, address="")
 
-    def draw(place: int, answer: Any) -> object:
-        return plan.regions(answer, model_version="model", task_id=place)
+    def draw(index: int, result: Any) -> object:
+        return plan.regions(result, model_version="model", task_id=index, image=image)
 
     def work(wanted: list[str]) -> object:
-        return draw_uris(
-            wanted,
-            draw,
-            task_ids=[None] * len(wanted),
-            source=str(_model()),
-            plan=plan,
-            services=services,  # type: ignore[arg-type]
-        )
+        inputs = [
+            ImageInput(uri=path, task_id=None, task=plan.task, thresholds=plan.thresholds) for path in wanted
+        ]
+        return pipeline.predict_and_use(inputs, draw, source=str(_model()))
 
     assert decode_image(Path(paths[0]).read_bytes(), max_pixels=10**8).ndim == 3
     work([_small(paths[0])])
@@ -162,19 +159,11 @@ def prepare_transformers(paths: list[str]) -> Callable[[], object]:
 
 
 class _Files:
-    """Stands in for the services of a server: its images are files."""
+    """Stands in for the fetcher: its images are files."""
 
-    engine: Any
-
-    def __init__(self) -> None:
-        from maskloop.settings import Settings
-
-        self.settings = Settings()
-        self.fetcher = self
-
-    def fetch_ahead(self, uris: list[str], *, task_ids: object) -> Any:
-        """Yield what the files hold."""
-        yield from (Path(uri).read_bytes() for uri in uris)
+    def fetch_many(self, uris: list[str], *, task_ids: object) -> list[bytes]:
+        """Return what the files hold."""
+        return [Path(uri).read_bytes() for uri in uris]
 
 
 def _engine(helpers: int | None = None) -> Any:
@@ -199,14 +188,20 @@ def _plan() -> Any:
     from maskloop.lab.synthetic.shapes import SHAPE_CLASSES
     from maskloop.settings import Settings
     from maskloop_studio.formats.label_config import parse_label_config
-    from maskloop_studio.projects.prediction_plan import ProjectOptions, plan_prediction
+    from maskloop_studio.projects.prediction_plan import ProjectOptions, ProjectPlan
 
     labels = "".join(f'<Label value="{label}"/>' for label in SHAPE_CLASSES)
     config = parse_label_config(
         '<View><Image name="image" value="$image"/>'
         f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels></View>'
     )
-    return plan_prediction(Settings(), ProjectOptions(), config, tuple(SHAPE_CLASSES), model_version="model")
+    return ProjectPlan(
+        settings=Settings(),
+        options=ProjectOptions(),
+        config=config,
+        model_labels=tuple(SHAPE_CLASSES),
+        model_version="model",
+    ).of_project
 
 
 def _model() -> Path:

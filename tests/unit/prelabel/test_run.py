@@ -1,6 +1,8 @@
 """Prelabelling against a Label Studio in memory: once each, in order, whatever happens meanwhile."""
 
+import dataclasses
 import threading
+from types import SimpleNamespace
 
 import pytest
 from tests.fakes.prelabel_studio import predict_task, refusal
@@ -9,11 +11,13 @@ from tests.waiting import until
 from maskloop.errors import StudioError
 from maskloop.queue.lease import JobCancelled
 from maskloop.store.jobs import JobKind, JobStatus
+from maskloop_studio.labelstudio.models import to_project
 from maskloop_studio.prelabel import progress
 from maskloop_studio.prelabel import push as pushing
 from maskloop_studio.prelabel import run as run_module
 from maskloop_studio.prelabel import score as scoring
 from maskloop_studio.prelabel.run import prelabel_project
+from maskloop_studio.projects.prediction_plan import PredictionPlan, plan_project
 from maskloop_studio.projects.task_order import TITLE
 from maskloop_studio.runtime.tasks import work_on
 
@@ -38,9 +42,10 @@ def test_prelabel_every_task_gets_one_prediction_in_order(services, studio):
     for tasks_of_group in groups.values():
         served = [task_id for _, task_id in sorted(tasks_of_group)]
         assert len({task_id % 4 for task_id in served}) == 1
-        said = [task_id % 10 for task_id in served]  # how sure the model is of each
-        assert said == sorted(said)
-    assert services.store.jobs.find() == ()  # no shard is left
+        confidences = [task_id % 10 for task_id in served]
+        assert confidences == sorted(confidences)
+    (again,) = services.store.jobs.find()  # no shard is left; the task without an image is tried again
+    assert (again.kind, again.status) == (JobKind.PRELABEL, JobStatus.WAITING)
 
 
 def test_prelabel_task_annotated_since_it_was_listed_is_predicted_once(services, studio, predicted):
@@ -286,35 +291,36 @@ def _shard(services, studio, count):
     return services.store.jobs.get(number)
 
 
-def test_score_shard_has_few_chunks_under_way_at_once(services, studio, monkeypatch):
+def test_score_shard_has_few_chunks_under_way_at_once(services, studio, images, monkeypatch):
     together, begun, kept = threading.Barrier(scoring.CHUNKS_AT_ONCE, timeout=10), [], []
+    predict = images.predict
 
-    def predict_uris(uris, *, task_ids, **_others):
+    def predict_together(inputs, **others):
         begun.append(len(begun) - len(kept))
         together.wait()
-        return [predict_task(number) for number in task_ids]
+        return predict(inputs, **others)
 
-    monkeypatch.setattr(scoring, "predict_uris", predict_uris)
+    monkeypatch.setattr(images, "predict", predict_together)
     job = _shard(services, studio, 6 * scoring.CHUNK_TASKS)
     done = scoring.score_shard(job, services, on_progress=lambda count, _: kept.append(count))
     assert (done, kept) == (48, [0, 8, 16, 24, 32, 40, 48])
     assert max(begun) <= scoring.CHUNKS_AT_ONCE
 
 
-def test_score_shard_that_fails_midway_keeps_what_came_before(services, studio, predicted, monkeypatch):
-    predict = scoring.predict_uris
+def test_score_shard_that_fails_midway_keeps_what_came_before(services, studio, images, monkeypatch):
+    predict = images.predict
 
-    def fail_at_12(uris, *, task_ids, **others):
-        if 12 in task_ids:
+    def fail_at_12(inputs, **others):
+        if 12 in [image.task_id for image in inputs]:
             raise StudioError("model", expected="an answer", got="none", remedy="wait")
-        return predict(uris, task_ids=task_ids, **others)
+        return predict(inputs, **others)
 
     job = _shard(services, studio, 40)
-    monkeypatch.setattr(scoring, "predict_uris", fail_at_12)
+    monkeypatch.setattr(images, "predict", fail_at_12)
     with pytest.raises(StudioError):
         scoring.score_shard(job, services, on_progress=lambda *_: None)
     assert sorted(services.store.scores.known(1, V1, range(1, 41))) == list(range(1, 9))
-    monkeypatch.setattr(scoring, "predict_uris", predict)
+    monkeypatch.setattr(images, "predict", predict)
     assert scoring.score_shard(job, services, on_progress=lambda *_: None) == 32
     assert len(services.store.scores.known(1, V1, range(1, 41))) == 40
 
@@ -363,3 +369,118 @@ def test_pushes_go_out_at_the_same_time(services, studio):
 def test_is_passing_by_status():
     told = {status: pushing.is_passing(refusal(status)) for status in (None, 400, 401, 404, 408, 429, 500)}
     assert told == {None: True, 400: False, 401: False, 404: False, 408: True, 429: True, 500: True}
+
+
+def test_failed_tasks_are_tried_again_later_and_later_until_they_come(services, studio, images, monkeypatch):
+    studio.add_tasks(100)
+    delays = []
+    for attempt in (1, 2, 3):
+        (number,) = [job.job_id for job in services.store.jobs.find() if job.status is JobStatus.WAITING] or [
+            services.store.jobs.request(JobKind.PRELABEL, 1)
+        ]
+        services.store.jobs.retry(number)
+        assert work_on(number, services) is JobStatus.DONE
+        assert services.store.jobs.get(number).outcome["attempts"] == attempt
+        (again,) = services.store.jobs.find(statuses=[JobStatus.WAITING])
+        delays.append((again.due_at - again.created_at).total_seconds())
+    assert delays == [30.0, 60.0, 120.0]
+    assert "task 99: " in again.action
+    assert 99 not in studio.of(V1), "nothing is stored for a task without a prediction"
+
+    monkeypatch.setattr(images, "predict", lambda inputs, **_others: [predict_task(1) for _ in inputs])
+    services.store.jobs.retry(again.job_id)
+    assert work_on(again.job_id, services) is JobStatus.DONE
+    assert 99 in studio.of(V1)
+    assert services.store.jobs.find(statuses=[JobStatus.WAITING]) == ()
+
+
+def _with_regions(monkeypatch):
+    monkeypatch.setattr(PredictionPlan, "regions", lambda _self, _prediction, **_others: [{"id": "r"}])
+
+
+def test_empty_prediction_of_a_failed_image_is_replaced(services, studio, monkeypatch):
+    _with_regions(monkeypatch)
+    studio.add_tasks(4)
+    stale = studio.add_prediction(2, V1, score=0.0)
+    report = prelabel_project(1, services)
+    assert (report.pushed, report.changed, report.replaced) == (3, 1, 1)
+    assert studio.predictions[stale]["result"] == [{"id": "r"}]
+    assert studio.predictions[stale]["score"] == services.store.scores.placed(1, V1, [2])[2]
+
+
+def test_empty_prediction_that_came_after_ours_was_deleted_is_replaced(services, studio, monkeypatch):
+    _with_regions(monkeypatch)
+    studio.add_tasks(4)
+    prelabel_project(1, services)
+    (number,) = (one["id"] for one in studio.predictions_of(3))
+    del studio.predictions[number]
+    stale = studio.add_prediction(3, V1, score=0.0)
+    report = prelabel_project(1, services)
+    assert (report.pushed, report.replaced) == (0, 1)
+    assert studio.predictions[stale]["result"] == [{"id": "r"}]
+    assert prelabel_project(1, services).replaced == 0
+
+
+def test_prediction_that_the_model_found_empty_is_left_alone(services, studio, predicted):
+    studio.add_tasks(4)
+    prelabel_project(1, services)
+    before = dict(studio.predictions)
+    predicted.clear()
+    assert prelabel_project(1, services).changed == 0
+    assert (studio.predictions, predicted) == (before, [])
+
+
+def test_label_config_is_fetched_once_a_prelabelling_and_not_once_a_shard(services, studio, monkeypatch):
+    monkeypatch.setattr(scoring, "SHARD_TASKS", 5)
+    studio.add_tasks(60)
+    prelabel_project(1, services)
+    few = studio.config_reads
+    studio.add_tasks(200)
+    studio.config_reads = 0
+    prelabel_project(1, services)
+    assert studio.config_reads <= few
+
+
+def test_label_config_is_fetched_once_by_a_worker_of_many_shards(services, studio):
+    renewal = services.store.jobs.request(JobKind.PRELABEL, 1)
+    services.store.jobs.claim(renewal, "elsewhere")
+    tasks = studio.add_tasks(40)
+    for number in services.store.shards.add(1, V1, [tasks[first : first + 10] for first in range(0, 40, 10)]):
+        assert work_on(number, services) is JobStatus.DONE
+    assert studio.config_reads == 1
+    assert len(services.store.scores.known(1, V1, tasks)) == 40
+
+
+TWO_IMAGES = (
+    '<View><Image name="rgb" value="$rgb"/><Image name="ir" value="$ir"/>'
+    '<BrushLabels name="brush" toName="rgb,ir"><Label value="disc"/></BrushLabels></View>'
+)
+
+
+def test_task_with_several_images_has_one_prediction_with_the_least_sure_score(services, studio, monkeypatch):
+    monkeypatch.setattr(
+        PredictionPlan,
+        "regions",
+        lambda _self, prediction, *, image, **_others: [{"to_name": image.to_name, "at": image.address}],
+    )
+    monkeypatch.setattr(
+        studio, "project", lambda _id: to_project({"id": 1, "label_config": TWO_IMAGES, "model_version": V1})
+    )
+    (task,) = studio.add_tasks(1)
+    stand = dataclasses.replace(studio.task_stands(1, [task])[task], data={"rgb": "a", "ir": "b"})
+    confidences = {"a": 0.9, "b": 0.2}
+    pipeline = SimpleNamespace(
+        predict=lambda inputs, **_others: [
+            dataclasses.replace(predict_task(1), confidence=confidences[image.uri]) for image in inputs
+        ]
+    )
+    plan = plan_project(
+        1,
+        services.registry.champion("maskloop-1"),
+        settings=services.settings,
+        client=studio,
+        projects=services.store.projects,
+    )
+    (row,) = scoring._score([stand], plan=plan, source="m", images=pipeline)
+    assert row.confidence == 0.2
+    assert row.regions == [{"to_name": "rgb", "at": "a"}, {"to_name": "ir", "at": "b"}]

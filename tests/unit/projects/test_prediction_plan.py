@@ -5,7 +5,7 @@ import pytest
 from maskloop.errors import LabelConfigError
 from maskloop.types import SegmentationTask
 from maskloop_studio.formats.label_config import parse_label_config
-from maskloop_studio.projects.prediction_plan import ProjectOptions, parse_options, plan_prediction
+from maskloop_studio.projects.prediction_plan import ProjectOptions, ProjectPlan, parse_options
 
 CONFIG = (
     '<View{view}><Image name="image" value="$image"/><BrushLabels name="brush" toName="image"{brush}>'
@@ -15,26 +15,32 @@ CONFIG = (
 
 def _plan(settings, options=None, *, view="", brush=""):
     config = parse_label_config(CONFIG.format(view=view, brush=brush))
-    return plan_prediction(settings, options or ProjectOptions(), config, ("Car", "Tree"), model_version="v1")
+    return ProjectPlan(
+        settings=settings,
+        options=options or ProjectOptions(),
+        config=config,
+        model_labels=("Car", "Tree"),
+        model_version="v1",
+    ).of_project
 
 
-def test_plan_prediction_nothing_said_is_the_settings(settings):
+def test_of_project_nothing_said_is_the_settings(settings):
     plan = _plan(settings)
     assert plan.task is SegmentationTask.INSTANCE
     assert (plan.thresholds.score, plan.thresholds.part) == (0.5, settings.part_threshold)
 
 
-def test_plan_prediction_options_win_over_settings(settings):
+def test_of_project_options_win_over_settings(settings):
     plan = _plan(settings, parse_options({"task": "panoptic", "score_threshold": 0.2}))
     assert (plan.task, plan.thresholds.score) == (SegmentationTask.PANOPTIC, 0.2)
 
 
-def test_plan_prediction_label_config_names_the_task(settings):
+def test_of_project_label_config_names_the_task(settings):
     plan = _plan(settings, parse_options({"task": "panoptic"}), view=' maskloop_task="semantic"')
     assert plan.task is SegmentationTask.SEMANTIC
 
 
-def test_plan_prediction_control_threshold_counts_for_its_classes(settings):
+def test_of_project_control_threshold_counts_for_its_classes(settings):
     plan = _plan(settings, brush=' model_score_threshold="0.3"')
     assert dict(plan.thresholds.score_of_label) == {"Car": 0.3}
     again = _plan(
@@ -59,3 +65,30 @@ def test_parse_options_nothing_of_ours_is_empty(nothing):
 def test_parse_options_wrong_value_is_refused(wrong):
     with pytest.raises(LabelConfigError, match="extra_params"):
         parse_options(wrong)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "stuff", "things"),
+    [
+        pytest.param(("", ""), set(), set(), id="not marked"),
+        pytest.param(("stuff", ""), {"sky-other-merged", "sky"}, set(), id="stuff"),
+        pytest.param(("", "thing"), set(), {"Car"}, id="thing"),
+        pytest.param(("stuff", "thing"), {"sky-other-merged", "sky"}, {"Car"}, id="both"),
+    ],
+)
+def test_plan_kinds_of_labels_become_kinds_of_the_models_classes(settings, kinds, stuff, things):
+    sky, car = (f' maskloop_kind="{kind}"' if kind else "" for kind in kinds)
+    config = parse_label_config(
+        '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
+        f'<Label value="sky" predicted_values="sky-other-merged"{sky}/><Label value="Car"{car}/>'
+        "</BrushLabels></View>"
+    )
+    plan = ProjectPlan(
+        settings=settings,
+        options=ProjectOptions(),
+        config=config,
+        model_labels=("Car", "Tree", "sky-other-merged", "sky"),
+        model_version="v1",
+    ).of_project
+    assert plan.thresholds.kinds.config_stuff == stuff
+    assert plan.thresholds.kinds.config_things == things

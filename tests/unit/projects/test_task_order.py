@@ -13,12 +13,12 @@ from maskloop_studio.projects.task_order import (
     SAMPLING,
     TITLE,
     keep_order_in_step,
+    pushed_cluster,
+    pushed_scores,
     remove_order,
     set_up_order,
     tab_titles,
     tab_troubles,
-    told_cluster,
-    told_scores,
 )
 
 MINE = {"title": "mine", "ordering": ["tasks:id"]}
@@ -83,15 +83,11 @@ class TabsInMemory:
         return [self.share(*view["data"]["filters"]["items"]) for view in ours]
 
 
-def around(client, tabs):
-    return SimpleNamespace(client=client, settings=SimpleNamespace(order_tabs=tabs))
-
-
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7])
 @pytest.mark.parametrize("tasks", [0, 1, 3, 100], ids=lambda tasks: f"{tasks} tasks")
 def test_set_up_order_shares_out_every_task_once(count, tasks):
     client = TabsInMemory(task_ids=range(10, 10 + 3 * tasks, 3))
-    set_up_order(7, around(client, count))
+    set_up_order(7, client, tabs=count)
     shares = client.shares()
     assert len(shares) == count
     assert sorted(number for share in shares for number in share) == (client.task_ids if count else [])
@@ -102,16 +98,16 @@ def test_set_up_order_shares_out_every_task_once(count, tasks):
 
 def test_set_up_order_project_never_opened_has_a_plain_tab_too():
     client = TabsInMemory(task_ids=range(9))
-    set_up_order(7, around(client, 2))
+    set_up_order(7, client, tabs=2)
     assert [view["data"]["title"] for view in client.views(7)] == ["Default", *tab_titles(2)]
     assert remove_order(7, client) == 2
 
 
 def test_set_up_order_twice_writes_once():
     client = TabsInMemory(MINE, task_ids=range(30), sampling="Sequential sampling")
-    set_up_order(7, around(client, 3))
+    set_up_order(7, client, tabs=3)
     writes = client.writes
-    set_up_order(7, around(client, 3))
+    set_up_order(7, client, tabs=3)
     assert (client.sampling, client.writes) == (SAMPLING, writes)
 
 
@@ -120,8 +116,8 @@ def test_set_up_order_twice_writes_once():
 )
 def test_set_up_order_other_number_leaves_tabs_of_others(before, after):
     client = TabsInMemory(MINE, task_ids=range(30))
-    set_up_order(7, around(client, before))
-    set_up_order(7, around(client, after))
+    set_up_order(7, client, tabs=before)
+    set_up_order(7, client, tabs=after)
     titles = [view["data"]["title"] for view in client.views(7)]
     assert sorted(titles) == sorted(["mine", *tab_titles(after)])
     assert client.tabs[1]["data"] == MINE
@@ -139,10 +135,10 @@ def test_set_up_order_other_number_leaves_tabs_of_others(before, after):
 )
 def test_keep_order_in_step_borders_move_only_where_shares_differ_much(left, moves):
     client = TabsInMemory(task_ids=range(30))
-    set_up_order(7, around(client, 3))
+    set_up_order(7, client, tabs=3)
     writes = client.writes
     client.task_ids = sorted(left)
-    keep_order_in_step(7, around(client, 3))
+    keep_order_in_step(7, client, tabs=3)
     assert (client.writes > writes) is moves
     if moves:
         assert max(map(len, client.shares())) - min(map(len, client.shares())) <= 1
@@ -150,22 +146,22 @@ def test_keep_order_in_step_borders_move_only_where_shares_differ_much(left, mov
 
 def test_keep_order_in_step_keeps_columns_and_mends_the_rest():
     client = TabsInMemory(MINE, task_ids=range(9))
-    set_up_order(7, around(client, 1))
+    set_up_order(7, client, tabs=1)
     client.tabs[2]["data"] |= {"ordering": ["-tasks:id"], "hiddenColumns": {"explore": ["tasks:id"]}}
-    keep_order_in_step(7, around(client, 1))
+    keep_order_in_step(7, client, tabs=1)
     assert client.tabs[2]["data"]["ordering"] == [BY_SCORE]
     assert client.tabs[2]["data"]["hiddenColumns"] == {"explore": ["tasks:id"]}
 
 
 def test_keep_order_in_step_leaves_the_sampling_and_survives_a_refusal():
     client = TabsInMemory(sampling="Sequential sampling", refuses=True)
-    keep_order_in_step(7, around(client, 1))
+    keep_order_in_step(7, client, tabs=1)
     assert (client.sampling, client.writes) == ("Sequential sampling", 0)
 
 
 def test_remove_order_takes_ours_only():
     client = TabsInMemory(MINE, MINE | {"title": "maskloop: my own"}, task_ids=range(9))
-    set_up_order(7, around(client, 3))
+    set_up_order(7, client, tabs=3)
     assert remove_order(7, client) == 3
     assert [view["data"]["title"] for view in client.views(7)] == ["mine", "maskloop: my own"]
     assert remove_order(7, client) == 0
@@ -186,25 +182,25 @@ def _edited(tabs):
 )
 def test_tab_troubles_says_what_is_wrong(change, words):
     client = TabsInMemory(task_ids=range(9))
-    set_up_order(7, around(client, 3))
+    set_up_order(7, client, tabs=3)
     change(client.tabs)
     (trouble,) = tab_troubles(client.views(7), 3)
     assert words in trouble
 
 
-def test_told_scores_ascend_in_the_order_of_serving():
+def test_pushed_scores_ascend_in_the_order_of_serving():
     rng = np.random.default_rng(0)
     arrangement = Arrangement(
         score_n=rng.random(50), cluster_n=rng.integers(0, 5, 50), at_random_n=np.zeros(50, dtype=np.bool_)
     )
-    told_n = told_scores(arrangement)
+    told_n = pushed_scores(arrangement)
     assert list(np.argsort(told_n)) == list(serve_order(arrangement))
     assert 0 < told_n.min() < told_n.max() < 1
     again = Arrangement(score_n=told_n, cluster_n=arrangement.cluster_n, at_random_n=arrangement.at_random_n)
     assert overall_rank(again).tolist() == overall_rank(arrangement).tolist()
 
 
-def test_told_cluster_versions_share_none():
-    assert {told_cluster(queue, 1) for queue in range(1000)}.isdisjoint(
-        told_cluster(queue, 2) for queue in range(1000)
+def test_pushed_cluster_versions_share_none():
+    assert {pushed_cluster(queue, 1) for queue in range(1000)}.isdisjoint(
+        pushed_cluster(queue, 2) for queue in range(1000)
     )

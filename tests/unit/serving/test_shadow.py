@@ -1,4 +1,4 @@
-"""What keeps a shadow from being in anybody's way."""
+"""What keeps a shadow model from delaying requests."""
 
 import threading
 from types import SimpleNamespace
@@ -11,13 +11,17 @@ from maskloop_studio.serving.shadow import MAX_URI_CHARACTERS, ShadowRunner
 SHADOW = ServedModel(tag="m-v2", source="folder", labels=())
 
 
+def _nothing():
+    raise AssertionError("not asked for here")
+
+
 @pytest.fixture
 def make_runner(settings, monkeypatch):
     made = []
 
     def make(share=1.0):
-        services = SimpleNamespace(settings=settings.model_copy(update={"shadow_share": share}))
-        runner = ShadowRunner(services)
+        changed = settings.model_copy(update={"shadow_share": share})
+        runner = ShadowRunner(changed, fetcher=_nothing, store=_nothing)
         made.append(runner)
         return runner
 

@@ -60,7 +60,7 @@ class BodyGuard:
             await self._refuse(self._too_slow(), scope, receive, send)
             return
         try:
-            if message["type"] == "http.request":  # otherwise nobody is there to be answered
+            if message["type"] == "http.request":  # otherwise the client is gone
                 await self._app(scope, _replay(message, receive), send)
         finally:
             body.release()

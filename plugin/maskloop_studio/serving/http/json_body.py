@@ -1,7 +1,7 @@
 """Bytes -> a typed request, at a bounded cost.
 
 A JSON tree can take eighty times the memory of its text and seconds to build, during which nothing else is
-answered. So long lists of numbers, which are brush masks that nobody reads here, are cut out of events
+answered. So long lists of numbers, which are brush masks that are not read here, are cut out of events
 beforehand, and what the rest would take is estimated before it is parsed.
 """
 

@@ -22,7 +22,7 @@ class RequestMeter:
         seconds = Histogram(
             "maskloop_request_seconds", "Time to answer", ["route"], buckets=SECONDS, registry=registry
         )
-        # Paths that nobody serves share one label: a sender must not be able to make more of them.
+        # Paths that are not served share one label: a sender must not be able to make more of them.
         self._other = seconds.labels("other")
         self._seconds = {route: seconds.labels(route) for route in routes}
         self._counters: dict[tuple[str, int], Counter] = {}

@@ -1,0 +1,189 @@
+"""From image addresses to predictions: fetch, decode, predict; an error stays with its image."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from maskloop.errors import MaskloopError
+from maskloop.segmentation.image import decode_image
+from maskloop.types import ImageResult, PredictionFailure
+from maskloop_studio.images.time_limit import TimeLimit
+
+if TYPE_CHECKING:
+    from maskloop.segmentation.engine import Engine
+    from maskloop.segmentation.postprocess import Thresholds
+    from maskloop.types import SegmentationTask
+    from maskloop_studio.images.fetcher import ImageFetcher
+
+__all__ = ["ImageInput", "ImagePipeline"]
+
+BATCHES = 3  # of one request at once: one is prepared, one is in the model, one is drawn
+LEAST_IN_FLIGHT = 8  # images of one request, where batches are small
+FETCHES_AT_ONCE = 8  # of one request
+Used = TypeVar("Used")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageInput:
+    """One image that is to be predicted."""
+
+    uri: object  # as the task gives it; anything but a text is an error of this image
+    task_id: int | None  # for storage addresses and messages
+    task: SegmentationTask  # which post-processing
+    thresholds: Thresholds  # which segments count
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePipeline:
+    """Predicts the images of many tasks; safe from any thread."""
+
+    fetcher: ImageFetcher
+    engine: Engine
+    max_pixels: int  # of one image
+
+    def predict(
+        self, inputs: Sequence[ImageInput], *, source: str, for_selection: bool = False
+    ) -> list[ImageResult]:
+        """Return one result an image, in order: its prediction, or why there is none.
+
+        Args:
+            inputs: the images.
+            source: the checkpoint, as for load_checkpoint.
+            for_selection: also return what choosing the next task needs.
+
+        Raises:
+            ModelLoadError: the checkpoint cannot be loaded.
+        """
+        results = self.predict_and_use(
+            inputs, lambda _, result: result, source=source, for_selection=for_selection
+        )
+        return [result for result in results if result is not None]  # without a limit all are there
+
+    def predict_and_use(
+        self,
+        inputs: Sequence[ImageInput],
+        use: Callable[[int, ImageResult], Used],
+        *,
+        source: str,
+        limit: TimeLimit | None = None,
+        for_selection: bool = False,
+    ) -> list[Used | None]:
+        """Return what is made of each image's result, in order; made beside the model, several at once.
+
+        Of a large request few images and few predictions are in memory at any time.
+
+        Args:
+            inputs: the images.
+            use: makes what is wanted of an image's index and its result; called in several threads.
+            source: the checkpoint, as for load_checkpoint.
+            limit: when this has to return; what is not done by then is given up.
+            for_selection: also return what choosing the next task needs.
+
+        Returns:
+            What `use` returned; None where the limit came first.
+
+        Raises:
+            Exception: what `use` raised.
+            ModelLoadError: the checkpoint cannot be loaded.
+        """
+        limit = limit or TimeLimit()
+        results: list[Used | None] = [None] * len(inputs)
+        in_flight: dict[Future[Used], _Flight[Used]] = {}
+        index_of: dict[Future[Used], int] = {}
+        most = max(LEAST_IN_FLIGHT, BATCHES * self.engine.max_batch)
+        waiting = enumerate(inputs)
+        threads = ThreadPoolExecutor(min(FETCHES_AT_ONCE, max(1, len(inputs))), "fetch")
+        try:
+            while not limit.is_over:
+                for index, image in itertools.islice(waiting, most - len(in_flight)):
+                    flight = _Flight(
+                        image, partial(use, index), limit, source=source, for_selection=for_selection
+                    )
+                    in_flight[flight.used] = flight
+                    index_of[flight.used] = index
+                    flight.fetched = threads.submit(self._fetch, image)
+                    flight.fetched.add_done_callback(partial(self._submit, flight))
+                if not in_flight:
+                    break
+                for used in limit.wait(in_flight):
+                    del in_flight[used]
+                    results[index_of[used]] = used.result()
+        finally:
+            for flight in in_flight.values():
+                flight.cancel()
+            # Not waited for: a slow image host must not hold up the answer.
+            threads.shutdown(wait=False, cancel_futures=True)
+        return results
+
+    def _fetch(self, image: ImageInput) -> bytes | MaskloopError:
+        (data,) = self.fetcher.fetch_many([image.uri], task_ids=[image.task_id])
+        return data
+
+    def _submit(self, flight: _Flight[Used], fetched: Future[bytes | MaskloopError]) -> None:
+        """Hand a fetched image to the engine; its result is used in the thread that made it."""
+        if fetched.cancelled() or flight.limit.is_over:
+            return
+        try:
+            data = fetched.result()
+            if isinstance(data, MaskloopError):
+                flight.finish(PredictionFailure(error=data))
+                return
+            flight.predicted = self.engine.submit(
+                [partial(decode_image, data, max_pixels=self.max_pixels)],
+                source=flight.source,
+                task=flight.image.task,
+                thresholds=flight.image.thresholds,
+                for_selection=flight.for_selection,
+            )
+        except Exception as exc:
+            flight.used.set_exception(exc)
+            return
+        flight.predicted.add_done_callback(flight.take)
+
+
+class _Flight(Generic[Used]):
+    """One image on its way through fetching, the engine and its use."""
+
+    def __init__(
+        self,
+        image: ImageInput,
+        use: Callable[[ImageResult], Used],
+        limit: TimeLimit,
+        *,
+        source: str,
+        for_selection: bool,
+    ) -> None:
+        self.image, self.limit, self.source, self.for_selection = image, limit, source, for_selection
+        self.used: Future[Used] = Future()
+        self.fetched: Future[bytes | MaskloopError] | None = None
+        self.predicted: Future[list[ImageResult]] | None = None
+        self._use = use
+
+    def take(self, predicted: Future[list[ImageResult]]) -> None:
+        """Use the engine's result, unless the limit came first."""
+        if predicted.cancelled() or self.limit.is_over:
+            return
+        try:
+            result = predicted.result()[0]
+        except Exception as exc:
+            self.used.set_exception(exc)
+        else:
+            self.finish(result)
+
+    def finish(self, result: ImageResult) -> None:
+        """Use a result."""
+        try:
+            self.used.set_result(self._use(result))
+        except Exception as exc:
+            self.used.set_exception(exc)
+
+    def cancel(self) -> None:
+        """Save the work that has not begun."""
+        for future in (self.fetched, self.predicted):
+            if future is not None:
+                future.cancel()
