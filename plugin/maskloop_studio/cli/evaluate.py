@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from maskloop.errors import TrainingError
+from maskloop_studio.projects.correction_labels import match_correction_labels
 from maskloop_studio.projects.training import ensure_champion, ensure_image, model_name, plan_learning
 
 if TYPE_CHECKING:
@@ -35,7 +36,11 @@ def print_evaluation(project_id: int, number: int | None, services: Services, *,
     champion = ensure_champion(project_id, registry=services.registry, settings=services.settings)
     version = champion if number is None else services.registry.get(name, number)
     plan, prediction_plan = plan_learning(project_id, version, services)
-    holdout = services.store.corrections.of(project_id, split="holdout")
+    (holdout,) = match_correction_labels(
+        services.store.corrections.of(project_id, split="holdout"),
+        label_config=services.client.project(project_id).label_config,
+        settings=services.settings,
+    )
     for correction in holdout:
         ensure_image(correction, image_cache=services.image_cache, fetcher=services.fetcher)
 

@@ -11,6 +11,7 @@ from maskloop.log import log_action
 from maskloop.store.jobs import Job, JobKind
 from maskloop_studio.dispatch import request
 from maskloop_studio.formats.label_config import LabelMap
+from maskloop_studio.projects.correction_labels import match_correction_labels
 
 if TYPE_CHECKING:
     from maskloop.learning.data.training_set import LabelPlan
@@ -101,7 +102,11 @@ def _training_job(job: Job, control: JobControl, services: Services) -> Training
     labels, prediction_plan = plan_learning(project_id, champion, services)
     store.trainings.begin(job.job_id, project_id, through_version=store.corrections.last_version(project_id))
     work_dir = services.settings.runs_dir / job.name
-    train, holdout = freeze_corrections(project_id, store.corrections, work_dir / "snapshot.json")
+    train, holdout = match_correction_labels(
+        *freeze_corrections(project_id, store.corrections, work_dir / "snapshot.json"),
+        label_config=services.client.project(project_id).label_config,
+        settings=services.settings,
+    )
     for correction in (*train, *holdout):
         control.check()
         ensure_image(correction, image_cache=services.image_cache, fetcher=services.fetcher)
