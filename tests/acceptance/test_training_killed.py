@@ -101,7 +101,7 @@ def _make_project(services, make_project):
     )
     project = make_project(label_config=config)
     services.store.projects.save(project.id, config)
-    ensure_champion(project.id, services)
+    ensure_champion(project.id, registry=services.registry, settings=services.settings)
     _keep_corrections(services, project.id, config)
     return project, config
 

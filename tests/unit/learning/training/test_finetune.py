@@ -129,7 +129,7 @@ def test_finetune_eomt_new_class_and_unlabelled_area(tmp_path):
 
 
 def build_tiny_dinov3(labels):
-    """Return an EoMT on DINOv3, whose parts for training have the names of an EoMT's."""
+    """Return an EoMT on DINOv3 with the sizes of the tiny EoMT."""
     module = pytest.importorskip("transformers.models.eomt_dinov3.modeling_eomt_dinov3")
     plain = build_tiny_eomt(labels, seed=0)
     names = (
@@ -157,10 +157,10 @@ def build_tiny_dinov3(labels):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = module.EomtDinov3ForUniversalSegmentation(config)
-    return replace(plain, model=model.eval(), source="tiny-eomt-dinov3")
+    return replace(plain, family="eomt_dinov3", model=model.eval(), source="tiny-eomt-dinov3")
 
 
-def test_finetune_eomt_dinov3_loss_falls(tmp_path):
+def test_finetune_eomt_dinov3_loss_falls_and_the_result_loads(tmp_path):
     base, losses = build_tiny_dinov3(CLASSES), []
     recipe = FinetuneRecipe(steps=40, batch=4, learning_rate=1e-3, warmup=5, threads=1)
     trained = finetune(
@@ -168,4 +168,7 @@ def test_finetune_eomt_dinov3_loss_falls(tmp_path):
         TrainingControl(on_progress=lambda progress: losses.append(progress.loss)),
     )
     assert losses[-1] < 0.8 * losses[0]
-    assert all(torch.isfinite(parameter).all() for parameter in trained.model.parameters())
+    loaded = load_checkpoint(save_checkpoint(trained, tmp_path / "saved"), device="cpu")
+    assert loaded.family == "eomt_dinov3"
+    for parameter, stored in zip(trained.model.parameters(), loaded.model.parameters(), strict=True):
+        assert torch.equal(parameter, stored)
