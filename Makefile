@@ -12,7 +12,8 @@ export GOMP_SPINCOUNT ?= 0
 
 help:
 	@echo "make demo [ARGS='--rounds 2 --exit --json demo.json']   the whole loop on this machine"
-	@echo "make test [ARGS='-k brush']                             linter, type checker and all tests"
+	@echo "make test                                               linter, type checker and all tests"
+	@echo "make test ARGS='-k brush'                               the tests that match, without linter and type checker"
 	@echo "make torture [KILLS=200] [SEED=7]                       kill everything, lose nothing"
 	@echo "make bench [ARGS='--only start --json start.json']       how fast everything is, as ratios"
 	@echo "make learning-curves [ARGS='--minutes 30']              quality against corrected images, docs/"
@@ -21,9 +22,10 @@ help:
 demo: $(VENV)/.runtime
 	$(BIN)/maskloop demo $(ARGS)
 
-# All tests run in two processes (tests/two_workers.py); those chosen by ARGS in one.
+# Without ARGS: linter, type checker and all tests, in two processes (tests/two_workers.py). With ARGS: the tests that
+# they choose, at once and in one process.
 TWO_WORKERS := -n 2 --dist loadgroup --no-loadscope-reorder
-test: check $(ML_HOST)/.installed chromium servers
+test: $(if $(ARGS),,check) $(ML_HOST)/.installed chromium servers
 	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),$(TWO_WORKERS))
 
 # The loop on a real Label Studio while its processes are killed; the same SEED draws the same plan.
