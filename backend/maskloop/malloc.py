@@ -9,10 +9,10 @@ __all__ = ["keep_freed_memory"]
 
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8
-KEPT_BYTES = 2**31 - 1  # the most that the call can be told
+KEPT_BYTES = 2**31 - 1  # the largest value that the call takes
 MAPPED_FROM_BYTES = (2**30, 2**25)  # older versions of glibc take no more than the second
 GROWN_BY_BYTES = 2**26
-# Who set one of these has decided already.
+# Where one of these is set, the environment decides.
 DECISIONS = (
     "MALLOC_ARENA_MAX",
     "MALLOC_TRIM_THRESHOLD_",

@@ -88,7 +88,7 @@ def drop_specks(segment: Segment, least_share: float) -> Segment:
 
 
 def drop_duplicates(segments: tuple[Segment, ...], most_iou: float) -> tuple[Segment, ...]:
-    """Return the segments without those that say again what a better one said, whatever their labels.
+    """Return the segments without duplicates: those that overlap a better one of any label too much.
 
     Args:
         segments: best first.

@@ -1,4 +1,4 @@
-"""Doing the next pieces of work while the last one is looked at."""
+"""Prefetching: the next items are computed in threads while the caller handles the last one."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Made = TypeVar("Made")
 def prefetch_map(
     make: Callable[[Item], Made], items: Iterable[Item], *, at_once: int, name: str
 ) -> Generator[Made]:
-    """Yield what is made of each item, in order; the next ones are under way meanwhile.
+    """Yield `make(item)` of each item, in order; the next ones are computed meanwhile.
 
     Args:
         make: called in several threads.
-        items: taken one by one, as there is room.
-        at_once: how many are begun and not yet looked at, at the most.
+        items: taken one by one.
+        at_once: most items that are begun and not yet yielded.
         name: of the threads.
     """
     pool = ThreadPoolExecutor(at_once, thread_name_prefix=name)

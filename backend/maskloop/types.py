@@ -33,7 +33,7 @@ __all__ = [
     "Signals",
 ]
 
-# The label of an area that somebody drew and did not name: no class, and no background either.
+# The label of an area that was drawn without a class: neither a class nor background.
 UNLABELLED = ""
 
 BoolMask: TypeAlias = NDArray[np.bool_]  # (H, W)
@@ -61,7 +61,9 @@ class PromotionMode(StrEnum):
 
     AUTO = "auto"  # it becomes the champion
     MANUAL = "manual"  # it waits for `maskloop models promote`
-    SHADOW = "shadow"  # it waits, and meanwhile predicts beside the champion, shown to nobody
+    SHADOW = (
+        "shadow"  # it waits; meanwhile it predicts as well as the champion, and its predictions are not shown
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,12 +107,14 @@ class Signals:
     margin: float  # one minus the distance between the two likeliest classes, over the same
     border: float  # how undecided the masks are along their borders
     missing: float  # risk of objects that were not shown: queries just under the threshold
-    disagreement: float | None = None  # with what is said of the mirrored and resized image; None: not asked
+    disagreement: float | None = (
+        None  # with the predictions of the mirrored and resized image; None: not computed
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SelectionInputs:
-    """What choosing wants to know of an image beyond its prediction."""
+    """What image selection needs of an image beyond its prediction."""
 
     signals: Signals
     embedding_d: NDArray[np.float32]  # (D,) of unit length, from the model's own features
@@ -118,12 +122,12 @@ class SelectionInputs:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
-    """What a model says of one image."""
+    """The segments that a model finds in one image."""
 
     segments: tuple[Segment, ...]  # best first
     size_hw: tuple[int, int]  # of the upright image
-    confidence: float  # 0..1: how sure the model is of the image as a whole; the lowest is asked about first
-    selection_inputs: SelectionInputs | None = None  # where it was asked for
+    confidence: float  # 0..1: of the image as a whole; images with the lowest are annotated first
+    selection_inputs: SelectionInputs | None = None  # None where they were not requested
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.confidence <= 1.0:

@@ -27,14 +27,13 @@ SHARED_NAMES = {
 }
 # A function with more positional parameters -> who dictates its signature.
 DICTATED = {
-    "deformable_forward": "transformers' module, whose forward it replaces",
     "forward": "transformers' module, whose forward it replaces",
     "attend_kernel": "Triton: a kernel takes its pointers and sizes by position",
 }
 
 # Functions that still have to be rewritten; nothing may be added.
 TOO_LONG = {
-    "_run_seed", "_run_side_by_side", "_to_checkpoint", "_windows", "simulate_command", "_mended",
+    "simulate_command", "_mended",
 }  # fmt: skip
 
 

@@ -100,7 +100,7 @@ def build_tiny_mask2former(
         torch.manual_seed(seed)
         model = Mask2FormerForUniversalSegmentation(config)
         _initialise(model)
-    return _to_checkpoint(model, "mask2former", labels, thing_ids, None, tiny)
+    return _to_checkpoint(model, "mask2former", labels, thing_ids, tiny)
 
 
 def build_tiny_oneformer(
@@ -150,7 +150,7 @@ def build_tiny_oneformer(
         text_length=tiny.text_tokens,
         text_count=tiny.queries - tiny.text_context,
     )
-    return _to_checkpoint(model, "oneformer", labels, thing_ids, text, tiny)
+    return _to_checkpoint(model, "oneformer", labels, thing_ids, tiny, task_text=text)
 
 
 def build_tiny_maskformer(
@@ -189,7 +189,7 @@ def build_tiny_maskformer(
         torch.manual_seed(seed)
         model = MaskFormerForInstanceSegmentation(config)
         _initialise(model)
-    return _to_checkpoint(model, "maskformer", labels, thing_ids, None, tiny)
+    return _to_checkpoint(model, "maskformer", labels, thing_ids, tiny)
 
 
 def build_tiny_eomt(
@@ -214,7 +214,7 @@ def build_tiny_eomt(
         torch.manual_seed(seed)
         model = EomtForUniversalSegmentation(config)
         _initialise(model)
-    return _to_checkpoint(model, "eomt", labels, thing_ids, None, tiny)
+    return _to_checkpoint(model, "eomt", labels, thing_ids, tiny)
 
 
 def _to_checkpoint(
@@ -222,8 +222,9 @@ def _to_checkpoint(
     family: Family,
     labels: Sequence[str],
     thing_ids: Iterable[int] | None,
-    task_text: TaskText | None,
     tiny: Tiny,
+    *,
+    task_text: TaskText | None = None,
 ) -> Checkpoint:
     settle_model(model, family)
     edges = Preprocessing(shortest_edge=tiny.shortest_edge, longest_edge=tiny.longest_edge)

@@ -48,7 +48,13 @@ def register_base(name: str, *, settings: Settings, registry: ModelRegistry) -> 
     """
     checkpoint = load_checkpoint(settings.model, device="cpu", training=True)
     origin = origin_of_source(settings.model, find_folder(settings.model))
-    card = ModelCard(name=name, origin=origin, labels=checkpoint.labels, code=code_version())
+    card = ModelCard(
+        name=name,
+        origin=origin,
+        labels=checkpoint.labels,
+        warnings=checkpoint.warnings,
+        code=code_version(),
+    )
     with tempfile.TemporaryDirectory() as scratch:
         folder = save_checkpoint(checkpoint, Path(scratch) / "checkpoint")
         write_card(folder, card)
@@ -102,6 +108,7 @@ def register_challenger(
         train_images=len(training_set.train),
         snapshot=manifest.digest,
         seed=settings.seed,
+        warnings=checkpoint.warnings,
         code=code_version(),
     )
     write_card(folder, card)

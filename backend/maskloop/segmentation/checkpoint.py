@@ -1,6 +1,6 @@
 """Checkpoints: plain `from_pretrained` folders, loaded, saved and relabelled; families.py knows the models.
 
-Sizes, class kinds and OneFormer's tokenizer travel in the folder, beside the weights.
+Sizes, class kinds and OneFormer's tokenizer are in the same folder as the weights.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ __all__ = [
     "with_labels",
 ]
 
+WARNINGS_KEY = "maskloop_warnings"  # in config.json
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 logger = logging.getLogger(__name__)
 _WARNED: set[tuple[str, str]] = set()  # source and warning, of this process
@@ -82,7 +83,7 @@ class Checkpoint:
     device: torch.device
     plan: ForwardPlan = field(default_factory=ForwardPlan)  # how it is run where it predicts
     undeclared_ids: frozenset[int] = frozenset()  # classes of which no file says whether they are things
-    warnings: tuple[str, ...] = ()  # for what its files lack, a default is used
+    warnings: tuple[str, ...] = ()  # "what its files lack, and which default is used; remedy"
 
 
 def load_checkpoint(
@@ -96,10 +97,10 @@ def load_checkpoint(
         device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1" ...
         training: with OneFormer's text encoder, which only its loss needs; where the checkpoint was saved
             without one, it starts from random weights.
-        plan: how it is run where it predicts; default: as the process's settings say.
+        plan: how it is run where it predicts; default: by the process's settings.
 
     Returns:
-        The checkpoint in float32 whatever it was stored in, in eval mode. Weights are only read from
+        The checkpoint in float32 and eval mode, whatever dtype it was stored in. Weights are only read from
         safetensors files, which cannot run code.
 
     Raises:
@@ -126,8 +127,11 @@ def load_checkpoint(
     labels = tuple(names.values())
     model.config.id2label = dict(enumerate(labels))  # saved, an id is the row of the class head
     model.config.label2id = {label: index for index, label in enumerate(labels)}
+    warnings = tuple(str(text) for text in config.get(WARNINGS_KEY) or ())  # of its base
     if warning is not None:
-        _warn_once(str(source), warning)
+        warnings = (warning,)
+    for text in warnings:
+        _warn_once(str(source), text)
     if plan.accelerate:
         accelerate_model(model)
     return Checkpoint(
@@ -141,7 +145,7 @@ def load_checkpoint(
         device=target,
         plan=plan,
         undeclared_ids=kinds.undeclared_ids,
-        warnings=() if warning is None else (warning,),
+        warnings=warnings,
     )
 
 
@@ -166,6 +170,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, dtype: torch.dtype 
         model.config.dtype = dtype
         setattr(model.config, THINGS_KEY, sorted(checkpoint.thing_ids))
         setattr(model.config, UNDECLARED_KEY, sorted(checkpoint.undeclared_ids))
+        setattr(model.config, WARNINGS_KEY, list(checkpoint.warnings))
         state = {name: _to_dtype(tensor, dtype) for name, tensor in checkpoint.model.state_dict().items()}
         with _LOADING, _quiet():
             model.save_pretrained(partial, state_dict=state)
@@ -298,7 +303,9 @@ def _load_task_text(folder: Path, config: Any) -> TaskText:
 def _write_processor(checkpoint: Checkpoint, folder: Path) -> None:
     processor = preprocessing_to_config(checkpoint.preprocessing)
     processor["image_processor_type"] = processor_name(checkpoint.family)
-    if checkpoint.family in EOMT:  # as its own processor says the same; the model's config has the square
+    if (
+        checkpoint.family in EOMT
+    ):  # the keys of its own processor; the side of the square is in the model's config
         edge = max(checkpoint.preprocessing.pad_hw or (checkpoint.model.config.image_size,))
         size = {"shortest_edge": edge, "longest_edge": edge}
         processor |= {"size": size, "do_pad": True, "do_split_image": False}

@@ -1,4 +1,4 @@
-"""Which shapes a served model is compiled for, and when: before it takes over, or beside the requests.
+"""Which shapes a served model is compiled for, and when: before it starts to serve, or in the background.
 
 Compiling takes up to a minute a shape, so no request waits for it: a shape without a graph runs uncompiled.
 """
@@ -31,16 +31,16 @@ __all__ = ["CompileWarmup", "uncompiled"]
 Shape: TypeAlias = tuple[int, int, int]  # batch, height and width of what a model is given
 
 logger = logging.getLogger(__name__)
-MOST_SHAPES = 4  # that a model gets before it takes over
-REMEMBERED = 512  # batches whose shapes count
-AGAIN = 2  # times that a shape was asked for when it is worth a graph
-USUAL_HW = (480, 640)  # of an image, while none was seen
-LONGEST_S = 600.0  # that a model waits for its graphs; it serves uncompiled then
+MOST_SHAPES = 4  # compiled before a model starts to serve
+REMEMBERED = 512  # most recent batches that are counted
+MIN_BATCHES = 2  # a shape is compiled once this many recent batches had it
+USUAL_HW = (480, 640)  # (height, width) of an image, before the first request
+LONGEST_S = 600.0  # until a model serves uncompiled
 
 
 @dataclass(frozen=True)
 class _SeenBatch:
-    """A batch as it came, so that its shapes can be told for a model of other sizes as well."""
+    """A recent batch, by its image size: a model with another preprocessing gives it another shape."""
 
     size_hw: tuple[int, int]  # of an image before resizing
     count: int
@@ -49,22 +49,22 @@ class _SeenBatch:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Job:
-    checkpoint: weakref.ref[Checkpoint]  # a model that went needs no graph, and is not held for one
+    checkpoint: weakref.ref[Checkpoint]  # weak: a dropped model is not kept for its graph
     shape: Shape
     done: Future[None]
 
 
 class CompileWarmup:
-    """Compiles on a thread of its own, which starts with the first shape; for models whose plan says so."""
+    """Compiles models whose plan is compiled, in a thread of its own that starts with the first shape."""
 
     def __init__(self, *, task: SegmentationTask, plan: ViewPlan) -> None:
         """Args:
-        task: OneFormer's question while compiling; the graph is the same for all.
-        plan: which views a study asks for.
+        task: OneFormer's task token while compiling; the graph is the same for all.
+        plan: which views the inputs of image selection are computed from.
         """
         self._task, self._plan = task, plan
         self._recent: deque[_SeenBatch] = deque(maxlen=REMEMBERED)
-        self._lock = threading.Lock()  # guards everything below, and the batches asked for
+        self._lock = threading.Lock()  # guards everything below, and the recent batches
         self._pending: weakref.WeakKeyDictionary[object, dict[Shape, Future[None]]] = (
             weakref.WeakKeyDictionary()
         )
@@ -73,11 +73,11 @@ class CompileWarmup:
         self._closed = False
 
     def prepare(self, checkpoint: Checkpoint, *, waits: bool) -> None:
-        """Compile a model for the shapes that are asked for most; one usual shape while there are none.
+        """Compile a model for the most frequent recent shapes; for one usual shape before the first request.
 
         Args:
-            checkpoint: that is to take over.
-            waits: return when it is ready: another one serves until then.
+            checkpoint: the model that is about to serve.
+            waits: return when it is compiled, while another model serves.
         """
         if not checkpoint.plan.compiled:
             return
@@ -99,14 +99,14 @@ class CompileWarmup:
     def for_batch(
         self, checkpoint: Checkpoint, sizes_hw: Sequence[tuple[int, int]], *, for_selection: bool
     ) -> Checkpoint:
-        """Return the model as it is to run a batch: compiled only where no compiling is left to do.
+        """Return the model as it runs a batch: compiled only where all of its shapes have a graph.
 
-        What has no graph yet and was asked for before gets one beside the requests, for those that follow.
+        A shape without a graph that recent batches had as well is compiled in the background.
 
         Args:
             checkpoint: the model.
             sizes_hw: of the images of the batch, before resizing.
-            for_selection: with the views of a study.
+            for_selection: with the views for selection.
         """
         if not checkpoint.plan.compiled:
             return checkpoint
@@ -118,11 +118,11 @@ class CompileWarmup:
         if not new:
             return checkpoint
         seen = self._seen(checkpoint)
-        self._compile(checkpoint, [shape for shape in new if seen[shape] >= AGAIN])
+        self._compile(checkpoint, [shape for shape in new if seen[shape] >= MIN_BATCHES])
         return uncompiled(checkpoint)
 
     def close(self) -> None:
-        """Compile no more; what is being compiled is not awaited."""
+        """Compile no more; does not wait for what is being compiled."""
         with self._lock:
             self._closed = True
             waiting = [job for jobs in self._pending.values() for job in jobs.values()]
@@ -131,11 +131,11 @@ class CompileWarmup:
         self._jobs.put(None)
 
     def _seen(self, checkpoint: Checkpoint) -> Counter[Shape]:
-        """Return how often this model would have been given each shape of late."""
+        """Return how many of the recent batches give this model each shape."""
         with self._lock:
-            asked = Counter(self._recent)
+            recent = Counter(self._recent)
         seen: Counter[Shape] = Counter()
-        for batch, times in asked.items():
+        for batch, times in recent.items():
             for shape in set(self._shapes(checkpoint, batch)):
                 seen[shape] += times
         return seen
@@ -154,7 +154,7 @@ class CompileWarmup:
         return is_settled(checkpoint.model, shape, dtype)
 
     def _compile(self, checkpoint: Checkpoint, shapes: Iterable[Shape]) -> list[Future[None]]:
-        """Queue what is neither compiled nor queued; returns what all of them wait for."""
+        """Queue the shapes that are neither compiled nor queued; return the futures of all."""
         jobs: list[Future[None]] = []
         with self._lock:
             if self._closed:

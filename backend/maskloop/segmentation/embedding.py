@@ -1,4 +1,4 @@
-"""What an image looks like to a model, as one short vector, from the features of its own forward pass."""
+"""An image as one short vector, from the features of the model's own forward pass."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch.nn import functional
 __all__ = ["EMBEDDING_SIZE", "image_embedding"]
 
 EMBEDDING_SIZE = 256  # at most
-QUERY_SHARE = 0.5  # of the objects, beside the look of the pixels; see docs/selection.md
+QUERY_SHARE = 0.5  # weight of the queries' features against the pixels'; see docs/selection.md
 
 
 def image_embedding(
     output: Any, index: int, valid_share_hw: tuple[float, float], grid_hw: tuple[int, int] | None = None
 ) -> NDArray[np.float32]:
-    """Return what an image looks like to a model: its pixels' features, and those of the objects it sees.
+    """Return the embedding of an image: features of its pixels and of the objects found in it.
 
     Of the pixel decoder's last map the mean and the standard deviation over the image, and the mean of the
     queries weighted by how likely each is an object. Neither depends much on where things lie.
@@ -31,8 +31,8 @@ def image_embedding(
         grid_hw: rows and columns of patches, where features are tokens and these the last of them (EoMT).
 
     Returns:
-        float32 (D,) of unit length, D at most EMBEDDING_SIZE; the same for the same image whatever stands
-        beside it in the batch.
+        float32 (D,) of unit length, D at most EMBEDDING_SIZE; independent of the other images of
+        its batch.
 
     Source:
         Mean and deviation of feature maps as the style of an image: Huang, Belongie, "Arbitrary Style
@@ -80,7 +80,7 @@ def _crop(features_chw: Tensor, share_hw: tuple[float, float]) -> Tensor:
 
 
 def _levelled(values_c: Tensor) -> Tensor:
-    # what all channels share says nothing of the image, and no part may drown the others
+    # the channels' common mean carries no information; unit length, so that no part outweighs the others
     centred_c: Tensor = values_c - values_c.mean()
     return functional.normalize(centred_c, dim=0)
 

@@ -1,4 +1,4 @@
-"""One thread that runs the models, and a few beside it for all that is no forward pass."""
+"""Inference for many callers: one thread runs the models, others prepare images and finish predictions."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ __all__ = ["Engine", "EngineClosedError", "ImageSource", "InferenceError", "on_s
 
 ImageSource: TypeAlias = RgbImage | Callable[[], RgbImage]  # an image, or what decodes it when its turn comes
 MOST_HELPERS = 8
-BATCHES_AHEAD = 2  # begun and not yet answered: one runs while the one before is turned into segments
-URGENT = -1  # CUDA: before the kernels of the next batch, which is in no hurry
+BATCHES_AHEAD = 2  # in progress: one in the model while the one before is post-processed
+URGENT = -1  # CUDA stream priority: before the kernels of the next batch
 _local = threading.local()
 
 
@@ -53,12 +53,12 @@ class _Request:
     thresholds: Thresholds
     for_selection: bool
     future: Future[list[ImageResult]] = field(default_factory=Future)
-    answers: dict[int, ImageResult] = field(default_factory=dict)
+    results: dict[int, ImageResult] = field(default_factory=dict)
     started: bool = False  # its first image was taken: it can no longer be cancelled
     dropped: bool = False  # it was cancelled before
 
     def fits(self, other: _Request) -> bool:
-        """Whether both ask the model the same."""
+        """Return whether two requests may share a forward pass."""
         mine = (self.task, self.for_selection)
         return self.checkpoint is other.checkpoint and mine == (other.task, other.for_selection)
 
@@ -75,7 +75,7 @@ class _Item:
 
 @dataclass(kw_only=True, eq=False)
 class _Batch:
-    """Images that were in one forward pass and are not answered yet."""
+    """Images of one forward pass whose results are not complete yet."""
 
     left: int
     event: torch.cuda.Event | None  # when they have been through it
@@ -84,12 +84,12 @@ class _Batch:
 class Engine:
     """Predicts for many threads at once.
 
-    An image is decoded and resized by a helper, waits for the thread that owns the models, shares its forward
-    pass with whatever of its size is ready by then, and is turned into segments by another helper while the
-    next batch runs. Nothing waits for company: a batch is what there is when the thread is free.
+    A helper thread decodes and resizes an image. The inference thread takes all images of one size that are
+    ready when it is free, up to max_batch, as one batch. Another helper thread turns the output into segments
+    while the next batch runs. No image waits for a batch to fill up.
 
-    Callers name the model of each request. To swap, load the new one and then name it: requests that
-    were taken before keep their model, and none waits for a load but those that need it.
+    Each request names its model. To change the model, load the new one and then name it in requests:
+    earlier requests keep their model, and only requests for the new model wait for its load.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Engine:
             max_batch: images in one forward pass, of one request or several.
             device: as for load_checkpoint.
             keep: checkpoints held; more while requests for them wait.
-            plan: which views a study asks for.
+            plan: which views the inputs of image selection are computed from.
             helpers: threads that prepare images, and as many that finish them; default: by the cores.
             compile_mode: whether models are compiled.
         """
@@ -136,8 +136,8 @@ class Engine:
     def load(self, source: str) -> Checkpoint:
         """Return the checkpoint of a source, loading it where it is not held; inference goes on meanwhile.
 
-        Where models are compiled, it returns once this one is, for the shapes that are asked for most; the
-        first one of all is compiled while it serves, as nothing else would.
+        Where models are compiled, it returns once this one is compiled for the most frequent shapes; the
+        first model of all is compiled while it serves, since no other one could serve meanwhile.
 
         Raises:
             ModelLoadError: it cannot be loaded; what was used last stays.
@@ -160,17 +160,17 @@ class Engine:
         """Queue images for a model, loading it first where it is not held.
 
         Args:
-            images: uint8 (H, W, 3), upright RGB, any sizes; or functions that give them, which are called
-                by few threads, so that few are in memory; may be none.
+            images: uint8 (H, W, 3), upright RGB, any sizes; or functions that return them, called by few
+                threads so that few images are in memory; may be empty.
             source: as for load_checkpoint.
             task: which post-processing; the engine's by default.
             thresholds: what counts; the engine's by default.
-            for_selection: also say what choosing wants to know; for those who wait for nothing.
+            for_selection: with the inputs of image selection, which takes more forward passes.
 
         Returns:
             A future of one result per image, in order: the prediction, or why there is none. A
-            future cancelled before its first image is taken costs no inference. Its callbacks run beside the
-            model.
+            future cancelled before its first image is taken costs no inference. Its callbacks run in helper
+            threads.
 
         Raises:
             ModelLoadError: the model cannot be loaded.
@@ -206,7 +206,7 @@ class Engine:
         thresholds: Thresholds | None = None,
         for_selection: bool = False,
     ) -> list[ImageResult]:
-        """Return one answer per image; the same as submit, but waits. Safe from any thread."""
+        """Return one result per image: submit, and wait. Safe from any thread."""
         return self.submit(
             images, source=source, task=task, thresholds=thresholds, for_selection=for_selection
         ).result()
@@ -234,7 +234,7 @@ class Engine:
             return len(self._ready)
 
     def close(self) -> None:
-        """Answer all that is queued, then stop; later requests are refused. May be called twice.
+        """Finish all that is queued, then stop; later requests are refused. May be called twice.
 
         Not from a callback of a future: it would wait for itself.
         """
@@ -315,7 +315,7 @@ class Engine:
         return items
 
     def _begin(self, request: _Request) -> bool:
-        """Return whether a request wants its answers; from now on it cannot be cancelled."""
+        """Mark a request as started, and return False where it was cancelled before."""
         if not request.started:
             request.started = True
             request.dropped = not request.future.set_running_or_notify_cancel()
@@ -350,10 +350,10 @@ class Engine:
             self._finishing.submit(self._finish, batch, item.request, item.index, raw)
 
     def _finish(self, batch: _Batch, request: _Request, index: int, raws: tuple[RawOutput, ...]) -> None:
-        answer: ImageResult
+        result: ImageResult
         try:
             with on_side_stream(request.checkpoint.device, batch.event):
-                answer = postprocess_image(
+                result = postprocess_image(
                     request.checkpoint,
                     raws,
                     task=request.task,
@@ -362,23 +362,23 @@ class Engine:
                     plan=self._plan,
                 )
         except Exception as exc:
-            answer = _failure(request, exc, raws[0].size_hw)
+            result = _failure(request, exc, raws[0].size_hw)
         with self._changed:
             batch.left -= 1
             done = batch.left == 0
         if done:
             self._room.release()
-        self._deliver(request, index, answer)
+        self._deliver(request, index, result)
 
-    def _deliver(self, request: _Request, index: int, answer: ImageResult) -> None:
+    def _deliver(self, request: _Request, index: int, result: ImageResult) -> None:
         with self._changed:
             if not self._begin(request):
                 return
-            request.answers[index] = answer
-            complete = len(request.answers) == len(request.images)
+            request.results[index] = result
+            complete = len(request.results) == len(request.images)
         if complete:
             self._cache.release(request.source)
-            request.future.set_result([request.answers[key] for key in range(len(request.images))])
+            request.future.set_result([request.results[key] for key in range(len(request.images))])
 
 
 def _failure(request: _Request, exc: Exception, size_hw: tuple[int, int] | None = None) -> PredictionFailure:
@@ -395,7 +395,7 @@ def _failure(request: _Request, exc: Exception, size_hw: tuple[int, int] | None 
 
 
 def record_event(device: torch.device) -> torch.cuda.Event | None:
-    """Return what comes once a device has done all that this thread asked of it; None for a CPU."""
+    """Return a CUDA event after all work that this thread has queued on a device; None for a CPU."""
     if device.type != "cuda":
         return None
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -405,9 +405,9 @@ def record_event(device: torch.device) -> torch.cuda.Event | None:
 
 @contextlib.contextmanager
 def on_side_stream(device: torch.device, event: torch.cuda.Event | None) -> Iterator[None]:
-    """Let this thread work with what was marked, without waiting for what was asked for later.
+    """Run this thread's work on a CUDA stream of its own, after the event but not after later work.
 
-    All of its own work is done at the end, so that the memory it read may be used again.
+    The stream is synchronised at the end, so that the memory it read may be used again.
     """
     if event is None:
         yield

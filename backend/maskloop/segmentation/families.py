@@ -39,7 +39,7 @@ FAMILY_NAMES: dict[Family, str] = {
     "eomt_dinov3": "EoMT on DINOv3",
 }
 
-# Both say at every start that a ResNet or ConvNeXt "may not be compatible", which they are
+# Both warn at every start that a ResNet or ConvNeXt "may not be compatible"; they are
 for _name in ("mask2former", "maskformer"):
     logging.getLogger(f"transformers.models.{_name}.configuration_{_name}").setLevel(logging.ERROR)
 

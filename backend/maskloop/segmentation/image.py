@@ -56,8 +56,8 @@ def decode_image(data: bytes, *, max_pixels: int) -> RgbImage:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
         raise _too_large(str(exc), max_pixels) from exc
     except Exception as exc:  # Pillow's plugins raise whatever their parsers raise
-        if (mended := _mended(data)) is not None:
-            return _decode_mended(mended, max_pixels, exc)
+        if (repaired := _repaired(data)) is not None:
+            return _decode_repaired(repaired, max_pixels, exc)
         raise _undecodable(data, exc) from exc
 
 
@@ -68,7 +68,7 @@ def _decode(data: bytes, max_pixels: int) -> RgbImage:
         return _to_rgb(_upright(image))
 
 
-def _mended(data: bytes) -> bytes | None:
+def _repaired(data: bytes) -> bytes | None:
     """Return a file with the damage undone that browsers overlook; None where there is none of that kind.
 
     Pillow overlooks it too, but by one switch for all threads (`LOAD_TRUNCATED_IMAGES`).
@@ -81,7 +81,7 @@ def _mended(data: bytes) -> bytes | None:
     return None
 
 
-def _decode_mended(data: bytes, max_pixels: int, cause: Exception) -> RgbImage:
+def _decode_repaired(data: bytes, max_pixels: int, cause: Exception) -> RgbImage:
     try:
         image_hwc = _decode(data, max_pixels)
     except ImageError:

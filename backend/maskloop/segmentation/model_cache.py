@@ -1,4 +1,4 @@
-"""The checkpoints that a process holds: a few, loaded beside the work, dropped when others need the room."""
+"""The checkpoints in memory: a few, loaded while inference goes on, the least recently used dropped first."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class EngineClosedError(MaskloopError):
 class ModelCache:
     """Keeps checkpoints by their source; safe to use from many threads.
 
-    While one is loaded at most `keep` are in memory, that one among them: what was used longest ago makes
-    room before, what was used last stays. Only those that requests still wait for are held beyond that.
+    At most `keep` are in memory, one that is being loaded included. The least recently used are dropped
+    before a load, never the most recently used one. More are held only while requests wait for them.
     """
 
     def __init__(self, *, device: str, keep: int, compile_mode: CompileMode = "off") -> None:

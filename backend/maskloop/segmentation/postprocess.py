@@ -31,7 +31,7 @@ __all__ = [
     "semantic_segments",
 ]
 
-TILE_VALUES = 1 << 20  # floats of one strip of rows: 4 MB, whatever the image's size
+TILE_VALUES = 1 << 20  # floats of one strip of rows: 4 MB for an image of any size
 # Floats of one object's strip of rows: they stay in the processor's cache, and torch calls no second thread.
 STRIP_VALUES = 1 << 15
 
@@ -57,7 +57,7 @@ class Thresholds:
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f"Thresholds.{name}: expected 0..1, got {value}")
         for name in ("score_of_label", "mask_of_label", "overlap_of_label"):
-            of_label = dict(getattr(self, name))  # nobody else's to change
+            of_label = dict(getattr(self, name))  # a copy: the caller may change its own
             object.__setattr__(self, name, of_label)
             for label, value in of_label.items():
                 if not 0.0 <= value <= 1.0:
@@ -65,7 +65,7 @@ class Thresholds:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """Return what the settings say, for serving and judging alike."""
+        """Return the thresholds of the settings, the same for serving and evaluation."""
         return cls(
             score=settings.score_threshold,
             mask=settings.mask_threshold,
@@ -111,7 +111,7 @@ def instance_segments(
         labels: K class names in the order of their ids.
         thing_ids: ids of the classes whose objects are counted.
         thresholds: `score`, `score_of_label` and `mask`.
-        size_hw: of the image the segments are wanted for.
+        size_hw: of the image.
 
     Returns:
         Best first; empty where nothing was found. Pixels without an object belong to no segment.
@@ -155,7 +155,7 @@ def semantic_segments(
         labels: K class names in the order of their ids.
         thing_ids: not used: a class's objects are one area.
         thresholds: `mask`, `mask_of_label`, and `score_of_label` of the labels it names.
-        size_hw: of the image the segments are wanted for.
+        size_hw: of the image.
 
     Returns:
         Best first; the score is the mean of the class's sum over its pixels, relative to all classes' sum
@@ -216,7 +216,7 @@ def panoptic_segments(
         labels: K class names in the order of their ids.
         thing_ids: classes kept apart; segments of any other class are merged.
         thresholds: `score`, `mask`, `overlap`, and the same of single labels.
-        size_hw: of the image the segments are wanted for.
+        size_hw: of the image.
 
     Returns:
         Best first by class probability, for merged stuff its best query's. Pixels that no mask reaches
@@ -250,7 +250,7 @@ def panoptic_segments(
     for members in groups.values():
         chosen_n = np.zeros(
             len(classes_n) + 1, dtype=np.bool_
-        )  # the last entry answers for -1, nobody's pixels
+        )  # the last entry is for -1: pixels without a query
         chosen_n[members] = True
         mask_hw, offset_yx = crop_mask(chosen_n[owner_hw])
         if mask_hw.size:

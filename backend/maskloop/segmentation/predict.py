@@ -1,6 +1,6 @@
 """From images to predictions, in three stages: resize, forward, then cut off padding and post-process.
 
-Only the second needs the model: whoever serves many images does the first and third beside it.
+Only the second needs the model; a server runs the first and third in other threads.
 """
 
 from __future__ import annotations
@@ -42,29 +42,29 @@ __all__ = [
     "run_model",
 ]
 
-PreparedViews: TypeAlias = tuple[ResizedImage, ...]  # of one image: itself, then each of the study's views
+PreparedViews: TypeAlias = tuple[ResizedImage, ...]  # one image: itself, then each view for selection
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RawOutput:
-    """What one forward pass says of an image, still on the model's device."""
+    """One image's part of the output of a forward pass, still on the model's device."""
 
     class_logits_qk: Tensor
     mask_logits_qhw: Tensor  # of the padded input
     valid_hw: tuple[int, int]  # the image's part of it
     padded_hw: tuple[int, int]
     size_hw: tuple[int, int]  # before resizing
-    output: Any  # of the whole batch, where features are wanted
+    output: Any  # of the whole batch, where features are needed; else None
     index: int  # in it
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _ImageOutput:
-    """What one forward pass says of an image."""
+    """What is derived from one forward pass of an image."""
 
     prediction: Prediction
     uncertainty: Uncertainty
-    embedding_d: NDArray[np.float32] | None  # where it was asked for
+    embedding_d: NDArray[np.float32] | None  # None without features
 
 
 def predict_images(
@@ -77,17 +77,16 @@ def predict_images(
     for_selection: bool = False,
     plan: ViewPlan = ViewPlan(),  # noqa: B008  # frozen
 ) -> list[Prediction]:
-    """Return what the model says of each image.
+    """Return the prediction of each image.
 
     The models ignore the pixel mask (transformers #37909), so what stands in the padding of an image
     would change its result. Only images that are resized to equal sizes share a forward pass, unless all
-    are padded to one size anyway: none is padded more for another, and an image's result does not depend
-    on its company.
+    are padded to one size anyway, so an image's result does not depend on the other images of its batch.
 
     Args:
         checkpoint: the model.
         images: uint8 (H, W, 3), upright RGB, any sizes; may be none.
-        task: which post-processing, and for OneFormer also which question.
+        task: which post-processing, and the task token of OneFormer.
         thresholds: what counts.
         max_batch: images in one forward pass.
         for_selection: with the inputs of image selection; one more forward pass for each view, same segments.
@@ -99,7 +98,7 @@ def predict_images(
     Raises:
         ImageError: an image is not uint8 (H, W, 3) or has no pixels.
     """
-    answers: dict[int, Prediction] = {}
+    predictions: dict[int, Prediction] = {}
     for indices in _groups(checkpoint, images, max_batch, for_selection, plan):
         ready = [
             prepare_image(checkpoint, images[index], for_selection=for_selection, plan=plan)
@@ -108,21 +107,21 @@ def predict_images(
         seen = forward_batch(checkpoint, ready, task=task, for_selection=for_selection, plan=plan)
         for index in indices:
             raws = seen.pop(0)  # an image's logits go with it
-            answers[index] = postprocess_image(
+            predictions[index] = postprocess_image(
                 checkpoint, raws, task=task, thresholds=thresholds, for_selection=for_selection, plan=plan
             )
-    return [answers[index] for index in range(len(images))]
+    return [predictions[index] for index in range(len(images))]
 
 
 def prepare_image(
     checkpoint: Checkpoint, image: RgbImage, *, for_selection: bool, plan: ViewPlan
 ) -> PreparedViews:
-    """Return an image as the forward passes of a prediction want it; needs no model and no device.
+    """Return an image resized for each forward pass of a prediction; uses neither model nor device.
 
     Args:
         checkpoint: the model.
         image: uint8 (H, W, 3), upright RGB, any size.
-        for_selection: with the views of a study.
+        for_selection: with the views for selection.
         plan: which ones.
 
     Raises:
@@ -146,12 +145,12 @@ def forward_batch(
     for_selection: bool,
     plan: ViewPlan,
 ) -> list[tuple[RawOutput, ...]]:
-    """Return what the model says of some images, one forward pass for each view; on CUDA it is not awaited.
+    """Return the outputs for some images, one forward pass for each view; asynchronous on CUDA.
 
     Args:
         checkpoint: the model.
         ready: at least one image, all of one size (see `predict_images`).
-        task: for OneFormer the question.
+        task: OneFormer's task token.
         for_selection: with the features that an embedding is made from, and the views.
         plan: which views.
     """
@@ -164,12 +163,12 @@ def forward_batch(
 
 
 def run_model(checkpoint: Checkpoint, batch: Batch, task: SegmentationTask, *, features: bool = False) -> Any:
-    """Return the model's own output of a forward pass, on its device; on CUDA it is not awaited.
+    """Return the model's own output of a forward pass, on its device; asynchronous on CUDA.
 
     Args:
         checkpoint: the model.
-        batch: what it is shown.
-        task: for OneFormer the question.
+        batch: the input.
+        task: OneFormer's task token.
         features: with the hidden states that an embedding is made from.
     """
     words = None
@@ -196,7 +195,7 @@ def postprocess_image(
     for_selection: bool,
     plan: ViewPlan,
 ) -> Prediction:
-    """Return the prediction that is in what the model said of one image; with the options as they were."""
+    """Return the prediction of one image from its outputs; options as for the forward pass."""
     with torch.inference_mode():
         first, *others = [_read_output(checkpoint, raw, task, thresholds) for raw in raws]
     if not for_selection:
@@ -208,13 +207,13 @@ def postprocess_image(
     return _with_selection_inputs(first, seen)
 
 
-def _with_selection_inputs(look: _ImageOutput, views: Sequence[Prediction]) -> Prediction:
-    signals = replace(look.uncertainty.signals, disagreement=disagreement(look.prediction, views))
-    assert look.embedding_d is not None
+def _with_selection_inputs(output: _ImageOutput, views: Sequence[Prediction]) -> Prediction:
+    signals = replace(output.uncertainty.signals, disagreement=disagreement(output.prediction, views))
+    assert output.embedding_d is not None
     return replace(
-        look.prediction,
-        confidence=image_confidence(signals, look.uncertainty.objects),
-        selection_inputs=SelectionInputs(signals=signals, embedding_d=look.embedding_d),
+        output.prediction,
+        confidence=image_confidence(signals, output.uncertainty.objects),
+        selection_inputs=SelectionInputs(signals=signals, embedding_d=output.embedding_d),
     )
 
 
@@ -226,7 +225,7 @@ def forward_sizes(
     Args:
         checkpoint: the model.
         size_hw: of the image.
-        for_selection: with the views of a study.
+        for_selection: with the views for selection.
         plan: which ones.
     """
     models = [checkpoint, *(view_model(checkpoint, view) for view in (plan.views if for_selection else ()))]

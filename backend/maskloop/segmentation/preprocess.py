@@ -38,7 +38,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """How images have to look for one checkpoint."""
+    """The input that one checkpoint was trained on."""
 
     shortest_edge: int | None = 800  # pixels; None with `box_hw` or where images keep their size
     longest_edge: int | None = 1333  # pixels, the cap; None for no cap
@@ -170,7 +170,7 @@ def padded_size(size_hw: tuple[int, int], preprocessing: Preprocessing) -> tuple
 
 
 def config_to_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
-    """Return what a `preprocessor_config.json` asks for.
+    """Return the preprocessing that a `preprocessor_config.json` describes.
 
     Args:
         config: the file's content; sizes as `size` (a number, [height, width], or an object of
@@ -207,7 +207,7 @@ def config_to_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
 
 
 def preprocessing_to_config(preprocessing: Preprocessing) -> dict[str, Any]:
-    """Return the keys of a `preprocessor_config.json` that say the same."""
+    """Return the keys of a `preprocessor_config.json` that describe the same."""
     size: dict[str, int] = {}
     if preprocessing.box_hw is not None:
         size = {"height": preprocessing.box_hw[0], "width": preprocessing.box_hw[1]}
@@ -258,7 +258,7 @@ def _resize(image: RgbImage, size_hw: tuple[int, int]) -> Tensor:
 
 
 def _moved(pixels_chw: Tensor, device: torch.device) -> Tensor:
-    # from pinned memory the copy runs beside the device's work, and nobody waits for it
+    # from pinned memory the copy is asynchronous
     return pixels_chw.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else pixels_chw
 
 

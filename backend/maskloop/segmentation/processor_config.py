@@ -1,4 +1,4 @@
-"""What a checkpoint's folder says of its image processor, in each form that transformers has saved it."""
+"""The image processor and the class kinds of a checkpoint's folder, in each form that transformers saves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OneFormer's words as numbers: the task it is asked for, and for training what each image shows."""
+"""OneFormer's token ids: of the task, and for training of the objects in each image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same image seen another way: mirrored or smaller, and what is said of it mapped back."""
+"""Test-time views of an image, mirrored or smaller, and their predictions mapped back onto it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from maskloop.types import Prediction, RgbImage, Segment
 __all__ = ["VIEWS", "View", "ViewPlan", "unmirror", "view_image", "view_model", "view_prediction"]
 
 View: TypeAlias = Literal["smaller", "mirrored"]
-VIEWS: tuple[View, ...] = ("smaller", "mirrored")  # the one that is worth most for its cost first
+VIEWS: tuple[View, ...] = ("smaller", "mirrored")  # the best gain for its cost first
 ZOOM = 0.75  # of the smaller view: about half the cost of a pass
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewPlan:
-    """Which views a study asks for."""
+    """Which views the inputs of image selection are computed from."""
 
     count: int = 1  # of VIEWS
     pairs: tuple[tuple[str, str], ...] | None = None  # labels that swap in a mirror; None: by their names
 
     @classmethod
     def from_settings(cls, settings: Settings) -> ViewPlan:
-        """Return what the settings say."""
+        """Return the plan of the settings."""
         return cls(count=settings.selection_views, pairs=settings.mirror_pairs)
 
     @property
@@ -39,12 +39,12 @@ class ViewPlan:
 
 
 def view_image(image: RgbImage, view: View) -> RgbImage:
-    """Return the image that the model is shown."""
+    """Return the image as this view gives it to the model."""
     return np.ascontiguousarray(image[:, ::-1]) if view == "mirrored" else image
 
 
 def view_model(checkpoint: Checkpoint, view: View) -> Checkpoint:
-    """Return the model that looks at it."""
+    """Return the checkpoint with the preprocessing of this view."""
     if view == "mirrored":
         return checkpoint
     smaller = replace(checkpoint.preprocessing, zoom=checkpoint.preprocessing.zoom * ZOOM)
@@ -52,7 +52,7 @@ def view_model(checkpoint: Checkpoint, view: View) -> Checkpoint:
 
 
 def view_prediction(prediction: Prediction, view: View, labels: Sequence[str], plan: ViewPlan) -> Prediction:
-    """Return what was said of the view as said of the image itself."""
+    """Return the prediction of a view as a prediction of the image itself."""
     if view != "mirrored":
         return prediction
     pairs = mirror_pairs(labels) if plan.pairs is None else plan.pairs

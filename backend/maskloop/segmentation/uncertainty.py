@@ -1,4 +1,4 @@
-"""Why an image may have to be corrected, as numbers 0..1: pure functions of probabilities, no model."""
+"""Uncertainty of a prediction, 0..1, from the probabilities of one forward pass: pure functions, no model."""
 
 from __future__ import annotations
 
@@ -31,30 +31,105 @@ __all__ = [
 ]
 
 Floats: TypeAlias = NDArray[np.floating]
-RIVAL = 0.1  # the least chance with which a query that is not shown stands for what others see too
-# Each signal's part in the doubt, from the grid search that docs/selection.md reports; margin says what
-# entropy says, a little worse. Without views the others weigh more: both confidences lie on one scale.
+RIVAL = 0.1  # least objectness with which a query that is not shown covers an object for other queries
+# The weight of each signal, from the grid search in docs/selection.md; margin is correlated with entropy and
+# predicts a little worse. Without views the other weights are larger, so that confidences are on one scale.
 VIEWED_WEIGHTS: Mapping[str, float] = MappingProxyType(
     {"entropy": 0.13, "margin": 0.0, "border": 0.43, "missing": 0.22, "disagreement": 0.22}
 )
 CHEAP_WEIGHTS: Mapping[str, float] = MappingProxyType(
     {"entropy": 0.2, "margin": 0.0, "border": 0.67, "missing": 0.33}
 )
-OBJECTS_POWER = 0.7  # how the work grows with the number of objects
-STEEPNESS = 4.0  # confidence is a half where a lone object's doubt is one divided by this
-MOST_PIXELS = 1 << 14  # of a mask: shares of its area need no more, and a prediction does not wait for it
+OBJECTS_POWER = 0.7  # exponent of the annotator's work in the number of objects
+STEEPNESS = 4.0  # confidence is 0.5 where one object's weighted uncertainty is 1 / STEEPNESS
+MOST_PIXELS = 1 << 14  # of a mask: enough for shares of its area, and fast
 LEAST_OBJECTNESS = 0.05  # below it a query's mask is not looked at
 
 
 @dataclass(frozen=True, kw_only=True)
 class Uncertainty:
-    """What one forward pass says of an image, its views not asked yet."""
+    """Uncertainty of one image from one forward pass, without views."""
 
-    signals: Signals  # of one object each, so to speak: they do not grow with the number of objects
-    objects: float  # how many the annotator has to look at: those shown, and those expected to be missing
+    signals: Signals  # means over objects: they do not grow with their number
+    objects: float  # objects to check: those shown, and the expected number of missing ones
 
 
 NO_UNCERTAINTY = Uncertainty(signals=Signals(entropy=0.0, margin=0.0, border=0.0, missing=0.0), objects=0.0)
+
+
+def image_uncertainty(
+    class_logits_qk: Tensor,
+    mask_logits_qhw: Tensor,
+    *,
+    task: SegmentationTask,
+    labels: Sequence[str],
+    thing_ids: Collection[int],
+    thresholds: Thresholds,
+) -> Uncertainty:
+    """Return the uncertainty of one image, from its masks at the resolution of the logits.
+
+    Args:
+        class_logits_qk: float (Q, K + 1), the last column is "no object".
+        mask_logits_qhw: float (Q, h, w), cropped to the part of the input that is not padding.
+        task: which form: of queries, or of pixels.
+        labels: K class names.
+        thing_ids: classes whose objects are counted; where there are any, instances are of no other.
+        thresholds: what is shown.
+    """
+    class_probs_qk = class_logits_qk.float().softmax(dim=-1)
+    mask_floor_k = np.array([thresholds.mask_for(label) for label in labels])
+    step = max(1, math.ceil(math.sqrt(mask_logits_qhw[0].numel() / MOST_PIXELS)))
+    mask_logits_qhw = mask_logits_qhw[:, step // 2 :: step, step // 2 :: step]
+    if task is SegmentationTask.SEMANTIC:
+        sums_khw = torch.einsum("qk,qhw->khw", class_probs_qk[:, :-1], mask_logits_qhw.float().sigmoid())
+        return pixel_uncertainty(sums_khw.cpu().numpy(), mask_floor_k=mask_floor_k)
+    wanted_q = class_probs_qk[:, -1] <= 1 - LEAST_OBJECTNESS
+    if task is SegmentationTask.INSTANCE and thing_ids:
+        things = torch.tensor(sorted(thing_ids), device=class_probs_qk.device)
+        wanted_q &= torch.isin(class_probs_qk[:, :-1].argmax(dim=-1), things)
+    queries_n = torch.nonzero(wanted_q).flatten()
+    return query_uncertainty(
+        class_probs_qk[queries_n].cpu().numpy(),
+        mask_logits_qhw[queries_n].float().sigmoid().cpu().numpy(),
+        score_floor_k=np.array([thresholds.score_for(label) for label in labels]),
+        mask_floor_k=mask_floor_k,
+        mask_counts=task is SegmentationTask.INSTANCE,
+    )
+
+
+def image_confidence(signals: Signals, objects: float) -> float:
+    """Return the confidence of one image, 0..1; images with the lowest are annotated first.
+
+    Uncertainty of one object is a weighted mean of the signals. It is multiplied by a power below 1 of the
+    number of objects: with power 1 the ranking would be by crowdedness, with 0 by the rate of errors alone.
+
+    Args:
+        signals: 0..1 each; without disagreement the other weights are larger.
+        objects: how many the annotator has to check, at least 0; less than one counts as one.
+
+    Returns:
+        1.0 where all signals are 0; falls with each signal and with the number of objects.
+    """
+    weights = CHEAP_WEIGHTS if signals.disagreement is None else VIEWED_WEIGHTS
+    doubt = sum(weight * float(getattr(signals, name)) for name, weight in weights.items())
+    work = doubt * math.pow(max(1.0, objects), OBJECTS_POWER)
+    return 1.0 / (1.0 + STEEPNESS * max(0.0, work))
+
+
+def disagreement(prediction: Prediction, views: Sequence[Prediction]) -> float | None:
+    """Return how much the predictions of the views differ from a prediction, 0..1; None without views.
+
+    Args:
+        prediction: of an image.
+        views: of the same image mirrored or resized, their segments mapped back onto it.
+
+    Source:
+        Gao et al., "Consistency-Based Semi-Supervised Active Learning", ECCV 2020; for detections
+        Elezi et al., "Not All Labels Are Equal", CVPR 2022.
+    """
+    if not views:
+        return None
+    return float(np.mean([1.0 - agreement(prediction, view) for view in views]))
 
 
 def query_uncertainty(
@@ -65,7 +140,7 @@ def query_uncertainty(
     mask_floor_k: Floats,
     mask_counts: bool,
 ) -> Uncertainty:
-    """Return what queries say where each stands for an object: instance and panoptic.
+    """Return the uncertainty where each query is one object: instance and panoptic segmentation.
 
     Args:
         class_probs_nk: (N, K + 1), rows sum to 1, the last column is "no object"; of the queries that may be
@@ -100,7 +175,7 @@ def query_uncertainty(
 
 
 def pixel_uncertainty(sums_khw: Floats, *, mask_floor_k: Floats) -> Uncertainty:
-    """Return what pixels say where each has one class: semantic.
+    """Return the uncertainty where each pixel has one class: semantic segmentation.
 
     The queries are collapsed, as the prediction does it, to the expected number of segments of each class
     at each pixel; what is left to 1 is the chance that nothing is there.
@@ -135,7 +210,7 @@ def pixel_uncertainty(sums_khw: Floats, *, mask_floor_k: Floats) -> Uncertainty:
 
 
 def class_uncertainty(class_probs_qk: Floats, weight_q: Floats) -> tuple[float, float]:
-    """Return how undecided the classes are: entropy, and one minus the margin of the two likeliest.
+    """Return entropy of the classes, and one minus the margin between the two likeliest.
 
     Args:
         class_probs_qk: (Q, K + 1), rows sum to 1, the last column is "no object".
@@ -161,7 +236,7 @@ def class_uncertainty(class_probs_qk: Floats, weight_q: Floats) -> tuple[float, 
 
 
 def border_uncertainty(mask_probs_nhw: Floats, inside_nhw: BoolMask) -> NDArray[np.float64]:
-    """Return one minus the IoU that each mask may expect by its own probabilities, 0..1.
+    """Return one minus the expected IoU of each mask by its own probabilities, 0..1.
 
     Where each pixel is right by its probability, the expected overlap with the truth is the sum of the
     probabilities inside, and the expected union is the area and the sum of those outside. Undecided pixels
@@ -187,7 +262,7 @@ def border_uncertainty(mask_probs_nhw: Floats, inside_nhw: BoolMask) -> NDArray[
 def uncovered_shares(
     inside_nhw: BoolMask, shown_n: NDArray[np.bool_], chance_n: Floats
 ) -> NDArray[np.float64]:
-    """Return the share of each mask that neither what is shown covers nor a likelier one that is not.
+    """Return the share of each mask that no shown mask and no likelier hidden one covers.
 
     Several queries often see the same object, and one of them is enough to expect it.
 
@@ -210,80 +285,5 @@ def uncovered_shares(
     return share_n
 
 
-def disagreement(prediction: Prediction, views: Sequence[Prediction]) -> float | None:
-    """Return how much of a prediction the views of its image do not confirm, 0..1; None without views.
-
-    Args:
-        prediction: of an image.
-        views: of the same image mirrored or resized, their segments mapped back onto it.
-
-    Source:
-        Gao et al., "Consistency-Based Semi-Supervised Active Learning", ECCV 2020; for detections
-        Elezi et al., "Not All Labels Are Equal", CVPR 2022.
-    """
-    if not views:
-        return None
-    return float(np.mean([1.0 - agreement(prediction, view) for view in views]))
-
-
 def _mean(values: NDArray[np.float64]) -> float:
     return float(values.mean()) if values.size else 0.0
-
-
-def image_confidence(signals: Signals, objects: float) -> float:
-    """Return how sure the model is of one image, 0..1; the lowest is worth an annotator's time first.
-
-    The doubt of one object is a weighted mean of the signals. Work grows with the number of objects, but
-    slower: counting them in full would rank by crowdedness, not at all by the rate of errors alone.
-
-    Args:
-        signals: 0..1 each; without disagreement the other signals stand for it, on the same scale.
-        objects: how many the annotator has to look at, at least 0; less than one counts as one.
-
-    Returns:
-        1.0 where nothing is in doubt; falls with each signal and with the number of objects in doubt.
-    """
-    weights = CHEAP_WEIGHTS if signals.disagreement is None else VIEWED_WEIGHTS
-    doubt = sum(weight * float(getattr(signals, name)) for name, weight in weights.items())
-    work = doubt * math.pow(max(1.0, objects), OBJECTS_POWER)
-    return 1.0 / (1.0 + STEEPNESS * max(0.0, work))
-
-
-def image_uncertainty(
-    class_logits_qk: Tensor,
-    mask_logits_qhw: Tensor,
-    *,
-    task: SegmentationTask,
-    labels: Sequence[str],
-    thing_ids: Collection[int],
-    thresholds: Thresholds,
-) -> Uncertainty:
-    """Return how undecided the model is of one image, from its masks at the size they come in.
-
-    Args:
-        class_logits_qk: float (Q, K + 1), the last column is "no object".
-        mask_logits_qhw: float (Q, h, w), cropped to the part of the input that is not padding.
-        task: which form: of queries, or of pixels.
-        labels: K class names.
-        thing_ids: classes whose objects are counted; where there are any, instances are of no other.
-        thresholds: what is shown.
-    """
-    class_probs_qk = class_logits_qk.float().softmax(dim=-1)
-    mask_floor_k = np.array([thresholds.mask_for(label) for label in labels])
-    step = max(1, math.ceil(math.sqrt(mask_logits_qhw[0].numel() / MOST_PIXELS)))
-    mask_logits_qhw = mask_logits_qhw[:, step // 2 :: step, step // 2 :: step]
-    if task is SegmentationTask.SEMANTIC:
-        sums_khw = torch.einsum("qk,qhw->khw", class_probs_qk[:, :-1], mask_logits_qhw.float().sigmoid())
-        return pixel_uncertainty(sums_khw.cpu().numpy(), mask_floor_k=mask_floor_k)
-    wanted_q = class_probs_qk[:, -1] <= 1 - LEAST_OBJECTNESS
-    if task is SegmentationTask.INSTANCE and thing_ids:
-        things = torch.tensor(sorted(thing_ids), device=class_probs_qk.device)
-        wanted_q &= torch.isin(class_probs_qk[:, :-1].argmax(dim=-1), things)
-    queries_n = torch.nonzero(wanted_q).flatten()
-    return query_uncertainty(
-        class_probs_qk[queries_n].cpu().numpy(),
-        mask_logits_qhw[queries_n].float().sigmoid().cpu().numpy(),
-        score_floor_k=np.array([thresholds.score_for(label) for label in labels]),
-        mask_floor_k=mask_floor_k,
-        mask_counts=task is SegmentationTask.INSTANCE,
-    )

@@ -58,7 +58,7 @@ def upsample_strips(
         most_values: of a strip, unless a single row has more.
 
     Yields:
-        float32 (rows, right - left), for whoever takes it to write to.
+        float32 (rows, right - left), which the caller may overwrite.
     """
     height, width = values_hw.shape
     before, after, weight_x = _taps(width, size_hw[1], window.left, window.right)

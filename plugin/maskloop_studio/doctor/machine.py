@@ -147,6 +147,9 @@ def check_model(context: CheckContext) -> Iterator[Finding]:
     source = context.settings.model
     checkpoint = load_checkpoint(source, device="cpu")
     yield good(f"model {source}", f"{checkpoint.family}, {len(checkpoint.labels)} classes")
+    for warning in checkpoint.warnings:
+        got, _, remedy = warning.rpartition("; ")
+        yield hint(f"files of {source}", expected="its image processor", got=got, remedy=remedy)
     licence = origin_of_source(source, find_folder(source)).licence
     if licence.lower().startswith(FREE_LICENCES):
         yield good("its licence", licence)

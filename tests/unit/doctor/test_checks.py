@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import threading
 from datetime import timedelta
 from types import SimpleNamespace
@@ -419,6 +420,15 @@ def test_check_threads_that_spin_are_told(services, monkeypatch, policy, levels)
 def test_check_model_folder_without_weights_is_told(services, tmp_path):
     services.settings = services.settings.model_copy(update={"model": str(tmp_path)})
     assert bad(look(services, machine.check_model)) == [("model", "trouble")]
+
+
+def test_check_model_without_a_processor_names_what_is_missing(services, tmp_path):
+    folder = shutil.copytree(services.settings.model, tmp_path / "model")
+    (folder / "preprocessor_config.json").unlink()
+    services.settings = services.settings.model_copy(update={"model": str(folder)})
+    (found,) = [f for f in look(services, machine.check_model) if f.place == f"files of {folder}"]
+    assert (found.level, "no preprocessor_config.json" in found.got) == ("hint", True)
+    assert found.remedy == "add the file that belongs to it"
 
 
 @pytest.mark.parametrize(("levels", "well"), [(["good", "hint", "skipped"], True), (["trouble"], False)])

@@ -140,3 +140,11 @@ def test_load_checkpoint_without_processor_warns_once(
     assert first.warnings == again.warnings
     assert "no preprocessor_config.json" in first.warnings[0]
     assert caplog.text.count("checkpoint_incomplete") == 1
+
+
+def test_save_checkpoint_keeps_the_warnings_of_its_base(
+    folder_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    base = load_checkpoint(folder_of("mask2former"), device="cpu")
+    again = load_checkpoint(save_checkpoint(base, tmp_path / "tuned"), device="cpu")
+    assert again.warnings == base.warnings != ()

@@ -1,255 +1,241 @@
-"""What a study says of images: signals, views mapped back, an embedding; segments stay as they are."""
+"""Uncertainty of an image, against cases worked out by hand, and the confidence made of it."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import fields, replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from tests.waiting import until
-from torch.nn import functional
+from hypothesis import given
+from hypothesis import strategies as st
 
-from maskloop.lab.tiny_models import (
-    TINY,
-    build_tiny_eomt,
-    build_tiny_mask2former,
-    build_tiny_maskformer,
-    build_tiny_oneformer,
+from maskloop.segmentation.uncertainty import (
+    CHEAP_WEIGHTS,
+    NO_UNCERTAINTY,
+    VIEWED_WEIGHTS,
+    Uncertainty,
+    border_uncertainty,
+    class_uncertainty,
+    disagreement,
+    image_confidence,
+    pixel_uncertainty,
+    query_uncertainty,
+    uncovered_shares,
 )
-from maskloop.masks import paste_segment
-from maskloop.segmentation import engine as engine_module
-from maskloop.segmentation.checkpoint import Checkpoint
-from maskloop.segmentation.embedding import EMBEDDING_SIZE
-from maskloop.segmentation.engine import Engine
-from maskloop.segmentation.postprocess import Thresholds
-from maskloop.segmentation.predict import predict_images
-from maskloop.segmentation.preprocess import Preprocessing
-from maskloop.segmentation.test_time_views import ViewPlan, unmirror, view_image, view_model, view_prediction
-from maskloop.types import Prediction, RgbImage, Segment, SegmentationTask, Signals
+from maskloop.types import Prediction, Segment, Signals
 
-LOW = Thresholds(score=0.05, overlap=0.0)
-INSTANCE = SegmentationTask.INSTANCE
+EMPTY = [0.0, 0.0, 1.0]  # two classes and "no object"
+SIZE = (16, 16)
+LEFT, RIGHT, ALL = ((0, 8), (8, 16), (0, 16))  # columns
 
 
-class SideModel:
-    """Knows what is bright, and calls it by the side of the image it stands on."""
-
-    def __call__(self, *, pixel_values: torch.Tensor, **_: Any) -> SimpleNamespace:
-        bright = functional.avg_pool2d(pixel_values[:, :1], 4)
-        half = bright.shape[-1] // 2
-        on_left = bright[..., :half].sum(dim=(1, 2, 3)) > bright[..., half:].sum(dim=(1, 2, 3))
-        logits = torch.tensor([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0]])[(~on_left).long()][:, None]
-        return SimpleNamespace(class_queries_logits=logits, masks_queries_logits=(bright - 0.5) * 40)
+def mask(columns: tuple[int, int] = LEFT, *, inside: float = 1.0, outside: float = 0.0) -> np.ndarray:
+    """Return the probabilities of a mask that fills these columns."""
+    probs_hw = np.full(SIZE, outside, dtype=np.float32)
+    probs_hw[:, columns[0] : columns[1]] = inside
+    return probs_hw
 
 
-@pytest.fixture
-def sided(tiny_mask2former: Checkpoint) -> Checkpoint:
-    return replace(
-        tiny_mask2former,
-        model=SideModel(),
-        labels=("left lamp", "right lamp"),
-        thing_ids=frozenset({0, 1}),
-        preprocessing=Preprocessing(shortest_edge=96, longest_edge=300, mean=(0, 0, 0), std=(1, 1, 1)),
+def queries(*pairs: tuple[list[float], np.ndarray], mask_counts: bool = True) -> Uncertainty:
+    """Return the uncertainty of queries given as (class probabilities, mask probabilities)."""
+    return query_uncertainty(
+        np.array([probs for probs, _ in pairs]).reshape(-1, 3),
+        np.array([probs for _, probs in pairs]).reshape(-1, *SIZE),
+        score_floor_k=np.full(2, 0.5),
+        mask_floor_k=np.full(2, 0.5),
+        mask_counts=mask_counts,
     )
 
 
-@pytest.fixture
-def lamp() -> RgbImage:
-    """Something bright on the left, far from the middle and of no symmetry."""
-    image = np.zeros((96, 160, 3), np.uint8)
-    image[8:40, 12:44] = 255
-    image[40:72, 12:28] = 255
-    return image
+def pixels(first: np.ndarray, second: np.ndarray) -> Uncertainty:
+    return pixel_uncertainty(np.stack([first, second]), mask_floor_k=np.full(2, 0.5))
 
 
-@pytest.fixture
-def served(tiny: Checkpoint) -> Checkpoint:
-    """Each family as load_checkpoint gives it: OneFormer without its text encoder."""
-    return tiny if tiny.family == "mask2former" else build_tiny_oneformer(tiny.labels, seed=2)
+SURE = {
+    "one object": queries(([1.0, 0.0, 0.0], mask())),
+    "two objects": queries(([1.0, 0.0, 0.0], mask()), ([0.0, 1.0, 0.0], mask(RIGHT))),
+    "panoptic": queries(([1.0, 0.0, 0.0], mask()), mask_counts=False),
+    "surely empty": queries((EMPTY, mask())),
+    "semantic": pixels(mask(LEFT), mask(RIGHT)),
+    "semantic, half empty": pixels(mask(LEFT), mask((0, 0))),
+    "semantic, empty": pixels(mask((0, 0)), mask((0, 0))),
+}
 
 
-def studied(checkpoint: Checkpoint, images: list[RgbImage], **options: Any) -> list[Prediction]:
-    found = predict_images(
-        checkpoint, images, **{"task": INSTANCE, "thresholds": LOW, "for_selection": True} | options
-    )
-    assert all(prediction.selection_inputs is not None for prediction in found)
-    return found
+@pytest.mark.parametrize("uncertainty", SURE.values(), ids=SURE.keys())
+def test_uncertainty_sure_model_has_no_doubt(uncertainty: Uncertainty) -> None:
+    signals = uncertainty.signals
+    found = (signals.entropy, signals.margin, signals.border, signals.missing)
+    assert found == pytest.approx((0, 0, 0, 0), abs=1e-6)
+    assert signals.disagreement is None
 
 
-def signals_of(prediction: Prediction) -> dict[str, float]:
-    return {field.name: getattr(prediction.selection_inputs.signals, field.name) for field in fields(Signals)}
+def test_query_reading_coin_flips_are_full_of_doubt() -> None:
+    third = [1 / 3] * 3
+    signals = queries((third, mask(inside=0.51, outside=0.49)), (third, mask(RIGHT, inside=0.51))).signals
+    assert signals.entropy == pytest.approx(1.0)
+    assert signals.margin == pytest.approx(1.0)
+    assert signals.missing > 0.3  # neither is shown
+    assert queries(([1.0, 0.0, 0.0], mask(inside=0.51, outside=0.49))).signals.border > 0.6
 
 
-def same_segments(first: Prediction, second: Prediction) -> bool:
-    return len(first.segments) == len(second.segments) and all(
-        (one.label, one.offset_yx) == (other.label, other.offset_yx)
-        and one.score == pytest.approx(other.score, abs=1e-5)
-        and np.array_equal(one.mask_hw, other.mask_hw)
-        for one, other in zip(first.segments, second.segments, strict=True)
-    )
+def test_pixel_reading_coin_flips_are_full_of_doubt() -> None:
+    signals = pixels(mask(ALL, inside=0.35), mask(ALL, inside=0.33)).signals
+    assert min(signals.entropy, signals.margin) > 0.9
+    assert signals.border > 0.6
 
 
-@pytest.mark.parametrize("task", SegmentationTask)
-def test_study_leaves_the_segments_and_fills_the_study(
-    task: SegmentationTask, served: Checkpoint, make_image: Callable[..., RgbImage]
+def test_pixel_reading_seen_a_little_everywhere_may_be_missing() -> None:
+    assert pixels(mask(ALL, inside=0.2), mask(ALL, inside=0.1)).signals.missing == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    "uncertainty",
+    [queries(), pixel_uncertainty(np.zeros((0, 4, 4)), mask_floor_k=np.zeros(0))],
+    ids=["no queries", "no classes"],
+)
+def test_uncertainty_of_nothing_is_nothing(uncertainty: Uncertainty) -> None:
+    assert uncertainty == NO_UNCERTAINTY
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"), [(LEFT, True), (RIGHT, False)], ids=["covered", "where nothing is shown"]
+)
+def test_query_reading_missing_counts_what_nothing_shown_covers(
+    columns: tuple[int, int], shown: bool
 ) -> None:
-    images = [make_image(60, 90, seed) for seed in range(2)]
-    plain = predict_images(served, images, task=task, thresholds=LOW)
-    for before, after in zip(plain, studied(served, images, task=task), strict=True):
-        assert before.selection_inputs is None
-        assert same_segments(before, after)
-        assert all(0.0 <= value <= 1.0 for value in signals_of(after).values())
-        embedding_d = after.selection_inputs.embedding_d
-        assert embedding_d.dtype == np.float32
-        assert 8 < embedding_d.size <= EMBEDDING_SIZE
-        assert np.linalg.norm(embedding_d) == pytest.approx(1.0, abs=1e-5)
+    uncertainty = queries(([1.0, 0.0, 0.0], mask()), ([0.4, 0.0, 0.6], mask(columns)))
+    assert uncertainty.signals.missing == pytest.approx(0.0 if shown else 0.4 / 1.4)
+    assert uncertainty.objects == pytest.approx(1.0 if shown else 1.4)
 
 
-def test_study_without_views_has_the_confidence_of_a_plain_prediction(
-    served: Checkpoint, make_image: Callable[..., RgbImage]
+def test_query_reading_queries_of_one_hidden_object_count_once() -> None:
+    once = queries(([0.4, 0.0, 0.6], mask()))
+    twice = queries(([0.4, 0.0, 0.6], mask()), ([0.3, 0.0, 0.7], mask()))
+    assert twice.signals.missing == pytest.approx(once.signals.missing)
+
+
+def test_query_reading_empty_queries_do_not_blur_doubt() -> None:
+    doubtful = ([0.5, 0.4, 0.1], mask(inside=0.8, outside=0.1))
+    alone, among = queries(doubtful), queries(doubtful, *[(EMPTY, mask(RIGHT))] * 30)
+    assert among == alone
+
+
+def test_query_reading_does_not_depend_on_the_order() -> None:
+    rng = np.random.default_rng(0)
+    pairs = [(list(rng.dirichlet([1, 1, 1])), rng.random(SIZE).astype(np.float32)) for _ in range(9)]
+    one, other = queries(*pairs), queries(*reversed(pairs))
+    assert one.objects == pytest.approx(other.objects)
+    assert one.signals.entropy == pytest.approx(other.signals.entropy)
+    assert one.signals.missing == pytest.approx(other.signals.missing)
+
+
+MONOTONE: dict[str, tuple[str, Callable[[float], Uncertainty]]] = {
+    "entropy": ("entropy", lambda t: queries(([1 - t / 2, t / 2, 0.0], mask()))),
+    "margin": ("margin", lambda t: queries(([1 - t / 2, t / 2, 0.0], mask()))),
+    "border inside": ("border", lambda t: queries(([1.0, 0.0, 0.0], mask(inside=1 - 0.45 * t)))),
+    "border outside": ("border", lambda t: queries(([1.0, 0.0, 0.0], mask(outside=0.45 * t)))),
+    "missing": (
+        "missing",
+        lambda t: queries(([1.0, 0.0, 0.0], mask()), ([0.49 * t, 0, 1 - 0.49 * t], mask(RIGHT))),
+    ),
+    "pixel entropy": ("entropy", lambda t: pixels(mask(ALL, inside=1 - t / 2), mask(ALL, inside=t / 2))),
+    "pixel margin": ("margin", lambda t: pixels(mask(ALL, inside=1 - t / 2), mask(ALL, inside=t / 2))),
+    "pixel border": ("border", lambda t: pixels(mask(inside=1.0, outside=0.45 * t), mask((0, 0)))),
+    "pixel missing": ("missing", lambda t: pixels(mask(inside=1.0, outside=0.45 * t), mask((0, 0)))),
+}
+
+
+@pytest.mark.parametrize(("name", "make"), MONOTONE.values(), ids=MONOTONE.keys())
+def test_uncertainty_more_doubt_is_a_larger_signal(name: str, make: Callable[[float], Uncertainty]) -> None:
+    found = [getattr(make(level).signals, name) for level in np.linspace(0, 1, 6)]
+    assert found == sorted(found)
+    assert len(set(found)) == len(found)
+    assert 0 <= found[0] <= found[-1] <= 1
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 6), st.booleans())
+def test_uncertainty_any_probabilities_stay_in_range(seed: int, count: int, mask_counts: bool) -> None:
+    rng = np.random.default_rng(seed)
+    classes = rng.dirichlet([0.3] * 3, count)
+    probs = rng.random((count, *SIZE)) ** 3
+    floors: dict[str, Any] = {"score_floor_k": rng.random(2), "mask_floor_k": rng.random(2)}
+    first = query_uncertainty(classes, probs, **floors, mask_counts=mask_counts)
+    sums_khw = np.einsum("qk,qhw->khw", classes[:, :2], probs)
+    for uncertainty in (first, pixel_uncertainty(sums_khw, mask_floor_k=floors["mask_floor_k"])):
+        found = [value for value in vars(uncertainty.signals).values() if value is not None]
+        assert 0 <= min(found) <= max(found) <= 1
+        assert uncertainty.objects >= 0
+
+
+def test_border_doubt_does_not_change_with_the_size() -> None:
+    small = mask(inside=0.9, outside=0.05)[None]
+    large = small.repeat(4, axis=1).repeat(4, axis=2)
+    assert border_uncertainty(large, large > 0.5) == pytest.approx(border_uncertainty(small, small > 0.5))
+
+
+def test_border_doubt_is_the_expected_iou_by_hand() -> None:
+    probs = np.array([[[1.0, 0.8, 0.2, 0.0]]])
+    assert border_uncertainty(probs, probs > 0.5) == pytest.approx([1 - 1.8 / 2.2])
+
+
+def test_class_doubt_by_hand() -> None:
+    entropy, margin = class_uncertainty(np.array([[0.5, 0.5, 0.0], EMPTY]), np.array([1.0, 0.0]))
+    assert entropy == pytest.approx(np.log(2) / np.log(3))
+    assert margin == pytest.approx(1.0)
+
+
+def test_free_shares_half_covered_is_a_half() -> None:
+    inside = np.stack([mask(LEFT), mask((4, 12)), mask((0, 0))]) > 0.5
+    shares = uncovered_shares(inside, np.array([True, False, False]), np.array([1.0, 0.4, 0.3]))
+    assert shares == pytest.approx([0.0, 0.5, 0.0])
+
+
+def test_disagreement_is_what_views_do_not_confirm(make_segment: Callable[..., Segment]) -> None:
+    said = Prediction(segments=(make_segment(),), size_hw=(32, 32), confidence=1.0)
+    assert disagreement(said, []) is None
+    assert disagreement(said, [said]) == 0.0
+    assert disagreement(said, [said, replace(said, segments=())]) == 0.5
+
+
+SIGNALS = [field.name for field in fields(Signals)]
+NO_DOUBT = Signals(entropy=0.0, margin=0.0, border=0.0, missing=0.0)
+ALL_DOUBT = Signals(entropy=1.0, margin=1.0, border=1.0, missing=1.0)
+
+fractions = st.floats(0, 1)
+any_signals = st.builds(Signals, **dict.fromkeys(SIGNALS, fractions))
+
+
+@pytest.mark.parametrize("disagreement", [None, 0.0], ids=["without views", "none"])
+def test_image_confidence_without_doubt_is_full(disagreement: float | None) -> None:
+    assert image_confidence(replace(NO_DOUBT, disagreement=disagreement), 40) == 1.0
+
+
+@pytest.mark.parametrize("disagreement", [None, 1.0], ids=["without views", "full"])
+def test_image_confidence_all_doubt_is_low(disagreement: float | None) -> None:
+    assert image_confidence(replace(ALL_DOUBT, disagreement=disagreement), 1) <= 0.25
+
+
+@given(any_signals, st.sampled_from(SIGNALS), fractions, st.floats(0, 300))
+def test_image_confidence_more_of_one_signal_is_never_surer(
+    some: Signals, name: str, value: float, objects: float
 ) -> None:
-    (plain,) = predict_images(served, [make_image()], task=INSTANCE, thresholds=LOW)
-    (found,) = studied(served, [make_image()], plan=ViewPlan(count=0))
-    assert found.selection_inputs.signals.disagreement is None
-    assert found.confidence == plain.confidence
+    low, high = sorted((getattr(some, name), value))
+    surer, doubtful = (image_confidence(replace(some, **{name: level}), objects) for level in (low, high))
+    assert 0.0 <= doubtful <= surer <= 1.0
 
 
-@pytest.mark.parametrize("task", SegmentationTask)
-def test_study_in_another_order_and_company_is_the_same(
-    task: SegmentationTask, served: Checkpoint, make_image: Callable[..., RgbImage]
+@given(any_signals, st.floats(0, 300), st.floats(0, 300))
+def test_image_confidence_more_objects_in_doubt_are_more_work(
+    some: Signals, one: float, other: float
 ) -> None:
-    images = [make_image(60, 90, 1), make_image(90, 60, 2), make_image(60, 90, 3), make_image(61, 90, 4)]
-    one = studied(served, images, task=task)
-    other = studied(served, images[::-1], task=task, max_batch=1)[::-1]
-    for first, second in zip(one, other, strict=True):
-        assert signals_of(first) == pytest.approx(signals_of(second), abs=2e-2)
-        assert first.selection_inputs.embedding_d == pytest.approx(
-            second.selection_inputs.embedding_d, abs=1e-3
-        )
+    fewer, more = sorted((one, other))
+    assert image_confidence(some, more) <= image_confidence(some, fewer)
 
 
-@pytest.mark.parametrize("task", SegmentationTask)
-def test_study_black_image_stays_in_range(task: SegmentationTask, served: Checkpoint) -> None:
-    (found,) = studied(served, [np.zeros((33, 47, 3), np.uint8)], task=task)
-    assert all(0.0 <= value <= 1.0 for value in signals_of(found).values())
-    assert np.isfinite(found.selection_inputs.embedding_d).all()
-
-
-def test_study_of_no_image_is_none(tiny_mask2former: Checkpoint) -> None:
-    assert studied(tiny_mask2former, []) == []
-
-
-def test_study_nothing_found_has_no_doubt(sided: Checkpoint) -> None:
-    (found,) = studied(sided, [np.zeros((96, 160, 3), np.uint8)])
-    assert found.segments == ()
-    assert found.confidence == pytest.approx(1.0, abs=0.01)
-
-
-@pytest.mark.parametrize("task", SegmentationTask)
-@pytest.mark.parametrize("count", [1, 2])
-def test_study_model_that_is_right_from_every_side_agrees_with_itself(
-    count: int, task: SegmentationTask, sided: Checkpoint, lamp: RgbImage
-) -> None:
-    (found,) = studied(sided, [lamp], task=task, plan=ViewPlan(count=count))
-    assert [segment.label for segment in found.segments] == ["left lamp"]
-    assert found.selection_inputs.signals.disagreement < 0.2
-
-
-def test_study_labels_that_do_not_swap_make_the_mirror_disagree(sided: Checkpoint, lamp: RgbImage) -> None:
-    (found,) = studied(sided, [lamp], plan=ViewPlan(count=2, pairs=()))
-    assert found.selection_inputs.signals.disagreement > 0.4
-
-
-def test_mirrored_view_maps_back_pixel_for_pixel(sided: Checkpoint, lamp: RgbImage) -> None:
-    wide = replace(sided, preprocessing=replace(sided.preprocessing, shortest_edge=None, longest_edge=None))
-    (straight,) = predict_images(wide, [lamp], task=INSTANCE)
-    (turned,) = predict_images(wide, [view_image(lamp, "mirrored")], task=INSTANCE)
-    back = view_prediction(turned, "mirrored", wide.labels, ViewPlan())
-    assert not same_segments(straight, turned)
-    assert same_segments(straight, back)
-    assert paste_segment(back.segments[0], (96, 160))[:, 80:].sum() == 0
-
-
-def test_unmirror_twice_is_as_before(make_segment: Callable[..., Segment]) -> None:
-    segment = replace(make_segment(), mask_hw=np.random.default_rng(0).random((8, 10)) > 0.5)
-    said = Prediction(segments=(segment,), size_hw=(32, 48), confidence=1.0)
-    once = unmirror(said, {})
-    assert np.array_equal(
-        paste_segment(once.segments[0], (32, 48)), paste_segment(segment, (32, 48))[:, ::-1]
-    )
-    assert same_segments(unmirror(once, {}), said)
-
-
-def test_smaller_view_shows_the_model_fewer_pixels(sided: Checkpoint, lamp: RgbImage) -> None:
-    seen: list[torch.Size] = []
-    model = sided.model
-    spy = replace(
-        sided, model=lambda **inputs: seen.append(inputs["pixel_values"].shape[-2:]) or model(**inputs)
-    )
-    predict_images(view_model(spy, "smaller"), [lamp], task=INSTANCE)
-    predict_images(spy, [lamp], task=INSTANCE)
-    assert seen == [(96, 128), (96, 160)]  # 72 x 120, padded
-
-
-def test_embedding_is_alike_in_the_mirror_and_not_for_another_image(
-    served: Checkpoint, make_image: Callable[..., RgbImage]
-) -> None:
-    image = make_image(64, 96) // 2
-    image[:, :48] //= 4
-    other = np.full((64, 96, 3), (250, 30, 90), np.uint8)
-    here, turned, there = (
-        found.selection_inputs.embedding_d
-        for found in studied(served, [image, view_image(image, "mirrored"), other])
-    )
-    assert here @ turned > 0.9
-    assert here @ turned > here @ there + 0.05
-
-
-@pytest.mark.parametrize("build", [build_tiny_maskformer, build_tiny_eomt], ids=["maskformer", "eomt"])
-def test_study_of_the_other_families(
-    build: Callable[..., Checkpoint], make_image: Callable[..., RgbImage]
-) -> None:
-    checkpoint = build(("circle", "square"), seed=3)
-    for found in studied(checkpoint, [make_image(60, 90, seed) for seed in range(2)]):
-        assert found.selection_inputs.signals.disagreement is not None
-        assert found.selection_inputs.embedding_d.size > 64
-
-
-def test_embedding_of_a_wide_model_is_short(make_image: Callable[..., RgbImage]) -> None:
-    wide = build_tiny_mask2former(("a",), seed=0, tiny=replace(TINY, hidden=128, feedforward=64))
-    (found,) = studied(wide, [make_image()])
-    assert found.selection_inputs.embedding_d.shape == (EMBEDDING_SIZE,)
-
-
-def test_submit_study_and_plain_share_no_batch(
-    monkeypatch: pytest.MonkeyPatch, cat_dog_folders: dict[str, Any], make_image: Callable[..., RgbImage]
-) -> None:
-    asked: list[tuple[int, bool, int]] = []
-    all_wait, real = threading.Event(), engine_module.forward_batch
-
-    def forward(checkpoint: Checkpoint, ready: list[Any], **options: Any) -> Any:
-        asked.append((len(ready), options["for_selection"], options["plan"].count))
-        assert all_wait.wait(30)
-        return real(checkpoint, ready, **options)
-
-    monkeypatch.setattr(engine_module, "forward_batch", forward)
-    source = str(cat_dog_folders["cat"])
-    plan = ViewPlan(count=0)
-    with Engine(task=INSTANCE, thresholds=LOW, max_batch=4, device="cpu", plan=plan, helpers=1) as engine:
-        first = engine.submit([make_image(20, 90)], source=source)  # of another size
-        until(lambda: asked)
-        futures = [
-            engine.submit([make_image()], source=source, for_selection=for_selection)
-            for for_selection in (True, False, True)
-        ]
-        until(lambda: engine.ready == 3)
-        all_wait.set()
-        answers = [future.result(30)[0] for future in futures]
-        first.result(30)
-    assert asked[1:] == [(2, True, 0), (1, False, 0)]
-    assert [answer.selection_inputs is not None for answer in answers] == [True, False, True]
+@pytest.mark.parametrize("weights", [CHEAP_WEIGHTS, VIEWED_WEIGHTS], ids=["cheap", "viewed"])
+def test_image_confidence_weights_name_signals_and_are_never_negative(weights: dict[str, float]) -> None:
+    assert set(weights) <= set(SIGNALS)
+    assert min(weights.values()) >= 0

@@ -1,1 +1,1 @@
-"""The loop without Label Studio: what choosing images is worth, measured on images whose truth is known."""
+"""The loop without Label Studio: the gain of image selection, measured on images whose truth is known."""

@@ -40,7 +40,7 @@ class Material:
     """What a simulation works on: the same for all strategies and seeds."""
 
     labels: tuple[str, ...]  # alphabetical
-    pool: tuple[TrainingExample, ...]  # may be asked about
+    pool: tuple[TrainingExample, ...]  # may be labelled
     holdout: tuple[TrainingExample, ...]  # only judge
     digest: str  # SHA-256 of images, truth and split
 

@@ -33,7 +33,7 @@ __all__ = ["BASELINE", "Plan", "SeedResult", "Simulation", "model_digest", "simu
 BASELINE = "random"
 POLL_S = 0.3
 PLAN_FILE = "plan.json"
-ASKED_SETTINGS = ("model", "train_steps", "train_minutes")  # that the command line may say
+COMMAND_SETTINGS = ("model", "train_steps", "train_minutes")  # that the command line may set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,13 +113,13 @@ def simulate(
         plan: what is simulated.
         settings: model, task, thresholds and how is learnt.
         work: where every training's outcome is kept; killed at any time, the same call goes on.
-        on_step: told how many trainings are done, and of how many.
-        on_seed: told of each new seed, with all that are done.
+        on_step: called with how many trainings are done, and of how many.
+        on_seed: called after each seed, with all that are done.
 
     Raises:
         ConfigurationError: an unknown strategy or too few images.
         CodecError: the folder is not in COCO form.
-        MaskloopError: whatever a training raises.
+        MaskloopError: any error of a training.
     """
     for name in plan.strategies:
         find_strategy(name)
@@ -136,7 +136,7 @@ def simulate(
     folder = work / _fingerprint(plan, material, settings)
     steps = plan.seeds * (1 + len(plan.strategies) * (1 + _rounds(plan, material)))
 
-    def tell() -> None:
+    def report_steps() -> None:
         on_step(sum(_steps_done(folder, seed) for seed in range(plan.seeds)), steps)
 
     def finished() -> Simulation:
@@ -146,10 +146,12 @@ def simulate(
     missing = [seed for seed in range(plan.seeds) if _read_seed(plan, folder, seed) is None]
     if plan.jobs == 1:
         for seed in missing:
-            _run_seed(plan, material, settings, folder, seed, tell)
+            _run_seed(plan, material, settings, folder, seed=seed, on_step=report_steps)
             on_seed(finished())
     else:
-        _run_side_by_side(plan, settings, folder, missing, tell, lambda: on_seed(finished()))
+        _run_in_processes(
+            plan, settings, folder, missing, on_poll=report_steps, on_seed=lambda: on_seed(finished())
+        )
     return finished()
 
 
@@ -158,6 +160,7 @@ def _run_seed(
     material: Material,
     settings: Settings,
     folder: Path,
+    *,
     seed: int,
     on_step: Callable[[], None] = lambda: None,
 ) -> None:
@@ -175,30 +178,31 @@ def _run_seed(
         material, settings=settings, folder=folder / "trainings", edge=plan.edge, warm=plan.warm
     )
     everything = range(len(material.pool))
-    full = learner.learn(everything, seed=seed, previous=None, look=False)
+    full = learner.learn(everything, seed=seed, previous=None, score_pool=False)
     step()
     objects_n = [len(example.segments) for example in material.pool]
     points = {
         name: run_cell(learner, objects_n, strategy=name, budget=plan.budget, seed=seed, on_point=step)
         for name in plan.strategies
     }
-    told = {
+    record = {
         "full": full.quality,
         "points": {name: [dataclasses.asdict(point) for point in curve] for name, curve in points.items()},
     }
-    _write(_seed_file(plan, folder, seed), told)
+    _write(_seed_file(plan, folder, seed), record)
 
 
-def _run_side_by_side(
+def _run_in_processes(
     plan: Plan,
     settings: Settings,
     folder: Path,
     seeds: list[int],
-    tell: Callable[[], None],
+    *,
+    on_poll: Callable[[], None],
     on_seed: Callable[[], None],
 ) -> None:
-    asked = {name: getattr(settings, name) for name in ASKED_SETTINGS}
-    _write(folder / PLAN_FILE, {"plan": dataclasses.asdict(plan), "settings": asked})
+    chosen = {name: getattr(settings, name) for name in COMMAND_SETTINGS}
+    _write(folder / PLAN_FILE, {"plan": dataclasses.asdict(plan), "settings": chosen})
     waiting, running = list(seeds), dict[int, Popen[bytes]]()
     try:
         while waiting or running:
@@ -207,7 +211,7 @@ def _run_side_by_side(
                 command = [sys.executable, "-m", "maskloop.lab.simulation.experiment", str(folder), str(seed)]
                 running[seed] = spawn(command, log_path=_log_file(folder, seed))
             time.sleep(POLL_S)
-            tell()
+            on_poll()
             for seed in [seed for seed, process in running.items() if process.poll() is not None]:
                 running.pop(seed)
                 if _read_seed(plan, folder, seed) is None:
@@ -231,7 +235,7 @@ def _failure(folder: Path, seed: int) -> MaskloopError:
 
 def _fingerprint(plan: Plan, material: Material, settings: Settings) -> str:
     """Return a name for all that decides what a training comes to."""
-    told = {
+    record = {
         "version": code_version().version,
         "data": material.digest,
         "model": model_digest(settings.model),
@@ -243,7 +247,7 @@ def _fingerprint(plan: Plan, material: Material, settings: Settings) -> str:
         "edge": plan.edge,
         "warm": plan.warm,
     }
-    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _learning(settings: Settings) -> dict[str, Any]:
@@ -268,8 +272,8 @@ def _rounds(plan: Plan, material: Material) -> int:
 
 
 def _seed_file(plan: Plan, folder: Path, seed: int) -> Path:
-    told = json.dumps([list(plan.strategies), dataclasses.asdict(plan.budget)])
-    return folder / "seeds" / f"{hashlib.sha256(told.encode()).hexdigest()[:16]}-{seed}.json"
+    record = json.dumps([list(plan.strategies), dataclasses.asdict(plan.budget)])
+    return folder / "seeds" / f"{hashlib.sha256(record.encode()).hexdigest()[:16]}-{seed}.json"
 
 
 def _log_file(folder: Path, seed: int) -> Path:
@@ -285,27 +289,27 @@ def _read_seed(plan: Plan, folder: Path, seed: int) -> SeedResult | None:
     path = _seed_file(plan, folder, seed)
     if not path.is_file():
         return None
-    told = json.loads(path.read_text(encoding="utf-8"))
+    record = json.loads(path.read_text(encoding="utf-8"))
     points = {
         name: tuple(Point(**{**point, "chosen": tuple(point["chosen"])}) for point in curve)
-        for name, curve in told["points"].items()
+        for name, curve in record["points"].items()
     }
-    return SeedResult(seed=seed, full=told["full"], points=points)
+    return SeedResult(seed=seed, full=record["full"], points=points)
 
 
-def _write(path: Path, told: object) -> None:
-    write_whole(path, json.dumps(told))
+def _write(path: Path, record: object) -> None:
+    write_whole(path, json.dumps(record))
 
 
 def _main(folder: Path, seed: int) -> int:
-    told = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
-    plan = Plan(**{**told["plan"], "strategies": tuple(told["plan"]["strategies"])})
+    record = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
+    plan = Plan(**{**record["plan"], "strategies": tuple(record["plan"]["strategies"])})
     material = load_material(
         plan.data, holdout=plan.holdout, limit=plan.limit, tile=plan.tile, images=plan.images
     )
-    settings = load_settings().model_copy(update=told["settings"])
+    settings = load_settings().model_copy(update=record["settings"])
     try:
-        _run_seed(plan, material, settings, folder, seed)
+        _run_seed(plan, material, settings, folder, seed=seed)
     except MaskloopError as exc:
         print(exc, file=sys.stderr)
         return 1

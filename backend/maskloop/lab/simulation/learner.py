@@ -1,4 +1,4 @@
-"""The real learner: fine-tunes a checkpoint, judges it on the holdout, lets it look at the pool; all kept."""
+"""The real learner: fine-tunes a checkpoint, evaluates it, scores the pool; results are kept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from maskloop.files import replace_file, write_whole
 from maskloop.lab.simulation.data import Material
-from maskloop.lab.simulation.loop import Learnt, Looks
+from maskloop.lab.simulation.loop import Learnt, PoolScores
 from maskloop.learning.data.dataset import TrainingExample, load_example_image
 from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
 from maskloop.learning.training.finetune import finetune
@@ -31,7 +31,7 @@ LOOK_BATCH = 32  # images in memory at once
 
 
 class ModelLearner:
-    """Learns, judges and looks with a checkpoint; what was done once is read from its folder afterwards."""
+    """Trains, evaluates and scores the pool with a checkpoint; finished results are read from its folder."""
 
     def __init__(
         self, material: Material, *, settings: Settings, folder: Path, edge: int | None, warm: bool
@@ -44,14 +44,14 @@ class ModelLearner:
         self._thresholds = Thresholds.from_settings(settings)
         self._base: Checkpoint | None = None
 
-    def learn(self, images: Sequence[int], *, seed: int, previous: Learnt | None, look: bool) -> Learnt:
-        """Return what a model that learns from these images is worth; see `Learner`.
+    def learn(self, images: Sequence[int], *, seed: int, previous: Learnt | None, score_pool: bool) -> Learnt:
+        """Return the quality of a model that learns from these images; see `Learner`.
 
         A training that was killed goes on from its last state.
         """
         parent = previous if self._warm else None
         key = _key(images, seed, parent)
-        known = self._read(key, look)
+        known = self._read(key, score_pool)
         if known is not None:
             return known
         start = self._start(parent)
@@ -75,7 +75,7 @@ class ModelLearner:
             task=self._settings.task,
             thresholds=self._thresholds,
         )
-        learnt = Learnt(key=key, quality=_quality(found), looks=self._look(student) if look else None)
+        learnt = Learnt(key=key, quality=_quality(found), scores=self._score(student) if score_pool else None)
         self._write(learnt, student, len(images))
         shutil.rmtree(scratch, ignore_errors=True)
         return learnt
@@ -110,20 +110,20 @@ class ModelLearner:
             threads=1,  # the same numbers on a machine with other cores
         )
 
-    def _look(self, student: Checkpoint) -> Looks:
+    def _score(self, student: Checkpoint) -> PoolScores:
         """Return how sure the model is of each image of the pool, and what it sees in it."""
         confidences: list[float] = []
         embeddings = []
         pool = self._material.pool
         for first in range(0, len(pool), LOOK_BATCH):
             batch = [load_example_image(example) for example in pool[first : first + LOOK_BATCH]]
-            for said in predict_images(
+            for prediction in predict_images(
                 student, batch, task=self._settings.task, thresholds=self._thresholds, for_selection=True
             ):
-                assert said.selection_inputs is not None
-                confidences.append(said.confidence)
-                embeddings.append(said.selection_inputs.embedding_d)
-        return Looks(
+                assert prediction.selection_inputs is not None
+                confidences.append(prediction.confidence)
+                embeddings.append(prediction.selection_inputs.embedding_d)
+        return PoolScores(
             confidence_n=np.asarray(confidences, dtype=np.float64),
             embedding_nd=np.asarray(embeddings, dtype=np.float32),
         )
@@ -131,30 +131,32 @@ class ModelLearner:
     def _seen(self, parent: Learnt) -> int:
         return int(json.loads((self._folder / f"{parent.key}.json").read_text())["images"])
 
-    def _read(self, key: str, look: bool) -> Learnt | None:
-        told, numbers = self._folder / f"{key}.json", self._folder / f"{key}.npz"
-        if not told.is_file() or (look and not numbers.is_file()):
+    def _read(self, key: str, score_pool: bool) -> Learnt | None:
+        record, numbers = self._folder / f"{key}.json", self._folder / f"{key}.npz"
+        if not record.is_file() or (score_pool and not numbers.is_file()):
             return None
-        looks = None
-        if look:
+        scores = None
+        if score_pool:
             with np.load(numbers) as arrays:
-                looks = Looks(confidence_n=arrays["confidence_n"], embedding_nd=arrays["embedding_nd"])
-        return Learnt(key=key, quality=json.loads(told.read_text())["quality"], looks=looks)
+                scores = PoolScores(confidence_n=arrays["confidence_n"], embedding_nd=arrays["embedding_nd"])
+        return Learnt(key=key, quality=json.loads(record.read_text())["quality"], scores=scores)
 
     def _write(self, learnt: Learnt, student: Checkpoint, images: int) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         if self._warm:
             save_checkpoint(student, self._folder / learnt.key)
-        if learnt.looks is not None:
+        if learnt.scores is not None:
             with replace_file(self._folder / f"{learnt.key}.npz") as new:
-                np.savez(new, confidence_n=learnt.looks.confidence_n, embedding_nd=learnt.looks.embedding_nd)
+                np.savez(
+                    new, confidence_n=learnt.scores.confidence_n, embedding_nd=learnt.scores.embedding_nd
+                )
         known = {"images": images, "quality": dict(learnt.quality)}
         write_whole(self._folder / f"{learnt.key}.json", json.dumps(known))
 
 
 def _key(images: Sequence[int], seed: int, parent: Learnt | None) -> str:
-    told = json.dumps([list(map(int, images)), seed, None if parent is None else parent.key])
-    return hashlib.sha256(told.encode()).hexdigest()[:24]
+    record = json.dumps([list(map(int, images)), seed, None if parent is None else parent.key])
+    return hashlib.sha256(record.encode()).hexdigest()[:24]
 
 
 def _quality(found: HoldoutMetrics) -> dict[str, float]:

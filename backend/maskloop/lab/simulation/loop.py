@@ -14,17 +14,17 @@ from maskloop.selection.clusters import cluster_pool
 from maskloop.selection.pool import Embeddings, Floats, Pool
 from maskloop.selection.strategies import find_strategy
 
-__all__ = ["Budget", "Learner", "Learnt", "Looks", "Point", "run_cell", "starting_set"]
+__all__ = ["Budget", "Learner", "Learnt", "Point", "PoolScores", "run_cell", "starting_set"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
     """How many images are labelled when."""
 
-    start: int  # drawn by chance before any model is asked
+    start: int  # drawn by chance before the first model
     per_round: int
     rounds: int  # of choosing, after the start
-    random_share: float = 0.0  # of the pool, left to chance whatever the strategy says
+    random_share: float = 0.0  # of the pool, drawn by chance, with any strategy
     clusters: int | None = None  # groups of alike images; None: by the size of the pool
 
     def __post_init__(self) -> None:
@@ -33,7 +33,7 @@ class Budget:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Looks:
+class PoolScores:
     """What a model makes of the whole pool, labelled images included."""
 
     confidence_n: Floats  # (N,) 0..1
@@ -46,20 +46,20 @@ class Learnt:
 
     key: str  # names it
     quality: Mapping[str, float]  # on the holdout
-    looks: Looks | None  # where they were asked for
+    scores: PoolScores | None  # None where the pool was not scored
 
 
 class Learner(Protocol):
-    """Trains, judges and looks; `models.ModelLearner` does so with a real model."""
+    """Trains, evaluates and scores the pool; `models.ModelLearner` does so with a real model."""
 
-    def learn(self, images: Sequence[int], *, seed: int, previous: Learnt | None, look: bool) -> Learnt:
-        """Return what a model that learns from these images of the pool is worth.
+    def learn(self, images: Sequence[int], *, seed: int, previous: Learnt | None, score_pool: bool) -> Learnt:
+        """Return the quality of a model that learns from these images of the pool.
 
         Args:
             images: their places in the pool, in the order they were labelled.
             seed: of the training.
             previous: what was learnt before the newest of them were labelled.
-            look: whether the pool is to be looked at.
+            score_pool: whether the pool is scored.
         """
 
 
@@ -95,7 +95,7 @@ def run_cell(
         strategy: a name of `selection.strategies` or "module:function".
         budget: how many images are labelled when; a pool that runs out ends the rounds.
         seed: of starting set, training, clusters and chance.
-        on_point: told of each point.
+        on_point: called with each point.
 
     Raises:
         ConfigurationError: an unknown strategy.
@@ -108,7 +108,7 @@ def run_cell(
     points: list[Point] = []
     for number in range(budget.rounds + 1):
         last = number == budget.rounds or len(labelled) == len(objects_n)
-        learnt = learner.learn(labelled, seed=seed, previous=learnt, look=not last)
+        learnt = learner.learn(labelled, seed=seed, previous=learnt, score_pool=not last)
         points.append(
             Point(
                 labels=len(labelled),
@@ -118,9 +118,9 @@ def run_cell(
             )
         )
         on_point(points[-1])
-        if last or learnt.looks is None:
+        if last or learnt.scores is None:
             break
-        chosen = history.choose(learnt.looks, labelled, strategy=strategy, budget=budget, seed=seed)
+        chosen = history.choose(learnt.scores, labelled, strategy=strategy, budget=budget, seed=seed)
         labelled.extend(chosen)
     return tuple(points)
 
@@ -133,16 +133,16 @@ class _History:
         self._newest: dict[int, int] = {}
 
     def choose(
-        self, looks: Looks, labelled: Sequence[int], *, strategy: str, budget: Budget, seed: int
+        self, scores: PoolScores, labelled: Sequence[int], *, strategy: str, budget: Budget, seed: int
     ) -> tuple[int, ...]:
         """Return the images that are labelled next, in the order that they are served."""
         waiting = np.setdiff1d(np.arange(self._images), labelled)
         ids = tuple(int(index) for index in waiting)
         clustering = cluster_pool(
-            looks.embedding_nd[waiting],
+            scores.embedding_nd[waiting],
             task_ids=ids,
             previous=self._newest or None,
-            labelled_md=looks.embedding_nd[list(labelled)],
+            labelled_md=scores.embedding_nd[list(labelled)],
             labelled_ids=labelled,
             clusters=budget.clusters,
             seed=seed,
@@ -150,9 +150,9 @@ class _History:
         self._newest.update(zip(ids, clustering.cluster_n.tolist(), strict=True))
         pool = Pool(
             task_ids=ids,
-            confidence_n=looks.confidence_n[waiting],
-            embedding_nd=looks.embedding_nd[waiting],
-            labelled_md=looks.embedding_nd[list(labelled)],
+            confidence_n=scores.confidence_n[waiting],
+            embedding_nd=scores.embedding_nd[waiting],
+            labelled_md=scores.embedding_nd[list(labelled)],
             clustering=clustering,
         )
         arrangement = arrange(pool, find_strategy(strategy), random_share=budget.random_share, seed=seed)

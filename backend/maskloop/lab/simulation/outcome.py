@@ -45,7 +45,7 @@ class Band:
 class Saving:
     """How many labels a strategy saves against another one."""
 
-    share: float | None  # of the other's labels; negative where more are needed; None: not to be said
+    share: float | None  # of the other's labels; negative where more are needed; None: not known
     word: str  # why not, or how
     target: float  # the quality to reach
     labels: float | None  # that the strategy needs; None: it does not reach the target

@@ -25,9 +25,9 @@ class CocoImage:
     """One image of the folder and what is annotated on it."""
 
     path: Path  # the image file; not opened
-    size_hw: tuple[int, int]  # as the annotations say
+    size_hw: tuple[int, int]  # by the annotations
     segments: tuple[Segment, ...]  # one per annotation with at least one pixel
-    crowds: tuple[Segment, ...]  # areas with so many objects that nobody told them apart
+    crowds: tuple[Segment, ...]  # areas with so many objects that they were not separated
 
 
 def read_coco(folder: Path) -> list[CocoImage]:

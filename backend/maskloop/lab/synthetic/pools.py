@@ -28,7 +28,7 @@ def pool_kind(seed: int) -> PoolKind:
 
 
 def make_pool_image(seed: int, *, size_hw: tuple[int, int] = (128, 128)) -> SyntheticImage:
-    """Return the image that belongs to a seed, of the kind that `pool_kind` says.
+    """Return the image that belongs to a seed, of the kind that `pool_kind` names.
 
     Alike images are one of a few bright scenes in another light, as frames of a video are. Plain ones are
     bright and each a scene of its own. Hard ones are dim and striped. Rare ones are so too, and are the only

@@ -23,11 +23,11 @@ FloatImage = NDArray[np.float32]  # (H, W, 3) or (H, W, 1), in grey levels 0..25
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """How the images of one domain look; every pair is a (low, high) range."""
+    """The appearance of one domain; every pair is a (low, high) range."""
 
     background: tuple[float, float]  # grey level of each background channel
     hue_spread: float  # standard deviation of an object's hue around its class's, in degrees
-    any_hue: float  # share of objects whose hue says nothing of their class
+    any_hue: float  # share of objects whose hue is independent of their class
     saturation: tuple[float, float]  # of objects, 0..1
     value: tuple[float, float]  # of objects (the V of HSV), 0..1
     contrast: float  # wanted distance between the colours of one image, in grey levels

@@ -93,6 +93,7 @@ class ModelCard:
     train_images: int | None = None
     snapshot: str | None = None  # SHA-256 of the manifest's entries
     seed: int | None = None
+    warnings: tuple[str, ...] = ()  # what the base checkpoint's files lack
     code: CodeVersion
 
     def as_metadata(self) -> dict[str, str]:
@@ -267,6 +268,8 @@ def _text(card: ModelCard) -> str:
         parts += [f"| {name} | {value:.3f} |" for _, name, value in _numbers(card.metrics)]
     if card.decision:
         parts += ["", f"Decision of the promotion gate: {card.decision}"]
+    for warning in card.warnings:
+        parts += ["", f"Warning: {warning}."]
     if card.origin.licence == UNKNOWN:
         parts += [
             "",

@@ -22,6 +22,7 @@ def deformable_forward(
     value_input_bsc: Tensor,
     pixels_sl2: Tensor,
     shapes_l: Shapes,
+    *,
     hidden_mask_bs: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return what the deformable attention module of either family does, on the CPU.
@@ -58,9 +59,9 @@ def deformable_forward(
 
 
 class _FastDeformable:
-    """Of either family: the same on the CPU by sums of table rows, and plain where something is new."""
+    """The forward pass of both families: `embedding_bag` on the CPU, transformers' own elsewhere."""
 
-    def forward(
+    def forward(  # transformers' signature
         self,
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
@@ -96,7 +97,7 @@ class _FastDeformable:
             encoder_hidden_states,
             reference_points * sizes_l2 - 0.5,
             shapes_l,
-            attention_mask,
+            hidden_mask_bs=attention_mask,
         )
 
 

@@ -76,7 +76,7 @@ def compiled_forward(
     swin: bool = False,
     triton: bool = False,
 ) -> LeanOutput:
-    """Return what `lean_forward` does, by a graph of the shape; where that fails, with a warning, without.
+    """Return what `lean_forward` does, by a graph of the shape; where that fails, without one.
 
     The batch is filled up to the next power of two, so that a size has few graphs, and what the filling
     gave is dropped. The first call of a shape compiles it, which takes seconds to a minute.
@@ -122,7 +122,9 @@ def _by_graph(
     except Exception as exc:
         if known and isinstance(exc, torch.OutOfMemoryError):
             raise
-        if not known or not _COMPILING.locked():  # who traces elsewhere makes a graph refuse, for this once
+        if (
+            not known or not _COMPILING.locked()
+        ):  # another thread that traces makes a graph fail, this time only
             _give_up(model, key, exc)
         return None
 

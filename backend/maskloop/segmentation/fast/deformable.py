@@ -1,6 +1,6 @@
 """Multi-scale deformable attention; on the CPU as one sum of table rows, which reads each value once.
 
-Four rows and weights stand for a sample between pixels, so a query's attention is a weighted bag of rows.
+Four rows and weights stand for a sample between pixels: attention is a weighted sum of rows (embedding_bag).
 Elsewhere it is `grid_sample` for each level; on CUDA one launch of a Triton kernel (deformable_cuda.py) where
 a setting wants it: that kernel has not been measured on a GPU.
 """
@@ -22,7 +22,7 @@ from maskloop.segmentation.fast.grid_sample import Shapes, grid_sampled
 
 __all__ = ["Shapes", "deformable_attention", "embedding_bag_sums", "sample_pixels"]
 
-TOP, LEFT, BOTTOM = 1, 1, 3  # zeros around a level, so that no sample needs to be asked whether it is inside
+TOP, LEFT, BOTTOM = 1, 1, 3  # zeros around a level, so that no sample needs a test of whether it is inside
 
 
 def deformable_attention(

@@ -25,7 +25,7 @@ _FAILED: list[str] = []  # why the kernel is off; at most one line
 
 
 def can_use_triton(value_bshd: Tensor, locations_bqhlp2: Tensor, weights_bqhlp: Tensor) -> bool:
-    """Return whether triton_attention is the way to go: on CUDA, with Triton, and nobody wants a gradient."""
+    """Return whether triton_attention can be used: on CUDA, with Triton, and without gradients."""
     tensors = (value_bshd, locations_bqhlp2, weights_bqhlp)
     return (
         HAS_TRITON

@@ -52,7 +52,7 @@ def forward_pass(
         pixel_mask_bhw: the models take it and ignore it.
         task_inputs_bt: OneFormer's token ids.
         plan: how.
-        features: also the hidden states that a study reads.
+        features: also the hidden states that an embedding is made from.
     """
     device = pixel_values_bchw.device
     dtype = inference_dtype(plan.precision, device)
@@ -145,7 +145,7 @@ def _is_lean(model: Any) -> bool:
     config: Any = getattr(model, "config", None)
     return bool(
         getattr(config, "model_type", None) in FAMILIES
-        and not getattr(model, "training", True)  # what only stands in for a model is asked itself
+        and not getattr(model, "training", True)  # a stand-in without this attribute is run as it is
         and not torch.is_grad_enabled()
         and not config.pre_norm
         and is_replaceable(config.model_type)

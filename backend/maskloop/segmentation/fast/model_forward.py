@@ -19,7 +19,7 @@ __all__ = ["LeanOutput", "lean_forward"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LeanOutput:
-    """What postprocessing and a study read, under transformers' names."""
+    """What post-processing and image selection read, under transformers' names."""
 
     class_queries_logits: Tensor  # float32 (B, Q, K + 1)
     masks_queries_logits: Tensor  # float32 (B, Q, H / 4, W / 4)

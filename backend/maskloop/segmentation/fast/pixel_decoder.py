@@ -115,7 +115,7 @@ def _upscale(
 
 
 def sine_positions(embedder: Any, size_hw: tuple[int, int], device: torch.device) -> Tensor:
-    """Return what a family's SinePositionEmbedding says of a whole feature map.
+    """Return the output of a family's SinePositionEmbedding for a whole feature map.
 
     Args:
         embedder: of transformers, normalised.

@@ -117,7 +117,7 @@ def attend_projected(
 
 
 def self_attend(attention: Any, hidden_bqc: Tensor, positions_bqc: Tensor) -> Tensor:
-    """Return what a family's own attention module does where queries look at each other."""
+    """Return the output of a family's own self-attention module of the queries."""
     placed_bqc = hidden_bqc + positions_bqc
     inputs = ((attention.q_proj, placed_bqc), (attention.k_proj, placed_bqc), (attention.v_proj, hidden_bqc))
     projected = [

@@ -58,7 +58,7 @@ def fingerprint(parts: Sequence[Any]) -> str:
 
 @functools.cache
 def matches_tested(what: str, parts: tuple[Any, ...], known: frozenset[str]) -> bool:
-    """Return whether these parts of transformers are among the known ones; says so once where they are not.
+    """Return whether these parts of transformers are among the known ones; logs once where they are not.
 
     Args:
         what: is switched off otherwise, for the log.
@@ -135,7 +135,7 @@ TESTED: dict[str, frozenset[str]] = {
 
 @functools.cache
 def is_replaceable(part: str) -> bool:
-    """Return whether transformers' code of a part is a known one; says so once where it is not."""
+    """Return whether transformers' code of a part is a known one; logs once where it is not."""
     model_type, names = CHECKED[part]
     library = importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
     return matches_tested(part, tuple(getattr(library, name, None) for name in names), TESTED[part])

@@ -41,7 +41,7 @@ def swin_features(
         windows: as `swin_windows` gives them for this shape, for a compiler: it cannot trace their making.
 
     Returns:
-        (B, C, h, w) for each stage asked for, channels last in memory.
+        (B, C, h, w) for each stage of `out_features`, channels last in memory.
     """
     tokens_blc, (height, width) = backbone.swin.embeddings(pixel_values_bchw)
     tokens_blc = tokens_blc.contiguous()
@@ -69,7 +69,9 @@ def swin_windows(backbone: Any, shape_bchw: Sequence[int], device: torch.device)
     stages = []
     for stage in backbone.swin.encoder.layers:
         sides = [(int(block.window_size), int(block.shift_size)) for block in stage.blocks]
-        stages.append([_windows(batch, height, width, side, shift, device) for side, shift in sides])
+        stages.append(
+            [_windows((batch, height, width), side=side, shift=shift, device=device) for side, shift in sides]
+        )
         if stage.downsample is not None:
             height, width = (height + 1) // 2, (width + 1) // 2
     return stages
@@ -116,7 +118,8 @@ def _attend(attention: Any, tokens_tc: Tensor, windows: Windows, area: int) -> T
 
 
 @functools.lru_cache(maxsize=64)
-def _windows(batch: int, height: int, width: int, side: int, shift: int, device: torch.device) -> Windows:
+def _windows(shape_bhw: tuple[int, int, int], *, side: int, shift: int, device: torch.device) -> Windows:
+    batch, height, width = shape_bhw
     with torch.inference_mode(False):
         places_hw = torch.full((-(-height // side) * side, -(-width // side) * side), -1)
         places_hw[:height, :width] = torch.arange(height * width).view(height, width)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maskloop.errors import ConfigurationError
-from maskloop.lab.simulation.loop import Budget, Learnt, Looks, run_cell, starting_set
+from maskloop.lab.simulation.loop import Budget, Learnt, PoolScores, run_cell, starting_set
 from maskloop.selection.strategies import STRATEGIES
 
 POOL = 30
@@ -21,10 +21,14 @@ class FakeLearner:
         self.embedding_nd = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
         self.asked = []
 
-    def learn(self, images, *, seed, previous, look):
-        self.asked.append((tuple(images), seed, None if previous is None else previous.key, look))
-        looks = Looks(confidence_n=np.arange(POOL) / POOL, embedding_nd=self.embedding_nd) if look else None
-        return Learnt(key=str(len(images)), quality={"score": len(images) / POOL}, looks=looks)
+    def learn(self, images, *, seed, previous, score_pool):
+        self.asked.append((tuple(images), seed, None if previous is None else previous.key, score_pool))
+        scores = (
+            PoolScores(confidence_n=np.arange(POOL) / POOL, embedding_nd=self.embedding_nd)
+            if score_pool
+            else None
+        )
+        return Learnt(key=str(len(images)), quality={"score": len(images) / POOL}, scores=scores)
 
 
 def run(strategy="hybrid", *, seed=0, learner=None, **budget):
@@ -78,7 +82,7 @@ def test_run_cell_pool_that_runs_out_ends_the_rounds():
 def test_run_cell_looks_at_the_pool_only_where_something_is_chosen():
     learner = FakeLearner()
     run("random", learner=learner, rounds=2)
-    assert [look for *_, look in learner.asked] == [True, True, False]
+    assert [score_pool for *_, score_pool in learner.asked] == [True, True, False]
     assert [previous for _, _, previous, _ in learner.asked] == [None, "4", "9"]
 
 

@@ -78,6 +78,11 @@ def test_write_card_unknown_licence_is_stated(folder):
     assert set(card.as_metadata()) == {"base_model", "licence", "code_version", "code_commit"}
 
 
+def test_card_prints_the_checkpoints_warnings(folder):
+    write_card(folder, make_card(warnings=("no preprocessor_config.json: defaults; add it",)))
+    assert "Warning: no preprocessor_config.json: defaults; add it." in (folder / "README.md").read_text()
+
+
 def test_card_written_again_replaces_the_old_one(folder):
     for name in ("maskloop-1", "maskloop-2"):
         write_card(folder, make_card(name=name))

@@ -297,7 +297,7 @@ def test_lean_output_kernel_is_refused_by_a_gpu_steps_aside_for_good(
     pixels: Any = SimpleNamespace(device=torch.device(device))
     for _ in range(2):
         with nullcontext() if steps_aside else pytest.raises(RuntimeError, match="no kernel"):
-            assert forward_module._lean_output(served.model, pixels, None, False) is None
+            assert forward_module._lean_output(served.model, pixels, None, FAST) is None
     assert len(asked) == (1 if steps_aside else 2)
     assert caplog.text.count("no kernel image") == (1 if steps_aside else 0)
 
