@@ -30,9 +30,9 @@ from maskloop_studio.projects.task_order import (
     SAMPLING,
     TITLE,
     keep_order_in_step,
+    pushed_cluster,
+    pushed_scores,
     set_up_order,
-    told_cluster,
-    told_scores,
 )
 
 pytestmark = pytest.mark.studio
@@ -78,17 +78,17 @@ def make_ordered(client: StudioClient, make_project: Callable[..., StudioProject
         project = make_project("order")
         tasks = [{"data": {"image": f"http://host/{number}.png"}} for number in range(count)]
         ids = client.import_tasks(project.id, tasks)
-        score_n, version = told_scores(arrangement), f"maskloop-{project.id}-v2"
+        score_n, version = pushed_scores(arrangement), f"maskloop-{project.id}-v2"
         for row, task_id in enumerate(ids):
             cluster = int(arrangement.cluster_n[row])
             if stale:
-                other = told_cluster((cluster + 1) % CLUSTERS, 1)
+                other = pushed_cluster((cluster + 1) % CLUSTERS, 1)
                 tag = f"maskloop-{project.id}-v1"
                 client.create_prediction(
                     task_id, [], score=1 - score_n[row], cluster=other, model_version=tag
                 )
             client.create_prediction(
-                task_id, [], score=score_n[row], cluster=told_cluster(cluster, 2), model_version=version
+                task_id, [], score=score_n[row], cluster=pushed_cluster(cluster, 2), model_version=version
             )
         client.update_project(project.id, model_version=version, sampling=SAMPLING)
         return Ordered(id=project.id, version=version, wanted=[ids[row] for row in serve_order(arrangement)])
