@@ -64,13 +64,13 @@ def test_event_queued_and_done(services, connection):
 
 def test_sweep_queue_that_lost_everything_is_filled_again(services, connection):
     numbers = [_event(services, str(index)) for index in range(3)]
-    assert jobs.sweep(services) == 3
+    assert jobs.sweep(jobs=services.store.jobs, queue=services.queue) == 3
     connection.flushall()
-    assert jobs.sweep(services) == 3
-    assert jobs.sweep(services) == 0
+    assert jobs.sweep(jobs=services.store.jobs, queue=services.queue) == 3
+    assert jobs.sweep(jobs=services.store.jobs, queue=services.queue) == 0
     _work_off(connection)
     assert {services.store.jobs.get(number).status for number in numbers} == {JobStatus.DONE}
-    assert jobs.sweep(services) == 0
+    assert jobs.sweep(jobs=services.store.jobs, queue=services.queue) == 0
 
 
 def test_request_queue_away_waits_for_the_sweep(services, broker, connection, settings):
@@ -80,7 +80,7 @@ def test_request_queue_away_waits_for_the_sweep(services, broker, connection, se
     again = EmbeddedBroker(settings)
     again.start()
     try:
-        assert jobs.sweep(services) == 1
+        assert jobs.sweep(jobs=services.store.jobs, queue=services.queue) == 1
     finally:
         again.stop()
 
@@ -147,7 +147,7 @@ def test_worker_killed_in_a_job_another_takes_it_over(services, settings, connec
     assert services.store.jobs.claim(number, "too early") is None
     _lapse(services.store, number)
     monkeypatch.setattr(rq_queue, "CLAIM_PATIENCE", timedelta(0))
-    assert jobs.sweep(services) == 1
+    assert jobs.sweep(jobs=services.store.jobs, queue=services.queue) == 1
     _work_off(connection)
     assert services.store.jobs.get(number).status is JobStatus.DONE
 

@@ -14,6 +14,7 @@ from maskloop_studio.dispatch import request
 from maskloop_studio.runtime.follow import POLL_S, progress_bar
 
 if TYPE_CHECKING:
+    from maskloop.store.jobs import JobRepository
     from maskloop_studio.services import Services
 
 __all__ = ["prelabel_and_print"]
@@ -64,7 +65,9 @@ def _follow(number: int, project_id: int, services: Services) -> Job:
                 )
             if job.status not in OPEN:
                 return job
-            running = job if job.status is JobStatus.RUNNING else _running(project_id, services) or job
+            running = (
+                job if job.status is JobStatus.RUNNING else _running(project_id, services.store.jobs) or job
+            )
             if running.total:
                 first = running.done if first is None else first
                 rate = (running.done - first) / 2 / max(time.monotonic() - begun, 1.0)
@@ -78,10 +81,8 @@ def _follow(number: int, project_id: int, services: Services) -> Job:
             time.sleep(POLL_S)
 
 
-def _running(project_id: int, services: Services) -> Job | None:
-    jobs = services.store.jobs.find(
-        statuses=[JobStatus.RUNNING], kind=JobKind.PRELABEL, project_id=project_id, limit=1
-    )
+def _running(project_id: int, job_rows: JobRepository) -> Job | None:
+    jobs = job_rows.find(statuses=[JobStatus.RUNNING], kind=JobKind.PRELABEL, project_id=project_id, limit=1)
     return jobs[0] if jobs else None
 
 

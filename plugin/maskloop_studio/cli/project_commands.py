@@ -168,4 +168,5 @@ def report(project: ProjectArgument, as_json: JsonOption = False) -> None:
     from maskloop_studio.cli.report import print_report
     from maskloop_studio.services import process_services
 
-    print_report(project, process_services(), as_json=as_json)
+    services = process_services()
+    print_report(project, corrections=services.store.corrections, settings=services.settings, as_json=as_json)

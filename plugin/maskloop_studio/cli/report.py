@@ -13,8 +13,8 @@ from maskloop.selection.gain import MIN_IMAGES, SelectionGain, estimate_gain
 from maskloop.types import EditCounts
 
 if TYPE_CHECKING:
-    from maskloop.store.corrections import EditedTask
-    from maskloop_studio.services import Services
+    from maskloop.settings import Settings
+    from maskloop.store.corrections import CorrectionRepository, EditedTask
 
 __all__ = ["ProjectReport", "VersionReport", "print_report", "report_project"]
 
@@ -53,12 +53,22 @@ class ProjectReport:
         return values | {"versions": list(values["versions"])}
 
 
-def report_project(project_id: int, services: Services) -> ProjectReport:
-    """Count what annotators did to predictions, of chosen images and of images drawn by chance."""
+def report_project(
+    project_id: int, *, corrections: CorrectionRepository, settings: Settings
+) -> ProjectReport:
+    """Count what annotators did to predictions, of chosen images and of images drawn by chance.
+
+    Args:
+        project_id: Label Studio's number.
+        corrections: the counts of edits.
+        settings: which share of the tasks is drawn by chance, and the seed of the draw.
+
+    Raises:
+        StoreError: the database does not answer.
+    """
     from maskloop.selection.arrangement import drawn_at_random
 
-    settings = services.settings
-    edited = services.store.corrections.edited(project_id)
+    edited = corrections.edited(project_id)
     # The same tasks are always the ones drawn by chance, so this need not be stored with their corrections.
     drawn = drawn_at_random(
         [one.task_id for one in edited], random_share=settings.random_share, seed=settings.seed
@@ -75,11 +85,13 @@ def report_project(project_id: int, services: Services) -> ProjectReport:
     )
 
 
-def print_report(project_id: int, services: Services, *, as_json: bool) -> None:
-    """Print a project's report, as a table or as JSON."""
+def print_report(
+    project_id: int, *, corrections: CorrectionRepository, settings: Settings, as_json: bool
+) -> None:
+    """Print a project's report, as a table or as JSON; see `report_project`."""
     import typer
 
-    report = report_project(project_id, services)
+    report = report_project(project_id, corrections=corrections, settings=settings)
     if as_json:
         typer.echo(json.dumps(report.as_json()))
         return

@@ -106,7 +106,7 @@ def _sweep_on(services: Services, stop: threading.Event) -> None:
     prune_at = time.monotonic()
     while not stop.is_set():
         try:
-            sweep(services)
+            sweep(jobs=services.store.jobs, queue=services.queue)
             if time.monotonic() >= prune_at:
                 services.store.jobs.prune(now() - KEEP)
                 prune_at = time.monotonic() + PRUNE_S

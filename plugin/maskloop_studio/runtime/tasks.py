@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from maskloop.log import configure_logging, log_action
 from maskloop.queue.lease import JobControl, run_job
@@ -13,6 +13,11 @@ from maskloop.store.jobs import Job, JobKind, JobStatus
 from maskloop.store.sessions import now
 from maskloop_studio.dispatch import count_new_corrections, job_spec, queue_or_wait, request
 from maskloop_studio.services import Services, process_services
+
+if TYPE_CHECKING:
+    from maskloop.queue.spec import JobQueue
+    from maskloop.store.jobs import JobRepository
+    from maskloop.store.projects import ProjectRepository
 
 __all__ = ["run", "sweep", "want_prelabelling", "want_syncs", "want_training", "work_on"]
 
@@ -27,7 +32,7 @@ def run(job_id: int) -> None:
     configure_logging(services.settings.log)
     status = work_on(job_id, services)
     if status is not None:
-        _queue_next(job_id, services)
+        _queue_next(job_id, jobs=services.store.jobs, queue=services.queue)
 
 
 def work_on(job_id: int, services: Services) -> JobStatus | None:
@@ -39,14 +44,14 @@ def work_on(job_id: int, services: Services) -> JobStatus | None:
     return run_job(job_id, work, jobs=services.store.jobs)
 
 
-def sweep(services: Services) -> int:
+def sweep(*, jobs: JobRepository, queue: JobQueue) -> int:
     """Queue the jobs again that are due in the database and not in a queue; return how many.
 
     A queue loses jobs when it is down, or when a worker is killed.
     """
     made = 0
-    for job in services.store.jobs.due():
-        made += services.queue.enqueue(job_spec(job.kind, job.job_id))
+    for job in jobs.due():
+        made += queue.enqueue(job_spec(job.kind, job.job_id))
     if made:
         log_action(logger, "lost_jobs_queued", jobs=made)
     return made
@@ -75,16 +80,14 @@ def want_training(project_id: int) -> None:
         request(JobKind.TRAINING, project_id, reason, store=store, queue=services.queue)
 
 
-def _queue_next(job_id: int, services: Services) -> None:
+def _queue_next(job_id: int, *, jobs: JobRepository, queue: JobQueue) -> None:
     """Queue the job that waited for this one: of each kind and project only one runs at a time."""
-    ended = services.store.jobs.get(job_id)
+    ended = jobs.get(job_id)
     if ended is None or ended.kind in (JobKind.EVENT, JobKind.SHARD):
         return
-    for job in services.store.jobs.find(
-        statuses=[JobStatus.WAITING], kind=ended.kind, project_id=ended.project_id, limit=1
-    ):
+    for job in jobs.find(statuses=[JobStatus.WAITING], kind=ended.kind, project_id=ended.project_id, limit=1):
         if job.job_id != job_id:
-            queue_or_wait(services.queue, job_spec(job.kind, job.job_id))
+            queue_or_wait(queue, job_spec(job.kind, job.job_id))
 
 
 def _take_event(job: Job, control: JobControl, services: Services) -> None:
@@ -125,7 +128,7 @@ def _sync(job: Job, control: JobControl, services: Services) -> dict[str, object
         store=services.store,
         client=services.client,
         settings=services.settings,
-        full=_is_stale(job.project_id, services),
+        full=_is_stale(job.project_id, services.store.projects),
         on_page=control.progress,
     )
     for event_id in report.event_ids:
@@ -135,9 +138,9 @@ def _sync(job: Job, control: JobControl, services: Services) -> dict[str, object
     return report.as_json()
 
 
-def _is_stale(project_id: int, services: Services) -> bool:
+def _is_stale(project_id: int, projects: ProjectRepository) -> bool:
     """Return whether a full comparison is due: only that finds deletions without a webhook."""
-    listed_at = services.store.projects.listed_at(project_id)
+    listed_at = projects.listed_at(project_id)
     return listed_at is None or now() - listed_at > FULL_SYNC_EVERY
 
 
