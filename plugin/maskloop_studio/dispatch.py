@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from maskloop.store.database import Store
     from maskloop.store.jobs import Job
 
-__all__ = ["JOB_FUNCTIONS", "count_new_corrections", "job_spec", "queue_or_wait", "request", "try_again"]
+__all__ = [
+    "JOB_FUNCTIONS",
+    "count_new_corrections",
+    "find_same_training",
+    "job_spec",
+    "queue_or_wait",
+    "request",
+    "try_again",
+]
 
 logger = logging.getLogger(__name__)
 TASKS = "maskloop_studio.runtime.tasks"
@@ -76,7 +84,10 @@ def request(
     Raises:
         ConfigurationError: a training of a project that is not connected.
     """
-    running = _running_training(project_id, store) if kind is JobKind.TRAINING else None
+    running = None
+    if kind is JobKind.TRAINING:
+        _check_connected(project_id, store)
+        running = find_same_training(project_id, store)
     if running is not None:
         log_action(logger, "training_runs_already", training_id=running, project_id=project_id, reason=reason)
         return running
@@ -87,12 +98,7 @@ def request(
     return job_id
 
 
-def _running_training(project_id: int, store: Store) -> int | None:
-    """Return the running training that learns from all corrections that are stored now; None where none does.
-
-    Raises:
-        ConfigurationError: the project is not connected.
-    """
+def _check_connected(project_id: int, store: Store) -> None:
     if project_id not in store.projects.ids():
         raise ConfigurationError(
             f"project {project_id}",
@@ -100,6 +106,10 @@ def _running_training(project_id: int, store: Store) -> int | None:
             got="one that is not connected",
             remedy=f"run `maskloop connect {project_id}` first",
         )
+
+
+def find_same_training(project_id: int, store: Store) -> int | None:
+    """Return the running training that learns from all corrections that are stored now; None without one."""
     for job in store.jobs.find(statuses=[JobStatus.RUNNING], kind=JobKind.TRAINING, project_id=project_id):
         seen = store.trainings.newest_seen(job.job_id)
         if seen is None or seen >= store.corrections.last_version(project_id):

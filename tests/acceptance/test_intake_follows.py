@@ -2,6 +2,7 @@
 
 import threading
 import time
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from maskloop.store.jobs import JobKind, JobStatus, NewEvent
 from maskloop.testing.memory import MemoryQueue
 from maskloop_studio.demo.annotator import SimulatedAnnotator
 from maskloop_studio.formats.label_config import parse_label_config
+from maskloop_studio.intake import absence
 from maskloop_studio.prelabel.run import renew_project
 from maskloop_studio.projects.connect import connect_project
 from maskloop_studio.runtime.tasks import work_on
@@ -192,7 +194,7 @@ def test_annotation_of_another_project_is_not_taken_in(services, project, make_p
 
 
 @pytest.mark.studio
-def test_project_deleted_in_label_studio_is_followed(services, project):
+def test_project_deleted_in_label_studio_is_followed(services, project, monkeypatch):
     task_id = next(services.client.iter_tasks(project.id)).id
     _annotate(services, project, task_id, _square())
     _work_off(services)
@@ -201,14 +203,20 @@ def test_project_deleted_in_label_studio_is_followed(services, project):
     _work_off(services)
     assert len(services.store.corrections.of(project.id)) == 1
     services.client.delete_project(project.id)
-    services.store.jobs.add_events([NewEvent(key="true", subject_ids=(project.id,), **other)])
-    _work_off(services)
+    monkeypatch.setattr(absence, "MIN_ABSENCE", timedelta(0))
+    statuses = []
+    for check in range(absence.MIN_CHECKS):
+        assert len(services.store.corrections.of(project.id)) == 1
+        event = NewEvent(key=f"true-{check}", subject_ids=(project.id,), **other)
+        (number,) = services.store.jobs.add_events([event])
+        statuses.append(work_on(number, services))
+    assert statuses == [JobStatus.WAITING, JobStatus.WAITING, JobStatus.DONE]
     assert services.store.corrections.of(project.id) == ()
     assert services.store.projects.ids() == ()
 
 
 @pytest.mark.studio
-def test_bulk_event_one_unreadable_leaves_the_others_and_itself(services, project):
+def test_bulk_event_one_unreadable_is_set_aside_and_the_others_are_taken_in(services, project):
     good, bad = (task.id for task in services.client.iter_tasks(project.id))
     made = _annotate(services, project, good, _square())
     broken = services.client.create_annotation(bad, {"result": [BROKEN_REGION], "lead_time": 1})
@@ -218,9 +226,11 @@ def test_bulk_event_one_unreadable_leaves_the_others_and_itself(services, projec
     ids = (int(broken["id"]), made.annotation_id)
     bulk = {"action": "ANNOTATIONS_CREATED", "project_id": project.id}
     (number,) = services.store.jobs.add_events([NewEvent(key="bulk", subject_ids=ids, **bulk)])
-    assert work_on(number, services) is JobStatus.DEAD
+    assert work_on(number, services) is JobStatus.DONE
     assert [correction.task_id for correction in services.store.corrections.of(project.id)] == [good]
-    assert services.store.jobs.get(number).subject_ids == (int(broken["id"]),)
+    (set_aside,) = services.store.annotations.set_aside(project.id)
+    assert (set_aside.annotation_id, set_aside.task_id) == (int(broken["id"]), bad)
+    assert "region broken" in set_aside.reason
 
 
 def _wait_for_events(services, count=1):

@@ -1,7 +1,7 @@
 """While we are down a real Label Studio goes on; one pass afterwards brings the database to what it says."""
 
 import random
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import httpx
 import pytest
@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from maskloop.store.jobs import JobStatus
 from maskloop.testing.memory import MemoryQueue
+from maskloop_studio.intake import absence
 from maskloop_studio.intake.reconcile import find_changes, sync_project
 from maskloop_studio.labelstudio import data_manager
 from maskloop_studio.runtime.tasks import work_on
@@ -208,7 +209,10 @@ def test_interrupted_anywhere_and_run_again_ends_the_same(
     assert sync(services, project.id, full=True).found == 0
 
 
-def test_deleted_project_takes_its_annotations_along(client, make_services, make_task, image, project):
+def test_deleted_project_takes_its_annotations_along_once_it_was_missing_long_enough(
+    client, make_services, make_task, image, project, monkeypatch
+):
+    monkeypatch.setattr(absence, "MIN_ABSENCE", timedelta(0))
     services = make_services()
     lost = client.create_project("lost", CONFIG)
     services.store.projects.save(lost.id, CONFIG)
@@ -216,6 +220,10 @@ def test_deleted_project_takes_its_annotations_along(client, make_services, make
     made = client.create_annotation(make_task(lost.id), {"result": [square()]})
     sync(services, lost.id)
     client.delete_project(lost.id)
+    for _ in range(absence.MIN_CHECKS - 1):
+        report = sync(services, lost.id)
+        assert (report.project_away, report.deleted) == (True, 0)
+        assert len(services.store.annotations.known(lost.id)) == 1
     report = sync(services, lost.id)
     assert (report.project_gone, report.deleted) == (True, 1)
     assert services.store.annotations.known(lost.id) == {}

@@ -1,4 +1,4 @@
-"""Schedules through RQ's cron, whose own jobs are pickled: ours travel as JSON, like all others."""
+"""Schedules through RQ's cron. Its own jobs are pickled; ours are JSON, like all others."""
 
 from __future__ import annotations
 
@@ -80,32 +80,32 @@ class _JsonCronJob(CronJob):
 def run_cron(
     connection: Redis, read_schedules: Callable[[], Sequence[Schedule]], stop: threading.Event
 ) -> None:
-    """Keep schedules until told to stop; a queue or database that is away is waited for.
+    """Queue scheduled jobs until `stop` is set; wait while the queue or the database does not answer.
 
     Args:
         connection: the queue's server.
-        read_schedules: what they are now; asked every half minute.
+        read_schedules: returns them; called every half minute.
         stop: set it to end.
     """
     scheduler = CronScheduler(connection, logging_level=logging.WARNING)
     read_at = 0.0
-    known = False  # to the queue: a Redis that lost its data must be told again
+    registered = False  # a Redis that lost its data needs it again
     while not stop.is_set():
         try:
             if time.monotonic() >= read_at:
                 _follow(scheduler, read_schedules())
                 read_at = time.monotonic() + READ_S
-            if not known:
+            if not registered:
                 scheduler.register_birth()
-                known = True
+                registered = True
             if scheduler.enqueue_jobs():
                 scheduler.save()
             scheduler.heartbeat()
         except (RedisError, QueueError, StoreError) as exc:
-            known = False
+            registered = False
             log_action(logger, "scheduler_waits_for_queue", level=logging.WARNING, error=exc)
         except Exception as exc:  # a fault of ours in one round must not end all schedules
-            known = False
+            registered = False
             log_action(logger, "scheduler_failed", level=logging.ERROR, exc_info=True, error=exc)
         stop.wait(TICK_S)
     with contextlib.suppress(RedisError):

@@ -31,19 +31,19 @@ __all__ = ["JobCancelled", "JobControl", "LeaseLost", "Work", "run_job"]
 
 logger = logging.getLogger(__name__)
 HEARTBEAT_S = LEASE_S / 5
-# What did not answer may answer later; what cannot be read stays as it is until somebody changes it.
-# RQ asks its queue while it handles SIGTERM, so that a queue that is away can raise in the middle of any job.
+# What did not answer may answer later; what cannot be read stays unreadable until it is changed.
+# RQ writes to its queue while it handles SIGTERM: a queue that is away can raise in the middle of any job.
 TRANSIENT = (StudioError, StoreError, QueueError, RedisError, OSError)
 HOPELESS = (CodecError, TrainingError)
 
 
 # Not of the tree of errors: nothing may take them for trouble with one image, and go on.
 class JobCancelled(Exception):  # noqa: N818 - what happened, no error
-    """Somebody asked that the job ends."""
+    """The job was cancelled."""
 
 
 class LeaseLost(Exception):  # noqa: N818
-    """The job is somebody else's by now."""
+    """Another worker has the job now."""
 
 
 class JobControl:
@@ -67,8 +67,8 @@ class JobControl:
             details: what else tells how it goes, such as a loss; shown in the meta of the queue's job.
 
         Raises:
-            JobCancelled: somebody asked that it ends.
-            LeaseLost: somebody else took it over.
+            JobCancelled: the job was cancelled.
+            LeaseLost: another worker has the job now.
         """
         self.done, self.total, self.details = done, total, details
         self.check()
@@ -175,7 +175,7 @@ def _keep_lease(
 ) -> None:
     renewed = time.monotonic()
     while not stop.wait(min(HEARTBEAT_S, lease_s / 5)):
-        asked = time.monotonic()
+        sent = time.monotonic()
         try:
             beat = jobs.renew(
                 control.job.job_id, control.owner, done=control.done, total=control.total, lease_s=lease_s
@@ -185,7 +185,7 @@ def _keep_lease(
             if time.monotonic() - renewed > lease_s:
                 control.lost.set()
             continue
-        renewed = asked
+        renewed = sent
         if not beat.held:
             control.lost.set()
             return
@@ -193,5 +193,5 @@ def _keep_lease(
             control.cancelled.set()
         if carrier is not None:
             carrier.meta.update(control.details, done=control.done, total=control.total)
-            with contextlib.suppress(RedisError):  # whoever looks there sees it a little later
+            with contextlib.suppress(RedisError):  # it is sent again with the next heartbeat
                 carrier.save_meta()  # type: ignore[no-untyped-call]

@@ -36,7 +36,7 @@ class JobQueue(Protocol):
     """Where jobs are put."""
 
     def enqueue(self, spec: JobSpec) -> bool:
-        """Queue a job that nobody works on; return False where it waits already or is just being taken."""
+        """Queue a job; return False where it waits already or is just being taken."""
         ...
 
     def lengths(self) -> dict[str, int]:

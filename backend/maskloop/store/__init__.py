@@ -1,1 +1,1 @@
-"""What annotators said, kept in a relational database, and the images they said it about."""
+"""Annotations, corrections, jobs and scores in a relational database, and a cache of images."""

@@ -1,4 +1,4 @@
-"""The one door to the database; each book in it keeps one kind of thing."""
+"""The database: one repository for each kind of row."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Store"]
 
 
 class Store:
-    """Annotators' work and the loop's state, safe with several processes at once.
+    """Annotations and the state of the loop; several processes may use it at the same time.
 
     Args:
         url: SQLAlchemy's address of the database.

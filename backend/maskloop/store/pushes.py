@@ -39,7 +39,7 @@ class PushRepository:
                     for task_id in task_ids
                     if task_id not in known
                 )
-        except IntegrityError:  # somebody noted one of them in the same moment
+        except IntegrityError:  # another worker stored one of them at the same moment
             for task_id in task_ids:
                 self.begin(project_id, task_id, model_version)
 

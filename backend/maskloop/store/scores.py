@@ -1,4 +1,4 @@
-"""What each model version thinks of each task, and how far Label Studio has been told."""
+"""Each model version's prediction of each task, its place in the queue, and whether both are pushed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from maskloop.store.sessions import Sessions
 from maskloop.store.tables import AnnotationRow, ScoredRow
 
-__all__ = ["Arranged", "ScoreRepository", "ScoredTask", "TaskToTell", "Thought"]
+__all__ = ["Arranged", "PendingTask", "PoolTask", "ScoreRepository", "ScoredTask"]
 
 Json: TypeAlias = dict[str, Any]
 ID_BATCH = 500  # task numbers in one question
@@ -26,7 +26,7 @@ POOL_BATCH = 2000  # rows in memory beside what is kept of them
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScoredTask:
-    """What a version says of a task."""
+    """A version's prediction of a task."""
 
     task_id: int
     confidence: float | None = None  # None: it could not be predicted, and `error` says why
@@ -38,8 +38,8 @@ class ScoredTask:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Thought:
-    """What choosing reads of a task: no regions."""
+class PoolTask:
+    """A task as selection reads it: without regions."""
 
     task_id: int
     confidence: float
@@ -51,18 +51,18 @@ class Thought:
 
 @dataclass(frozen=True, kw_only=True)
 class Arranged:
-    """Where choosing put a task."""
+    """The place that selection gave a task."""
 
     task_id: int
     score: float
     cluster: int | None  # the group of alike images it is in
-    queue: int  # the cluster that Label Studio is told
+    queue: int  # the cluster that Label Studio shows
     at_random: bool
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TaskToTell:
-    """A task that Label Studio does not know all of yet."""
+class PendingTask:
+    """A task whose prediction, score or cluster is still to be pushed."""
 
     task_id: int
     regions: list[Json] | None  # None: they were pushed before, its score or cluster has changed since
@@ -77,35 +77,35 @@ class ScoreRepository:
         self._sessions = sessions
 
     def known(self, project_id: int, model_version: str, task_ids: Sequence[int]) -> dict[int, bool]:
-        """Return those of some tasks that have a row -> whether Label Studio has been told of them."""
+        """Return those of some tasks that have a row -> whether they are pushed."""
         found: dict[int, bool] = {}
         with self._sessions.read() as session:
             for some in _batches(task_ids):
                 query = select(ScoredRow.task_id, ScoredRow.pushed).where(
                     *_of(project_id, model_version), ScoredRow.task_id.in_(some)
                 )
-                found.update((task_id, told) for task_id, told in session.execute(query))
+                found.update((task_id, pushed) for task_id, pushed in session.execute(query))
         return found
 
     def add(self, project_id: int, model_version: str, tasks: Sequence[ScoredTask]) -> None:
-        """Keep what a version says; what is known already stays as it is."""
+        """Store a version's predictions; tasks that have a row already are left as they are."""
         try:
             self._add(project_id, model_version, tasks)
-        except IntegrityError:  # another worker kept one of them in the same moment
+        except IntegrityError:  # another worker stored one of them at the same moment
             self._add(project_id, model_version, tasks)
 
     def _add(self, project_id: int, model_version: str, tasks: Sequence[ScoredTask]) -> None:
-        said = {task.task_id: task for task in tasks}
-        known = self.known(project_id, model_version, list(said))
+        by_id = {task.task_id: task for task in tasks}
+        known = self.known(project_id, model_version, list(by_id))
         with self._sessions.write() as session:
             session.add_all(
                 _row(project_id, model_version, task)
-                for task_id, task in said.items()
+                for task_id, task in by_id.items()
                 if task_id not in known
             )
 
-    def thoughts(self, project_id: int, model_version: str) -> Iterator[Thought]:
-        """Yield what a version thinks of each task that it could predict, by their numbers."""
+    def pool_tasks(self, project_id: int, model_version: str) -> Iterator[PoolTask]:
+        """Yield the tasks that a version could predict, by their numbers."""
         columns = (
             ScoredRow.task_id,
             ScoredRow.confidence,
@@ -124,7 +124,7 @@ class ScoreRepository:
             with self._sessions.read() as session:
                 rows = session.execute(query.order_by(ScoredRow.task_id).limit(POOL_BATCH)).all()
             for task_id, confidence, embedding, labelled, score, cluster in rows:
-                yield Thought(
+                yield PoolTask(
                     task_id=task_id,
                     confidence=float(confidence or 0.0),
                     embedding_d=None if embedding is None else np.frombuffer(embedding, dtype=np.float16),
@@ -148,7 +148,7 @@ class ScoreRepository:
             return session.scalar(query.limit(1)) is not None
 
     def arrange(self, project_id: int, model_version: str, tasks: Sequence[Arranged]) -> None:
-        """Keep where choosing put tasks; Label Studio is to be told where that has changed by much."""
+        """Store the tasks' places; those whose place has changed by much have to be pushed again."""
         statement = (
             update(ScoredRow)
             .where(
@@ -183,17 +183,17 @@ class ScoreRepository:
             with self._sessions.write() as session:
                 session.connection().execute(statement, values)
 
-    def to_tell(
+    def pending(
         self, project_id: int, model_version: str, *, after_id: int = 0, limit: int = 100
-    ) -> tuple[TaskToTell, ...]:
-        """Return tasks that Label Studio has to be told of, by their numbers."""
+    ) -> tuple[PendingTask, ...]:
+        """Return tasks that have to be pushed, by their numbers."""
         query = select(ScoredRow.task_id, ScoredRow.regions, ScoredRow.score, ScoredRow.queue).where(
-            *_untold(project_id, model_version), ScoredRow.task_id > after_id
+            *_pending(project_id, model_version), ScoredRow.task_id > after_id
         )
         with self._sessions.read() as session:
             rows = session.execute(query.order_by(ScoredRow.task_id).limit(limit)).all()
         return tuple(
-            TaskToTell(
+            PendingTask(
                 task_id=task_id,
                 regions=None if regions is None else json.loads(zlib.decompress(regions)),
                 score=float(score or 0.0),
@@ -202,12 +202,12 @@ class ScoreRepository:
             for task_id, regions, score, queue in rows
         )
 
-    def tell(self, project_id: int, model_version: str, task_ids: Sequence[int]) -> None:
-        """Note that Label Studio knows of tasks what there is to know."""
+    def mark_pushed(self, project_id: int, model_version: str, task_ids: Sequence[int]) -> None:
+        """Mark tasks as pushed."""
         self._set(project_id, model_version, task_ids, pushed=True, regions=None)
 
     def note_labelled(self, project_id: int, model_version: str, task_ids: Sequence[int]) -> None:
-        """Note that tasks were annotated before they were pushed: only their embedding counts."""
+        """Mark tasks as annotated before they were pushed: only their embedding is used."""
         self._set(project_id, model_version, task_ids, labelled=True, pushed=True, regions=None)
 
     def placed(self, project_id: int, model_version: str, task_ids: Sequence[int]) -> dict[int, float]:
@@ -225,7 +225,7 @@ class ScoreRepository:
         return found
 
     def give_up(self, project_id: int, model_version: str, task_id: int, error: str) -> None:
-        """Note why Label Studio does not take a task's prediction."""
+        """Store why Label Studio refuses a task's prediction."""
         self._set(project_id, model_version, [task_id], error=error[:2000])
 
     def errors(self, project_id: int, model_version: str) -> dict[int, str]:
@@ -237,34 +237,34 @@ class ScoreRepository:
             return {task_id: error or "" for task_id, error in session.execute(query)}
 
     def counts(self, project_id: int, model_version: str) -> tuple[int, int]:
-        """Return how many tasks without labels have a score, and how many of them Label Studio knows."""
+        """Return how many tasks without labels have a score, and how many of them are pushed."""
         query = select(func.count(), func.count().filter(ScoredRow.pushed)).where(
             *_of(project_id, model_version), ScoredRow.confidence.is_not(None), ~ScoredRow.labelled
         )
         with self._sessions.read() as session:
-            scored, told = session.execute(query).one()
-        return int(scored), int(told)
+            scored, pushed = session.execute(query).one()
+        return int(scored), int(pushed)
 
     def versions(self, project_id: int) -> frozenset[str]:
-        """Return the tags of the versions that said something."""
+        """Return the tags of the versions that have rows."""
         query = select(ScoredRow.model_version).where(ScoredRow.project_id == project_id).distinct()
         with self._sessions.read() as session:
             return frozenset(session.scalars(query))
 
     def forget_errors(self, project_id: int, model_version: str) -> None:
-        """Forget what failed, so that it is tried again."""
+        """Delete the rows of tasks that failed, so that they are tried again."""
         self._delete(*_of(project_id, model_version), ScoredRow.error.is_not(None))
 
     def forget_tasks(
         self, project_id: int, task_ids: Sequence[int], *, model_version: str | None = None
     ) -> None:
-        """Forget tasks that are gone, or what one version said of them."""
+        """Delete the rows of tasks, of all versions or of one."""
         of_version = () if model_version is None else (ScoredRow.model_version == model_version,)
         for some in _batches(task_ids):
             self._delete(ScoredRow.project_id == project_id, ScoredRow.task_id.in_(some), *of_version)
 
     def retire_version(self, project_id: int, model_version: str) -> None:
-        """Forget what a version said; where it had put tasks that were annotated since stays."""
+        """Delete a version's predictions; the places of tasks that were annotated since stay."""
         annotated = exists().where(
             AnnotationRow.project_id == ScoredRow.project_id,
             AnnotationRow.task_id == ScoredRow.task_id,
@@ -280,7 +280,7 @@ class ScoreRepository:
             )
 
     def forget_project(self, project_id: int) -> None:
-        """Forget a project that is gone."""
+        """Delete a project's rows."""
         self._delete(ScoredRow.project_id == project_id)
 
     def _set(self, project_id: int, model_version: str, task_ids: Sequence[int], **values: object) -> None:
@@ -301,7 +301,7 @@ def _of(project_id: int, model_version: str) -> tuple[ColumnElement[bool], Colum
     return ScoredRow.project_id == project_id, ScoredRow.model_version == model_version
 
 
-def _untold(project_id: int, model_version: str) -> tuple[ColumnElement[bool], ...]:
+def _pending(project_id: int, model_version: str) -> tuple[ColumnElement[bool], ...]:
     return (
         *_of(project_id, model_version),
         ScoredRow.pushed.is_(False),

@@ -1,4 +1,4 @@
-"""How often, and how much, a model that is shown to nobody says something else than the champion."""
+"""How often, and how much, the shadow model's predictions differ from the champion's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ShadowCount:
     champion: str  # tag
     shadow: str  # tag
     images: int  # predicted by both
-    differing: int  # of them, where they said something else
+    differing: int  # of them, where the predictions differ
     agreement: float  # 0..1, mean over the images
 
 

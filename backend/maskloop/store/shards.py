@@ -1,4 +1,4 @@
-"""The parts of a renewal that any worker may take: jobs with the tasks to be predicted and the version."""
+"""The parts of a prelabelling, which any worker may take: jobs with a version and the tasks to predict."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ShardRepository:
             return len(session.scalars(query).all())
 
     def due(self, project_id: int) -> tuple[Job, ...]:
-        """Return the shards that nobody works on, oldest first."""
+        """Return the shards that no worker holds, oldest first."""
         return self._jobs.due(kind=JobKind.SHARD, project_id=project_id, limit=100)
 
     def cancel(self, project_id: int, *, but: str | None = None) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskloop.log import log_action
-from maskloop.store.scores import Arranged, Thought
+from maskloop.store.scores import Arranged, PoolTask
 from maskloop_studio.projects.task_order import pushed_cluster, pushed_scores
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def arrange_scored(project_id: int, champion: ModelVersion, *, store: Store, set
     from maskloop.selection.strategies import find_strategy
 
     labelled_ids = set(store.annotations.labelled_tasks(project_id))
-    scored = list(store.scores.thoughts(project_id, tag))
+    scored = list(store.scores.pool_tasks(project_id, tag))
     labelled = [one for one in scored if one.labelled or one.task_id in labelled_ids]
     unlabelled = [one for one in scored if not (one.labelled or one.task_id in labelled_ids)]
     new = sum(one.score is None for one in unlabelled)
@@ -100,17 +100,17 @@ def arrange_scored(project_id: int, champion: ModelVersion, *, store: Store, set
 class _EmbeddedTasks:
     """Scored tasks with their embeddings, zeros where there is none."""
 
-    unlabelled: Sequence[Thought]
-    labelled: Sequence[Thought]  # those of them that have an embedding
+    unlabelled: Sequence[PoolTask]
+    labelled: Sequence[PoolTask]  # those of them that have an embedding
     embedding_nd: NDArray[np.float32]  # of the unlabelled ones
     labelled_md: NDArray[np.float32]
 
 
-def _embed(unlabelled: Sequence[Thought], labelled: Sequence[Thought]) -> _EmbeddedTasks:
+def _embed(unlabelled: Sequence[PoolTask], labelled: Sequence[PoolTask]) -> _EmbeddedTasks:
     """Return the tasks with embeddings of unit length again after float16."""
     size = next((len(one.embedding_d) for one in (*unlabelled, *labelled) if one.embedding_d is not None), 1)
 
-    def stacked(tasks: Sequence[Thought]) -> NDArray[np.float32]:
+    def stacked(tasks: Sequence[PoolTask]) -> NDArray[np.float32]:
         rows_nd = np.zeros((len(tasks), size), dtype=np.float32)
         for row, one in enumerate(tasks):
             if one.embedding_d is not None:
@@ -154,7 +154,7 @@ def _clustered(tasks: _EmbeddedTasks, previous: Mapping[int, int] | None, settin
 
 
 def _numbers_before(
-    project_id: int, tag: str, scored: Sequence[Thought], store: Store
+    project_id: int, tag: str, scored: Sequence[PoolTask], store: Store
 ) -> dict[int, int] | None:
     """Return task -> cluster, as this version was arranged before, else as the one pushed before it was."""
     own = {one.task_id: one.cluster for one in scored if one.cluster is not None}
@@ -163,7 +163,7 @@ def _numbers_before(
     stored = store.scores.versions(project_id)
     for version in store.pushes.versions(project_id):
         if version != tag and version in stored:
-            before = store.scores.thoughts(project_id, version)
+            before = store.scores.pool_tasks(project_id, version)
             return {one.task_id: one.cluster for one in before if one.cluster is not None} or None
     return None
 
@@ -184,7 +184,7 @@ def _extended(tasks: _EmbeddedTasks) -> Clustering:
     return Clustering(cluster_n=cluster_n, centres_kd=centres_kd)
 
 
-def _clusters_of(tasks: Sequence[Thought]) -> NDArray[np.int64]:
+def _clusters_of(tasks: Sequence[PoolTask]) -> NDArray[np.int64]:
     """Return each task's cluster, -1 where it has none."""
     return np.array([-1 if one.cluster is None else one.cluster for one in tasks], dtype=np.int64)
 

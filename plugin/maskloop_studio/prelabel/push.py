@@ -13,7 +13,7 @@ import tenacity
 
 from maskloop.errors import StudioError
 from maskloop.log import log_action, log_failures
-from maskloop.store.scores import TaskToTell
+from maskloop.store.scores import PendingTask
 
 if TYPE_CHECKING:
     from maskloop.store.database import Store
@@ -85,7 +85,7 @@ def push_scored(
     with ThreadPoolExecutor(connections, thread_name_prefix=f"push-{target.project_id}") as pool:
         while True:
             check()
-            page = target.store.scores.to_tell(
+            page = target.store.scores.pending(
                 target.project_id, target.tag, after_id=after_id, limit=PAGE_TASKS
             )
             wanted = [*checked, *(task.task_id for task in page)]
@@ -118,7 +118,7 @@ def patiently(call: Callable[[], Answer]) -> Answer:
 
 
 def _push_page(
-    page: Sequence[TaskToTell],
+    page: Sequence[PendingTask],
     stands: Mapping[int, TaskStand],
     target: PushTarget,
     pool: ThreadPoolExecutor,
@@ -137,7 +137,7 @@ def _push_page(
     store.pushes.finish_many(project_id, tag, arrived)
     lost = [one.task_id for one in pushed if one.prediction_id is None]
     store.scores.forget_tasks(project_id, lost, model_version=tag)  # the next prelabelling predicts it anew
-    store.scores.tell(project_id, tag, list(arrived))
+    store.scores.mark_pushed(project_id, tag, list(arrived))
     created = [one.task_id for one in pushed if one.created]
     counts.pushed += len(created)
     counts.changed += len(pushed) - len(created) - len(lost)
@@ -148,11 +148,11 @@ def _push_page(
 
 
 def _sort_out(
-    page: Sequence[TaskToTell],
+    page: Sequence[PendingTask],
     stands: Mapping[int, TaskStand],
     target: PushTarget,
     counts: PushCounts,
-) -> list[TaskToTell]:
+) -> list[PendingTask]:
     """Return the tasks to be sent, and note why the others are not."""
     ids = [task.task_id for task in page]
     gone = [task_id for task_id in ids if task_id not in stands]
@@ -173,7 +173,7 @@ def _sort_out(
     return [task for task in page if task.task_id not in left_out]
 
 
-def _push_task(task: TaskToTell, has: bool | None, tag: str, client: StudioClient) -> _Pushed:
+def _push_task(task: PendingTask, has: bool | None, tag: str, client: StudioClient) -> _Pushed:
     """Send one task's prediction, or only score and cluster where it has one; called in a thread."""
     look = has is not False
 

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from maskloop.store.jobs import JobKind, NewEvent
+from maskloop_studio.dispatch import find_same_training
 from maskloop_studio.errors import OverloadedError
 
 if TYPE_CHECKING:
@@ -81,11 +82,14 @@ class EventWriter:
         Raises:
             StoreError: the database cannot keep it.
         """
-        number = await self._in_thread(
-            lambda: self._store().jobs.request(JobKind.TRAINING, project_id, reason)
-        )
+        number = await self._in_thread(lambda: self._request_training(project_id, reason))
         self._outbox.put([(JobKind.TRAINING, number)])
         return number
+
+    def _request_training(self, project_id: int, reason: str) -> int:
+        store = self._store()
+        running = find_same_training(project_id, store)
+        return store.jobs.request(JobKind.TRAINING, project_id, reason) if running is None else running
 
     async def _write_all(self) -> None:
         while self._waiting or not self._ending:

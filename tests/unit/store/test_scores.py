@@ -21,7 +21,7 @@ def _arranged(task_id, score=0.5, cluster=1, queue=2):
 
 
 def _told(store):
-    return {task.task_id: (task.score, task.queue, task.regions) for task in store.scores.to_tell(1, TAG)}
+    return {task.task_id: (task.score, task.queue, task.regions) for task in store.scores.pending(1, TAG)}
 
 
 def test_add_keeps_what_a_version_says_once(store):
@@ -29,9 +29,9 @@ def test_add_keeps_what_a_version_says_once(store):
     store.scores.add(1, TAG, [_scored(8, 0.9), _scored(9)])
     store.scores.add(1, OLD, [_scored(7, 0.1), _scored(7, 0.1)])
     assert store.scores.known(1, TAG, [6, 7, 8, 9]) == {7: False, 8: False, 9: False}
-    thoughts = list(store.scores.thoughts(1, TAG))
-    assert [(one.task_id, one.confidence) for one in thoughts] == [(7, 0.5), (8, 0.5), (9, 0.5)]
-    np.testing.assert_allclose(thoughts[0].embedding_d, [0.6, -0.8], atol=1e-3)
+    pool = list(store.scores.pool_tasks(1, TAG))
+    assert [(one.task_id, one.confidence) for one in pool] == [(7, 0.5), (8, 0.5), (9, 0.5)]
+    np.testing.assert_allclose(pool[0].embedding_d, [0.6, -0.8], atol=1e-3)
     assert store.scores.versions(1) == {OLD, TAG}
 
 
@@ -40,7 +40,7 @@ def test_thoughts_more_than_a_batch_come_all(store, monkeypatch):
     monkeypatch.setattr(scores_module, "ID_BATCH", 2)
     store.scores.add(1, TAG, [_scored(number) for number in range(1, 6)])
     store.scores.arrange(1, TAG, [_arranged(number) for number in range(1, 6)])
-    assert [(one.task_id, one.cluster) for one in store.scores.thoughts(1, TAG)] == [
+    assert [(one.task_id, one.cluster) for one in store.scores.pool_tasks(1, TAG)] == [
         (number, 1) for number in range(1, 6)
     ]
 
@@ -50,8 +50,8 @@ def test_to_tell_only_what_was_arranged_and_not_told(store):
     assert _told(store) == {}
     store.scores.arrange(1, TAG, [_arranged(7), _arranged(8)])
     assert _told(store) == {7: (0.5, 2, REGIONS), 8: (0.5, 2, REGIONS)}
-    assert store.scores.to_tell(1, TAG, after_id=7, limit=1)[0].task_id == 8
-    store.scores.tell(1, TAG, [7])
+    assert store.scores.pending(1, TAG, after_id=7, limit=1)[0].task_id == 8
+    store.scores.mark_pushed(1, TAG, [7])
     assert list(_told(store)) == [8]
     assert store.scores.counts(1, TAG) == (3, 1)
 
@@ -68,7 +68,7 @@ def test_to_tell_only_what_was_arranged_and_not_told(store):
 def test_arrange_again_is_told_where_it_changed(store, arranged, again):
     store.scores.add(1, TAG, [_scored(7)])
     store.scores.arrange(1, TAG, [_arranged(7)])
-    store.scores.tell(1, TAG, [7])
+    store.scores.mark_pushed(1, TAG, [7])
     store.scores.arrange(1, TAG, [arranged])
     assert _told(store) == again
 
@@ -88,7 +88,7 @@ def test_note_labelled_keeps_the_embedding_only(store):
     store.scores.arrange(1, TAG, [_arranged(7)])
     store.scores.note_labelled(1, TAG, [7])
     assert _told(store) == {}
-    assert [one.labelled for one in store.scores.thoughts(1, TAG)] == [True]
+    assert [one.labelled for one in store.scores.pool_tasks(1, TAG)] == [True]
 
 
 def test_forget_versions_tasks_and_projects(store):
@@ -108,11 +108,11 @@ def test_forget_versions_tasks_and_projects(store):
 def test_retire_version_keeps_where_annotated_tasks_had_been_put(store, make_snapshot):
     store.scores.add(1, OLD, [_scored(7), _scored(8), _scored(9, labelled=True)])
     store.scores.arrange(1, OLD, [_arranged(7), _arranged(8)])
-    store.scores.tell(1, OLD, [7, 8])
+    store.scores.mark_pushed(1, OLD, [7, 8])
     for number, task_id in ((70, 7), (90, 9)):
         store.annotations.save(make_snapshot(annotation_id=number, task_id=task_id))
     store.scores.retire_version(1, OLD)
-    (kept,) = store.scores.thoughts(1, OLD)
+    (kept,) = store.scores.pool_tasks(1, OLD)
     assert (kept.task_id, kept.score, kept.cluster, kept.embedding_d) == (7, 0.5, 1, None)
     assert store.annotations.labelled_tasks(1) == (9, 7)
     assert store.annotations.labelled_tasks(1, newest=1) == (9,)
