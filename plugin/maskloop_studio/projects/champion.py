@@ -11,6 +11,7 @@ from maskloop.errors import MaskloopError
 from maskloop.learning.registry import CHAMPION
 from maskloop.log import log_action
 from maskloop.store.jobs import JobKind, JobStatus
+from maskloop.store.sessions import now
 from maskloop_studio.dispatch import request
 from maskloop_studio.projects.training import model_name
 
@@ -78,7 +79,9 @@ def follow_champion(project_id: int, services: Services) -> bool:
         RegistryError: the registry does not answer.
     """
     number = services.registry.alias(model_name(project_id), CHAMPION)
-    last = services.store.jobs.find(kind=JobKind.PRELABEL, project_id=project_id, limit=1)
+    found = services.store.jobs.find(kind=JobKind.PRELABEL, project_id=project_id, limit=2)
+    # One that waits for its time tries failed tasks again: a new champion does not wait for that.
+    last = [job for job in found if job.status is not JobStatus.WAITING or job.due_at <= now()][-1:]
     if number is None or (last and last[0].status is not JobStatus.DONE):
         return False  # one waits or runs, or it was cancelled or failed
     tag = f"{model_name(project_id)}-v{number}"
