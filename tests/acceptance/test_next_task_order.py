@@ -119,13 +119,11 @@ def test_next_task_three_members_with_a_tab_each_stay_near_the_order(
     people: list[Person],
     studio: RealStudio,
     client: StudioClient,
-    settings: Settings,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     project = make_ordered(36, seed=2)
     join(studio, project, people)
-    changed = settings.model_copy(update={"order_tabs": len(people)})
-    set_up_order(project.id, SimpleNamespace(client=client, settings=changed))
+    set_up_order(project.id, client, tabs=len(people))
     ours = [tab for tab in client.views(project.id) if TITLE in tab["data"]["title"]]
     tabs = dict(zip([person.user_id for person in people], ours, strict=True))
     served = serve_at_once(people, lambda person: ask_tab(person, project, tabs[person.user_id]))
@@ -149,18 +147,18 @@ def test_doctor_notices_each_way_to_lose_the_order(
     services: SimpleNamespace,
 ) -> None:
     project = make_ordered(48, seed=3)
-    set_up_order(project.id, services)
+    set_up_order(project.id, services.client, tabs=services.settings.order_tabs)
     list(take_turns(people[0], project, count=12))
     assert troubled(project, services) == set()
 
     client.update_project(project.id, sampling="Sequential sampling")
     assert troubled(project, services) == {"sampling"}
-    set_up_order(project.id, services)
+    set_up_order(project.id, services.client, tabs=services.settings.order_tabs)
 
     (tab,) = (tab for tab in client.views(project.id) if tab["data"]["title"] == TITLE)
     client.delete_view(int(tab["id"]))
     assert troubled(project, services) == {"tabs"}
-    keep_order_in_step(project.id, services)
+    keep_order_in_step(project.id, services.client, tabs=services.settings.order_tabs)
     assert troubled(project, services) == set()
 
     join(studio, project, people)
@@ -181,10 +179,10 @@ def test_set_up_order_leaves_tabs_of_others_alone(
     mine_id = client.create_view(project.id, mine)
     for count in (3, 3, 1):
         services.settings = services.settings.model_copy(update={"order_tabs": count})
-        set_up_order(project.id, services)
+        set_up_order(project.id, services.client, tabs=services.settings.order_tabs)
         assert len(client.views(project.id)) == count + 1
     services.settings = services.settings.model_copy(update={"order_tabs": 0})
-    keep_order_in_step(project.id, services)
+    keep_order_in_step(project.id, services.client, tabs=services.settings.order_tabs)
     (left,) = client.views(project.id)
     assert (left["id"], left["data"]["title"], left["data"]["ordering"]) == (mine_id, "mine", ["tasks:id"])
 
