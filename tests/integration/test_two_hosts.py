@@ -34,8 +34,8 @@ class Host:
 
     @property
     def taken(self):
-        """How many annotations it says it took."""
-        return self.log_path.read_text().count("annotation taken")
+        """How many annotations its log names as stored."""
+        return self.log_path.read_text().count(" annotation_stored ")
 
     def kill(self):
         for part in self.parts:
@@ -82,7 +82,7 @@ def hosts(tmp_path, shared_store, redis_server, studio):
 
 
 def _add_events(store):
-    """Keep events as the server does; nobody queues them but the two schedulers."""
+    """Store events as the server does; only the two schedulers queue them."""
     events = [
         NewEvent(
             key=f"event-{number}",
