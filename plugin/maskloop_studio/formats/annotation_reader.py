@@ -20,7 +20,7 @@ __all__ = ["annotation_to_segments"]
 
 MAX_REGIONS = 10_000
 MAX_IMAGE_PIXELS = 100_000_000
-MAX_CROP_PIXELS = 1_000_000_000  # of all regions of one annotation together
+MAX_CROP_PIXELS = 400_000_000  # of all regions of one annotation together; each takes a byte
 MAX_DECODED_PIXELS = 100_000_000_000  # of the brushes and bitmasks of one annotation together
 NO_RENAMES: Mapping[str, str] = MappingProxyType({})
 

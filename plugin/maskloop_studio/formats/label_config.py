@@ -6,11 +6,14 @@ first. `label_map.py` finds the label of each class of the model.
 
 from __future__ import annotations
 
-import functools
 import re
+import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
+
+from cachetools import LRUCache
 
 from maskloop.errors import LabelConfigError
 from maskloop.types import SegmentationTask
@@ -30,6 +33,12 @@ __all__ = [
 ]
 
 MAX_CONFIG_CHARS = 2**20
+MAX_TAGS = 100_000
+MAX_CONTROLS = 1_000
+MAX_CONTROL_LABELS = 200_000  # the labels and images of each control, summed over the controls
+CACHE_BYTES = 64 * 2**20
+BYTES_PER_CHAR = 64  # of a cached config, beside its controls; reading one takes 54 in label-studio-sdk
+BYTES_PER_CONTROL = 2_048
 TASK_ATTRIBUTE, THRESHOLD_ATTRIBUTE = "maskloop_task", "model_score_threshold"
 KIND_ATTRIBUTE = "maskloop_kind"
 LABEL_KINDS = ("stuff", "thing")
@@ -40,6 +49,16 @@ EXAMPLE = (
     '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
     '<Label value="Car"/></BrushLabels></View>'
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CachedConfig:
+    config: LabelConfig
+    size_bytes: int  # what it takes, about
+
+
+_cache: LRUCache[str, _CachedConfig] = LRUCache(CACHE_BYTES, getsizeof=lambda cached: cached.size_bytes)
+_cache_lock = threading.Lock()
 
 
 def parse_label_config(xml: str) -> LabelConfig:
@@ -57,7 +76,8 @@ def parse_label_config(xml: str) -> LabelConfig:
 
     Raises:
         LabelConfigError: not XML, or without an `<Image>` and a drawing tool with labels on it, or with a
-            threshold, a task or a kind that does not exist.
+            threshold, a task or a kind that does not exist; or with more tags, controls or labels of
+            controls than a project can use: `<Brush>` and its like count once for each `<Labels>`.
 
     Source:
         https://labelstud.io/tags/brushlabels, https://labelstud.io/tags/bitmasklabels,
@@ -65,7 +85,16 @@ def parse_label_config(xml: str) -> LabelConfig:
         https://labelstud.io/tags/rectangle, https://labelstud.io/tags/labels
     """
     _refuse_hostile(xml)
-    return _parse_known_size(xml)
+    with _cache_lock:
+        cached = _cache.get(xml)
+    if cached is None:
+        config = _parse_known_size(xml)
+        size_bytes = len(xml) * BYTES_PER_CHAR + len(config.controls) * BYTES_PER_CONTROL
+        cached = _CachedConfig(config=config, size_bytes=size_bytes)
+        if size_bytes <= CACHE_BYTES:
+            with _cache_lock:
+                _cache[xml] = cached
+    return cached.config
 
 
 def _refuse_hostile(xml: str) -> None:
@@ -76,9 +105,19 @@ def _refuse_hostile(xml: str) -> None:
     # Entities can blow up a small text and read local files; no label config needs them.
     if re.search(r"<!\s*(DOCTYPE|ENTITY)", xml, re.IGNORECASE):
         raise _bad("no DOCTYPE and no entities", "a document type declaration")
+    _demand_at_most(MAX_TAGS, xml.count("<"), "tags")
 
 
-@functools.lru_cache(maxsize=64)
+def _demand_at_most(most: int, count: int, what: str) -> None:
+    if count > most:
+        raise LabelConfigError(
+            "label config",
+            expected=f"at most {most} {what}",
+            got=str(count),
+            remedy="name fewer labels, or give each control labels of its own (<BrushLabels>)",
+        )
+
+
 def _parse_known_size(xml: str) -> LabelConfig:
     from label_studio_sdk.label_interface.interface import LabelInterface
 
@@ -92,7 +131,9 @@ def _parse_known_size(xml: str) -> LabelConfig:
     if not images:
         raise _bad("an <Image>", "none")
     tags = list(interface._controls.values())
-    controls = tuple(_to_controls(tags, images))
+    drawings = list(_drawings(tags, images))
+    readings = {id(one.labels_tag): _read_labels(one.labels_tag) for one in drawings}
+    controls = tuple(_to_control(one, readings[id(one.labels_tag)]) for one in drawings)
     if not controls:
         raise _bad(
             "<BrushLabels> or <PolygonLabels> (or the bitmask, vector, rectangle, ellipse or key point ones) "
@@ -120,21 +161,75 @@ def _to_image(name: str, tag: Any) -> ImageTag:
     return ImageTag(name=name, expression=(pages or tag.attr.get("value") or "").strip(), is_list=bool(pages))
 
 
-def _to_controls(tags: list[Any], images: Mapping[str, Any]) -> Iterator[Control]:
+@dataclass(frozen=True, kw_only=True)
+class _Drawing:
+    """One drawing tool together with the tag that names its labels, which may be itself."""
+
+    tag: Any
+    kind: ControlKind
+    to_names: tuple[str, ...]
+    naming: Any | None  # its `<Labels>`; None where it names them itself
+
+    @property
+    def labels_tag(self) -> Any:
+        return self.naming if self.naming is not None else self.tag
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Labels:
+    """The labels of one tag; all controls that it names share them."""
+
+    labels: tuple[str, ...]
+    aliases: Mapping[str, str]
+
+
+def _drawings(tags: list[Any], images: Mapping[str, Any]) -> Iterator[_Drawing]:
+    """Yield the drawing tools, once for each tag that names labels for them.
+
+    Raises:
+        LabelConfigError: more of them, or more labels and images of them, than MAX_CONTROLS and
+            MAX_CONTROL_LABELS; found out before the products are made.
+    """
+    images_of = {id(tag): _images_of(tag, images) for tag in tags}
     namings = [tag for tag in tags if tag.tag.lower() == "labels" and _has_labels(tag)]
+    bound = _Bound()
     for tag in tags:
-        to_names = _images_of(tag, images)
+        to_names = images_of[id(tag)]
         if not to_names:
             continue
         kind = KIND_OF_TAG.get(tag.tag.lower())
         if kind is not None and _has_labels(tag):
-            yield _to_control(tag, kind, to_names, naming=None)
+            bound.add(len(tag.labels or ()) + len(to_names))
+            yield _Drawing(tag=tag, kind=kind, to_names=to_names, naming=None)
         kind = KIND_OF_BARE_TAG.get(tag.tag.lower())
         if kind is not None:
             for naming in namings:
-                shared = tuple(name for name in to_names if name in _images_of(naming, images))
+                # Also what is compared counts: pairs without a common image make no control.
+                bound.compare(len(images_of[id(naming)]) + len(to_names))
+                named = frozenset(images_of[id(naming)])
+                shared = tuple(name for name in to_names if name in named)
                 if shared:
-                    yield _to_control(tag, kind, shared, naming=naming)
+                    bound.add(len(naming.labels or ()) + len(shared))
+                    yield _Drawing(tag=tag, kind=kind, to_names=shared, naming=naming)
+
+
+class _Bound:
+    """Counts what the controls of one config take."""
+
+    def __init__(self) -> None:
+        self._controls = self._labels = self._compared = 0
+
+    def add(self, labels: int) -> None:
+        """Count one control with this many labels and images."""
+        self._controls += 1
+        self._labels += labels
+        _demand_at_most(MAX_CONTROLS, self._controls, "controls with labels")
+        _demand_at_most(MAX_CONTROL_LABELS, self._labels, "labels and images of all controls together")
+
+    def compare(self, images: int) -> None:
+        """Count one comparison of a drawing tool's images with those of a `<Labels>`."""
+        self._compared += images
+        _demand_at_most(MAX_CONTROL_LABELS, self._compared, "pairs of a drawing tool and a <Labels>")
 
 
 def _has_labels(tag: Any) -> bool:
@@ -150,16 +245,16 @@ def _images_of(tag: Any, images: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in tag.to_name if name.strip() in images))
 
 
-def _to_control(tag: Any, kind: ControlKind, to_names: tuple[str, ...], *, naming: Any | None) -> Control:
-    labels_tag = naming if naming is not None else tag
+def _to_control(drawing: _Drawing, reading: _Labels) -> Control:
+    tag, labels_tag, kind = drawing.tag, drawing.labels_tag, drawing.kind
     tag_name = tag.tag.lower()
     return Control(
         name=tag.name,
         kind=kind,
-        to_names=to_names,
-        labels=tuple(labels_tag.labels or ()),
-        aliases=MappingProxyType(_aliases(labels_tag.labels_attrs or {})),
-        labels_name=naming.name if naming is not None else None,
+        to_names=drawing.to_names,
+        labels=reading.labels,
+        aliases=reading.aliases,
+        labels_name=drawing.naming.name if drawing.naming is not None else None,
         labels_expression=_labels_expression(labels_tag),
         score_threshold=_read_threshold(tag, labels_tag),
         is_prompt=any(
@@ -169,6 +264,10 @@ def _to_control(tag: Any, kind: ControlKind, to_names: tuple[str, ...], *, namin
         ),
         bare_type=tag_name if tag_name in KIND_OF_BARE_TAG and tag_name != kind else None,
     )
+
+
+def _read_labels(tag: Any) -> _Labels:
+    return _Labels(labels=tuple(tag.labels or ()), aliases=MappingProxyType(_aliases(tag.labels_attrs or {})))
 
 
 def _labels_of_kind(kind: str, tags: list[Any]) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -97,6 +98,20 @@ def test_annotation_to_segments_too_many_pixels_raises(bound, limit, kind, monke
     assert len(annotation_to_segments(three, CONFIG).segments) == 3
     with pytest.raises(CodecError, match="split the annotation"):
         annotation_to_segments([*three, region], CONFIG)
+
+
+def test_annotation_to_segments_thousand_boxes_of_a_large_image_raise_within_the_bound():
+    (region,) = [region for region in REGIONS if region["from_name"] == "rectangle"]
+    whole = region["value"] | {"x": 0, "y": 0, "width": 100, "height": 100, "rotation": 0}
+    large = region | {"original_width": 2000, "original_height": 2000, "value": whole}
+    tracemalloc.start()
+    try:
+        with pytest.raises(CodecError, match="masks of at most 400000000 pixels"):
+            annotation_to_segments([large | {"id": f"r{n}"} for n in range(1000)], CONFIG)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 500_000_000
 
 
 def test_annotation_to_segments_joined_corners_are_bounded(monkeypatch):

@@ -4,6 +4,7 @@ import pytest
 
 from maskloop.errors import LabelConfigError
 from maskloop.types import SegmentationTask
+from maskloop_studio.formats import label_config
 from maskloop_studio.formats.label_config import map_labels, parse_label_config
 
 BOTH = """<View><!-- two ways to draw --><Image name="img" value="$photo"/>
@@ -244,3 +245,62 @@ def test_parse_label_config_bare_tools_take_their_labels(tag):
 def test_parse_label_config_address_that_a_task_resolves_is_accepted(value):
     config = parse_label_config(_view(IMAGE.replace("$image", value) + BRUSH))
     assert config.images[0].expression == value
+
+
+def _many(count, tag, inside=""):
+    return "".join(f'<{tag} name="{tag}{n}" toName="image">{inside}</{tag}>' for n in range(count))
+
+
+MANY_LABELS = "".join(f'<Label value="{n}"/>' for n in range(300))
+
+
+@pytest.mark.parametrize(
+    ("xml", "words"),
+    [
+        pytest.param(
+            _view(IMAGE + _many(40, "Brush") + _many(40, "Labels", '<Label value="Car"/>')),
+            "at most 1000 controls",
+            id="brushes times labels",
+        ),
+        pytest.param(
+            _view(IMAGE + _many(1001, "Brush") + _many(1, "Labels", "<Label value='a'/>")),
+            "at most 1000 controls",
+            id="brushes",
+        ),
+        pytest.param(
+            _view(IMAGE + _many(900, "Rectangle") + _many(1, "Labels", MANY_LABELS)),
+            "at most 200000 labels",
+            id="labels of all controls",
+        ),
+        pytest.param(_view(IMAGE + BRUSH + "<a/>" * 100_000), "at most 100000 tags", id="tags"),
+    ],
+)
+def test_parse_label_config_too_much_from_little_text_raises(xml, words):
+    with pytest.raises(LabelConfigError, match=words):
+        parse_label_config(xml)
+
+
+def test_parse_label_config_many_images_and_pairs_raises():
+    names = ",".join(f"i{n}" for n in range(500))
+    images = "".join(f'<Image name="i{n}" value="$image"/>' for n in range(500))
+    tools = (
+        f'<Brush name="b" toName="{names}"/>'
+        + f'<Labels name="l" toName="{names}"><Label value="a"/></Labels>'
+    )
+    many = "".join(tools.replace('"b"', f'"b{n}"').replace('"l"', f'"l{n}"') for n in range(20))
+    with pytest.raises(LabelConfigError, match="at most 200000"):
+        parse_label_config(_view(images + many))
+
+
+def test_parse_label_config_controls_of_one_labels_tag_share_its_labels():
+    xml = _view(IMAGE + _many(30, "Brush") + _many(1, "Labels", '<Label value="Car"/><Label value="Dog"/>'))
+    controls = parse_label_config(xml).controls
+    assert len(controls) == 30
+    assert {id(control.labels) for control in controls} == {id(controls[0].labels)}
+
+
+def test_parse_label_config_cache_is_bounded_by_bytes():
+    for number in range(20):
+        parse_label_config(_view(IMAGE + BRUSH + f"<!-- {number} {'x' * 200_000} -->"))
+    assert label_config._cache.currsize <= label_config.CACHE_BYTES
+    assert 0 < len(label_config._cache) < 20
