@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ML_HOST := .venv-label-studio-ml
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
-# Spinning threads are ruinous on few cores (README, "Measured").
+# Spinning threads are ruinous on few cores (docs/measurements.md, "Threads on few cores").
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 

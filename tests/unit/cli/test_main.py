@@ -1,20 +1,15 @@
 """The command line teaches, says what is wrong in one line, and ends with the right code."""
 
 import os
-import re
 import socket
 import subprocess
 import sys
 
 import pytest
-from tests.paths import REPOSITORY
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from maskloop_studio.cli.main import app
-
-README = (REPOSITORY / "README.md").read_text()
-SETTINGS = (REPOSITORY / "docs" / "settings.md").read_text()
 
 
 def _commands(group, prefix="maskloop"):
@@ -47,19 +42,6 @@ def test_command_help_says_what_it_does(name):
     # What stands in brackets in a help text would be taken for a style, and left out.
     texts = [getattr(option, "help", "") or "" for option in COMMANDS[name].params]
     assert not [text for text in texts if "[" in text]
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_command_stands_in_the_readme(name):
-    last = name.split()[-1]
-    assert name in README or f"`{last}`" in README
-
-
-def test_settings_of_the_documents_exist():
-    from maskloop.settings import Settings
-
-    named = re.findall(r"`MASKLOOP_([A-Z_]+)`", README + SETTINGS)
-    assert [name for name in named if name.lower() not in Settings.model_fields] == []
 
 
 def test_serve_taken_port_ends_with_one_line(tmp_path):
