@@ -140,6 +140,7 @@ def _train_challenger(
         validation=training_set.validation,
         labels=training_set.plan.classes,
         task=job.task,
+        kinds=job.thresholds.kinds,
         recipe=recipe,
         output_dir=job.work_dir,
     )

@@ -21,6 +21,7 @@ from torch import Tensor
 from maskloop.errors import ModelLoadError, first_line
 from maskloop.files import publish_folder
 from maskloop.log import log_action
+from maskloop.segmentation.class_kinds import ClassKinds, stuff_classes
 from maskloop.segmentation.families import (
     EOMT,
     Family,
@@ -84,6 +85,10 @@ class Checkpoint:
     plan: ForwardPlan = field(default_factory=ForwardPlan)  # how it is run where it predicts
     undeclared_ids: frozenset[int] = frozenset()  # classes of which no file says whether they are things
     warnings: tuple[str, ...] = ()  # "what its files lack, and which default is used; remedy"
+
+    def stuff_labels(self, kinds: ClassKinds) -> frozenset[str]:
+        """Return which of its labels are stuff, as serving, evaluation and training take them."""
+        return stuff_classes(self.labels, self.thing_ids, undeclared_ids=self.undeclared_ids, kinds=kinds)
 
 
 def load_checkpoint(

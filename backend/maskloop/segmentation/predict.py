@@ -16,7 +16,6 @@ from torch import Tensor
 
 from maskloop.masks import drop_duplicates, drop_specks
 from maskloop.segmentation.checkpoint import Checkpoint
-from maskloop.segmentation.class_kinds import stuff_classes
 from maskloop.segmentation.embedding import image_embedding
 from maskloop.segmentation.families import patch_grid
 from maskloop.segmentation.fast.forward import forward_pass
@@ -302,12 +301,7 @@ def _read_output(
 
 
 def _thing_ids(checkpoint: Checkpoint, thresholds: Thresholds) -> frozenset[int]:
-    stuff = stuff_classes(
-        checkpoint.labels,
-        checkpoint.thing_ids,
-        undeclared_ids=checkpoint.undeclared_ids,
-        kinds=thresholds.kinds,
-    )
+    stuff = checkpoint.stuff_labels(thresholds.kinds)
     return frozenset(index for index, label in enumerate(checkpoint.labels) if label not in stuff)
 
 

@@ -194,11 +194,18 @@ class ProjectPlan:
 
 
 def _class_kinds(config: LabelConfig, label_map: LabelMap | None, general: ClassKinds) -> ClassKinds:
-    """Return the kinds with what the label config says of the classes that its labels show."""
+    """Return the kinds with what the label config says of its labels' classes.
+
+    A label that no class of the model shows is a class of the next model, under its own name.
+    """
+    targets_of = label_map.targets if label_map is not None else {}
+    shown = {target.label for targets in targets_of.values() for target in targets}
 
     def classes(labels: frozenset[str]) -> set[str]:
-        shown = label_map.targets.items() if label_map is not None else ()
-        return {name for name, targets in shown if any(target.label in labels for target in targets)}
+        known = {
+            name for name, targets in targets_of.items() if any(target.label in labels for target in targets)
+        }
+        return known | (labels - shown)
 
     things = classes(config.thing_labels)
     # A class that two labels show, one of each kind, keeps its objects apart.

@@ -1,8 +1,11 @@
 """Settings, then extra_params, then the label config say how a project is predicted."""
 
+import numpy as np
 import pytest
+from tests.fakes.models import two_areas_checkpoint
 
 from maskloop.errors import LabelConfigError
+from maskloop.segmentation.predict import predict_images
 from maskloop.types import SegmentationTask
 from maskloop_studio.formats.label_config import parse_label_config
 from maskloop_studio.projects.prediction_plan import ProjectOptions, ProjectPlan, parse_options
@@ -92,3 +95,49 @@ def test_plan_kinds_of_labels_become_kinds_of_the_models_classes(settings, kinds
     ).of_project
     assert plan.thresholds.kinds.config_stuff == stuff
     assert plan.thresholds.kinds.config_things == things
+
+
+@pytest.mark.parametrize("model_labels", [("Car",), ("disc",)], ids=["other labels", "no label matches"])
+def test_plan_kinds_of_labels_that_the_model_lacks_keep_the_labels_name(settings, model_labels):
+    config = parse_label_config(
+        '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
+        '<Label value="sky" maskloop_kind="stuff"/><Label value="Car"/></BrushLabels></View>'
+    )
+    plan = _plan_of(settings, config, model_labels)
+    assert plan.thresholds.kinds.config_stuff == {"sky"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting", "segments"),
+    [
+        pytest.param("", [], 2, id="thing"),
+        pytest.param(' maskloop_kind="stuff"', [], 1, id="label config"),
+        pytest.param("", ["sky"], 1, id="setting"),
+        pytest.param(' maskloop_kind="thing"', ["sky"], 2, id="label config over setting"),
+    ],
+)
+def test_plan_kind_of_a_label_decides_how_many_segments_are_served(settings, kind, setting, segments):
+    config = parse_label_config(
+        '<View maskloop_task="panoptic"><Image name="image" value="$image"/>'
+        f'<BrushLabels name="brush" toName="image"><Label value="sky"{kind}/></BrushLabels></View>'
+    )
+    plan = _plan_of(
+        settings.model_copy(update={"stuff_labels": frozenset(setting)}), config, ("sky", "ground")
+    )
+    (prediction,) = predict_images(
+        two_areas_checkpoint(("sky", "ground")),
+        [np.zeros((48, 64, 3), np.uint8)],
+        task=plan.task,
+        thresholds=plan.thresholds,
+    )
+    assert [segment.label for segment in prediction.segments] == ["sky"] * segments
+
+
+def _plan_of(settings, config, model_labels):
+    return ProjectPlan(
+        settings=settings,
+        options=ProjectOptions(),
+        config=config,
+        model_labels=model_labels,
+        model_version="v1",
+    ).of_project

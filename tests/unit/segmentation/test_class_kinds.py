@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
-import torch
+from tests.fakes.models import two_areas_checkpoint
 
 from maskloop.segmentation.class_kinds import (
     ADE20K_STUFF,
@@ -87,24 +85,6 @@ def test_published_stuff_of_other_labels_is_unknown(labels: tuple[str, ...]) -> 
     assert published_stuff(labels) is None
 
 
-def two_skies(checkpoint):
-    """The checkpoint as one that sees two separate areas of class 2, each with its own query."""
-
-    class Seen(torch.nn.Module):
-        config = checkpoint.model.config
-
-        def forward(self, pixel_values, **_others):
-            batch, _, height, width = pixel_values.shape
-            logits = torch.full((batch, 2, 4), -9.0)
-            logits[:, :, 2] = 9.0
-            masks = torch.full((batch, 2, height // 4, width // 4), -9.0)
-            masks[:, 0, :, : width // 12] = 9.0
-            masks[:, 1, :, -(width // 12) :] = 9.0
-            return type("Output", (), {"class_queries_logits": logits, "masks_queries_logits": masks})
-
-    return dataclasses.replace(checkpoint, model=Seen(), thing_ids=frozenset(range(3)))
-
-
 @pytest.mark.parametrize(
     ("kinds", "segments"),
     [
@@ -114,11 +94,9 @@ def two_skies(checkpoint):
     ],
     ids=["thing", "setting", "label config"],
 )
-def test_predict_images_panoptic_stuff_is_one_segment(
-    kinds: ClassKinds, segments: int, tiny_mask2former, make_image
-) -> None:
+def test_predict_images_panoptic_stuff_is_one_segment(kinds: ClassKinds, segments: int, make_image) -> None:
     (prediction,) = predict_images(
-        two_skies(tiny_mask2former),
+        two_areas_checkpoint(("sky", "circle", "square")),
         [make_image()],
         task=SegmentationTask.PANOPTIC,
         thresholds=Thresholds(kinds=kinds),

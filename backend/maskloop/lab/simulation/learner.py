@@ -66,6 +66,7 @@ class ModelLearner:
                 output_dir=scratch,
                 labels=self._material.labels,
                 task=self._settings.task,
+                kinds=self._thresholds.kinds,
             )
         )
         found = evaluate_checkpoint(

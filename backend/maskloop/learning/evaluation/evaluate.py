@@ -16,11 +16,13 @@ import torch
 from maskloop.learning.evaluation.ground_truth import GroundTruth
 from maskloop.learning.evaluation.prediction_metrics import Evaluation, evaluate_predictions
 from maskloop.masks import paste_segment
+from maskloop.segmentation.class_kinds import stuff_classes
 from maskloop.types import HoldoutMetrics, Prediction, RgbImage, SegmentationTask
 
 if TYPE_CHECKING:
     from maskloop.learning.data.dataset import TrainingExample
     from maskloop.segmentation.checkpoint import Checkpoint
+    from maskloop.segmentation.class_kinds import ClassKinds
     from maskloop.segmentation.postprocess import Thresholds
 
 __all__ = ["evaluate_checkpoint", "evaluate_side_by_side"]
@@ -92,7 +94,7 @@ def evaluate_side_by_side(
             [_only_labels(prediction, frozenset(evaluated)) for prediction in found],
             truths,
             evaluated,
-            stuff_labels=_stuff_labels(checkpoint, evaluated, task),
+            stuff_labels=_stuff_labels(checkpoint, evaluated, task=task, kinds=limits.kinds),
             known=checkpoint.labels,
             keys=[example.key for example in examples],
             seconds=times,
@@ -140,9 +142,15 @@ def _only_labels(prediction: Prediction, labels: frozenset[str]) -> Prediction:
     return replace(prediction, segments=tuple(item for item in prediction.segments if item.label in labels))
 
 
-def _stuff_labels(checkpoint: Checkpoint, labels: Sequence[str], task: SegmentationTask) -> set[str]:
+def _stuff_labels(
+    checkpoint: Checkpoint, labels: Sequence[str], *, task: SegmentationTask, kinds: ClassKinds
+) -> frozenset[str]:
+    """Return which of the labels are evaluated as one area an image: those that are served so."""
     if task is SegmentationTask.INSTANCE:
-        return set()
-    things = {checkpoint.labels[index] for index in checkpoint.thing_ids}
-    known = set(checkpoint.labels)
-    return {label for label in labels if task is SegmentationTask.SEMANTIC or label in known - things}
+        return frozenset()
+    if task is SegmentationTask.SEMANTIC:
+        return frozenset(labels)
+    new = [label for label in labels if label not in checkpoint.labels]
+    every = range(len(new))  # a class that the model lacks is of the kind that its next version will give it
+    of_new = stuff_classes(new, every, undeclared_ids=every, kinds=kinds)
+    return frozenset(labels) & (checkpoint.stuff_labels(kinds) | of_new)

@@ -34,6 +34,7 @@ from maskloop.learning.training.job import (
 from maskloop.learning.training.recipe import FinetuneRecipe
 from maskloop.processes import end, spawn
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from maskloop.segmentation.class_kinds import ClassKinds
 from maskloop.types import SegmentationTask
 
 __all__ = ["finetune_in_processes", "main"]
@@ -55,6 +56,7 @@ class _LaunchedJob:
     validation: tuple[TrainingExample, ...]
     labels: tuple[str, ...] | None
     task: SegmentationTask
+    kinds: ClassKinds
     recipe: FinetuneRecipe
     device: str  # "cpu", or "cuda" for one GPU each
     parent: int  # process id of the caller
@@ -107,6 +109,7 @@ def main(folder: Path) -> int:
         validation=launched.validation,
         labels=launched.labels,
         task=launched.task,
+        kinds=launched.kinds,
         recipe=launched.recipe,
         output_dir=folder.parent,
     )
@@ -137,6 +140,7 @@ def _write_job(folder: Path, job: FinetuneJob) -> None:
         validation=tuple(job.validation),
         labels=None if job.labels is None else tuple(job.labels),
         task=job.task,
+        kinds=job.kinds,
         recipe=job.recipe,
         device=job.base.device.type,
         parent=os.getpid(),

@@ -13,6 +13,7 @@ from maskloop.learning.data.dataset import ExampleDataset
 from maskloop.learning.training.job import UNCONTROLLED, FinetuneJob, TrainingControl, TrainingRun
 from maskloop.learning.training.training_loop import train_model
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, with_labels
+from maskloop.segmentation.class_kinds import ClassKinds
 from maskloop.segmentation.preprocess import resized_size
 from maskloop.types import SegmentationTask
 
@@ -55,7 +56,7 @@ def _training_run(job: FinetuneJob, student: Checkpoint) -> TrainingRun:
         "max_canvas_hw": student.preprocessing.pad_hw,
         "seed": recipe.seed,
         "max_objects": _max_objects(student),
-        "stuff_labels": _stuff_labels(student, job.task),
+        "stuff_labels": _stuff_labels(student, job),
     }
     training = ExampleDataset(
         job.examples,
@@ -77,7 +78,7 @@ def _training_run(job: FinetuneJob, student: Checkpoint) -> TrainingRun:
         state_dir=job.output_dir / "trainer",
         device=student.device,
         validation=validation if job.validation else None,
-        fingerprint=_fingerprint(job),
+        fingerprint=_fingerprint(job, student),
     )
 
 
@@ -115,11 +116,11 @@ def _use_text_encoder(checkpoint: Checkpoint, enabled: bool) -> None:
             module.is_training = enabled
 
 
-def _stuff_labels(checkpoint: Checkpoint, task: SegmentationTask) -> tuple[str, ...]:
+def _stuff_labels(student: Checkpoint, job: FinetuneJob) -> frozenset[str]:
     """Return the classes whose segments of one image are one object."""
-    if task is SegmentationTask.SEMANTIC:
-        return checkpoint.labels
-    return tuple(name for index, name in enumerate(checkpoint.labels) if index not in checkpoint.thing_ids)
+    if job.task is SegmentationTask.SEMANTIC:
+        return frozenset(student.labels)
+    return student.stuff_labels(job.kinds)
 
 
 def _max_objects(checkpoint: Checkpoint) -> int:
@@ -131,10 +132,13 @@ def _max_objects(checkpoint: Checkpoint) -> int:
     return queries if checkpoint.task_text is None else min(queries, checkpoint.task_text.text_count)
 
 
-def _fingerprint(job: FinetuneJob) -> str:
-    """Return a SHA-256 that differs from that of any other base, data, labels or task."""
+def _fingerprint(job: FinetuneJob, student: Checkpoint) -> str:
+    """Return a SHA-256 that differs from that of any other base, data, labels, stuff or task."""
     identity = (job.base.family, job.base.source, job.class_names, str(job.task))
     digest = hashlib.sha256(repr(identity).encode())
+    stuff = student.stuff_labels(job.kinds)
+    if stuff != student.stuff_labels(ClassKinds()):  # else states of older versions are continued
+        digest.update(repr(sorted(stuff)).encode())
     for parameter in job.base.model.parameters():
         digest.update(parameter.detach().cpu().numpy().tobytes())
     for example in (*job.examples, *job.validation):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from maskloop.learning.data.collate import Collator
 from maskloop.learning.data.dataset import TrainingExample, TrainingItem
 from maskloop.learning.training.recipe import FinetuneRecipe
 from maskloop.segmentation.checkpoint import Checkpoint
+from maskloop.segmentation.class_kinds import ClassKinds
 from maskloop.types import SegmentationTask
 
 __all__ = [
@@ -62,6 +63,7 @@ class FinetuneJob:
     labels: Sequence[str] | None = None  # classes of the result; None: the base's, then new ones by name
     task: SegmentationTask = SegmentationTask.INSTANCE  # "semantic": one area for each class of an image
     validation: Sequence[TrainingExample] = ()  # not trained on; their loss selects the best state
+    kinds: ClassKinds = field(default_factory=ClassKinds)  # stuff beyond what the base says, as served
 
     @property
     def class_names(self) -> tuple[str, ...]:

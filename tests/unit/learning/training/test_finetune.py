@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,13 +12,15 @@ from maskloop.lab.tiny_models import TINY, build_tiny_eomt, build_tiny_maskforme
 from maskloop.learning.data.augmentation import Augmentation
 from maskloop.learning.data.dataset import TrainingExample
 from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
+from maskloop.learning.training import finetune as finetune_module
 from maskloop.learning.training.finetune import finetune
 from maskloop.learning.training.job import FinetuneJob, TrainingControl
 from maskloop.learning.training.recipe import FinetuneRecipe
 from maskloop.segmentation.checkpoint import load_checkpoint, save_checkpoint
+from maskloop.segmentation.class_kinds import ClassKinds
 from maskloop.segmentation.engine import Engine
 from maskloop.segmentation.postprocess import Thresholds
-from maskloop.types import SegmentationTask
+from maskloop.types import Segment, SegmentationTask
 
 CLASSES = ("disc", "square")
 
@@ -41,6 +44,35 @@ def test_finetune_maskformer_loss_falls(tmp_path):
     )
     assert trained.family == "maskformer"
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "objects"),
+    [
+        pytest.param(ClassKinds(), 2, id="things"),
+        pytest.param(ClassKinds(config_stuff=frozenset({"disc"})), 1, id="stuff"),
+    ],
+)
+@pytest.mark.parametrize("labels", [("disc", "square"), ("square",)], ids=["known", "new class"])
+def test_finetune_stuff_of_one_image_is_one_object(tmp_path, monkeypatch, kinds, objects, labels):
+    runs = []
+    monkeypatch.setattr(finetune_module, "train_model", lambda model, run, control: runs.append(run))
+    corners = [
+        Segment(mask_hw=np.ones((16, 16), bool), offset_yx=(place, place), label="disc") for place in (0, 40)
+    ]
+    finetune(
+        FinetuneJob(
+            base=build_tiny_maskformer(labels, seed=0),
+            examples=[
+                TrainingExample(image=np.zeros((64, 64, 3), np.uint8), segments=tuple(corners), key="a")
+            ],
+            recipe=FinetuneRecipe(steps=1, batch=1, augmentation=Augmentation(scale=(1.0, 1.0))),
+            output_dir=tmp_path,
+            kinds=kinds,
+        )
+    )
+    (run,) = runs
+    assert len(run.dataset[0].class_ids) == objects
 
 
 @pytest.fixture(scope="module")
