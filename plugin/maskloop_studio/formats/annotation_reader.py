@@ -34,6 +34,7 @@ def annotation_to_segments(
     place: str = "annotation",
     image: TaskImage | None = None,
     label_renames: Mapping[str, str] = NO_RENAMES,
+    keep_unknown: bool = False,
 ) -> AnnotationContent:
     """Return the segments of an annotation's `result` on one image, and what of it could not be read.
 
@@ -59,6 +60,8 @@ def annotation_to_segments(
         place: what refusals name, such as "task 42, annotation 7".
         image: the image that is wanted; None for the first one that a control draws on.
         label_renames: old label -> new label.
+        keep_unknown: a label that the config does not have stays on its segment, for a caller that matches
+            labels later; False makes the segment UNLABELLED.
 
     Raises:
         CodecError: not a list, more than 10000 regions, or masks of too many pixels in all.
@@ -76,6 +79,7 @@ def annotation_to_segments(
         config=config,
         labels_of=items.labels_of,
         label_renames=label_renames,
+        keep_unknown=keep_unknown,
         max_image_pixels=max_image_pixels,
     )
     pieces: list[Piece] = []

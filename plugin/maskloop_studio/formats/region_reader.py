@@ -25,6 +25,8 @@ from maskloop_studio.formats.result_items import DrawnItem
 
 __all__ = ["ReadRegion", "RegionReader"]
 
+MAX_LABEL = 200  # characters of a label that the config does not have
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ReadRegion:
@@ -44,6 +46,7 @@ class RegionReader:
     config: LabelConfig
     labels_of: Mapping[str, Sequence[tuple[object, object]]]  # region id -> (`from_name`, labels) beside it
     label_renames: Mapping[str, str]  # old label -> new label
+    keep_unknown: bool  # a label that the config does not have stays; otherwise the area is UNLABELLED
     max_image_pixels: int
 
     def read(self, item: DrawnItem, size_hw: tuple[int, int] | None) -> ReadRegion:
@@ -139,7 +142,9 @@ class RegionReader:
                 if label is not None:
                     return label, None
                 texts.append(name)
-        return UNLABELLED, texts[0] if texts else None
+        if not texts:
+            return UNLABELLED, None
+        return texts[0] if self.keep_unknown and len(texts[0]) <= MAX_LABEL else UNLABELLED, texts[0]
 
     def _labels_of(self, item: DrawnItem, value: Mapping[str, Any]) -> list[tuple[Control, object]]:
         """Return each control that can have drawn the region, with the labels that it gave."""

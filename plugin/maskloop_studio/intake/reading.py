@@ -88,7 +88,12 @@ def read_again(
     try:
         result = _result_of(version)
         content = annotation_to_segments(
-            result, config, size_hw=old.size_hw, place=place, label_renames=settings.label_renames
+            result,
+            config,
+            size_hw=old.size_hw,
+            place=place,
+            label_renames=settings.label_renames,
+            keep_unknown=True,
         )
     except CodecError as exc:
         return AnnotationReading(set_aside=str(exc))
@@ -114,7 +119,8 @@ def _read(
     place = _place(version)
     try:
         result = _result_of(version)
-        config = config_for_task(parse_label_config(config_text), data)
+        project_config = parse_label_config(config_text)
+        config = config_for_task(project_config, data)
         images = task_images(config, data, place=place)
         drawn = [image for image in images if _is_drawn_on(result, config, image, place)]
         if result and not drawn and not parts.settings.empty_with_other_answers:
@@ -123,7 +129,16 @@ def _read(
         # some images of its task teaches nothing about the others.
         predicted = _prediction_of(version.content, parts)
         found = [
-            _read_image(version, image, config, predicted=predicted, parts=parts) for image in drawn or images
+            _read_image(
+                version,
+                image,
+                config,
+                predicted=predicted,
+                # Trainings match stored labels once more, but not those of a task with labels of its own.
+                keep_unknown=not project_config.is_dynamic,
+                parts=parts,
+            )
+            for image in drawn or images
         ]
     except (CodecError, LabelConfigError) as exc:
         return AnnotationReading(set_aside=str(exc))
@@ -139,6 +154,7 @@ def _read_image(
     config: LabelConfig,
     *,
     predicted: Mapping[str, Any],
+    keep_unknown: bool,
     parts: IntakeParts,
 ) -> tuple[DerivedMasks, str | None]:
     """Return the masks on one image, and why the annotation has to be set aside (None where it need not)."""
@@ -154,6 +170,7 @@ def _read_image(
         place=_place(version),
         image=image,
         label_renames=parts.settings.label_renames,
+        keep_unknown=keep_unknown,
     )
     if content.set_aside is None:
         _log_content(content, version)

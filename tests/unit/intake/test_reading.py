@@ -7,6 +7,7 @@ import pytest
 from tests.unit.intake.conftest import CONFIG, box_mask, brush, choice, unreadable
 
 from maskloop.types import UNLABELLED
+from maskloop_studio.projects.correction_labels import match_correction_labels
 
 TWO_IMAGES = (
     '<View><Image name="rgb" value="$rgb"/><Image name="ir" value="$ir"/>'
@@ -78,11 +79,15 @@ def test_take_other_answers_teach_an_empty_image_where_the_setting_says_so(studi
     assert correction.segments == ()
 
 
-def test_take_unknown_label_is_unlabelled_area(studio, parts, take, caplog):
+def test_take_unknown_label_is_stored_and_matched_by_trainings(studio, parts, take, caplog):
     studio.annotate([brush("square")])
     take(70)
     (correction,) = parts.store.corrections.of(1)
-    assert [segment.label for segment in correction.segments] == [UNLABELLED]
+    assert [segment.label for segment in correction.segments] == ["square"]
+    renamed = parts.settings.model_copy(update={"label_renames": {"square": "disc"}})
+    for settings, label in ((parts.settings, UNLABELLED), (renamed, "disc")):
+        ((matched,),) = match_correction_labels((correction,), label_config=CONFIG, settings=settings)
+        assert [segment.label for segment in matched.segments] == [label]
     assert "labels_unknown" in caplog.text
     assert "MASKLOOP_LABEL_RENAMES" in caplog.text
 
