@@ -133,6 +133,13 @@ class Settings(BaseSettings):
     # server
     host: str = "127.0.0.1"
     port: int = Field(9090, ge=0, le=65535)
+    memory_mb: int = Field(
+        3072,
+        ge=256,
+        le=1_000_000,
+        description="MiB that requests and their images may take in one process, above its models; what "
+        "does not fit waits, a single image that does not fit is refused",
+    )
     predict_deadline_s: float = Field(80.0, gt=0, description="Label Studio gives up on /predict after 100 s")
     predict_requests: int = Field(16, ge=1, le=1000, description="prediction requests worked on at once")
     predict_waiting: int = Field(

@@ -10,6 +10,7 @@ from maskloop.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from maskloop.learning.registry import ModelRegistry
+    from maskloop.memory_budget import MemoryShares
     from maskloop.queue.spec import JobQueue
     from maskloop.segmentation.engine import Engine
     from maskloop.store.database import Store
@@ -77,6 +78,13 @@ class Services:
         )
 
     @functools.cached_property
+    def memory(self) -> MemoryShares:
+        """What requests and their images may take in this process."""
+        from maskloop.memory_budget import MemoryShares
+
+        return MemoryShares.of(self.settings.memory_mb)
+
+    @functools.cached_property
     def engine(self) -> Engine:
         """The process's one engine."""
         from maskloop.segmentation.engine import Engine
@@ -91,6 +99,7 @@ class Services:
             device=settings.device,
             plan=ViewPlan.from_settings(settings),
             compile_mode=settings.compile,
+            memory=self.memory.pixels,
         )
 
     @functools.cached_property
@@ -99,7 +108,11 @@ class Services:
         from maskloop_studio.images.image_pipeline import ImagePipeline
 
         return ImagePipeline(
-            fetcher=self.fetcher, engine=self.engine, max_pixels=self.settings.max_image_pixels
+            fetcher=self.fetcher,
+            engine=self.engine,
+            max_pixels=self.settings.max_image_pixels,
+            max_file_bytes=self.settings.max_image_bytes,
+            memory=self.memory.files,
         )
 
     def close(self) -> None:

@@ -14,10 +14,12 @@ from typing import Self, TypeAlias
 
 import torch
 
-from maskloop.errors import MaskloopError, first_line
+from maskloop.errors import ImageError, MaskloopError, first_line
+from maskloop.memory_budget import MemoryBudget
 from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.compile_warmup import CompileWarmup
 from maskloop.segmentation.fast.forward import CompileMode
+from maskloop.segmentation.image import EncodedImage
 from maskloop.segmentation.model_cache import EngineClosedError, ModelCache, closed_error
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.segmentation.predict import (
@@ -33,8 +35,11 @@ from maskloop.types import ImageResult, PredictionFailure, RgbImage, Segmentatio
 
 __all__ = ["Engine", "EngineClosedError", "ImageSource", "InferenceError", "on_side_stream", "record_event"]
 
-ImageSource: TypeAlias = RgbImage | Callable[[], RgbImage]  # an image, or what decodes it when its turn comes
+# An image, or what decodes it when its turn comes.
+ImageSource: TypeAlias = RgbImage | EncodedImage | Callable[[], RgbImage]
 MOST_HELPERS = 8
+PIXEL_BYTES = 3 * 2**29  # unless the engine gets a budget
+FINISH_BYTES_PER_PIXEL = 4  # of an image whose masks are made
 BATCHES_AHEAD = 2  # in progress: one in the model while the one before is post-processed
 URGENT = -1  # CUDA stream priority: before the kernels of the next batch
 _local = threading.local()
@@ -103,6 +108,7 @@ class Engine:
         plan: ViewPlan = ViewPlan(),  # noqa: B008  # frozen
         helpers: int | None = None,
         compile_mode: CompileMode = "off",
+        memory: MemoryBudget | None = None,
     ) -> None:
         """Start the thread.
 
@@ -115,6 +121,8 @@ class Engine:
             plan: which views the inputs of image selection are computed from.
             helpers: threads that prepare images, and as many that finish them; default: by the cores.
             compile_mode: whether models are compiled.
+            memory: for the pixels of all images that are decoded or made masks of at the same time; an
+                image that it does not hold is refused.
         """
         if max_batch < 1 or keep < 1:
             raise ValueError(f"Engine: expected max_batch and keep of at least 1, got {max_batch} and {keep}")
@@ -126,6 +134,7 @@ class Engine:
         self._preparing = ThreadPoolExecutor(count, thread_name_prefix="maskloop-prepare")
         self._finishing = ThreadPoolExecutor(count, thread_name_prefix="maskloop-finish")
         self._room = threading.Semaphore(BATCHES_AHEAD)
+        self._memory = memory or MemoryBudget(PIXEL_BYTES)
         self._changed = threading.Condition()  # guards everything below, and the requests
         self._ready: deque[_Item] = deque()
         self._unready = 0  # images that are not prepared yet
@@ -261,7 +270,10 @@ class Engine:
         failure: PredictionFailure | None = None
         if not request.future.cancelled():
             try:
-                item = self._item(request, index, image() if callable(image) else image)
+                work_bytes = image.work_bytes if isinstance(image, EncodedImage) else 0
+                _demand_fits(work_bytes, self._memory)
+                with self._memory.hold(work_bytes):
+                    item = self._item(request, index, image() if callable(image) else image)
             except Exception as exc:
                 failure = _failure(request, exc)
         with self._changed:
@@ -352,7 +364,11 @@ class Engine:
     def _finish(self, batch: _Batch, request: _Request, index: int, raws: tuple[RawOutput, ...]) -> None:
         result: ImageResult
         try:
-            with on_side_stream(request.checkpoint.device, batch.event):
+            height, width = raws[0].size_hw
+            with (
+                self._memory.hold(height * width * FINISH_BYTES_PER_PIXEL),
+                on_side_stream(request.checkpoint.device, batch.event),
+            ):
                 result = postprocess_image(
                     request.checkpoint,
                     raws,
@@ -392,6 +408,16 @@ def _failure(request: _Request, exc: Exception, size_hw: tuple[int, int] | None 
             remedy="try a smaller image, or another device through MASKLOOP_DEVICE",
         )
     )
+
+
+def _demand_fits(work_bytes: int, memory: MemoryBudget) -> None:
+    if work_bytes > memory.total_bytes:
+        raise ImageError(
+            "image file",
+            expected=f"an image that takes at most {memory.total_bytes >> 20} MiB while it is decoded",
+            got=f"one that takes about {work_bytes >> 20} MiB",
+            remedy="shrink the image or raise MASKLOOP_MEMORY_MB",
+        )
 
 
 def record_event(device: torch.device) -> torch.cuda.Event | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from maskloop.errors import ImageError
 from maskloop.segmentation.image_kinds import OTHER_KINDS, kind_of_file
 from maskloop.types import RgbImage
 
-__all__ = ["IMAGE_FORMATS", "decode_image"]
+__all__ = ["IMAGE_FORMATS", "EncodedImage", "decode_image"]
 
 # Pillow's names
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", *(("AVIF",) if features.check("avif") else ()))
@@ -23,10 +24,32 @@ STRIP_PIXELS = 1 << 20
 WHITE = (255, 255, 255)  # what browsers show behind transparency
 # Bytes of memory for a pixel while it is decoded and scaled; 4 for all other modes.
 BYTES_OF_MODE = {"F": 8, "I": 8, "1": 1, "L": 1, "P": 1}
+WORK_BYTES_PER_PIXEL = 12  # of decoding: the file's pixels, turned upright, as RGB
 MAX_BYTES_PER_PIXEL = 4  # of `max_pixels` pixels: float and 32-bit images may have half as many
 END_OF_JPEG = b"\xff\xd9"
 MIN_JPEG_SHARE = 0.5  # of the rows: less of a cut off JPEG is no image to segment
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EncodedImage:
+    """An image file that is decoded when its turn comes."""
+
+    data: bytes
+    max_pixels: int  # see `decode_image`
+
+    @property
+    def work_bytes(self) -> int:
+        """The memory that decoding takes, about; 0 where the file's head cannot be read."""
+        try:
+            with Image.open(io.BytesIO(self.data), formats=IMAGE_FORMATS) as image:
+                return min(image.width * image.height, self.max_pixels) * WORK_BYTES_PER_PIXEL
+        except Exception:  # decoding gives the reason
+            return 0
+
+    def __call__(self) -> RgbImage:
+        """Return what `decode_image` returns."""
+        return decode_image(self.data, max_pixels=self.max_pixels)
 
 
 def decode_image(data: bytes, *, max_pixels: int) -> RgbImage:
@@ -174,22 +197,21 @@ def _to_rgb(image: Image.Image) -> RgbImage:
     if image.mode == "F" or image.mode.startswith("I"):
         grey_hw = _to_bytes(np.asarray(image), mode=image.mode)
         return np.repeat(grey_hw[:, :, None], 3, axis=2)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        backdrop = Image.new("RGBA", rgba.size, (*WHITE, 255))
-        image = Image.alpha_composite(backdrop, rgba)
-    return _pixels(image if image.mode == "RGB" else image.convert("RGB"))
-
-
-def _pixels(image: Image.Image) -> RgbImage:
-    # in strips: Pillow's whole way to numpy holds the image two more times
+    # In strips: Pillow's whole way to numpy holds the image two more times, transparency four more.
     width, height = image.size
     pixels_hwc = np.empty((height, width, 3), dtype=np.uint8)
     rows = max(1, STRIP_PIXELS // width)
     for top in range(0, height, rows):
         bottom = min(height, top + rows)
-        pixels_hwc[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
+        pixels_hwc[top:bottom] = np.asarray(_opaque(image.crop((0, top, width, bottom))))
     return pixels_hwc
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, (*WHITE, 255)), rgba)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _to_bytes(values_hw: NDArray[np.generic], *, mode: str) -> NDArray[np.uint8]:

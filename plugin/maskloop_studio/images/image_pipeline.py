@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from maskloop.errors import MaskloopError
-from maskloop.segmentation.image import decode_image
+from maskloop.memory_budget import MemoryBudget
+from maskloop.segmentation.image import EncodedImage
 from maskloop.types import ImageResult, PredictionFailure
 from maskloop_studio.images.time_limit import TimeLimit
 
@@ -25,6 +26,9 @@ __all__ = ["ImageInput", "ImagePipeline"]
 BATCHES = 3  # of one request at once: one is prepared, one is in the model, one is drawn
 LEAST_IN_FLIGHT = 8  # images of one request, where batches are small
 FETCHES_AT_ONCE = 8  # of one request
+MAX_FILE_BYTES = 64 * 2**20
+FILE_MEMORY_BYTES = 2**30
+PREPARED_BYTES = 4 * 2**20  # of an image at the model's size; 800 x 1333 take 3.1 MB
 Used = TypeVar("Used")
 
 
@@ -45,6 +49,9 @@ class ImagePipeline:
     fetcher: ImageFetcher
     engine: Engine
     max_pixels: int  # of one image
+    max_file_bytes: int = MAX_FILE_BYTES  # of one image file
+    # Of all requests together, for image files from the download to the prediction.
+    memory: MemoryBudget = field(default_factory=lambda: MemoryBudget(FILE_MEMORY_BYTES))
 
     def predict(
         self, inputs: Sequence[ImageInput], *, source: str, for_selection: bool = False
@@ -106,7 +113,7 @@ class ImagePipeline:
                     )
                     in_flight[flight.used] = flight
                     index_of[flight.used] = index
-                    flight.fetched = threads.submit(self._fetch, image)
+                    flight.fetched = threads.submit(self._fetch, flight)
                     flight.fetched.add_done_callback(partial(self._submit, flight))
                 if not in_flight:
                     break
@@ -120,21 +127,38 @@ class ImagePipeline:
             threads.shutdown(wait=False, cancel_futures=True)
         return results
 
-    def _fetch(self, image: ImageInput) -> bytes | MaskloopError:
-        (data,) = self.fetcher.fetch_many([image.uri], task_ids=[image.task_id])
+    def _fetch(self, flight: _Flight[Used]) -> bytes | MaskloopError | None:
+        """Return an image file, or why there is none; None where the limit came before there was room.
+
+        How large a file is shows only at its end, so the largest one has to have room before.
+        """
+        most, image = self.max_file_bytes + PREPARED_BYTES, flight.image
+        if not self.memory.acquire(most, is_over=lambda: flight.limit.is_over):
+            return None
+        held = 0
+        try:
+            (data,) = self.fetcher.fetch_many([image.uri], task_ids=[image.task_id])
+            if isinstance(data, bytes):
+                held = min(len(data) + PREPARED_BYTES, most, self.memory.total_bytes)
+                flight.held_bytes = held
+        finally:
+            self.memory.release(min(most, self.memory.total_bytes) - held)
         return data
 
-    def _submit(self, flight: _Flight[Used], fetched: Future[bytes | MaskloopError]) -> None:
+    def _submit(self, flight: _Flight[Used], fetched: Future[bytes | MaskloopError | None]) -> None:
         """Hand a fetched image to the engine; its result is used in the thread that made it."""
-        if fetched.cancelled() or flight.limit.is_over:
+        if fetched.cancelled():
             return
+        predicted: Future[list[ImageResult]] | None = None
         try:
             data = fetched.result()
+            if flight.limit.is_over or data is None:
+                return
             if isinstance(data, MaskloopError):
                 flight.finish(PredictionFailure(error=data))
                 return
-            flight.predicted = self.engine.submit(
-                [partial(decode_image, data, max_pixels=self.max_pixels)],
+            predicted = flight.predicted = self.engine.submit(
+                [EncodedImage(data=data, max_pixels=self.max_pixels)],
                 source=flight.source,
                 task=flight.image.task,
                 thresholds=flight.image.thresholds,
@@ -143,7 +167,11 @@ class ImagePipeline:
         except Exception as exc:
             flight.used.set_exception(exc)
             return
-        flight.predicted.add_done_callback(flight.take)
+        finally:
+            if predicted is None:
+                self.memory.release(flight.held_bytes)
+        predicted.add_done_callback(lambda _: self.memory.release(flight.held_bytes))
+        predicted.add_done_callback(flight.take)
 
 
 class _Flight(Generic[Used]):
@@ -160,7 +188,8 @@ class _Flight(Generic[Used]):
     ) -> None:
         self.image, self.limit, self.source, self.for_selection = image, limit, source, for_selection
         self.used: Future[Used] = Future()
-        self.fetched: Future[bytes | MaskloopError] | None = None
+        self.held_bytes = 0  # of the file, once it is there
+        self.fetched: Future[bytes | MaskloopError | None] | None = None
         self.predicted: Future[list[ImageResult]] | None = None
         self._use = use
 

@@ -6,8 +6,8 @@ Predictions, webhooks and all other requests have threads of their own each: non
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 
 from maskloop.errors import MaskloopError, QueueError, StoreError
 from maskloop.log import log_action
-from maskloop_studio.errors import WrongMediaError
+from maskloop_studio.errors import OverloadedError, WrongMediaError
 from maskloop_studio.images.time_limit import TimeLimit
 from maskloop_studio.labelstudio import protocol as wire
 from maskloop_studio.labelstudio.basic_auth import expected_credentials
@@ -30,7 +30,13 @@ from maskloop_studio.serving.http.answers import error_response, status_of
 from maskloop_studio.serving.http.bodies import MAX_BODY_BYTES, BodyGuard
 from maskloop_studio.serving.http.connections import GuardedConnection
 from maskloop_studio.serving.http.host_check import HostCheck, allowed_hosts, check_exposure
-from maskloop_studio.serving.http.json_body import MAX_EVENT_TREE_BYTES, parse_json, request_schema
+from maskloop_studio.serving.http.json_body import (
+    MAX_EVENT_TREE_BYTES,
+    MAX_TREE_BYTES,
+    parse_json,
+    request_schema,
+    tree_bytes,
+)
 from maskloop_studio.serving.http.login import LoginMiddleware
 from maskloop_studio.serving.http.request_meter import RequestMeter
 from maskloop_studio.serving.prediction_slots import PredictionSlots
@@ -39,6 +45,7 @@ from maskloop_studio.serving.sender_guard import SECRET_HEADER
 from maskloop_studio.serving.status_page import render_status
 
 if TYPE_CHECKING:
+    from maskloop.memory_budget import MemoryBudget
     from maskloop_studio.services import Services
 
 __all__ = ["MAX_BODY_BYTES", "create_app", "run_server"]
@@ -182,11 +189,13 @@ def _add_studio_routes(app: FastAPI, server: _Server) -> None:
     async def predict(request: Request) -> Response:
         body = await _json_bytes(request)
         limit = TimeLimit(server.services.settings.predict_deadline_s)
+        most_bytes = min(MAX_TREE_BYTES, server.services.memory.trees.total_bytes)
 
         def work(limit: TimeLimit) -> bytes:
             # Also reading and writing JSON: of large masks it takes seconds.
-            tasks = parse_json(wire.PredictRequest, body, place="predict")
-            return handlers.predict(tasks, limit).model_dump_json().encode()
+            with _tree_room(server.services.memory.trees, body):
+                tasks = parse_json(wire.PredictRequest, body, place="predict", max_tree_bytes=most_bytes)
+                return handlers.predict(tasks, limit).model_dump_json().encode()
 
         content = await server.slots.run(work, limit=limit, disconnect=partial(_disconnect, request))
         return Response(content, media_type="application/json")
@@ -293,6 +302,27 @@ def _add_operator_routes(app: FastAPI, server: _Server, registry: CollectorRegis
     @app.get("/", include_in_schema=False)
     async def status() -> HTMLResponse:
         return HTMLResponse(await server.threads.run(page))
+
+
+@contextmanager
+def _tree_room(trees: MemoryBudget, body: bytes) -> Iterator[None]:
+    """Hold the memory that a request takes when it is parsed, while it is worked on.
+
+    Raises:
+        OverloadedError: other requests hold so much that it does not fit.
+    """
+    size = min(tree_bytes(body), trees.total_bytes)
+    if not trees.try_acquire(size):
+        raise OverloadedError(
+            "predict",
+            expected=f"requests of at most {trees.total_bytes >> 20} MiB at once, once they are parsed",
+            got="more",
+            remedy="send it again in a moment, send fewer tasks at once, or raise MASKLOOP_MEMORY_MB",
+        )
+    try:
+        yield
+    finally:
+        trees.release(size)
 
 
 async def _read(request: Request, model: type[Body]) -> Body:

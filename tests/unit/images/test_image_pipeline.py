@@ -2,15 +2,17 @@
 
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
 from maskloop.errors import ImageError
+from maskloop.memory_budget import MemoryBudget
 from maskloop.types import PredictionFailure
-from maskloop_studio.images.image_pipeline import FETCHES_AT_ONCE, ImageInput, ImagePipeline
+from maskloop_studio.images.image_pipeline import FETCHES_AT_ONCE, PREPARED_BYTES, ImageInput, ImagePipeline
 from maskloop_studio.images.time_limit import TimeLimit
 
+MOST_FILE = 1_000_000
 NO_IMAGE = ImageError("image", expected="an image", got="none", remedy="upload it")
 
 
@@ -148,3 +150,39 @@ def test_few_images_are_fetched_at_once():
     go_on.set()
     thread.join(30)
     assert seen == FETCHES_AT_ONCE
+
+
+def test_predict_and_use_files_of_all_requests_stay_within_the_memory():
+    room, lock = MemoryBudget(2 * (MOST_FILE + PREPARED_BYTES)), threading.Lock()
+    fetching = most = 0
+
+    class Counting(FakeFetcher):
+        def fetch_many(self, uris, *, task_ids):
+            nonlocal fetching, most
+            with lock:
+                fetching += 1
+                most = max(most, fetching)
+            time.sleep(0.01)
+            with lock:
+                fetching -= 1
+            return super().fetch_many(uris, task_ids=task_ids)
+
+    pipeline = ImagePipeline(
+        fetcher=Counting(), engine=FakeEngine(), max_pixels=100, max_file_bytes=MOST_FILE, memory=room
+    )
+    with ThreadPoolExecutor(4) as pool:
+        uris = [str(number) for number in range(12)]
+        found = list(pool.map(lambda _: pipeline.predict(_inputs(*uris), source="m"), range(4)))
+    assert [len(results) for results in found] == [12] * 4
+    assert most <= 2
+    assert room.held_bytes == 0
+
+
+def test_predict_and_use_no_memory_free_ends_at_the_limit():
+    room = MemoryBudget(100)
+    room.acquire(100)
+    pipeline = ImagePipeline(
+        fetcher=FakeFetcher(), engine=FakeEngine(), max_pixels=100, max_file_bytes=100, memory=room
+    )
+    limit = TimeLimit(0.2)
+    assert pipeline.predict_and_use(_inputs("a"), lambda _, result: result, source="m", limit=limit) == [None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import threading
 import time
 import weakref
@@ -13,12 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from maskloop.errors import ImageError, MaskloopError, ModelLoadError
 from maskloop.masks import paste_segment
+from maskloop.memory_budget import MemoryBudget
 from maskloop.segmentation import engine as engine_module
 from maskloop.segmentation import model_cache as shelf_module
 from maskloop.segmentation.engine import Engine, EngineClosedError, InferenceError
+from maskloop.segmentation.image import EncodedImage
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.segmentation.predict import predict_images
 from maskloop.types import Prediction, PredictionFailure, RgbImage, SegmentationTask
@@ -380,3 +384,48 @@ def test_close_answers_what_is_queued_then_refuses(
 def test_engine_without_room_raises(option: str) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         make_engine(**{option: 0})
+
+
+def test_engine_image_larger_than_its_memory_is_refused(cat_dog_folders):
+    png = io.BytesIO()
+    Image.new("L", (400, 300)).save(png, "PNG")
+    with Engine(
+        task=SegmentationTask.INSTANCE,
+        thresholds=Thresholds(score=0.01),
+        max_batch=1,
+        device="cpu",
+        memory=MemoryBudget(2**20),
+    ) as engine:
+        (result,) = engine.predict(
+            [EncodedImage(data=png.getvalue(), max_pixels=10**8)], source=str(cat_dog_folders["cat"])
+        )
+    assert isinstance(result, PredictionFailure)
+    assert "raise MASKLOOP_MEMORY_MB" in str(result.error)
+
+
+def test_engine_images_are_decoded_within_its_memory(cat_dog_folders, monkeypatch):
+    memory, lock, decoded = MemoryBudget(2 * 300 * 400 * 12), threading.Lock(), []
+    png = io.BytesIO()
+    Image.new("L", (400, 300)).save(png, "PNG")
+    prepare = engine_module.prepare_image
+
+    def noted(*args, **options):
+        with lock:
+            decoded.append(memory.held_bytes)
+        time.sleep(0.01)
+        return prepare(*args, **options)
+
+    monkeypatch.setattr(engine_module, "prepare_image", noted)
+    with Engine(
+        task=SegmentationTask.INSTANCE,
+        thresholds=Thresholds(score=0.01),
+        max_batch=4,
+        device="cpu",
+        helpers=6,
+        memory=memory,
+    ) as engine:
+        images = [EncodedImage(data=png.getvalue(), max_pixels=10**8)] * 12
+        results = engine.predict(images, source=str(cat_dog_folders["cat"]))
+    assert all(isinstance(result, Prediction) for result in results)
+    assert 300 * 400 * 12 <= max(decoded) <= memory.total_bytes
+    assert memory.held_bytes == 0

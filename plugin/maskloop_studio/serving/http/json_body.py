@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from maskloop_studio.errors import TooLargeError, UnreadableError
 
-__all__ = ["MAX_EVENT_TREE_BYTES", "MAX_TREE_BYTES", "parse_json", "request_schema"]
+__all__ = ["MAX_EVENT_TREE_BYTES", "MAX_TREE_BYTES", "parse_json", "request_schema", "tree_bytes"]
 
 MAX_TREE_BYTES = 256 * 2**20
 MAX_EVENT_TREE_BYTES = 64 * 2**20  # of a million regions' points, or a quarter of a million subjects
@@ -49,8 +49,7 @@ def parse_json(
     """
     if skip_numbers:
         body = LONG_NUMBERS.sub(SOME_NUMBER, body)
-    containers = body.count(b"[") + body.count(b"{")
-    if containers * BYTES_PER_CONTAINER + body.count(b",") * BYTES_PER_VALUE > max_tree_bytes:
+    if tree_bytes(body) > max_tree_bytes:
         raise TooLargeError(
             place,
             expected=f"JSON that takes at most {max_tree_bytes >> 20} MB when it is read",
@@ -68,6 +67,12 @@ def parse_json(
         got=str(first["msg"]),
         remedy="see /docs for its form",
     )
+
+
+def tree_bytes(body: bytes) -> int:
+    """Return the memory that a body takes when it is parsed, at most, about."""
+    containers = body.count(b"[") + body.count(b"{")
+    return containers * BYTES_PER_CONTAINER + body.count(b",") * BYTES_PER_VALUE
 
 
 def request_schema(model: type[BaseModel]) -> dict[str, Any]:
