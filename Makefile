@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: demo test torture bench check format base-models learning-curves chromium servers clean help
+.PHONY: demo test torture bench check format base-models learning-curves lock sbom audit chromium servers clean help
 
 help:
 	@echo "make demo [ARGS='--rounds 2 --exit --json demo.json']   the whole loop on this machine"
@@ -17,6 +17,7 @@ help:
 	@echo "make torture [KILLS=200] [SEED=7]                       kill everything, lose nothing"
 	@echo "make bench [ARGS='--only start --json start.json']       how fast everything is, as ratios"
 	@echo "make learning-curves [ARGS='--minutes 30']              quality against corrected images, docs/"
+	@echo "make sbom | lock | audit                                 bill of materials, locked versions, advisories"
 	@echo "make check | format | base-models | clean"
 
 demo: $(VENV)/.runtime
@@ -54,6 +55,36 @@ base-models: $(VENV)/.runtime
 learning-curves: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.learning_curves $(ARGS)
 
+# What the containers install, with hashes; torch and its CUDA libraries come from an index of their own.
+TOOLS := .venv-tools
+LOCK := docker/requirements.lock
+FROM_TORCH_INDEX := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc \
+	nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver \
+	nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
+lock: $(TOOLS)/.installed
+	$(TOOLS)/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header \
+		--python-version 3.11 --python-platform x86_64-manylinux_2_28 --extra postgres -c constraints.txt \
+		$(addprefix --no-emit-package ,$(FROM_TORCH_INDEX)) pyproject.toml -o $(LOCK)
+
+# build/sbom.cdx.json (CycloneDX) and build/licences.md, of an environment that holds what the CPU image holds.
+sbom: $(TOOLS)/.installed
+	rm -rf build/sbom-env && $(PYTHON) -m venv build/sbom-env
+	build/sbom-env/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -c constraints.txt torch
+	build/sbom-env/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes -r $(LOCK)
+	build/sbom-env/bin/python -m pip --disable-pip-version-check install --quiet --no-deps .
+	$(TOOLS)/bin/cyclonedx-py environment --pyproject pyproject.toml --of JSON -o build/sbom.cdx.json build/sbom-env
+	$(TOOLS)/bin/pip-licenses --python build/sbom-env/bin/python --with-urls --format markdown --output-file build/licences.md
+	rm -rf build/sbom-env
+
+# Known advisories of the locked versions; asks PyPI, so it needs the network.
+audit: $(TOOLS)/.installed
+	$(TOOLS)/bin/pip-audit --disable-pip --require-hashes -r $(LOCK)
+
+$(TOOLS)/.installed:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip --disable-pip-version-check install --quiet uv cyclonedx-bom pip-licenses pip-audit
+	@touch $@
+
 # What tests need beside Python; where it cannot be installed, those that need it say that they were skipped.
 APT_INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 HAS_APT = [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null
@@ -74,7 +105,7 @@ servers:
 	else echo "missing: $$wanted; their tests will be skipped"; fi
 
 clean:
-	rm -rf $(VENV) $(ML_HOST) .venv-studio .maskloop build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(ML_HOST) $(TOOLS) .venv-studio .maskloop build *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

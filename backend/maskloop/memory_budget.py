@@ -86,6 +86,7 @@ class MemoryBudget:
 class MemoryShares:
     """The budgets of one process: no work holds one of them while it waits for the one before."""
 
+    body_bytes: int  # request bodies as they come
     trees: MemoryBudget  # JSON of prediction requests
     files: MemoryBudget  # image files, from their download to their prediction
     pixels: MemoryBudget  # images that are decoded, and predictions that are made masks of
@@ -93,9 +94,10 @@ class MemoryShares:
     @classmethod
     def of(cls, memory_mb: int) -> Self:
         """Divide `MASKLOOP_MEMORY_MB`."""
-        sixth = memory_mb * MB // 6
+        twelfth = memory_mb * MB // 12
         return cls(
-            trees=MemoryBudget(sixth),
-            files=MemoryBudget(2 * sixth),
-            pixels=MemoryBudget(3 * sixth),
+            body_bytes=twelfth,
+            trees=MemoryBudget(2 * twelfth),
+            files=MemoryBudget(3 * twelfth),
+            pixels=MemoryBudget(6 * twelfth),
         )

@@ -83,6 +83,33 @@ def test_images_install_the_versions_that_were_tested():
             assert all("-c constraints.txt" in line or "--no-deps" in line for line in installs), rest
 
 
+def test_images_of_maskloop_install_locked_files_by_their_hashes():
+    lock = (DOCKER / "requirements.lock").read_text()
+    assert "://" not in lock, "no address of a registry"
+    locked = dict(re.findall(r"^([a-z0-9._-]+)==(\S+)", lock, re.MULTILINE))
+    tested = dict(
+        (re.sub(r"[-_.]+", "-", name).lower(), version)
+        for name, version in re.findall(
+            r"^([\w.-]+)==(\S+)", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE
+        )
+    )
+    assert {name: version for name, version in locked.items() if tested.get(name, version) != version} == {}
+    assert "torch" not in locked
+    entries = re.split(r"\n(?=\S)", lock.strip())
+    assert all("--hash=sha256:" in entry for entry in entries)
+    for target in ("build-cpu", "build-gpu"):
+        steps = [rest for word, rest in STAGES[target].steps if word == "RUN"]
+        assert any("--require-hashes -r docker/requirements.lock" in rest for rest in steps)
+
+
+def test_requirements_lock_holds_every_direct_dependency():
+    lock = (DOCKER / "requirements.lock").read_text()
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    direct = {re.split(r"[\[<>=]", line)[0] for line in project["dependencies"]}
+    missing = {name for name in direct if not re.search(rf"^{re.escape(name)}==", lock, re.MULTILINE)}
+    assert missing == {"torch"}, "run `make lock`"
+
+
 def test_context_has_what_is_copied_and_nothing_else():
     lines = (REPOSITORY / ".dockerignore").read_text().splitlines()
     let_in = {line[1:] for line in lines if line.startswith("!")}

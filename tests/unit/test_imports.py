@@ -56,7 +56,8 @@ LAYERS = [
     "maskloop.masks | maskloop.settings | maskloop.home",
     "maskloop.types | maskloop.processes",
     "maskloop",
-    "maskloop.files | maskloop.label_pairs | maskloop.log | maskloop.malloc | maskloop.memory_budget | maskloop.prefetch",
+    "maskloop.files | maskloop.label_pairs | maskloop.log | maskloop.malloc",
+    "maskloop.memory_budget | maskloop.prefetch",
     "maskloop.errors",
 ]
 LEVELS = {name.strip(): level for level, line in enumerate(LAYERS) for name in line.split("|")}

@@ -58,4 +58,6 @@ def test_budget_small_work_does_not_overtake_large_work_for_ever():
 
 def test_shares_together_stay_within_the_setting():
     shares = MemoryShares.of(600)
-    assert [part.total_bytes >> 20 for part in (shares.trees, shares.files, shares.pixels)] == [100, 200, 300]
+    budgets = (shares.trees, shares.files, shares.pixels)
+    assert [part.total_bytes >> 20 for part in budgets] == [100, 150, 300]
+    assert shares.body_bytes >> 20 == 50

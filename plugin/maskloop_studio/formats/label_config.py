@@ -59,6 +59,7 @@ class _CachedConfig:
 
 _cache: LRUCache[str, _CachedConfig] = LRUCache(CACHE_BYTES, getsizeof=lambda cached: cached.size_bytes)
 _cache_lock = threading.Lock()
+_reading_lock = threading.Lock()  # one at a time: reading takes fifty times the memory of the text
 
 
 def parse_label_config(xml: str) -> LabelConfig:
@@ -85,16 +86,27 @@ def parse_label_config(xml: str) -> LabelConfig:
         https://labelstud.io/tags/rectangle, https://labelstud.io/tags/labels
     """
     _refuse_hostile(xml)
+    cached = _recall(xml)
+    if cached is not None:
+        return cached
+    with _reading_lock:
+        cached = _recall(xml)  # another thread may have read it meanwhile
+        return cached if cached is not None else _read_and_keep(xml)
+
+
+def _recall(xml: str) -> LabelConfig | None:
     with _cache_lock:
         cached = _cache.get(xml)
-    if cached is None:
-        config = _parse_known_size(xml)
-        size_bytes = len(xml) * BYTES_PER_CHAR + len(config.controls) * BYTES_PER_CONTROL
-        cached = _CachedConfig(config=config, size_bytes=size_bytes)
-        if size_bytes <= CACHE_BYTES:
-            with _cache_lock:
-                _cache[xml] = cached
-    return cached.config
+    return None if cached is None else cached.config
+
+
+def _read_and_keep(xml: str) -> LabelConfig:
+    config = _parse_known_size(xml)
+    size_bytes = len(xml) * BYTES_PER_CHAR + len(config.controls) * BYTES_PER_CONTROL
+    if size_bytes <= CACHE_BYTES:
+        with _cache_lock:
+            _cache[xml] = _CachedConfig(config=config, size_bytes=size_bytes)
+    return config
 
 
 def _refuse_hostile(xml: str) -> None:

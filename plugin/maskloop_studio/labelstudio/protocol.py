@@ -58,7 +58,7 @@ Number = Annotated[int, Strict(), Field(ge=1, lt=2**63)]
 Timestamp = Annotated[
     str, Field(max_length=40, pattern=r"^\d{4}-\d\d-\d\d[T ][0-9:.]{5,20}(Z|[+-]\d\d:?\d\d)?$")
 ]
-MAX_TASKS = 100_000
+MAX_TASKS = 10_000  # Label Studio sends a hundred or so at once
 MAX_CONFIG_CHARS = 1_000_000
 
 

@@ -27,7 +27,7 @@ from maskloop_studio.labelstudio import protocol as wire
 from maskloop_studio.labelstudio.basic_auth import expected_credentials
 from maskloop_studio.serving.handlers import RequestHandlers, WebhookHandler
 from maskloop_studio.serving.http.answers import error_response, status_of
-from maskloop_studio.serving.http.bodies import MAX_BODY_BYTES, BodyGuard
+from maskloop_studio.serving.http.bodies import MAX_BODY_BYTES, BodyGuard, BodyLimits
 from maskloop_studio.serving.http.connections import GuardedConnection
 from maskloop_studio.serving.http.host_check import HostCheck, allowed_hosts, check_exposure
 from maskloop_studio.serving.http.json_body import (
@@ -137,7 +137,7 @@ def create_app(services: Services, *, bind_host: str | None = None) -> FastAPI:
         redoc_url=None,
     )
     # The last one added is the first to see a request.
-    app.add_middleware(BodyGuard)
+    app.add_middleware(BodyGuard, limits=BodyLimits(total_bytes=services.memory.body_bytes))
     credentials = expected_credentials(services.settings)
     if credentials is not None:
         app.add_middleware(LoginMiddleware, user=credentials[0], password=credentials[1])

@@ -88,7 +88,7 @@ class TaskPredictor:
             model_labels=model.labels,
             model_version=model.tag,
         )
-        work = _RequestWork(request.tasks, plan, prompts)
+        work = _RequestWork(request.tasks, plan, prompts, limit)
         shadow = parts.directory.shadow(project_id)
         offered = _Offered(wanted=project_id is not None and parts.shadows.wants(shadow))
 
@@ -195,11 +195,17 @@ class _Outcome:
 class _RequestWork:
     """The images of a request's tasks, and what is made of their predictions."""
 
-    def __init__(self, tasks: Sequence[PredictTask], plan: ProjectPlan, prompts: Sequence[Prompt]) -> None:
+    def __init__(
+        self, tasks: Sequence[PredictTask], plan: ProjectPlan, prompts: Sequence[Prompt], limit: TimeLimit
+    ) -> None:
         self._tasks, self._prompts, self._version = tasks, prompts, plan.model_version
         self._errors: dict[int, MaskloopError] = {}
         self.images: list[_PlacedImage] = []
+        self._first_left = len(tasks)  # from this place on, the limit came before the images were known
         for place, task in enumerate(tasks):
+            if limit.is_over:
+                self._first_left = place
+                break
             try:
                 task_plan = plan.of_task(task.data)
                 images = plan.images(task.data, place=f"task {task.id}")
@@ -262,7 +268,7 @@ class _RequestWork:
                 continue
             if failure is not None:
                 failures[place] = failure.error
-            elif None in found_all:
+            elif None in found_all or place >= self._first_left:
                 left.append(place)
             else:
                 whole = [one for one in found_all if isinstance(one, _ImageAnswer)]

@@ -45,6 +45,7 @@ class Result:
     same: str = ""  # how the equality of both results was checked, and the outcome
     aim: float | None = None  # the ratio, or without a reference the figure, that was aimed for
     notes: Mapping[str, object] = field(default_factory=dict)  # numbers of the case's own, for the JSON
+    figures: Mapping[str, float] = field(default_factory=dict)  # further keys of its entry in the JSON
 
     @property
     def ratio(self) -> float | None:

@@ -42,6 +42,7 @@ def _entry(result: Result) -> dict[str, object]:
         "ours_spread": asdict(result.ours),
         "reference_spread": None if result.reference is None else asdict(result.reference),
         "notes": dict(result.notes),
+        **result.figures,
     }
 
 

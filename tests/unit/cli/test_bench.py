@@ -27,7 +27,7 @@ def _case(name, answer):
             raise answer
         return answer
 
-    return Case(name=name, says="a made-up one", run=run)
+    return Case(name=name, summary="a made-up one", run=run)
 
 
 def test_spread_says_median_and_quartiles():
