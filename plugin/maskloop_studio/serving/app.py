@@ -64,6 +64,7 @@ STUDIO_ROUTES = (
 )
 WEBHOOK_THREADS = 2  # they only ask the database which projects and secret there are
 OTHER_THREADS = 16
+SMALL_EVENT_BYTES = 2**17
 SHUTDOWN_PATIENCE_S = 8  # the supervisor kills after 10 s
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -77,6 +78,7 @@ class _Server:
     webhooks: WebhookHandler
     slots: PredictionSlots  # for predictions only
     webhook_threads: RequestThreads
+    readers: RequestThreads  # for large events
     threads: RequestThreads  # for all other routes
 
 
@@ -125,7 +127,7 @@ def create_app(services: Services, *, bind_host: str | None = None) -> FastAPI:
         yield
         await server.webhooks.writer.stop()
         server.handlers.stop()
-        for threads in (server.slots, server.webhook_threads, server.threads):
+        for threads in (server.slots, server.webhook_threads, server.readers, server.threads):
             threads.close()
         services.close()
 
@@ -162,6 +164,7 @@ def _make_server(services: Services) -> _Server:
         webhooks=WebhookHandler(services, handlers.outbox, run=webhook_threads.run),
         slots=PredictionSlots(at_once=settings.predict_requests, waiting=settings.predict_waiting),
         webhook_threads=webhook_threads,
+        readers=RequestThreads(1, name="read"),
         threads=RequestThreads(OTHER_THREADS, name="request"),
     )
 
@@ -218,13 +221,17 @@ def _add_webhook_route(app: FastAPI, server: _Server) -> None:
         },
     )
     async def webhook(request: Request) -> wire.WebhookResponse:
-        event = parse_json(
+        body = await _json_bytes(request)
+        parse = partial(
+            parse_json,
             wire.WebhookEvent,
-            await _json_bytes(request),
+            body,
             place="webhook",
             skip_numbers=True,
             max_tree_bytes=MAX_EVENT_TREE_BYTES,
         )
+        # Large events one at a time beside the event loop, which answers all others meanwhile.
+        event = parse() if len(body) <= SMALL_EVENT_BYTES else await server.readers.run(parse)
         return await server.webhooks.handle(
             event,
             secret=request.headers.get(SECRET_HEADER),

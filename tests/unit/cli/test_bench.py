@@ -82,7 +82,7 @@ def test_all_cases_have_names_of_their_own_and_say_what_they_do():
     names = [case.name for case in cases]
     assert {"start", "project"} <= set(names)
     assert len(set(names)) == len(names)
-    assert all(case.says for case in cases)
+    assert all(case.summary for case in cases)
     assert [case.name for case in chosen(cases, ["start"])] == ["start"]
     with pytest.raises(ValueError, match="--only dance: expected one of"):
         chosen(cases, ["dance"])

@@ -1,13 +1,19 @@
 """Bytes -> a typed request, at a bounded cost."""
 
 import json
+import re
 
 import pytest
 from tests.fakes.events import annotation, webhook_event
 
 from maskloop_studio.errors import TooLargeError, UnreadableError
 from maskloop_studio.labelstudio.protocol import PredictRequest, WebhookEvent
-from maskloop_studio.serving.http.json_body import parse_json, request_schema
+from maskloop_studio.serving.http.json_body import (
+    WINDOW_BYTES,
+    _without_long_numbers,
+    parse_json,
+    request_schema,
+)
 
 
 def _body(**fields):
@@ -54,3 +60,14 @@ def test_request_schema_stands_alone():
     assert "updated_at" in text
     assert "$ref" not in text
     assert "$defs" not in text
+
+
+@pytest.mark.parametrize("at", [0, WINDOW_BYTES - 258, WINDOW_BYTES - 1, WINDOW_BYTES, 3 * WINDOW_BYTES + 5])
+@pytest.mark.parametrize("count", [100, 300, WINDOW_BYTES, 2 * WINDOW_BYTES])
+def test_without_long_numbers_equals_one_search_of_the_whole(at, count):
+    numbers = b"[" + b",".join([b"7"] * count) + b"]"
+    body = (
+        b'{"a":"' + b"x" * at + b'","b":' + numbers + b',"c":[' + b"1, " * 200 + b'"d"],"e":' + numbers + b"}"
+    )
+    whole = re.sub(rb"\[[0-9,\s.\-]{256,}+\]", b"[0]", body)
+    assert _without_long_numbers(body) == whole
