@@ -10,6 +10,7 @@ __all__ = [
     "BadRequestError",
     "ClientGoneError",
     "ForeignProjectError",
+    "ModelLoadingError",
     "OverloadedError",
     "RefusedError",
     "TooLargeError",
@@ -77,6 +78,12 @@ class UnknownHostError(RefusedError):
     """A request for a host name that is not this server's."""
 
     status = 400
+
+
+class ModelLoadingError(RefusedError):
+    """The model is not in memory yet."""
+
+    status = 503
 
 
 class OverloadedError(RefusedError):

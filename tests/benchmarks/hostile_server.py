@@ -19,6 +19,7 @@ __all__ = ["ANSWER_S", "Answer", "Figures", "Target", "send", "serve_target", "w
 ANSWER_S = 30.0  # an answer later than this, or none at all, is a hang; predictions end after 10 s
 PAUSE_S = 0.1  # between two health checks, and between two webhooks
 MEMORY_MB = 768
+PIECE_BYTES = 2**17
 ENVIRONMENT = {
     "MASKLOOP_MEMORY_MB": str(MEMORY_MB),
     "MASKLOOP_PREDICT_DEADLINE_S": "10",
@@ -151,9 +152,11 @@ async def send(port: int, content: bytes) -> Answer:
     try:
         async with asyncio.timeout(ANSWER_S):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(content)
+            # In pieces: asyncio moves all that is left after each one that was sent.
             with suppress(OSError):
-                await writer.drain()
+                for at in range(0, len(content), PIECE_BYTES):
+                    writer.write(content[at : at + PIECE_BYTES])
+                    await writer.drain()
             head = await reader.readuntil(b"\r\n\r\n")
             while await reader.read(1 << 16):
                 pass

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from maskloop.errors import DamagedVersionError, MaskloopError, ModelLoadError
 from maskloop.learning.registry import CHAMPION, SHADOW, rollback_line
 from maskloop.log import log_action
+from maskloop_studio.errors import ModelLoadingError
 from maskloop_studio.projects.training import model_name
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class ModelDirectory:
 
         Raises:
             ModelLoadError: the model of the settings cannot be loaded.
-            MaskloopError: it is not loaded yet.
+            ModelLoadingError: it is not loaded yet.
         """
         if project_id is not None and project_id not in self._served:
             self.follow(project_id)
@@ -126,7 +127,7 @@ class ModelDirectory:
         served = self._served.get(project_id or 0) or self._base
         if served is not None:
             return served
-        raise self._base_error or MaskloopError(
+        raise self._base_error or ModelLoadingError(
             "serving",
             expected=f"a model within {timeout_s:.0f} s",
             got="one that is still loading",

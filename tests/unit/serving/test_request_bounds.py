@@ -6,11 +6,14 @@ from types import SimpleNamespace
 import pytest
 
 from maskloop.memory_budget import MemoryBudget
-from maskloop_studio.errors import OverloadedError, UnreadableError
+from maskloop.settings import Settings
+from maskloop_studio.errors import ModelLoadingError, OverloadedError, UnreadableError
 from maskloop_studio.images.time_limit import TimeLimit
 from maskloop_studio.labelstudio.protocol import MAX_TASKS, PredictRequest, PredictTask
 from maskloop_studio.serving.app import _tree_room
+from maskloop_studio.serving.http.answers import error_response
 from maskloop_studio.serving.http.json_body import parse_json, tree_bytes
+from maskloop_studio.serving.model_directory import ModelDirectory
 from maskloop_studio.serving.task_predictor import _RequestWork
 
 
@@ -33,6 +36,14 @@ def test_tree_room_requests_that_do_not_fit_together_are_refused():
     with _tree_room(trees, body):
         assert trees.held_bytes == tree_bytes(body)
     assert trees.held_bytes == 0
+
+
+def test_model_that_still_loads_is_answered_with_503_and_retry_after():
+    directory = ModelDirectory(Settings(), registry=dict, engine=dict, store=dict)
+    with pytest.raises(ModelLoadingError, match="still loading") as raised:
+        directory.current(None, timeout_s=0.0)
+    answer = error_response(raised.value)
+    assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
 
 
 def test_request_work_limit_before_the_images_are_known_leaves_the_tasks():
