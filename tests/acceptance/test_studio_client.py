@@ -215,6 +215,7 @@ def test_connect_secures_the_webhook_and_disconnect_leaves_nothing(
 ) -> None:
     project = make_project()
     made = connect_project(project.id, backend.url, services, new_labels=True)
+    assert [one.is_interactive for one in client.backends(project.id)] == [True]
     assert made.deletion_told is False  # this Label Studio makes no webhooks of the organization by its API
     secret = services.store.projects.webhook_secret()
     task_id = client.import_tasks(project.id, [{"data": {"image": "http://host/1.png"}}])[0]
@@ -239,6 +240,7 @@ def test_connect_secures_the_webhook_and_disconnect_leaves_nothing(
     gone = disconnect_project(project.id, services)
     assert (gone.backends, gone.webhooks) == (1, 1)
     assert client.backends(project.id) == []
+    assert client.project(project.id).sampling == "Sequential sampling"
     assert client.webhooks(project.id) == [foreign]
     assert services.store.projects.ids() == ()
     assert disconnect_project(project.id, services).backends == 0

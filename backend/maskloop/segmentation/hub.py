@@ -10,8 +10,9 @@ from typing import Any
 
 from maskloop.errors import DependencyError, ModelLoadError, first_line
 
-__all__ = ["check_torchvision", "find_folder", "load_error", "read_json"]
+__all__ = ["check_torchvision", "find_config", "find_folder", "load_error", "read_json"]
 
+CONFIG_FILE = "config.json"
 HUB_FILES = ("*.json", "*.txt", "*.safetensors", "README.md")  # no pickles; the licence stands in the README
 
 
@@ -41,6 +42,20 @@ def find_folder(source: str) -> Path:
     Raises:
         ModelLoadError: no such folder, or the hub does not have it or does not answer.
     """
+    return _local_folder(source) or _download(source)
+
+
+def find_config(source: str) -> Path:
+    """Return the `config.json` of a source; of a hub name only this file is downloaded.
+
+    Raises:
+        ModelLoadError: no such folder, or the hub does not have it or does not answer.
+    """
+    folder = _local_folder(source)
+    return folder / CONFIG_FILE if folder is not None else _download_config(source)
+
+
+def _local_folder(source: str) -> Path | None:
     path = Path(source).expanduser()
     if path.is_dir():
         return path
@@ -51,7 +66,7 @@ def find_folder(source: str) -> Path:
             got="no such folder",
             remedy="set MASKLOOP_MODEL to a Hugging Face name or a local folder",
         )
-    return _download(source)
+    return None
 
 
 def read_json(path: Path, source: str | Path) -> dict[str, Any]:
@@ -96,12 +111,28 @@ def _download(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
     except Exception as exc:  # its own errors, httpx's, the file system's
-        raise ModelLoadError(
-            f"model {name}",
-            expected="a folder here or a model on the Hugging Face hub",
-            got=first_line(exc),
-            remedy=_hub_remedy(name, exc),
-        ) from exc
+        raise _hub_error(name, exc) from exc
+
+
+def _download_config(name: str) -> Path:
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(name, CONFIG_FILE) if "/" in name else None
+    if isinstance(cached, str):
+        return Path(cached)  # also where the hub does not answer
+    try:
+        return Path(hf_hub_download(name, CONFIG_FILE))
+    except Exception as exc:  # as above
+        raise _hub_error(name, exc) from exc
+
+
+def _hub_error(name: str, exc: Exception) -> ModelLoadError:
+    return ModelLoadError(
+        f"model {name}",
+        expected="a folder here or a model on the Hugging Face hub",
+        got=first_line(exc),
+        remedy=_hub_remedy(name, exc),
+    )
 
 
 def _hub_remedy(name: str, exc: Exception) -> str:

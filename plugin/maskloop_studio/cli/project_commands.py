@@ -29,33 +29,45 @@ def connect(
         bool,
         typer.Option(help="Accept labels that the model does not know yet: corrections will teach them."),
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be changed, and change nothing.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Register maskloop in a Label Studio project: backend, webhook, displayed model, order of tasks.
 
-    It can be run again at any time, for instance after the address or the webhook's secret has changed.
+    The plan is printed first. Interactive preannotations (smart tools) are switched on. It can be run again
+    at any time, for instance after the address or the webhook's secret has changed; `maskloop disconnect`
+    undoes it.
     """
-    from maskloop_studio.projects.connect import connect_project
+    from maskloop_studio.projects.connect import carry_out
+    from maskloop_studio.projects.connection_plan import plan_connection
     from maskloop_studio.services import process_services
 
     services = process_services()
     url = backend_url or f"http://{services.settings.host}:{services.settings.port}"
-    made = connect_project(project, url, services, new_labels=new_labels)
+    plan = plan_connection(project, url, services, new_labels=new_labels)
+    if not as_json:
+        typer.echo("\n".join(plan.lines()))
+    if dry_run:
+        typer.echo(json.dumps(dataclasses.asdict(plan)) if as_json else "nothing was changed (--dry-run)")
+        return
+    made = carry_out(plan, services)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(made)))
         return
-    typer.echo(f"project {made.project_id} ({made.title}) shows predictions of {made.model_version}")
-    typer.echo(f"labels it draws: {', '.join(made.matched) or 'none yet'}")
-    if made.unmatched:
-        typer.echo(f"labels it has to learn: {', '.join(made.unmatched)}")
+    typer.echo(f"connected: project {made.project_id} shows predictions of {made.model_version}")
+    typer.echo(f"`maskloop disconnect {made.project_id}` undoes it")
 
 
 def disconnect(project: ProjectArgument) -> None:
-    """Take maskloop out of a Label Studio project: backend, webhooks, tabs; `connect` brings it back.
+    """Take maskloop out of a Label Studio project: what `connect` added; `connect` brings it back.
 
-    Stored predictions and all annotations stay.
+    Backend (and interactive preannotations with it), webhooks and tabs are removed, and the task sampling is
+    Label Studio's default again. Stored predictions and all annotations stay.
     """
     from maskloop_studio.projects.connect import disconnect_project
+    from maskloop_studio.projects.task_order import STUDIO_SAMPLING
     from maskloop_studio.services import process_services
 
     gone = disconnect_project(project, process_services())
@@ -63,6 +75,8 @@ def disconnect(project: ProjectArgument) -> None:
         f"removed {gone.backends} backends, {gone.webhooks} webhooks and {gone.tabs} tabs "
         f"from project {gone.project_id}"
     )
+    if gone.sampling_reset:
+        typer.echo(f"task sampling: {STUDIO_SAMPLING}, Label Studio's default")
 
 
 def sync(

@@ -17,7 +17,7 @@ from maskloop_studio.formats.label_config import map_labels, parse_label_config
 from maskloop_studio.labelstudio.error_map import LOCAL_BACKEND_REMEDY
 from maskloop_studio.labelstudio.models import StudioBackend, StudioWebhook, to_webhook
 from maskloop_studio.labelstudio.webhooks import is_ours, webhook_headers
-from maskloop_studio.projects.connect import BACKEND_TITLE
+from maskloop_studio.projects.connection_plan import BACKEND_TITLE
 
 __all__ = ["PROJECT_CHECKS"]
 

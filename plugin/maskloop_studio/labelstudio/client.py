@@ -231,7 +231,8 @@ class StudioClient(PredictionCalls, ViewCalls):
             project_id: Label Studio's number.
             url: where Label Studio reaches the backend.
             title: its name in Label Studio.
-            is_interactive: it answers while an annotator draws.
+            is_interactive: Label Studio's "interactive preannotations": it is called while an annotator
+                draws with a smart tool.
             credentials: user and password of HTTP Basic authentication, sent with every call.
         """
         method = NO_AUTH if credentials is None else BASIC_AUTH
@@ -241,7 +242,9 @@ class StudioClient(PredictionCalls, ViewCalls):
         for backend in self.backends(project_id):
             if backend.url.rstrip("/") == url.rstrip("/"):
                 # Label Studio never shows a stored password, so it is set again.
-                if credentials is not None or backend.auth_method != method:
+                same = backend.auth_method == method and backend.is_interactive == is_interactive
+                if credentials is not None or not same:
+                    body |= {"is_interactive": is_interactive}
                     self._json("PATCH", f"api/ml/{backend.id}", body, timeout_s=CONNECT_TIMEOUT_S)
                 return backend.id
         body |= {"title": title, "is_interactive": is_interactive}

@@ -119,6 +119,7 @@ class StudioBackend:
     model_version: str
     state: str  # CO connected, DI disconnected, ER error, TR training, PR predicting
     auth_method: str  # NONE or BASIC_AUTH
+    is_interactive: bool = False  # called while an annotator draws with a smart tool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +181,7 @@ def to_backend(raw: Json) -> StudioBackend:
         model_version=raw.get("model_version") or "",
         state=raw.get("state") or "",
         auth_method=raw.get("auth_method") or "NONE",
+        is_interactive=bool(raw.get("is_interactive")),
     )
 
 

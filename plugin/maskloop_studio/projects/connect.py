@@ -6,33 +6,41 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from maskloop.errors import LabelConfigError
 from maskloop.log import log_action
 from maskloop.store.jobs import JobKind
 from maskloop_studio.dispatch import request
-from maskloop_studio.formats.label_config import map_labels, parse_label_config
 from maskloop_studio.labelstudio.basic_auth import backend_credentials
 from maskloop_studio.labelstudio.webhooks import (
     drop_webhooks,
     forget_deletions,
-    is_ours,
     secure_webhook,
     watch_deletions,
     webhook_headers,
 )
-from maskloop_studio.projects.task_order import remove_order, set_up_order
+from maskloop_studio.projects.connection_plan import (
+    BACKEND_TITLE,
+    ConnectionPlan,
+    our_backends,
+    plan_connection,
+)
+from maskloop_studio.projects.task_order import remove_order, reset_sampling, set_up_order
 from maskloop_studio.projects.training import ensure_champion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from maskloop_studio.labelstudio.client import StudioBackend, StudioClient
+    from maskloop_studio.labelstudio.client import StudioClient
     from maskloop_studio.services import Services
 
-__all__ = ["Connection", "Disconnection", "connect_project", "disconnect_project"]
+__all__ = [
+    "Connection",
+    "Disconnection",
+    "carry_out",
+    "connect_project",
+    "disconnect_project",
+]
 
 logger = logging.getLogger(__name__)
-BACKEND_TITLE = "maskloop"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +64,13 @@ class Disconnection:
     backends: int
     webhooks: int
     tabs: int  # of the Data Manager
+    sampling_reset: bool  # the task sampling is Label Studio's default again
 
 
 def connect_project(
     project_id: int, backend_url: str, services: Services, *, new_labels: bool = False
 ) -> Connection:
-    """Connect a project; doing it again changes nothing but what has to be repaired.
+    """Plan and connect a project; doing it again changes nothing but what has to be repaired.
 
     Args:
         project_id: Label Studio's number.
@@ -73,21 +82,28 @@ def connect_project(
         LabelConfigError: no image, nothing to draw with, or no label that the model knows.
         StudioError: Label Studio refused.
     """
-    client = services.client
-    project = client.project(project_id)
-    config = parse_label_config(project.label_config)
+    return carry_out(plan_connection(project_id, backend_url, services, new_labels=new_labels), services)
+
+
+def carry_out(plan: ConnectionPlan, services: Services) -> Connection:
+    """Connect a project as planned: model, backend with interactive preannotations, webhook, order of tasks.
+
+    Raises:
+        ModelLoadError: the model of the settings cannot be loaded.
+        StudioError: Label Studio refused.
+    """
+    client, project_id, backend_url = services.client, plan.project_id, plan.backend_url
     champion = ensure_champion(project_id, registry=services.registry, settings=services.settings)
-    try:
-        unmatched = map_labels(config, champion.labels).unmatched_labels
-    except LabelConfigError:
-        if not new_labels:
-            raise
-        unmatched = config.all_labels
-    services.store.projects.save(project_id, project.label_config)
+    services.store.projects.save(project_id, plan.label_config)
     headers = webhook_headers(services.settings, services.store)
     _drop_old_backends(project_id, backend_url, headers, client)
-    credentials = backend_credentials(services.settings, services.store)
-    client.connect_backend(project_id, url=backend_url, title=BACKEND_TITLE, credentials=credentials)
+    client.connect_backend(
+        project_id,
+        url=backend_url,
+        title=BACKEND_TITLE,
+        is_interactive=True,
+        credentials=backend_credentials(services.settings, services.store),
+    )
     secure_webhook(project_id, backend_url, headers, client)
     deletion_told = watch_deletions(backend_url, headers, client)
     # `model_version` follows with the first predictions: Label Studio takes no version without predictions.
@@ -98,18 +114,19 @@ def connect_project(
     )
     return Connection(
         project_id=project_id,
-        title=project.title,
+        title=plan.title,
         model_version=champion.tag,
-        matched=tuple(label for label in config.all_labels if label not in unmatched),
-        unmatched=unmatched,
+        matched=plan.matched,
+        unmatched=plan.unmatched,
         deletion_told=deletion_told,
     )
 
 
 def disconnect_project(project_id: int, services: Services) -> Disconnection:
-    """Take maskloop out of a project: backend, webhooks, our tabs, and our note that it is connected.
+    """Take maskloop out of a project: backend, webhooks, our tabs, sampling, our note that it is connected.
 
-    Stored predictions and annotations stay. Doing it again changes nothing.
+    Interactive preannotations are a property of the backend and go with it. Stored predictions and
+    annotations stay. Doing it again changes nothing.
 
     Raises:
         StudioError: Label Studio refused.
@@ -117,8 +134,9 @@ def disconnect_project(project_id: int, services: Services) -> Disconnection:
     client = services.client
     headers = webhook_headers(services.settings, services.store)
     backends = webhooks = tabs = 0
+    sampling_reset = False
     if client.find_project(project_id) is not None:
-        ours = _our_backends(project_id, headers, client, title=BACKEND_TITLE)
+        ours = our_backends(project_id, headers, client, title=BACKEND_TITLE)
         before = len(client.webhooks(project_id))
         for backend in ours:
             client.delete_backend(project_id, backend.id)
@@ -126,28 +144,24 @@ def disconnect_project(project_id: int, services: Services) -> Disconnection:
         drop_webhooks(client.webhooks(project_id), headers, client)
         webhooks = before - len(client.webhooks(project_id))
         tabs = remove_order(project_id, client)
+        sampling_reset = bool(backends) and reset_sampling(project_id, client)
     services.store.projects.remove(project_id)
     if not services.store.projects.ids():
         webhooks += forget_deletions(headers, client)
     log_action(logger, "project_disconnected", project_id=project_id, backends=backends, webhooks=webhooks)
-    return Disconnection(project_id=project_id, backends=backends, webhooks=webhooks, tabs=tabs)
-
-
-def _our_backends(
-    project_id: int, headers: Mapping[str, str], client: StudioClient, *, title: str | None = None
-) -> list[StudioBackend]:
-    addresses = {hook["url"].rstrip("/") for hook in client.webhooks(project_id) if is_ours(hook, headers)}
-    return [
-        backend
-        for backend in client.backends(project_id)
-        if f"{backend.url.rstrip('/')}/webhook" in addresses or backend.title == title
-    ]
+    return Disconnection(
+        project_id=project_id,
+        backends=backends,
+        webhooks=webhooks,
+        tabs=tabs,
+        sampling_reset=sampling_reset,
+    )
 
 
 def _drop_old_backends(
     project_id: int, backend_url: str, headers: Mapping[str, str], client: StudioClient
 ) -> None:
     # Nothing answers at an earlier address: Label Studio would wait for it with every event.
-    for backend in _our_backends(project_id, headers, client):
+    for backend in our_backends(project_id, headers, client):
         if backend.url.rstrip("/") != backend_url.rstrip("/"):
             client.delete_backend(project_id, backend.id)

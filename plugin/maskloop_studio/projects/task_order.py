@@ -35,6 +35,7 @@ __all__ = [
     "pushed_cluster",
     "pushed_scores",
     "remove_order",
+    "reset_sampling",
     "set_up_order",
     "tab_titles",
     "tab_troubles",
@@ -42,6 +43,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 SAMPLING = "Uncertainty sampling"
+STUDIO_SAMPLING = "Sequential sampling"  # Label Studio's default
 TITLE = "maskloop: most to teach first"
 OURS = re.compile(r"(\d+/\d+ )?" + re.escape(TITLE))
 # What the Data Manager makes by itself where there is no tab; with all columns it would be hard to read.
@@ -138,6 +140,18 @@ def remove_order(project_id: int, client: StudioClient) -> int:
     for view in ours:
         client.delete_view(int(view["id"]))
     return len(ours)
+
+
+def reset_sampling(project_id: int, client: StudioClient) -> bool:
+    """Set the task sampling to Label Studio's default where it is ours; return whether it was.
+
+    Raises:
+        StudioError: Label Studio refused.
+    """
+    if client.project(project_id).sampling != SAMPLING:
+        return False
+    client.update_project(project_id, sampling=STUDIO_SAMPLING)
+    return True
 
 
 def tab_titles(count: int) -> tuple[str, ...]:

@@ -1,0 +1,185 @@
+"""What `maskloop connect` would do to a project: checked and written down before anything is changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from maskloop.errors import LabelConfigError
+from maskloop.segmentation.source_labels import source_labels
+from maskloop_studio.formats.label_config import map_labels, parse_label_config
+from maskloop_studio.labelstudio.webhooks import is_ours, webhook_headers
+from maskloop_studio.projects.task_order import SAMPLING, tab_titles, tab_troubles
+from maskloop_studio.projects.training import model_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from maskloop.settings import Settings
+    from maskloop.types import ModelVersion
+    from maskloop_studio.labelstudio.client import StudioBackend, StudioClient, StudioProject
+    from maskloop_studio.services import Services
+
+__all__ = ["BACKEND_TITLE", "ConnectionPlan", "our_backends", "plan_connection"]
+
+BACKEND_TITLE = "maskloop"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionPlan:
+    """What connecting a project finds and changes; nothing is changed yet."""
+
+    project_id: int
+    title: str  # the project's
+    label_config: str  # XML, as it was read for this plan
+    backend_url: str  # where Label Studio reaches maskloop's server
+    model: str  # tag of the champion, or the source that becomes version 1
+    is_new_model: bool  # no version is registered yet
+    matched: tuple[str, ...]  # labels that the model draws already
+    unmatched: tuple[str, ...]  # labels it has to learn
+    changes: tuple[str, ...]  # one line each, in the order in which they are made
+    tasks: int  # without an annotation: they are predicted afterwards
+
+    def lines(self) -> list[str]:
+        """Return the plan for a person to read, one fact a line."""
+        model = f"{self.model} becomes version 1" if self.is_new_model else f"{self.model} stays the champion"
+        lines = [
+            f"project {self.project_id} ({self.title})",
+            f"  model: {model}",
+            f"  labels it draws: {', '.join(self.matched) or 'none yet'}",
+        ]
+        if self.unmatched:
+            lines.append(f"  labels it has to learn: {', '.join(self.unmatched)}")
+        lines += [f"  {change}" for change in self.changes or ("nothing in Label Studio has to change",)]
+        lines.append(f"  then: {self.tasks} tasks without an annotation are predicted")
+        return lines
+
+
+def plan_connection(
+    project_id: int, backend_url: str, services: Services, *, new_labels: bool = False
+) -> ConnectionPlan:
+    """Check a project and return what connecting it would change.
+
+    The labels come first, and of the model only its `config.json` is read: what cannot work fails in about
+    a second.
+
+    Args:
+        project_id: Label Studio's number.
+        backend_url: where Label Studio reaches maskloop's server.
+        services: Label Studio, settings, registry and database.
+        new_labels: accept a label config none of whose labels the model knows yet.
+
+    Raises:
+        LabelConfigError: no image, nothing to draw with, or no label that the model knows.
+        ModelLoadError: the model of the settings cannot be found.
+        StudioError: Label Studio refused.
+    """
+    client, settings = services.client, services.settings
+    project = client.project(project_id)
+    config = parse_label_config(project.label_config)
+    champion = _champion(project_id, services)
+    labels = champion.labels if champion is not None else source_labels(settings.model)
+    try:
+        unmatched = map_labels(config, labels).unmatched_labels
+    except LabelConfigError as exc:
+        if not new_labels:
+            raise _unknown_labels(project, exc, champion=champion, settings=settings) from exc
+        unmatched = config.all_labels
+    headers = webhook_headers(settings, services.store)
+    return ConnectionPlan(
+        project_id=project_id,
+        title=project.title,
+        label_config=project.label_config,
+        backend_url=backend_url,
+        model=settings.model if champion is None else champion.tag,
+        is_new_model=champion is None,
+        matched=tuple(label for label in config.all_labels if label not in unmatched),
+        unmatched=unmatched,
+        changes=tuple(
+            [
+                *_backend_changes(project_id, backend_url, headers, client),
+                *_order_changes(project, client, tabs=settings.order_tabs),
+            ]
+        ),
+        tasks=client.count_tasks(project_id, only_unlabelled=True),
+    )
+
+
+def our_backends(
+    project_id: int, headers: Mapping[str, str], client: StudioClient, *, title: str | None = None
+) -> list[StudioBackend]:
+    """Return a project's labeling backends whose webhook carries our secret, or that have this title.
+
+    Raises:
+        StudioError: Label Studio cannot be reached or refuses.
+    """
+    addresses = {hook["url"].rstrip("/") for hook in client.webhooks(project_id) if is_ours(hook, headers)}
+    return [
+        backend
+        for backend in client.backends(project_id)
+        if f"{backend.url.rstrip('/')}/webhook" in addresses or backend.title == title
+    ]
+
+
+def _champion(project_id: int, services: Services) -> ModelVersion | None:
+    settings = services.settings
+    if settings.mlflow_tracking_uri is None and not (settings.home / "mlflow.db").exists():
+        return None  # a first run: making MLflow's database takes half a minute
+    return services.registry.champion(model_name(project_id))
+
+
+def _unknown_labels(
+    project: StudioProject,
+    exc: LabelConfigError,
+    *,
+    champion: ModelVersion | None,
+    settings: Settings,
+) -> LabelConfigError:
+    number = project.id
+    own = (
+        f"(1) set MASKLOOP_MODEL to a checkpoint that knows them, a folder of your own or a name on the hub: "
+        f"`maskloop models suggest {number}` lists published ones"
+    )
+    if champion is not None:
+        own = (
+            f"(1) give the labels that mean a class of {champion.tag} the attribute predicted_values "
+            "(MASKLOOP_MODEL counts only where a project has no version yet)"
+        )
+    return LabelConfigError(
+        f"project {number} ({project.title}), model {champion.tag if champion else settings.model}",
+        expected=exc.expected,
+        got=exc.got,
+        remedy=f"choose one of three ways: {own}; (2) `maskloop connect {number} --new-labels`: annotate "
+        "some images by hand, and training teaches the model these labels; (3) `maskloop demo` shows the "
+        "whole loop on images whose labels the model knows",
+    )
+
+
+def _backend_changes(
+    project_id: int, backend_url: str, headers: Mapping[str, str], client: StudioClient
+) -> list[str]:
+    url = backend_url.rstrip("/")
+    here = [backend for backend in client.backends(project_id) if backend.url.rstrip("/") == url]
+    changes = [
+        f"labeling backend at the earlier address {old.url}: removed, with its webhook"
+        for old in our_backends(project_id, headers, client)
+        if old.url.rstrip("/") != url
+    ]
+    if not here:
+        changes.append(f"labeling backend {BACKEND_TITLE} at {url}: added, with a webhook for all events")
+    if not (here and here[0].is_interactive):
+        changes.append("interactive preannotations (smart tools call the model): switched on")
+    return changes
+
+
+def _order_changes(project: StudioProject, client: StudioClient, *, tabs: int) -> list[str]:
+    changes = []
+    if project.sampling != SAMPLING:
+        changes.append(f"task sampling: {project.sampling or 'none'} -> {SAMPLING}")
+    if tab_troubles(client.views(project.id), tabs):
+        changes.append(f"Data Manager tabs: {_quoted(tab_titles(tabs))} added or put in order")
+    return changes
+
+
+def _quoted(titles: Sequence[str]) -> str:
+    return ", ".join(f'"{title}"' for title in titles)
