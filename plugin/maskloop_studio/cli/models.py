@@ -46,6 +46,25 @@ def show_model(project: ProjectArgument, version: VersionArgument, as_json: Json
     print_version(project, _number(version, project), process_services().registry, as_json=as_json)
 
 
+@models_app.command("suggest")
+def suggest_models(project: ProjectArgument, as_json: JsonOption = False) -> None:
+    """List published checkpoints that know a project's labels, and what their licences forbid; best first.
+
+    The table comes with maskloop: nothing is downloaded. The project need not be connected yet.
+    """
+    from maskloop_studio.cli.suggest_lines import suggestion_lines, suggestions_as_json
+    from maskloop_studio.formats.label_config import parse_label_config
+    from maskloop_studio.projects.suggestion import suggest_checkpoints
+    from maskloop_studio.services import process_services
+
+    config = parse_label_config(process_services().client.project(project).label_config)
+    found = suggest_checkpoints(config)
+    if as_json:
+        typer.echo(suggestions_as_json(config.all_labels, found))
+    else:
+        typer.echo("\n".join(suggestion_lines(project, config.all_labels, found)))
+
+
 @models_app.command("promote")
 def promote_model(
     project: ProjectArgument, version: VersionArgument, reason: ReasonOption = "", as_json: JsonOption = False
