@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -131,7 +132,8 @@ def create_app(services: Services, *, bind_host: str | None = None) -> FastAPI:
             threads.close()
         services.close()
 
-    app = FastAPI(
+    # FastAPI's own /docs loads Swagger UI from another host: without a network the page is blank.
+    app = FastAPIOffline(
         title="maskloop",
         summary="Segmentation backend for Label Studio",
         lifespan=lifespan,
