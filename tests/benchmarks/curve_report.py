@@ -52,12 +52,12 @@ Each number is the mean, with worst and best in brackets; {count} fine-tunings, 
   defaults: {least_steps} to {most_steps} steps of 4 images, the backbone at {backbone_rate:g} times the rate,
   no early stop. That and the judgement took {least_s} to {most_s} s of one CPU thread.
 - **Judging.** The instance task at the thresholds that are served, with the code that the gate uses. An
-  object with a score below 0.5 is not there, so AP50 is lower than a benchmark without a threshold would say.
+  object with a score below 0.5 is not there, so AP50 is lower than in a benchmark without a threshold.
 - **Split.** A hash of the file's name orders the images; the first of them judge. A smaller draw of one seed
   is part of its larger ones.
 
-Holdouts are small: differences of a few points between neighbours of one curve say little, and the bands
-show how much chance there is. These are models for a CPU and small images: the curves tell how much
+Holdouts are small: differences of a few points between neighbours of one curve mean little, and the bands
+show how much chance there is. These are models for a CPU and small images: the curves show how much
 corrections bring, and not how good Mask2Former or OneFormer can be. On coco10 they bring nothing that is
 shown: ten everyday classes of all sizes are too much for such a model and 56 photos. Four times the steps
 did not help (AP50 .002, one draw). Photos like these want a checkpoint that was trained on photos.
