@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,18 +148,44 @@ ImageResult: TypeAlias = Prediction | PredictionFailure  # of one image
 class EditCounts:
     """What became of the predicted regions in one annotation."""
 
+    KINDS_OF_CHANGE: ClassVar[tuple[str, ...]] = ("nudged", "redrawn", "relabelled", "split", "merged")
+
     kept: int = 0  # left as predicted
-    changed: int = 0  # predicted, then edited
+    changed: int = 0  # predicted, then edited in any way; the kinds below are parts of this number
     added: int = 0  # drawn by the annotator
     removed: int = 0  # predicted, then deleted
+    nudged: int = 0  # its outline was changed a little
+    redrawn: int = 0  # its outline was changed a lot
+    relabelled: int = 0  # only its label was changed
+    split: int = 0  # replaced by several regions, which count as added
+    merged: int = 0  # replaced, with others, by one region, which counts as added
+
+    def __post_init__(self) -> None:
+        if self.changed_unknown < 0:
+            raise ValueError(f"EditCounts.changed: expected at least the sum of its kinds, got {self}")
 
     def __add__(self, other: EditCounts) -> EditCounts:
-        return EditCounts(
-            kept=self.kept + other.kept,
-            changed=self.changed + other.changed,
-            added=self.added + other.added,
-            removed=self.removed + other.removed,
-        )
+        return EditCounts(**{name: value + getattr(other, name) for name, value in vars(self).items()})
+
+    @property
+    def changed_unknown(self) -> int:
+        """Regions edited in a way that is not known: counted without a comparison of geometry."""
+        return self.changed - sum(getattr(self, name) for name in self.KINDS_OF_CHANGE)
+
+    @property
+    def predicted(self) -> int:
+        """Predicted regions."""
+        return self.kept + self.changed + self.removed
+
+    @property
+    def submitted(self) -> int:
+        """Regions of the submitted annotation."""
+        return self.kept + self.changed - self.split - self.merged + self.added
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether predicted regions were submitted without any edit."""
+        return self.kept > 0 and self.changed == self.added == self.removed == 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
