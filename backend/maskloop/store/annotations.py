@@ -315,12 +315,21 @@ def _add_version(session: Session, snapshot: AnnotationSnapshot, text: str, dige
         digest=digest,
         label_config=config,
         lead_time_s=float(lead_time) if isinstance(lead_time, (int, float)) else None,
+        annotator=_annotator_of(snapshot.content),
         ground_truth=bool(snapshot.content.get("ground_truth")),
         taken_at=now(),
     )
     session.add(row)
     session.flush()
     return row
+
+
+def _annotator_of(content: Mapping[str, Any]) -> int | None:
+    """Return the number of the user who made an annotation; newer versions of the API give an object."""
+    user = content.get("completed_by")
+    number = user.get("id") if isinstance(user, Mapping) else user
+    is_number = isinstance(number, int) and not isinstance(number, bool) and 0 < number < 2**63
+    return number if is_number else None
 
 
 def _version(row: VersionRow, label_config: str, *, content: dict[str, Any]) -> AnnotationVersion:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from itertools import groupby
+from types import MappingProxyType
+from typing import Any
 
 from sqlalchemy import ColumnElement, Select, delete, exists, func, select
 from sqlalchemy.exc import IntegrityError
@@ -20,6 +23,7 @@ STREAM = 64  # annotations in memory at once: masks are large
 VERSIONS_AT_ONCE = 500
 SPLITS = ("train", "holdout")
 MAX_REASON = 4000  # characters
+EDIT_KINDS = frozenset(one.name for one in fields(EditCounts))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,6 +37,7 @@ class DerivedMasks:
     edits: EditCounts
     approximate: bool  # some of it was given as boxes
     model_version: str | None  # whose prediction was corrected
+    label_edits: Mapping[str, EditCounts] | None = None  # their sum is `edits`; None: counted by origin
     view: str = ""  # which of the task's images
     image_index: int = 0  # the page of a view with several pages, from 0
 
@@ -54,6 +59,8 @@ class EditedTask:
     model_version: str  # whose prediction it was
     edits: EditCounts
     lead_time_s: float | None
+    annotator: int | None = None  # user number; None where an older maskloop stored it
+    label_edits: Mapping[str, EditCounts] = field(default_factory=dict)  # empty where counted by origin
 
 
 class CorrectionRepository:
@@ -146,29 +153,26 @@ class CorrectionRepository:
         """Return how predictions were changed, by annotation number; without annotations from nothing."""
         query = (
             select(
+                AnnotationRow.annotation_id,
                 AnnotationRow.task_id,
-                func.min(MasksRow.model_version),
-                func.sum(MasksRow.kept),
-                func.sum(MasksRow.changed),
-                func.sum(MasksRow.added),
-                func.sum(MasksRow.removed),
-                func.min(VersionRow.lead_time_s),
+                VersionRow.annotator,
+                VersionRow.lead_time_s,
+                MasksRow.model_version,
+                MasksRow.kept,
+                MasksRow.changed,
+                MasksRow.added,
+                MasksRow.removed,
+                MasksRow.label_edits,
             )
             .join(VersionRow, VersionRow.version_id == AnnotationRow.version_id)
             .join(MasksRow, MasksRow.version_id == AnnotationRow.version_id)
             .where(*_submitted(project_id), MasksRow.model_version.is_not(None))
-            .group_by(AnnotationRow.annotation_id, AnnotationRow.task_id)
+            .order_by(AnnotationRow.annotation_id, MasksRow.view, MasksRow.image_index)
         )
         with self._sessions.read() as session:
-            rows = session.execute(query.order_by(AnnotationRow.annotation_id)).all()
+            rows = session.execute(query).all()
         return tuple(
-            EditedTask(
-                task_id=task_id,
-                model_version=model_version or "",
-                edits=EditCounts(kept=kept, changed=changed, added=added, removed=removed),
-                lead_time_s=lead_time_s,
-            )
-            for task_id, model_version, kept, changed, added, removed, lead_time_s in rows
+            _edited(tuple(images)) for _, images in groupby(rows, key=lambda row: int(row.annotation_id))
         )
 
     def at(self, version_ids: Sequence[int]) -> tuple[Correction, ...]:
@@ -249,10 +253,54 @@ def _row(version_id: int, masks: DerivedMasks, reader_version: int) -> MasksRow:
         changed=masks.edits.changed,
         added=masks.edits.added,
         removed=masks.edits.removed,
+        label_edits=_edits_to_json(masks.label_edits),
         approximate=masks.approximate,
         model_version=masks.model_version,
         reader_version=reader_version,
     )
+
+
+def _edits_to_json(label_edits: Mapping[str, EditCounts] | None) -> dict[str, dict[str, int]] | None:
+    if label_edits is None:
+        return None
+    return {
+        label: {kind: count for kind, count in asdict(edits).items() if count}
+        for label, edits in label_edits.items()
+    }
+
+
+def _edits_from_json(stored: Mapping[str, Mapping[str, int]] | None) -> dict[str, EditCounts] | None:
+    """Return stored edits; kinds that only a newer maskloop knows are parts of `changed` all the same."""
+    if stored is None:
+        return None
+    return {
+        label: EditCounts(**{kind: count for kind, count in edits.items() if kind in EDIT_KINDS})
+        for label, edits in stored.items()
+    }
+
+
+def _edited(images: Sequence[Any]) -> EditedTask:
+    """Return the edits of one annotation from its rows, one for each image."""
+    label_edits: dict[str, EditCounts] = {}
+    for image in images:
+        for label, edits in (_edits_from_json(image.label_edits) or {}).items():
+            label_edits[label] = label_edits.get(label, EditCounts()) + edits
+    return EditedTask(
+        task_id=images[0].task_id,
+        model_version=min(str(image.model_version) for image in images),
+        edits=sum((_edits_of(image) for image in images), EditCounts()),
+        lead_time_s=images[0].lead_time_s,
+        annotator=images[0].annotator,
+        label_edits=MappingProxyType(label_edits),
+    )
+
+
+def _edits_of(row: Any) -> EditCounts:
+    """Return the edits on one image: of all kinds where they are known, else the counts by origin."""
+    label_edits = _edits_from_json(row.label_edits)
+    if label_edits is not None:
+        return sum(label_edits.values(), EditCounts())
+    return EditCounts(kept=row.kept, changed=row.changed, added=row.added, removed=row.removed)
 
 
 def _masks(row: MasksRow) -> DerivedMasks:
@@ -261,9 +309,10 @@ def _masks(row: MasksRow) -> DerivedMasks:
         image_uri=row.image_uri,
         size_hw=(row.height, row.width),
         segments=segments_from_text(row.segments, place=f"annotation version {row.version_id}"),
-        edits=EditCounts(kept=row.kept, changed=row.changed, added=row.added, removed=row.removed),
+        edits=_edits_of(row),
         approximate=row.approximate,
         model_version=row.model_version,
+        label_edits=_edits_from_json(row.label_edits),
         view=row.view,
         image_index=row.image_index,
     )

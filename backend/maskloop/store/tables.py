@@ -163,6 +163,9 @@ class VersionRow(Base):
     digest: Mapped[str]  # SHA-256 of it
     label_config: Mapped[str]  # digest of the label config it was made under
     lead_time_s: Mapped[float | None] = mapped_column(Float)
+    annotator: Mapped[int | None] = mapped_column(
+        BigInteger
+    )  # user number; None: an older maskloop stored it
     ground_truth: Mapped[bool] = mapped_column(default=False)
     taken_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
@@ -193,6 +196,8 @@ class MasksRow(Base):
     changed: Mapped[int]
     added: Mapped[int]
     removed: Mapped[int]
+    # label -> kind of edit -> regions; None: counted by origin, not by a comparison of geometry
+    label_edits: Mapped[dict[str, dict[str, int]] | None] = mapped_column(JSON(none_as_null=True))
     approximate: Mapped[bool] = mapped_column(default=False)
     model_version: Mapped[str | None]  # whose prediction was corrected
     reader_version: Mapped[int] = mapped_column(default=0)  # of the code that read the regions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from maskloop.errors import CodecError, LabelConfigError
 from maskloop.log import log_action, log_failures
 from maskloop.store.corrections import DerivedMasks
-from maskloop_studio.formats import annotation_to_segments, config_for_task, count_edits, is_approximate
+from maskloop_studio.formats import annotation_to_segments, config_for_task, is_approximate
 from maskloop_studio.formats.label_config import parse_label_config
 from maskloop_studio.formats.result_items import sort_items
 from maskloop_studio.formats.task_data import task_images
+from maskloop_studio.intake.prediction_edits import edits_of_prediction
 
 if TYPE_CHECKING:
     from maskloop.settings import Settings
@@ -109,6 +111,7 @@ def read_again(
         edits=old.edits,
         approximate=is_approximate(result),
         model_version=old.model_version,
+        label_edits=old.label_edits,
     )
     return AnnotationReading(images=(masks,))
 
@@ -163,27 +166,35 @@ def _read_image(
     data = parts.fetcher.fetch(image.address, task_id=version.task_id)
     height, width = decode_image(data, max_pixels=parts.settings.max_image_pixels).shape[:2]
     result = _result_of(version)
-    content = annotation_to_segments(
-        result,
-        config,
+    read = functools.partial(
+        annotation_to_segments,
+        config=config,
         size_hw=(height, width),
         place=_place(version),
         image=image,
         label_renames=parts.settings.label_renames,
         keep_unknown=keep_unknown,
     )
+    content = read(result)
     if content.set_aside is None:
         _log_content(content, version)
     here = list(_regions_of(result, image, config))
-    ids = {str(one["id"]) for one in _regions_of(predicted.get("result") or (), image, config) if "id" in one}
+    edits = edits_of_prediction(
+        content,
+        here,
+        list(_regions_of(predicted.get("result") or (), image, config)) if predicted else None,
+        read=read,
+        place=_place(version),
+    )
     masks = DerivedMasks(
         image_key=parts.image_cache.put(data),
         image_uri=image.address,
         size_hw=(height, width),
         segments=content.segments,
-        edits=count_edits(here, ids),
+        edits=edits.total,
         approximate=is_approximate(here),
         model_version=predicted.get("model_version"),
+        label_edits=edits.by_label,
         view=image.to_name if _has_views(config) else "",
         image_index=image.item_index or 0,
     )

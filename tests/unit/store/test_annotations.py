@@ -9,6 +9,7 @@ import pytest
 from maskloop.store import annotations
 from maskloop.store.annotations import SaveStatus
 from maskloop.store.database import Store
+from maskloop.types import EditCounts
 
 
 def test_save_comes_back_equal(store, make_snapshot):
@@ -209,3 +210,34 @@ def test_corrections_edited_tells_of_predictions_that_stand(store, keep, make_ma
     (edited,) = store.corrections.edited(1)
     assert (edited.task_id, edited.model_version, edited.lead_time_s) == (7, "maskloop-1-v1", 3.5)
     assert (edited.edits.kept, edited.edits.added) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("completed_by", "annotator"),
+    [
+        pytest.param(3, 3, id="number"),
+        pytest.param({"id": 4, "email": "a@b.c"}, 4, id="object"),
+        pytest.param(None, None, id="none"),
+        pytest.param("3", None, id="text"),
+        pytest.param(True, None, id="no number"),
+        pytest.param(2**70, None, id="too large for the database"),
+    ],
+)
+def test_corrections_edited_names_the_annotator(store, keep, completed_by, annotator):
+    keep(content={"result": [], "completed_by": completed_by})
+    assert store.corrections.edited(1)[0].annotator == annotator
+
+
+def test_corrections_edits_by_label_come_back_and_add_up(store, make_snapshot, make_masks):
+    version_id = store.annotations.save(make_snapshot()).version_id
+    disc, square = EditCounts(kept=2, changed=3, nudged=2, split=1), EditCounts(removed=1)
+    total = disc + square
+    pages = [
+        make_masks(image_index=page, edits=total, label_edits={"disc": disc, "square": square})
+        for page in (0, 1)
+    ]
+    store.corrections.save(version_id, *pages)
+    (edited,) = store.corrections.edited(1)
+    assert dict(edited.label_edits) == {"disc": disc + disc, "square": square + square}
+    assert edited.edits == total + total
+    assert [one.edits for one in store.corrections.of(1)] == [total, total]

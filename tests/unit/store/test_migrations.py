@@ -19,6 +19,7 @@ from maskloop.store.migrations import HEAD, bring_up_to_date
 from maskloop.store.segments import segments_to_text
 from maskloop.store.sessions import _tune_sqlite
 from maskloop.store.tables import Base
+from maskloop.types import EditCounts
 
 AT = "2026-01-02 03:04:05.678901"  # UTC
 
@@ -163,6 +164,32 @@ def test_open_database_of_before_carries_waiting_jobs_and_masks_over(empty_url, 
     assert (correction.view, correction.image_index, correction.edits.added) == ("", 0, 2)
     assert len(store.corrections.old_readings(1, reader_version=1, limit=10)) == 1
     assert store.projects.absences() == {}
+    store.close()
+
+
+def test_open_database_of_before_keeps_counts_by_origin(empty_url, make_segment):
+    """A database of form 0005: edits without kinds, annotations without their annotator."""
+    url = _with_driver(empty_url)
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        _run_steps(connection, "0005")
+        at = AT if url.startswith("sqlite") else f"{AT}+00"
+        masks = {"image_key": "0" * 64, "image_uri": "a.png", "height": 32, "width": 48, "approximate": False}
+        masks |= {"kept": 1, "changed": 3, "added": 2, "removed": 0, "model_version": "maskloop-1-v1"}
+        masks |= {"view": "", "image_index": 0, "reader_version": 1}
+        _insert(
+            connection, "image_masks", version_id=1, segments=segments_to_text((make_segment(),)), **masks
+        )
+        version = {"annotation_id": 70, "project_id": 1, "task_id": 7, "updated_at": at, "state": "submitted"}
+        version |= {"said": "{}", "digest": "d", "label_config": "c", "ground_truth": False, "taken_at": at}
+        _insert(connection, "annotation_versions", version_id=1, **version)
+        row = {"annotation_id": 70, "project_id": 1, "task_id": 7, "split": "train", "version_id": 1}
+        _insert(connection, "annotations", **row, updated_at=at, state="submitted")
+    engine.dispose()
+    store = Store(empty_url)
+    (edited,) = store.corrections.edited(1)
+    assert edited.edits == EditCounts(kept=1, changed=3, added=2)
+    assert (edited.edits.changed_unknown, edited.annotator, dict(edited.label_edits)) == (3, None, {})
     store.close()
 
 

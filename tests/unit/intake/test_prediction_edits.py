@@ -1,0 +1,69 @@
+"""Edits of a prediction are counted by geometry; by `origin` only where nothing can be compared."""
+
+import pytest
+from tests.unit.intake.conftest import box_mask, brush, unreadable
+
+from maskloop.types import EditCounts
+
+NUDGED = EditCounts(changed=1, nudged=1)
+
+
+@pytest.fixture
+def predict(studio):
+    """Give annotation 70 a prediction."""
+
+    def do(*regions):
+        prediction = {"id": 9, "model_version": "maskloop-1-v1", "result": list(regions)}
+        studio.prediction = lambda number: prediction if number == 9 else None
+        studio.annotations[70] |= {"parent_prediction": 9, "completed_by": 3, "lead_time": 12.5}
+
+    return do
+
+
+def wider(mask):
+    mask[6:11, 12] = True  # 45 pixels in place of 40: IoU .89
+    return mask
+
+
+def moved():
+    return box_mask(left=20)
+
+
+@pytest.mark.parametrize(
+    ("annotated", "expected"),
+    [
+        pytest.param([brush(origin="prediction")], EditCounts(kept=1), id="untouched"),
+        pytest.param([brush(origin="prediction-changed")], EditCounts(kept=1), id="touched, not changed"),
+        pytest.param([brush(origin="prediction", mask=wider(box_mask()))], NUDGED, id="origin not updated"),
+        pytest.param([brush(origin="manual", id="new")], EditCounts(kept=1), id="drawn again alike"),
+        pytest.param([brush(mask=moved())], EditCounts(added=1, removed=1), id="elsewhere"),
+        pytest.param([], EditCounts(removed=1), id="deleted"),
+    ],
+)
+def test_take_counts_edits_by_geometry(studio, parts, take, predict, annotated, expected):
+    studio.annotate(annotated)
+    predict(brush())
+    take(70)
+    (correction,) = parts.store.corrections.of(1)
+    assert correction.edits == expected
+    (edited,) = parts.store.corrections.edited(1)
+    assert (edited.annotator, edited.lead_time_s, edited.model_version) == (3, 12.5, "maskloop-1-v1")
+    assert dict(edited.label_edits) == {"disc": expected}
+
+
+def test_take_unreadable_prediction_counts_by_origin_and_says_so(studio, parts, take, predict, caplog):
+    studio.annotate([brush(origin="prediction-changed")])
+    predict(unreadable())
+    take(70)
+    (edited,) = parts.store.corrections.edited(1)
+    assert (edited.edits, dict(edited.label_edits)) == (EditCounts(changed=1), {})
+    assert "edits_counted_by_origin" in caplog.text
+
+
+def test_take_prediction_gone_counts_by_origin(studio, parts, take, predict):
+    studio.annotate([brush(origin="prediction")])
+    predict(brush())
+    studio.prediction = lambda number: None
+    take(70)
+    (correction,) = parts.store.corrections.of(1)
+    assert (correction.edits, correction.model_version) == (EditCounts(kept=1), None)
