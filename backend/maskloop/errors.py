@@ -149,7 +149,7 @@ def _rebuild_studio_error(
 
 
 class ResourceError(MaskloopError):
-    """A port that is taken, a disk that is full."""
+    """A port that is taken, a disk that is full, work above its bound."""
 
 
 def first_line(exc: BaseException) -> str:

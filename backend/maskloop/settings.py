@@ -22,7 +22,7 @@ from pydantic_settings import (
 )
 
 from maskloop.errors import ConfigurationError
-from maskloop.types import AnnotationRule, PromotionMode, SegmentationTask
+from maskloop.types import AnnotationRule, EditName, PromotionMode, SegmentationTask
 
 __all__ = ["BASE_MODEL", "BASE_ONEFORMER", "Settings", "load_settings"]
 
@@ -37,6 +37,7 @@ BASE_MODEL = MODELS_DIR / "tiny-mask2former"
 BASE_ONEFORMER = MODELS_DIR / "tiny-oneformer"
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveSeconds = Annotated[float, Field(gt=0.0, le=86_400.0)]
 
 
 class Settings(BaseSettings):
@@ -197,6 +198,13 @@ class Settings(BaseSettings):
         ge=0,
         le=2,
         description="further views of an image, smaller and mirrored, whose predictions are compared",
+    )
+
+    # cost of annotators' work
+    edit_seconds: dict[EditName, PositiveSeconds] = Field(
+        default_factory=dict,
+        description="seconds that an edit of one region takes, until enough lead times are there to measure "
+        'it: {"add": 60} (JSON); default: relabel 3, nudge 14, redraw 24, delete 3, add 34',
     )
 
     # learning

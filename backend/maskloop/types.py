@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ __all__ = [
     "BoolMask",
     "Correction",
     "EditCounts",
+    "EditName",
     "HoldoutMetrics",
     "ImageResult",
     "ModelVersion",
@@ -38,6 +39,7 @@ UNLABELLED = ""
 
 BoolMask: TypeAlias = NDArray[np.bool_]  # (H, W)
 RgbImage: TypeAlias = NDArray[np.uint8]  # (H, W, 3), upright
+EditName: TypeAlias = Literal["relabel", "nudge", "redraw", "delete", "add"]  # that costs time
 
 
 class SegmentationTask(StrEnum):
@@ -170,7 +172,7 @@ class EditCounts:
     @property
     def changed_unknown(self) -> int:
         """Regions edited in a way that is not known: counted without a comparison of geometry."""
-        return self.changed - sum(getattr(self, name) for name in self.KINDS_OF_CHANGE)
+        return self.changed - self.nudged - self.redrawn - self.relabelled - self.split - self.merged
 
     @property
     def predicted(self) -> int:

@@ -23,14 +23,14 @@ def services(make_services, monkeypatch):
     return made
 
 
-def correct(services, task_id, edits, version="maskloop-1-v2"):
+def correct(services, task_id, edits, version="maskloop-1-v2", *, annotator=3, seconds=20.0, **more):
     said = AnnotationSnapshot(
         annotation_id=task_id,
         project_id=1,
         task_id=task_id,
         updated_at=SAVED,
         state="submitted",
-        content={"result": [], "lead_time": 20.0},
+        content={"result": [], "lead_time": seconds, "completed_by": annotator},
         label_config="<View/>",
         split="train",
         read_at=SAVED + timedelta(minutes=1),
@@ -43,6 +43,7 @@ def correct(services, task_id, edits, version="maskloop-1-v2"):
         edits=edits,
         approximate=False,
         model_version=version,
+        label_edits=more.get("label_edits", {"disc": edits}),
     )
     services.store.corrections.save(services.store.annotations.save(said).version_id, masks)
 
@@ -90,3 +91,68 @@ def test_report_nothing_left_to_chance_says_what_to_set(services):
     services.settings = services.settings.model_copy(update={"random_share": 0.0})
     correct(services, 1, EditCounts(kept=1))
     assert "MASKLOOP_RANDOM_SHARE" in shown()
+
+
+def test_report_counts_kinds_work_saved_and_labels(services):
+    edits = EditCounts(kept=4, changed=3, nudged=1, merged=2, added=1, removed=1)
+    correct(services, 1, edits, label_edits={"disc": edits})
+    correct(services, 2, EditCounts(kept=1), label_edits={"square": EditCounts(kept=1)})
+    report = json.loads(shown("--json"))
+    (version,) = report["versions"]
+    assert (version["edits"]["nudged"], version["edits"]["merged"]) == (1, 2)
+    # 7 regions of 34 s; nudge 14, 3 deletions of 3 s, one drawn
+    assert version["work_saved"] == pytest.approx(1 - (14 + 9 + 34) / (7 * 34))
+    assert version["label_edits"]["square"]["kept"] == 1
+    assert version["label_edits"]["disc"]["merged"] == 2
+    assert (version["untouched"], version["untouched_s"]) == (1, 20.0)
+    assert "MASKLOOP_EDIT_SECONDS" in report["weights"]["source"]
+
+
+def test_report_enough_lead_times_measure_the_weights(services):
+    for task_id in range(1, 81):
+        added, nudged = task_id % 4, task_id % 3
+        edits = EditCounts(kept=1, added=added, changed=nudged, nudged=nudged)
+        correct(services, task_id, edits, seconds=5.0 + 60 * added + 7 * nudged)
+    weights = json.loads(shown("--json"))["weights"]
+    assert (weights["add"], weights["nudge"]) == (pytest.approx(60, abs=2), pytest.approx(7, abs=2))
+    assert "80 annotations" in weights["source"]
+    assert "measured from the lead times of 80 annotations" in shown()
+
+
+def test_report_edit_seconds_are_a_setting(services):
+    services.settings = services.settings.model_copy(update={"edit_seconds": {"add": 100.0}})
+    correct(services, 1, EditCounts(changed=1, nudged=1))
+    assert json.loads(shown("--json"))["versions"][0]["work_saved"] == pytest.approx(1 - 14 / 100)
+
+
+def test_report_annotators_untouched_submissions_are_visible(services):
+    for task_id in range(1, 11):
+        correct(services, task_id, EditCounts(kept=3, changed=2, redrawn=2), annotator=3, seconds=40.0)
+    for task_id in range(11, 21):
+        correct(services, task_id, EditCounts(kept=5), annotator=8, seconds=2.5)
+    correct(services, 21, EditCounts(changed=1), annotator=None, label_edits=None)
+    by_number = {one["annotator"]: one for one in json.loads(shown("--json"))["annotators"]}
+    assert {user: one["images"] for user, one in by_number.items()} == {None: 1, 3: 10, 8: 10}
+    assert (by_number[8]["untouched"], by_number[8]["untouched_s"]) == (10, 2.5)
+    assert by_number[3]["untouched"] == 0
+    text = shown("--annotators")
+    assert "user 8 submitted 10 of 10 images untouched (median 2 s), the others 0 of 11" in text
+    assert "user 3 submitted" not in text
+    assert "not known" in text
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("words", [(), ("--annotators",)], ids=["versions", "annotators"])
+def test_report_tables_fit(services, monkeypatch, columns, words):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    many = EditCounts(kept=12345, changed=1111 * 5, nudged=1111, redrawn=1112, relabelled=1113, added=12346)
+    for task_id in range(1, 13):
+        correct(services, task_id, many, version="maskloop-123-v45", annotator=1234, seconds=1234.0)
+        correct(services, 100 + task_id, EditCounts(kept=2), annotator=9, seconds=12.0)
+    text = shown(*words)
+    tables = text.partition("a chosen image")[0].partition("too few corrected")[0]  # sentences are wrapped
+    assert max(len(line) for line in tables.splitlines()) <= columns
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+    for count in (12345 * 12, 1111 * 12, 1112 * 12, 1113 * 12, 12346 * 12):
+        assert str(count) in text.split()
+    assert ("user 1234" if words else "maskloop-123-v45") in text

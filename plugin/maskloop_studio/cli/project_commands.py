@@ -174,13 +174,24 @@ def evaluate(
     print_evaluation(project, version, process_services(), as_json=as_json)
 
 
-def report(project: ProjectArgument, as_json: JsonOption = False) -> None:
-    """Count what annotators corrected, version by version, and what choosing images gains.
+def report(
+    project: ProjectArgument,
+    annotators: Annotated[bool, typer.Option(help="Count annotator by annotator.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Count what annotators corrected, version by version, the work saved, and what choosing images gains.
 
+    Regions are compared by outline and label: kept (IoU >= .95), nudged (>= .8), redrawn and so on.
     A share of the tasks, MASKLOOP_RANDOM_SHARE, is drawn by chance: the chosen tasks are compared with these.
     """
     from maskloop_studio.cli.report import print_report
     from maskloop_studio.services import process_services
 
     services = process_services()
-    print_report(project, corrections=services.store.corrections, settings=services.settings, as_json=as_json)
+    print_report(
+        project,
+        corrections=services.store.corrections,
+        settings=services.settings,
+        by_annotator=annotators,
+        as_json=as_json,
+    )

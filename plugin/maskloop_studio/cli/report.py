@@ -1,22 +1,29 @@
-"""`maskloop report`: what annotators corrected, version by version, and the gain of choosing images."""
+"""`maskloop report`: what annotators corrected, the work saved, and the gain of choosing images."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from maskloop.learning.evaluation.annotation_cost import (
+    EditWeights,
+    measure_weights,
+    weights_from_settings,
+    work_saved,
+)
 from maskloop.selection.gain import MIN_IMAGES, SelectionGain, estimate_gain
 from maskloop.types import EditCounts
+from maskloop_studio.cli.edit_tables import EditLine, print_edits, untouched_lines
 
 if TYPE_CHECKING:
     from maskloop.settings import Settings
     from maskloop.store.corrections import CorrectionRepository, EditedTask
 
-__all__ = ["ProjectReport", "VersionReport", "print_report", "report_project"]
+__all__ = ["AnnotatorReport", "ProjectReport", "VersionReport", "print_report", "report_project"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +35,30 @@ class VersionReport:
     edits: EditCounts  # in all of them
     lead_time_s: float | None  # median of an image
     worth: SelectionGain
+    work_saved: float | None  # 1 - cost of correcting / cost of drawing; None where nothing was drawn
+    untouched: int  # images whose predicted regions were submitted without any edit
+    untouched_s: float | None  # their median lead time
+    label_edits: dict[str, EditCounts]  # label -> edits of its regions; without annotations of before 0006
 
     @property
     def kept_share(self) -> float | None:
         """The share of the predicted regions that was left unchanged; None where none was predicted."""
         predicted = self.edits.kept + self.edits.changed + self.edits.removed
         return self.edits.kept / predicted if predicted else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotatorReport:
+    """What one annotator did to predictions, of all versions."""
+
+    annotator: int | None  # user number in Label Studio; None: not stored by an older maskloop
+    images: int
+    edits: EditCounts
+    lead_time_s: float | None  # median of an image
+    work_saved: float | None
+    untouched: int  # images whose predicted regions were submitted without any edit
+    untouched_s: float | None  # their median lead time
+    label_edits: dict[str, EditCounts]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +69,19 @@ class ProjectReport:
     random_share: float  # of the tasks, drawn by chance
     versions: tuple[VersionReport, ...]  # oldest first
     worth: SelectionGain  # over all versions
+    annotators: tuple[AnnotatorReport, ...]  # by number
+    weights: EditWeights  # seconds of each edit, by which the work saved is counted
 
     def as_json(self) -> dict[str, object]:
         """Return it as plain values."""
         values = dataclasses.asdict(self)
         for line, version in zip(values["versions"], self.versions, strict=True):
             line["kept_share"] = version.kept_share
-        return values | {"versions": list(values["versions"])}
+        return values | {
+            "versions": list(values["versions"]),
+            "annotators": list(values["annotators"]),
+            "weights": values["weights"] | {"source": self.weights.source},
+        }
 
 
 def report_project(
@@ -75,20 +106,35 @@ def report_project(
     )
     by_chance = {one.task_id for one, is_drawn in zip(edited, drawn, strict=True) if is_drawn}
     tags = sorted({one.model_version for one in edited}, key=_age)
+    users = sorted({one.annotator for one in edited}, key=lambda user: -1 if user is None else user)
+    weights = _weights(edited, settings)
     return ProjectReport(
         project_id=project_id,
         random_share=settings.random_share,
         versions=tuple(
-            _of_version(tag, [one for one in edited if one.model_version == tag], by_chance) for tag in tags
+            _of_version(tag, [one for one in edited if one.model_version == tag], by_chance, weights)
+            for tag in tags
         ),
         worth=_worth(edited, by_chance),
+        annotators=tuple(
+            AnnotatorReport(
+                annotator=user, **_figures([one for one in edited if one.annotator == user], weights)
+            )
+            for user in users
+        ),
+        weights=weights,
     )
 
 
 def print_report(
-    project_id: int, *, corrections: CorrectionRepository, settings: Settings, as_json: bool
+    project_id: int,
+    *,
+    corrections: CorrectionRepository,
+    settings: Settings,
+    by_annotator: bool = False,
+    as_json: bool,
 ) -> None:
-    """Print a project's report, as a table or as JSON; see `report_project`."""
+    """Print a project's report, as tables or as JSON; see `report_project`."""
     import typer
 
     report = report_project(project_id, corrections=corrections, settings=settings)
@@ -98,31 +144,55 @@ def print_report(
     if not report.versions:
         typer.echo(f"project {project_id}: no prediction has been corrected yet")
         return
-    _print_table(report)
-    typer.echo(_in_words(report))
+    if by_annotator:
+        lines = [_annotator_line(one) for one in report.annotators]
+        print_edits(f"project {project_id}: what each annotator did to predictions", "annotator", lines)
+        for line in untouched_lines(lines):
+            typer.echo(line)
+    else:
+        lines = [_version_line(one) for one in report.versions]
+        print_edits(f"project {project_id}: what annotators did to predictions", "version", lines)
+    typer.echo(_weights_in_words(report.weights))
+    if not by_annotator:
+        typer.echo(_in_words(report))
 
 
-def _print_table(report: ProjectReport) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _version_line(one: VersionReport) -> EditLine:
+    return EditLine(
+        name=one.model_version,
+        images=one.images,
+        edits=one.edits,
+        work_saved=one.work_saved,
+        lead_time_s=one.lead_time_s,
+        untouched=one.untouched,
+        untouched_s=one.untouched_s,
+        more={
+            "chosen": _mean(one.worth.chosen_mean, one.worth.chosen_images),
+            "by chance": _mean(one.worth.random_mean, one.worth.random_images),
+        },
+    )
 
-    table = Table(title=f"project {report.project_id}: what annotators did to predictions")
-    for name in ("version", "images", "kept", "changed", "added", "removed", "kept of predicted", "seconds"):
-        table.add_column(name, justify="left" if name == "version" else "right")
-    for name in ("corrections: chosen", "by chance"):
-        table.add_column(name, justify="right")
-    for one in report.versions:
-        edits = one.edits
-        table.add_row(
-            one.model_version,
-            str(one.images),
-            *(str(count) for count in (edits.kept, edits.changed, edits.added, edits.removed)),
-            "-" if one.kept_share is None else f"{one.kept_share:.0%}",
-            "-" if one.lead_time_s is None else f"{one.lead_time_s:.0f}",
-            _mean(one.worth.chosen_mean, one.worth.chosen_images),
-            _mean(one.worth.random_mean, one.worth.random_images),
-        )
-    Console().print(table)
+
+def _annotator_line(one: AnnotatorReport) -> EditLine:
+    return EditLine(
+        name="not known" if one.annotator is None else f"user {one.annotator}",
+        images=one.images,
+        edits=one.edits,
+        work_saved=one.work_saved,
+        lead_time_s=one.lead_time_s,
+        untouched=one.untouched,
+        untouched_s=one.untouched_s,
+    )
+
+
+def _weights_in_words(weights: EditWeights) -> str:
+    seconds = ", ".join(
+        f"{name} {getattr(weights, name):.1f}" for name in ("relabel", "nudge", "redraw", "delete", "add")
+    )
+    return (
+        "work saved: 1 - cost of correcting / cost of drawing all on an empty image\n"
+        f"seconds of an edit: {seconds},\n{weights.source}"
+    )
 
 
 def _in_words(report: ProjectReport) -> str:
@@ -144,14 +214,45 @@ def _in_words(report: ProjectReport) -> str:
     return "images drawn by chance needed no correction: there is nothing to compare with"
 
 
-def _of_version(tag: str, edited: Sequence[EditedTask], by_chance: set[int]) -> VersionReport:
+def _of_version(
+    tag: str, edited: Sequence[EditedTask], by_chance: set[int], weights: EditWeights
+) -> VersionReport:
+    return VersionReport(model_version=tag, worth=_worth(edited, by_chance), **_figures(edited, weights))
+
+
+def _figures(edited: Sequence[EditedTask], weights: EditWeights) -> dict[str, Any]:
+    """Return the fields that the reports of a version and of an annotator share."""
+    edits = sum((one.edits for one in edited), EditCounts())
+    label_edits: dict[str, EditCounts] = {}
+    for one in edited:
+        for label, counts in one.label_edits.items():
+            label_edits[label] = label_edits.get(label, EditCounts()) + counts
+    untouched = [one for one in edited if one.edits.is_untouched]
+    return {
+        "images": len(edited),
+        "edits": edits,
+        "lead_time_s": _median_time(edited),
+        "work_saved": work_saved(edits, weights),
+        "untouched": len(untouched),
+        "untouched_s": _median_time(untouched),
+        "label_edits": dict(sorted(label_edits.items())),
+    }
+
+
+def _median_time(edited: Iterable[EditedTask]) -> float | None:
     times = [one.lead_time_s for one in edited if one.lead_time_s is not None]
-    return VersionReport(
-        model_version=tag,
-        images=len(edited),
-        edits=sum((one.edits for one in edited), EditCounts()),
-        lead_time_s=statistics.median(times) if times else None,
-        worth=_worth(edited, by_chance),
+    return statistics.median(times) if times else None
+
+
+def _weights(edited: Iterable[EditedTask], settings: Settings) -> EditWeights:
+    """Return the seconds of each edit; annotations whose edits are of unknown kind are left out."""
+    timed = [
+        (one.edits, one.lead_time_s) for one in edited if one.lead_time_s is not None and one.label_edits
+    ]
+    return measure_weights(
+        [edits for edits, _ in timed],
+        [seconds for _, seconds in timed],
+        prior=weights_from_settings(settings.edit_seconds),
     )
 
 

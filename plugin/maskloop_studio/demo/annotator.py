@@ -14,9 +14,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from maskloop.errors import StudioError
+from maskloop.learning.evaluation.fragments import count_fragments
+from maskloop.learning.evaluation.region_edits import compare_segments
 from maskloop.masks import segment_iou
 from maskloop.types import EditCounts, Segment
-from maskloop_studio.formats import Region, annotation_to_segments, count_edits, segment_to_regions
+from maskloop_studio.formats import Region, annotation_to_segments, segment_to_regions
 from maskloop_studio.formats.label_config import Control, LabelConfig, LabelTarget, parse_label_config
 from maskloop_studio.labelstudio.client import StudioClient
 
@@ -35,8 +37,11 @@ class AnnotatedTask:
     """One submitted annotation."""
 
     annotation_id: int
-    edits: EditCounts
+    edits: EditCounts  # by geometry
     seconds: float  # the lead time that was sent, after a model of effort
+    regions_drawn: int  # objects of the prediction that the annotator began with
+    objects: int  # that are really on the image
+    fragments: int  # of the predicted ones, see `count_fragments`
     prediction_id: int | None  # what was corrected
 
 
@@ -91,7 +96,9 @@ class SimulatedAnnotator:
         result = correct_regions(
             predicted, truth, config=config, size_hw=size_hw, rng=rng, polygon_share=self._polygon_share
         )
-        edits = count_edits(result, {str(region["id"]) for region in predicted if "id" in region})
+        shown = annotation_to_segments(predicted, config, size_hw=size_hw).segments
+        submitted = annotation_to_segments(result, config, size_hw=size_hw).segments
+        edits = sum(compare_segments(shown, submitted).values(), EditCounts())
         seconds = round(_effort_s(edits) * rng.uniform(0.8, 1.25), 3)
         stored = self._client.create_annotation(
             task_id,
@@ -110,6 +117,9 @@ class SimulatedAnnotator:
             edits=edits,
             seconds=seconds,
             prediction_id=int(prediction["id"]) if prediction else None,
+            regions_drawn=len(shown),
+            objects=len(truth),
+            fragments=count_fragments(shown, truth),
         )
 
     def _shown_prediction(self, task_id: int, model_version: str) -> dict[str, Any] | None:

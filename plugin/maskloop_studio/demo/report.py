@@ -23,6 +23,10 @@ class RoundReport:
     number: int
     corrected: int  # images
     edits: EditCounts  # what became of the predicted regions
+    work_saved: float | None  # 1 - cost of correcting / cost of drawing; None where nothing was drawn
+    regions_drawn: int  # objects of the predictions that were corrected
+    objects: int  # that are really on these images
+    fragments: int  # of the predicted ones, see `count_fragments`
     before: HoldoutMetrics  # of the champion when the round began
     metrics: HoldoutMetrics  # of the champion when it ended
     challenger: HoldoutMetrics  # of the model that this round trained
@@ -37,6 +41,10 @@ class RoundReport:
             "round": self.number,
             "corrected": self.corrected,
             "regions": dataclasses.asdict(self.edits),
+            "work_saved": None if self.work_saved is None else round(self.work_saved, 4),
+            "regions_drawn": self.regions_drawn,
+            "objects": self.objects,
+            "fragments": self.fragments,
             "before": _numbers(self.before),
             "metrics": _numbers(self.metrics),
             "challenger": _numbers(self.challenger),
@@ -63,18 +71,31 @@ class DemoReport:
     def print(self, console: Console) -> None:
         """Print it as a table."""
         table = Table(title="Holdout after each round", title_justify="left")
-        for name in ("round", "images", "kept", "changed", "added", "removed", "AP50", "PQ", "mIoU", "s"):
+        for name in (
+            "round",
+            "images",
+            "kept",
+            "changed",
+            "added",
+            "removed",
+            "saved",
+            "AP50",
+            "PQ",
+            "mIoU",
+            "s",
+        ):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("champion", no_wrap=True)
         if self.rounds:
             start = self.rounds[0].before
-            table.add_row("before", "", "", "", "", "", *_shown(start), "", "")
+            table.add_row("before", "", "", "", "", "", "", *_shown(start), "", "")
         for row in self.rounds:
             edits = row.edits
             table.add_row(
                 str(row.number),
                 str(row.corrected),
                 *(str(count) for count in (edits.kept, edits.changed, edits.added, edits.removed)),
+                "-" if row.work_saved is None else f"{row.work_saved:.0%}",
                 *_shown(row.metrics),
                 f"{row.seconds:.0f}",
                 f"{row.champion}{' (promoted)' if row.promoted else ' (kept)'}",

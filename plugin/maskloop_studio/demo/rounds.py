@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from maskloop.errors import StudioError
 from maskloop.learning.data.snapshot import split_of
+from maskloop.learning.evaluation.annotation_cost import weights_from_settings, work_saved
 from maskloop.types import EditCounts, HoldoutMetrics
-from maskloop_studio.demo.annotator import SimulatedAnnotator
+from maskloop_studio.demo.annotator import AnnotatedTask, SimulatedAnnotator
 from maskloop_studio.demo.images import DemoImage
 from maskloop_studio.demo.report import RoundReport
 from maskloop_studio.formats.label_config import LabelConfig
@@ -93,7 +92,8 @@ class DemoLoop:
             number: 1, 2, 3 ...
         """
         started = time.monotonic()
-        edits = self._correct(f"round {number}: correcting")
+        tasks = self._correct(f"round {number}: correcting")
+        edits = sum((task.edits for task in tasks), EditCounts())
         self._wait_for_corrections("train", number * self.plan.per_round)
         training_id = self._training_of_round(number)
         training = wait_for_training(
@@ -112,6 +112,10 @@ class DemoLoop:
             number=number,
             corrected=self.plan.per_round,
             edits=edits,
+            work_saved=work_saved(edits, weights_from_settings(self.services.settings.edit_seconds)),
+            regions_drawn=sum(task.regions_drawn for task in tasks),
+            objects=sum(task.objects for task in tasks),
+            fragments=sum(task.fragments for task in tasks),
             before=before,
             metrics=challenger if promoted else before,
             challenger=challenger,
@@ -126,8 +130,8 @@ class DemoLoop:
         tasks = [task.id for task in self.services.client.iter_tasks(self.project_id, only_unlabelled=True)]
         self._wait(lambda: set(tasks) <= self._settled(model_version), f"predictions of {len(tasks)} tasks")
 
-    def _correct(self, description: str) -> EditCounts:
-        done: list[EditCounts] = []
+    def _correct(self, description: str) -> list[AnnotatedTask]:
+        done: list[AnnotatedTask] = []
         with progress_bar() as bar:
             for _ in bar.track(range(self.plan.per_round), description=description):
                 task = self.services.client.next_task(self.project_id)
@@ -139,13 +143,13 @@ class DemoLoop:
                         remedy="another user labelled tasks of it; run the demo again",
                     )
                 done.append(self._annotate(int(task["id"])))
-        return functools.reduce(operator.add, done, EditCounts())
+        return done
 
-    def _annotate(self, task_id: int) -> EditCounts:
+    def _annotate(self, task_id: int) -> AnnotatedTask:
         image = self.plan.images[task_id]
         return self.annotator.annotate(
             task_id, image.segments, size_hw=image.size_hw, config=self.label_config
-        ).edits
+        )
 
     def _training_of_round(self, number: int) -> int:
         self._wait(

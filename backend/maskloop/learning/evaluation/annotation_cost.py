@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from maskloop.types import EditCounts
+from maskloop.types import EditCounts, EditName
 
 __all__ = [
     "DEFAULT_WEIGHTS",
@@ -50,12 +50,13 @@ class EditWeights:
 # middle of the two. relabel, delete: Card, Moran and Newell 1980, keystroke-level model: think 1.35, point
 # 1.1, click 0.2, press a key 0.28 = 2.9 s.
 DEFAULT_WEIGHTS = EditWeights(relabel=3.0, nudge=14.0, redraw=24.0, delete=3.0, add=34.0)
-WEIGHT_NAMES = ("relabel", "nudge", "redraw", "delete", "add")
+WEIGHT_NAMES: tuple[EditName, ...] = ("relabel", "nudge", "redraw", "delete", "add")
 
 
-def weights_from_settings(edit_seconds: Mapping[str, float]) -> EditWeights:
+def weights_from_settings(edit_seconds: Mapping[EditName, float]) -> EditWeights:
     """Return the default weights, with those that the settings name in their place."""
-    return dataclasses.replace(DEFAULT_WEIGHTS, **edit_seconds)
+    named = {name: edit_seconds.get(name, getattr(DEFAULT_WEIGHTS, name)) for name in WEIGHT_NAMES}
+    return EditWeights(**named)
 
 
 def correction_cost_s(edits: EditCounts, weights: EditWeights) -> float:
@@ -113,10 +114,10 @@ def measure_weights(
     weights_k = set_k.copy()
     weights_k[often_k] = solved
     named = dict(zip(WEIGHT_NAMES, (float(value) for value in weights_k), strict=True))
-    return EditWeights(**named, measured_from=len(edits))
+    return EditWeights(measured_from=len(edits), **named)
 
 
-def _features(edits: EditCounts) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _features(edits: EditCounts) -> NDArray[np.float64]:
     """Return how often each weight counts, float64 (5,)."""
     return np.array(
         [
