@@ -311,7 +311,7 @@ def test_annotator_edits_arrive_at_the_webhook(
     done = SimulatedAnnotator(client, seed=1).annotate(task_id, truth, size_hw=SIZE_HW)
     sent = backend.wait_for("ANNOTATION_CREATED")["annotation"]
 
-    assert done.edits == EditCounts(kept=1, changed=1, added=1, removed=1)
+    assert done.edits == EditCounts(kept=1, changed=1, redrawn=1, added=1, removed=1)
     assert (sent["id"], sent["parent_prediction"]) == (done.annotation_id, prediction_id)
     assert sent["lead_time"] == pytest.approx(done.seconds)
     assert sorted(region["origin"] for region in sent["result"]) == [

@@ -153,6 +153,9 @@ def test_report_tables_fit(services, monkeypatch, columns, words):
     tables = text.partition("a chosen image")[0].partition("too few corrected")[0]  # sentences are wrapped
     assert max(len(line) for line in tables.splitlines()) <= columns
     assert "\N{HORIZONTAL ELLIPSIS}" not in text
+    assert tables.count("(") == tables.count(")") > 0, "no cell is cut off"
+    headings = ["relabelled", "added", "images", "saved", "untouched"] + ([] if words else ["by chance"])
+    assert [name for name in headings if name not in tables] == []
     for count in (12345 * 12, 1111 * 12, 1112 * 12, 1113 * 12, 12346 * 12):
         assert str(count) in text.split()
     assert ("user 1234" if words else "maskloop-123-v45") in text

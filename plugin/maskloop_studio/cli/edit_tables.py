@@ -13,6 +13,7 @@ from maskloop.types import EditCounts
 __all__ = ["EditLine", "print_edits", "untouched_lines"]
 
 KINDS = ("kept", "nudged", "redrawn", "relabelled", "split", "merged", "removed", "added")
+MAX_NAME = 20  # characters of a name that are never broken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +58,12 @@ def untouched_lines(lines: Sequence[EditLine]) -> Iterator[str]:
             )
 
 
-def _table(heading: str, columns: Sequence[str]) -> Table:
+def _table(heading: str, lines: Sequence[EditLine], columns: Sequence[str]) -> Table:
     # Without a box: a border of every column would not fit.
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column(heading, overflow="fold")
+    # Headings are broken before names are, unless a name takes too much of the line.
+    longest = max((len(line.name) for line in lines), default=0)
+    table.add_column(heading, overflow="fold", min_width=min(longest, MAX_NAME))
     for name in columns:
         table.add_column(name, justify="right", overflow="fold")
     return table
@@ -69,7 +72,7 @@ def _table(heading: str, columns: Sequence[str]) -> Table:
 def _regions_table(heading: str, lines: Sequence[EditLine]) -> Table:
     # Edits of unknown kind are of annotations from before the kinds were stored.
     with_unknown = any(line.edits.changed_unknown for line in lines)
-    table = _table(heading, [*KINDS, *(["edited"] if with_unknown else [])])
+    table = _table(heading, lines, [*KINDS, *(["edited"] if with_unknown else [])])
     for line in lines:
         counts = [getattr(line.edits, kind) for kind in KINDS]
         counts += [line.edits.changed_unknown] if with_unknown else []
@@ -79,8 +82,8 @@ def _regions_table(heading: str, lines: Sequence[EditLine]) -> Table:
 
 def _images_table(heading: str, lines: Sequence[EditLine]) -> Table:
     further = list(lines[0].more) if lines else []
-    columns = ("images", "work saved", "kept of predicted", "seconds", "untouched", *further)
-    table = _table(heading, columns)
+    columns = ("images", "saved", "kept", "seconds", "untouched", *further)
+    table = _table(heading, lines, columns)
     for line in lines:
         edits = line.edits
         table.add_row(

@@ -190,7 +190,7 @@ def _weights_in_words(weights: EditWeights) -> str:
         f"{name} {getattr(weights, name):.1f}" for name in ("relabel", "nudge", "redraw", "delete", "add")
     )
     return (
-        "work saved: 1 - cost of correcting / cost of drawing all on an empty image\n"
+        "saved: 1 - cost of correcting / cost of drawing all on an empty image\n"
         f"seconds of an edit: {seconds},\n{weights.source}"
     )
 
