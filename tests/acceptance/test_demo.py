@@ -38,3 +38,9 @@ def test_demo_two_rounds_end_better_than_they_began(studio, tmp_path):
     for name in ("ap50", "pq", "miou"):
         assert last["metrics"][name] > first["before"][name]
     assert any(row["promoted"] for row in report["rounds"])
+    for row in report["rounds"]:
+        regions = row["regions"]
+        assert regions["kept"] + regions["changed"] + regions["removed"] == row["regions_drawn"]
+        assert row["objects"] >= 16
+        assert 0 <= row["fragments"] <= row["regions_drawn"]
+        assert -5 < row["work_saved"] <= 1

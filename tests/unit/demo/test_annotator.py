@@ -1,13 +1,15 @@
 """What the simulated annotator does to predicted regions."""
 
 import random
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from maskloop.masks import mask_to_segment, segment_iou
-from maskloop.types import Prediction, Segment
-from maskloop_studio.demo.annotator import correct_regions
+from maskloop.types import EditCounts, Prediction, Segment
+from maskloop_studio.demo.annotator import AnnotatedTask, SimulatedAnnotator, correct_regions
 from maskloop_studio.formats import Region, annotation_to_segments, prediction_to_regions
 from maskloop_studio.formats.label_config import map_labels, parse_label_config
 
@@ -101,3 +103,44 @@ def test_correct_regions_object_in_parts_is_drawn_with_the_brush() -> None:
     assert parts is not None
     drawn = correct([], parts, polygon_share=1.0)
     assert [region["type"] for region in drawn] == ["brushlabels"]
+
+
+class StudioOfOneTask:
+    """The calls of Label Studio's API that an annotator makes."""
+
+    def __init__(self, *predicted: Segment) -> None:
+        self.sent: dict[str, Any] = {}
+        self._prediction = {"id": 5, "model_version": "v1", "result": predict(*predicted)}
+
+    def task(self, task_id: int) -> SimpleNamespace:
+        return SimpleNamespace(id=task_id, project_id=1)
+
+    def project(self, project_id: int) -> SimpleNamespace:
+        return SimpleNamespace(id=project_id, model_version="v1")
+
+    def predictions_of(self, task_id: int) -> list[dict[str, Any]]:
+        return [self._prediction]
+
+    def create_annotation(self, task_id: int, body: dict[str, Any]) -> dict[str, int]:
+        self.sent = body
+        return {"id": 70}
+
+
+def annotated(predicted: list[Segment], *truth: Segment) -> AnnotatedTask:
+    studio: Any = StudioOfOneTask(*predicted)
+    return SimulatedAnnotator(studio).annotate(7, truth, size_hw=SIZE_HW, config=CONFIG)
+
+
+def test_annotate_counts_edits_by_geometry_and_fragments_by_the_truth() -> None:
+    pieces = [disc(20, 30, 6, "Tree"), disc(32, 30, 6, "Tree"), disc(30, 65, 10)]
+    done = annotated(pieces, disc(26, 30, 14, "Tree"), disc(32, 65, 10))
+    assert (done.regions_drawn, done.objects, done.fragments) == (3, 2, 2)
+    assert done.edits.predicted == 3
+    assert done.edits.submitted == 2
+    assert (done.edits.kept, done.edits.redrawn) == (0, 1)
+
+
+def test_annotate_right_prediction_is_kept_whole() -> None:
+    done = annotated([disc(30, 30, 12)], disc(30, 30, 12))
+    assert done.edits == EditCounts(kept=1)
+    assert (done.regions_drawn, done.objects, done.fragments) == (1, 1, 0)
