@@ -41,6 +41,7 @@ class EncodedImage:
     @property
     def work_bytes(self) -> int:
         """The memory that decoding takes, about; 0 where the file's head cannot be read."""
+        _allow_pixels(self.max_pixels)
         try:
             with Image.open(io.BytesIO(self.data), formats=IMAGE_FORMATS) as image:
                 return min(image.width * image.height, self.max_pixels) * WORK_BYTES_PER_PIXEL
@@ -69,9 +70,7 @@ def decode_image(data: bytes, *, max_pixels: int) -> RgbImage:
         ImageError: not an image, of another format (SVG, HEIC and others by name), damaged or cut off, with
             more pixels than `max_pixels`, or with a side of more than 65,535 pixels.
     """
-    # Pillow's own guard against decompression bombs may be stricter than what the caller allows
-    if Image.MAX_IMAGE_PIXELS is not None:
-        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
+    _allow_pixels(max_pixels)
     try:
         return _decode(data, max_pixels)
     except ImageError:
@@ -82,6 +81,12 @@ def decode_image(data: bytes, *, max_pixels: int) -> RgbImage:
         if (repaired := _repaired(data)) is not None:
             return _decode_repaired(repaired, max_pixels, exc)
         raise _undecodable(data, exc) from exc
+
+
+def _allow_pixels(max_pixels: int) -> None:
+    # Pillow's own guard against decompression bombs may be stricter than what the caller allows
+    if Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
 
 
 def _decode(data: bytes, max_pixels: int) -> RgbImage:

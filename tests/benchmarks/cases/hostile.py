@@ -391,7 +391,7 @@ async def _image_host(
     """A host of images on loopback; gives its port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError, KeyError):
+        with suppress(OSError, asyncio.IncompleteReadError, KeyError, asyncio.CancelledError):
             head = await reader.readuntil(b"\r\n\r\n")
             await answer(head.split(b" ", 2)[1].decode(), writer)
         writer.close()

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from maskloop.errors import ImageError
-from maskloop.segmentation.image import IMAGE_FORMATS, decode_image
+from maskloop.segmentation.image import IMAGE_FORMATS, EncodedImage, decode_image
 
 # 2 high, 3 wide; every pixel differs, so that any turn shows
 PIXELS = np.arange(18, dtype=np.uint8).reshape(2, 3, 3) * 14
@@ -347,3 +347,11 @@ def test_decode_image_text_bomb_beside_the_pixels_is_an_error() -> None:
     assert len(data) < 200_000
     with pytest.raises(ImageError, match="upload it again"):
         decode(data)
+
+
+def test_encoded_image_work_is_known_from_the_head_without_a_warning():
+    file = io.BytesIO()
+    Image.new("1", (10_000, 9_999)).save(file, "PNG")
+    head = EncodedImage(data=file.getvalue()[:100], max_pixels=10**8)
+    assert head.work_bytes == 10_000 * 9_999 * 12
+    assert EncodedImage(data=b"no image", max_pixels=10**8).work_bytes == 0
