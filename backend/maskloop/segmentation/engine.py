@@ -398,6 +398,7 @@ class Engine:
 
 
 def _failure(request: _Request, exc: Exception, size_hw: tuple[int, int] | None = None) -> PredictionFailure:
+    _drop_frames(exc)
     if isinstance(exc, MaskloopError):
         return PredictionFailure(error=exc)
     return PredictionFailure(
@@ -408,6 +409,16 @@ def _failure(request: _Request, exc: Exception, size_hw: tuple[int, int] | None 
             remedy="try a smaller image, or another device through MASKLOOP_DEVICE",
         )
     )
+
+
+def _drop_frames(exc: BaseException) -> None:
+    """Forget the frames of an error and its causes: they would keep the half decoded image in memory."""
+    error: BaseException | None = exc
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _demand_fits(work_bytes: int, memory: MemoryBudget) -> None:

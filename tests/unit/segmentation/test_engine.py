@@ -429,3 +429,16 @@ def test_engine_images_are_decoded_within_its_memory(cat_dog_folders, monkeypatc
     assert all(isinstance(result, Prediction) for result in results)
     assert 300 * 400 * 12 <= max(decoded) <= memory.total_bytes
     assert memory.held_bytes == 0
+
+
+def test_engine_failed_image_is_not_kept_by_its_error(cat_dog_folders):
+    png = io.BytesIO()
+    Image.effect_noise((400, 300), 64).save(png, "PNG")
+    cut = EncodedImage(data=png.getvalue()[:2000], max_pixels=10**8)
+    with make_engine() as engine:
+        (result,) = engine.predict([cut], source=str(cat_dog_folders["cat"]))
+    assert isinstance(result, PredictionFailure)
+    error: BaseException | None = result.error
+    while error is not None:
+        assert error.__traceback__ is None
+        error = error.__cause__ or error.__context__
