@@ -14,6 +14,7 @@ __all__ = [
     "agreement",
     "crop_mask",
     "drop_duplicates",
+    "drop_pieces",
     "drop_specks",
     "mask_to_segment",
     "paste_segment",
@@ -94,11 +95,48 @@ def drop_duplicates(segments: tuple[Segment, ...], most_iou: float) -> tuple[Seg
         segments: best first.
         most_iou: 0..1; a segment with more IoU with an earlier one that stays is dropped.
     """
-    kept: list[Segment] = []
-    for segment in segments:
-        if all(segment_iou(segment, better) <= most_iou for better in kept):
-            kept.append(segment)
-    return tuple(kept)
+    areas = [segment.area for segment in segments]
+    kept: list[int] = []
+    for index, segment in enumerate(segments):
+        # the boxes first: an intersection lies in them, and a union is no smaller than the larger segment
+        if all(
+            _box_intersection(segment, segments[better]) <= most_iou * max(areas[index], areas[better])
+            or segment_iou(segment, segments[better]) <= most_iou
+            for better in kept
+        ):
+            kept.append(index)
+    return tuple(segments[index] for index in kept)
+
+
+def drop_pieces(segments: tuple[Segment, ...], most_inside: float) -> tuple[Segment, ...]:
+    """Return the segments without pieces: those that lie inside a better one of their label.
+
+    A piece has a low IoU with the whole object, so it is no duplicate. Its intersection over the smaller area
+    (IoM) with the whole is near 1. A segment that is larger than the better one stays: it may be the whole
+    object. One inside a segment of another label stays as well: it may be a small object on a large one.
+
+    Args:
+        segments: best first.
+        most_inside: 0..1; a segment with a larger share of its area inside one earlier segment that stays,
+            has its label and is at least as large, is dropped. 1 keeps all.
+    """
+    areas = [segment.area for segment in segments]
+    kept: list[int] = []
+    for index, segment in enumerate(segments):
+        most = most_inside * areas[index]
+        wholes = (
+            better
+            for better in kept
+            if segments[better].label == segment.label and areas[better] >= areas[index]
+        )
+        # the boxes first: most pairs need no look at their pixels
+        if not any(
+            _box_intersection(segment, segments[whole]) > most
+            and _intersection(segment, segments[whole]) > most
+            for whole in wholes
+        ):
+            kept.append(index)
+    return tuple(segments[index] for index in kept)
 
 
 def segment_iou(first: Segment, second: Segment) -> float:
@@ -118,11 +156,18 @@ def segments_to_index_map(segments: tuple[Segment, ...], size_hw: tuple[int, int
     return index_hw
 
 
+def _shared_box(first: Segment, second: Segment) -> tuple[int, int, int, int]:
+    (top, left, bottom, right), other = first.box_yxyx, second.box_yxyx
+    return max(top, other[0]), max(left, other[1]), min(bottom, other[2]), min(right, other[3])
+
+
+def _box_intersection(first: Segment, second: Segment) -> int:
+    top, left, bottom, right = _shared_box(first, second)
+    return max(0, bottom - top) * max(0, right - left)
+
+
 def _intersection(first: Segment, second: Segment) -> int:
-    top = max(first.offset_yx[0], second.offset_yx[0])
-    left = max(first.offset_yx[1], second.offset_yx[1])
-    bottom = min(first.box_yxyx[2], second.box_yxyx[2])
-    right = min(first.box_yxyx[3], second.box_yxyx[3])
+    top, left, bottom, right = _shared_box(first, second)
     if top >= bottom or left >= right:
         return 0
     windows = []

@@ -95,6 +95,11 @@ class Settings(BaseSettings):
     duplicate_threshold: Fraction = Field(
         0.7, description="instance: a segment with more IoU than this with a better one is dropped"
     )
+    piece_threshold: Fraction = Field(
+        0.8,
+        description="instance: a segment with a larger share of its area inside a better one of its label is "
+        "a piece of it and is dropped; 1 keeps all",
+    )
     stuff_labels: frozenset[str] = Field(
         frozenset(),
         description="labels of stuff: one panoptic segment an image, no instances (JSON); default: as the "

@@ -25,7 +25,7 @@ TRAFFIC = SHARED / "label-studio" / "traffic"
 
 @pytest.fixture
 def services(make_services):
-    made = make_services(score_threshold=0.0, duplicate_threshold=1.0)
+    made = make_services(score_threshold=0.0, duplicate_threshold=1.0, piece_threshold=1.0)
     for project_id in (1, 2):
         made.store.projects.save(project_id, CONFIG)
     return made

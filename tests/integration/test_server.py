@@ -311,7 +311,7 @@ def test_predict_number_that_is_none_in_a_prompt_is_no_fault(client, number):
 
 
 def test_setup_extra_params_choose_the_task(make_services):
-    services = make_services(score_threshold=0.0, duplicate_threshold=1.0)
+    services = make_services(score_threshold=0.0, duplicate_threshold=1.0, piece_threshold=1.0)
     services.store.projects.save(1, CONFIG)
     image = _data_uri()
     body = {"project": "1.17", "schema": CONFIG, "extra_params": {"task": "semantic"}}

@@ -6,6 +6,7 @@ import pytest
 from maskloop.masks import (
     crop_mask,
     drop_duplicates,
+    drop_pieces,
     drop_specks,
     mask_to_segment,
     paste_segment,
@@ -71,6 +72,88 @@ def test_drop_duplicates_better_one_stays_and_neighbour_too():
     best, again, beside = square(0, 0.9), square(1, 0.8, label="ring"), square(6, 0.7)
     assert drop_duplicates((best, again, beside), 0.7) == (best, beside)
     assert drop_duplicates((best, again, beside), 0.9) == (best, again, beside)
+
+
+def _box(box_yxyx, score, label="disc"):
+    top, left, bottom, right = box_yxyx
+    mask = np.ones((bottom - top, right - left), dtype=np.bool_)
+    return Segment(mask_hw=mask, offset_yx=(top, left), label=label, score=score)
+
+
+WHOLE = (0, 0, 20, 20)
+PIECES = {  # name: segments best first, which of them stay
+    "empty": ((), ()),
+    "one": ((_box(WHOLE, 0.9),), (0,)),
+    "piece inside": ((_box(WHOLE, 0.9), _box((2, 2, 8, 8), 0.8)), (0,)),
+    "better piece inside a whole": ((_box((2, 2, 8, 8), 0.9), _box(WHOLE, 0.8)), (0, 1)),
+    "part with another label": ((_box(WHOLE, 0.9), _box((2, 2, 8, 8), 0.8, "eye")), (0, 1)),
+    "equal duplicates": ((_box(WHOLE, 0.9), _box(WHOLE, 0.9), _box(WHOLE, 0.9)), (0,)),
+    "chain": ((_box(WHOLE, 0.9), _box((0, 0, 10, 10), 0.8), _box((0, 0, 4, 4), 0.7)), (0,)),
+    "chain of overlaps": (
+        (_box((0, 0, 9, 9), 0.9), _box((0, 4, 9, 13), 0.8), _box((0, 8, 9, 17), 0.7)),
+        (0, 1, 2),
+    ),
+    "piece of a dropped piece stays": (
+        (_box(WHOLE, 0.9), _box((0, 4, 18, 22), 0.8), _box((0, 19, 18, 22), 0.7)),
+        (0, 2),
+    ),
+    "neighbours": ((_box((0, 0, 9, 9), 0.9), _box((0, 9, 9, 18), 0.8)), (0, 1)),
+    "exactly the threshold": ((_box(WHOLE, 0.9), _box((0, 12, 10, 22), 0.8)), (0, 1)),
+    "a little over it": ((_box(WHOLE, 0.9), _box((0, 11, 10, 21), 0.8)), (0,)),
+}
+
+
+@pytest.mark.parametrize(("segments", "stay"), PIECES.values(), ids=PIECES)
+def test_drop_pieces_of_a_better_larger_segment_of_the_label_go(segments, stay):
+    assert drop_pieces(segments, 0.8) == tuple(segments[index] for index in stay)
+    assert drop_pieces(segments, 1.0) == segments
+
+
+def plain_drop_pieces(segments, most_inside, size_hw):
+    """Compare whole masks, pixel by pixel."""
+    kept = []
+    for segment in segments:
+        mask_hw = paste_segment(segment, size_hw)
+        wholes = [paste_segment(better, size_hw) for better in kept if better.label == segment.label]
+        if not any(
+            whole_hw.sum() >= mask_hw.sum() and (whole_hw & mask_hw).sum() > most_inside * mask_hw.sum()
+            for whole_hw in wholes
+        ):
+            kept.append(segment)
+    return tuple(kept)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("most_inside", [0.0, 0.5, 0.8])
+def test_drop_pieces_random_masks_as_the_plain_version(seed, most_inside):
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:40, :50]
+    segments = []
+    for score in np.linspace(0.95, 0.5, 25):
+        (cy, cx), (ry, rx) = rng.uniform(5, 35, 2), rng.uniform(1.5, 14, 2)
+        mask = (((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 <= 1) & (rng.random(y.shape) > 0.1)
+        segments.append(mask_to_segment(mask, label=rng.choice(["disc", "ring"]), score=float(score)))
+    found = tuple(segment for segment in segments if segment is not None)
+    expected = plain_drop_pieces(found, most_inside, y.shape)
+    assert drop_pieces(found, most_inside) == expected
+    assert len(expected) < len(found)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("most_iou", [0.0, 0.3, 0.7])
+def test_drop_duplicates_random_masks_as_the_plain_version(seed, most_iou):
+    rng = np.random.default_rng(seed)
+    places_yx, sizes_hw = rng.integers(0, 5, (25, 2)), rng.integers(7, 12, (25, 2))
+    segments = [
+        _box((*place_yx, *(place_yx + size_hw)), 0.5, label)
+        for place_yx, size_hw, label in zip(places_yx, sizes_hw, rng.choice(["a", "b"], 25), strict=True)
+    ]
+    kept = []
+    for segment in segments:
+        if all(segment_iou(segment, better) <= most_iou for better in kept):
+            kept.append(segment)
+    assert drop_duplicates(tuple(segments), most_iou) == tuple(kept)
+    assert len(kept) < len(segments)
 
 
 def test_drop_specks_equal_parts_all_stay():

@@ -45,6 +45,7 @@ class Thresholds:
     overlap: float = 0.8  # panoptic: the least share of a mask that others leave to it
     part: float = 0.0  # the least share of a segment's area that a separate part of it may have
     duplicate: float = 1.0  # instance: a segment with more IoU than this with a better one is the same object
+    piece: float = 1.0  # instance: a segment with more of its area than this inside a better one of its label
     # the least score of a segment with this label, in place of `score`; for semantic segments the only one
     score_of_label: Mapping[str, float] = field(default_factory=dict, hash=False)
     mask_of_label: Mapping[str, float] = field(default_factory=dict, hash=False)  # in place of `mask`
@@ -52,7 +53,7 @@ class Thresholds:
     kinds: ClassKinds = field(default_factory=ClassKinds)  # stuff beyond what the checkpoint says
 
     def __post_init__(self) -> None:
-        for name in ("score", "mask", "overlap", "part", "duplicate"):
+        for name in ("score", "mask", "overlap", "part", "duplicate", "piece"):
             value = getattr(self, name)
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f"Thresholds.{name}: expected 0..1, got {value}")
@@ -72,6 +73,7 @@ class Thresholds:
             overlap=settings.overlap_threshold,
             part=settings.part_threshold,
             duplicate=settings.duplicate_threshold,
+            piece=settings.piece_threshold,
             score_of_label=settings.label_thresholds,
             mask_of_label=settings.label_mask_thresholds,
             overlap_of_label=settings.label_overlap_thresholds,

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maskloop.masks import drop_duplicates, drop_specks
+from maskloop.masks import drop_duplicates, drop_pieces, drop_specks
 from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.embedding import image_embedding
 from maskloop.segmentation.families import patch_grid
@@ -282,6 +282,8 @@ def _read_output(
         segments = tuple(drop_specks(segment, thresholds.part) for segment in segments)
     if task is SegmentationTask.INSTANCE and thresholds.duplicate < 1:
         segments = drop_duplicates(segments, thresholds.duplicate)
+    if task is SegmentationTask.INSTANCE and thresholds.piece < 1:
+        segments = drop_pieces(segments, thresholds.piece)
     uncertainty = image_uncertainty(
         raw.class_logits_qk,
         mask_logits_qhw,

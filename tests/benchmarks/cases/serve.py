@@ -288,7 +288,7 @@ def _score(checkpoint: Any, images: list[Any]) -> float:
     from maskloop.segmentation.predict import predict_images
     from maskloop.types import SegmentationTask
 
-    all_of_them = replace(_thresholds(0.0), duplicate=1.0)
+    all_of_them = replace(_thresholds(0.0), duplicate=1.0, piece=1.0)
     said = predict_images(
         checkpoint, images[:4], task=SegmentationTask.INSTANCE, thresholds=all_of_them, max_batch=1
     )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.fakes.models import columns_checkpoint
 from torch.nn import functional
 
 from maskloop.errors import ImageError
@@ -142,3 +143,19 @@ def served(checkpoint: Checkpoint) -> Checkpoint:
     from maskloop.lab.tiny_models import build_tiny_oneformer
 
     return build_tiny_oneformer(checkpoint.labels, seed=2)
+
+
+@pytest.mark.parametrize(
+    ("piece", "count"),
+    [pytest.param(0.8, 2, id="dropped"), pytest.param(1.0, 3, id="kept by the setting")],
+)
+def test_predict_images_piece_of_an_object_is_dropped_and_part_of_another_label_stays(piece, count):
+    stripes = [(0, 0.0, 0.8, 9.0), (0, 0.1, 0.3, 1.0), (1, 0.5, 0.7, 9.5)]
+    (prediction,) = predict_images(
+        columns_checkpoint(("coat", "button"), stripes),
+        [np.zeros((64, 96, 3), np.uint8)],
+        task=SegmentationTask.INSTANCE,
+        thresholds=Thresholds(piece=piece),
+    )
+    assert [segment.label for segment in prediction.segments].count("button") == 1
+    assert len(prediction.segments) == count
