@@ -3,15 +3,25 @@
 import io
 import os
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import uvicorn
 from PIL import Image, ImageDraw
+from pydantic import SecretStr
 from tests.missing import skip_missing
 
+import maskloop.learning.cycle  # noqa: F401 - imported here once: the server thread imports transformers too
+from maskloop.processes import find_free_port
+from maskloop.settings import Settings
+from maskloop.testing.memory import MemoryQueue
 from maskloop_studio.demo.studio import RealStudio
 from maskloop_studio.labelstudio.client import StudioClient, StudioProject
+from maskloop_studio.services import Services
+from maskloop_studio.serving.app import create_app
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 CHROMIUM_FLAGS = (
@@ -71,6 +81,31 @@ def make_task(client: StudioClient) -> Callable[[int], int]:
         return client.import_tasks(project_id, [{"data": {"image": uri}}])[0]
 
     return make
+
+
+@pytest.fixture
+def services(settings: Settings, studio: RealStudio) -> Iterator[Services]:
+    """Services of this Label Studio, with a queue in memory that no worker empties."""
+    changes = {"label_studio_url": studio.url, "label_studio_api_key": SecretStr(studio.token)}
+    changes |= {"holdout_fraction": 0.0, "train_quiet_s": 0}
+    made = Services(settings.model_copy(update=changes))
+    made.queue = MemoryQueue()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def server_url(services: Services) -> Iterator[str]:
+    """Our server on loopback."""
+    port = find_free_port()
+    server = uvicorn.Server(uvicorn.Config(create_app(services), port=port, log_level="error", lifespan="on"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
 
 
 @pytest.fixture(scope="module")

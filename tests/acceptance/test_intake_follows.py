@@ -1,27 +1,20 @@
 """A real Label Studio tells our server of an annotation; what it says ends up in the database."""
 
-import threading
 import time
 from datetime import timedelta
 
 import numpy as np
 import pytest
-import uvicorn
-from pydantic import SecretStr
 
 import maskloop.learning.cycle  # noqa: F401 - imported here once: the server thread imports transformers too
 from maskloop.masks import mask_to_segment
-from maskloop.processes import find_free_port
 from maskloop.store.jobs import JobKind, JobStatus, NewEvent
-from maskloop.testing.memory import MemoryQueue
 from maskloop_studio.demo.annotator import SimulatedAnnotator
 from maskloop_studio.formats.label_config import parse_label_config
 from maskloop_studio.intake import absence
 from maskloop_studio.prelabel.run import renew_project
 from maskloop_studio.projects.connect import connect_project
 from maskloop_studio.runtime.tasks import work_on
-from maskloop_studio.services import Services
-from maskloop_studio.serving.app import create_app
 
 CONFIG = (
     '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
@@ -41,26 +34,8 @@ BROKEN_REGION = {
 
 
 @pytest.fixture
-def services(settings, studio):
-    changes = {"label_studio_url": studio.url, "label_studio_api_key": SecretStr(studio.token)}
-    changes |= {"holdout_fraction": 0.0, "train_after": 2, "train_quiet_s": 0}
-    made = Services(settings.model_copy(update=changes))
-    made.queue = MemoryQueue()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def server_url(services):
-    port = find_free_port()
-    server = uvicorn.Server(uvicorn.Config(create_app(services), port=port, log_level="error", lifespan="on"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
+def settings(settings):
+    return settings.model_copy(update={"train_after": 2})
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from maskloop_studio.doctor.check_context import CheckContext
 from maskloop_studio.doctor.check_run import Check
 from maskloop_studio.doctor.findings import Finding, good, hint, trouble
 from maskloop_studio.formats.label_config import map_labels, parse_label_config
+from maskloop_studio.formats.task_data import task_images
 from maskloop_studio.labelstudio.error_map import LOCAL_BACKEND_REMEDY
 from maskloop_studio.labelstudio.models import StudioBackend, StudioWebhook, to_webhook
 from maskloop_studio.labelstudio.webhooks import is_ours, webhook_headers
@@ -24,7 +25,8 @@ __all__ = ["PROJECT_CHECKS"]
 CONNECTED = ("CO", "TR", "PR")  # Label Studio's states of a backend that answered
 LATE_SYNCS = 3
 SHOWN_ERROR = 300  # characters
-SHOWN_SET_ASIDE = 10
+SHOWN_SET_ASIDE = 20
+SHOWN_IMAGES = 4  # of one task
 
 
 def check_project(context: CheckContext) -> Iterator[Finding]:
@@ -153,6 +155,13 @@ def check_set_aside(context: CheckContext) -> Iterator[Finding]:
             got=one.reason[:SHOWN_ERROR],
             remedy="correct it in Label Studio and save it again",
         )
+    if count > len(examples):
+        yield hint(
+            place,
+            expected="that each can be read",
+            got=f"{count - len(examples)} more that are set aside",
+            remedy="`maskloop jobs list` names 20, and more as these are corrected",
+        )
 
 
 def check_labels(context: CheckContext) -> Iterator[Finding]:
@@ -220,27 +229,20 @@ def check_jobs(context: CheckContext) -> Iterator[Finding]:
 
 
 def check_images(context: CheckContext) -> Iterator[Finding]:
-    """The image of a task can be fetched and read."""
+    """The images of a task can be fetched and read."""
     from maskloop.segmentation.image import decode_image
 
-    field = parse_label_config(context.project.label_config).image_field
     client, settings = context.client, context.settings
     task = next(client.iter_tasks(context.number), None)
     if task is None:
         yield hint("tasks", expected="some", got="none", remedy="import images into the project")
         return
-    uri = task.data.get(field)
-    if not isinstance(uri, str):
-        yield trouble(
-            f"task {task.id}",
-            expected=f"the address of an image under {field!r}",
-            got=type(uri).__name__,
-            remedy="check `value` of <Image> in the label config against the task's data",
-        )
-        return
-    image = decode_image(context.fetcher.fetch(uri, task_id=task.id), max_pixels=settings.max_image_pixels)
-    height, width = image.shape[:2]
-    yield good(f"image of task {task.id}", f"{width}x{height}")
+    config = parse_label_config(context.project.label_config)
+    for image in task_images(config, task.data, place=f"task {task.id}")[:SHOWN_IMAGES]:
+        data = context.fetcher.fetch(image.address, task_id=task.id)
+        height, width = decode_image(data, max_pixels=settings.max_image_pixels).shape[:2]
+        page = "" if image.item_index is None else f", page {image.item_index + 1}"
+        yield good(f"<Image name={image.to_name!r}>{page} of task {task.id}", f"{width}x{height}")
 
 
 def _has_our_hook(backend: StudioBackend, context: CheckContext) -> bool:

@@ -15,7 +15,7 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from maskloop.errors import CodecError
 from maskloop.types import BoolMask
@@ -77,6 +77,8 @@ def decode_bitmask(url: object, *, max_pixels: int, place: str) -> FaintMask:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked below
             picture = Image.open(io.BytesIO(data), formats=("PNG",))
+    except UnidentifiedImageError as exc:  # its text names an object in memory
+        raise _broken(place, "a PNG in base64", "other data") from exc
     except (binascii.Error, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as exc:
         raise _broken(place, "a PNG in base64", f"{type(exc).__name__}: {exc}"[:100]) from exc
     with picture:

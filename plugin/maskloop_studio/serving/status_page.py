@@ -21,6 +21,8 @@ th { border-bottom: 1px solid #999; font-weight: 600 } td { border-bottom: 1px s
 .num { text-align: right; font-variant-numeric: tabular-nums }
 """
 LAST = 20
+MAX_SET_ASIDE = 50  # rows
+MAX_REASON = 500  # characters
 OPEN = (JobStatus.WAITING, JobStatus.RUNNING, JobStatus.DEAD)
 
 
@@ -46,6 +48,7 @@ def render_status(
     later = [
         _prelabelling_row(job) for job in store.jobs.find(statuses=OPEN, kind=JobKind.PRELABEL, limit=LAST)
     ]
+    set_aside = _set_aside_rows(store)
     live = [] if predictions is None else [tuple(str(number) for number in predictions)]
     trainings = [_training_row(training) for training in reversed(store.trainings.of()[-LAST:])]
     return (
@@ -54,6 +57,7 @@ def render_status(
         + _table("Jobs waiting", ("queue", "jobs"), waiting)
         + _table("Jobs", ("status", "jobs"), events)
         + _table("Projects", ("project", "annotations set aside", "state"), projects)
+        + _table("Annotations set aside", ("project", "task", "annotation", "reason"), set_aside)
         + _table("Predictions asked for now", ("in hand or waiting", "threads"), live)
         + _table(
             "Predictions in the background",
@@ -78,6 +82,18 @@ def _project_row(store: Store, project_id: int) -> tuple[str, ...]:
     count = store.annotations.count_set_aside(project_id)
     named = f"{count}: see maskloop doctor {project_id}" if count else "0"
     return str(project_id), named, state
+
+
+def _set_aside_rows(store: Store) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for project_id in sorted(store.projects.ids()):
+        rows += [
+            (str(project_id), str(one.task_id), str(one.annotation_id), one.reason[:MAX_REASON])
+            for one in store.annotations.set_aside(project_id, limit=MAX_SET_ASIDE - len(rows))
+        ]
+        if len(rows) >= MAX_SET_ASIDE:
+            break
+    return rows
 
 
 def _prelabelling_row(job: Job) -> tuple[str, ...]:
