@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from maskloop.errors import TrainingError
-from maskloop_studio.projects.correction_labels import match_correction_labels
+from maskloop_studio.projects.correction_labels import add_correction_labels, match_correction_labels
 from maskloop_studio.projects.training import ensure_champion, ensure_image, model_name, plan_learning
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def print_evaluation(project_id: int, number: int | None, services: Services, *,
         label_config=services.client.project(project_id).label_config,
         settings=services.settings,
     )
+    plan = add_correction_labels(plan, holdout, model_labels=version.labels, settings=services.settings)
     for correction in holdout:
         ensure_image(correction, image_cache=services.image_cache, fetcher=services.fetcher)
 

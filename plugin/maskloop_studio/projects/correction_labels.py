@@ -13,10 +13,11 @@ from maskloop.types import UNLABELLED, Correction, Segment
 from maskloop_studio.formats import match_label, parse_label_config
 
 if TYPE_CHECKING:
+    from maskloop.learning.data.training_set import LabelPlan
     from maskloop.settings import Settings
     from maskloop_studio.formats import LabelConfig
 
-__all__ = ["match_correction_labels"]
+__all__ = ["add_correction_labels", "match_correction_labels"]
 
 logger = logging.getLogger(__name__)
 MAX_NAMED = 20  # labels in one log line
@@ -74,6 +75,27 @@ def match_correction_labels(
         )
         for part in parts
     )
+
+
+def add_correction_labels(
+    plan: LabelPlan, *parts: Sequence[Correction], model_labels: Sequence[str], settings: Settings
+) -> LabelPlan:
+    """Return a plan with the labels of corrections that it lacks: those that come with each task.
+
+    Args:
+        plan: has the labels of the label config.
+        parts: corrections after `match_correction_labels`: all other labels are in the config.
+        model_labels: a label that is one of these classes, but for the case, is learnt as that class.
+        settings: name the labels that are ignored.
+    """
+    known = {*plan.labels, *settings.ignore_labels, UNLABELLED}
+    found = {segment.label for part in parts for one in part for segment in one.segments} - known
+    class_of_label = dict(plan.class_of_label)
+    for label in found:
+        name = match_label(label, model_labels, aliases={}, renames={})
+        if name is not None:
+            class_of_label[label] = name
+    return dataclasses.replace(plan, labels=(*plan.labels, *sorted(found)), class_of_label=class_of_label)
 
 
 def _match(label: str, config: LabelConfig, settings: Settings) -> str | None:

@@ -11,7 +11,7 @@ from maskloop.log import log_action
 from maskloop.store.jobs import Job, JobKind
 from maskloop_studio.dispatch import request
 from maskloop_studio.formats.label_config import LabelMap
-from maskloop_studio.projects.correction_labels import match_correction_labels
+from maskloop_studio.projects.correction_labels import add_correction_labels, match_correction_labels
 
 if TYPE_CHECKING:
     from maskloop.learning.data.training_set import LabelPlan
@@ -106,6 +106,9 @@ def _training_job(job: Job, control: JobControl, services: Services) -> Training
         *freeze_corrections(project_id, store.corrections, work_dir / "snapshot.json"),
         label_config=services.client.project(project_id).label_config,
         settings=services.settings,
+    )
+    labels = add_correction_labels(
+        labels, train, holdout, model_labels=champion.labels, settings=services.settings
     )
     for correction in (*train, *holdout):
         control.check()

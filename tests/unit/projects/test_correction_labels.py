@@ -2,8 +2,9 @@
 
 import pytest
 
+from maskloop.learning.data.training_set import LabelPlan
 from maskloop.types import UNLABELLED
-from maskloop_studio.projects.correction_labels import match_correction_labels
+from maskloop_studio.projects.correction_labels import add_correction_labels, match_correction_labels
 
 CONFIG = (
     '<View><Image name="image" value="$image"/><BrushLabels name="b" toName="image">'
@@ -52,3 +53,15 @@ def test_match_correction_labels_of_each_task_stay(settings, make_correction, ma
     correction = make_correction(segments=(make_segment(label="a label of one task"),))
     ((matched,),) = match_correction_labels([correction], label_config=config, settings=settings)
     assert matched is correction
+
+
+def test_add_correction_labels_adds_what_the_config_lacks(settings, make_correction, make_segment):
+    correction = make_correction(segments=[make_segment(label=label) for label in ("kite", "Disc", "a", "")])
+    plan = add_correction_labels(
+        LabelPlan(labels=("a",), class_of_label={"a": "ring"}),
+        [correction],
+        model_labels=("disc", "ring"),
+        settings=settings,
+    )
+    assert plan.labels == ("a", "Disc", "kite")
+    assert plan.classes == ("ring", "disc", "kite")
