@@ -321,7 +321,12 @@ class Settings(BaseSettings):
     @property
     def resolved_tracking_uri(self) -> str:
         """MLflow's address in use, SQLite in the home by default."""
-        return self.mlflow_tracking_uri or f"sqlite:///{self.home / 'mlflow.db'}"
+        return self.mlflow_tracking_uri or f"sqlite:///{self.registry_file}"
+
+    @property
+    def registry_file(self) -> Path:
+        """MLflow's database where MLFLOW_TRACKING_URI names none; made with the first model version."""
+        return self.home / "mlflow.db"
 
     @property
     def images_dir(self) -> Path:

@@ -14,6 +14,7 @@ from tests.paths import REPOSITORY
 NOT_IMPORTED = {
     "postgres": "SQLAlchemy loads the driver that a database's address names",
     "label-studio-ml": "runs in an environment of its own",
+    "mlflow": "`maskloop mlflow` starts it as a program",
 }
 
 

@@ -13,6 +13,7 @@ from maskloop.errors import MaskloopError
 from maskloop_studio.cli.bench import bench_command
 from maskloop_studio.cli.daemons import add_daemons
 from maskloop_studio.cli.jobs import jobs_app
+from maskloop_studio.cli.mlflow_page import mlflow_command
 from maskloop_studio.cli.models import models_app
 from maskloop_studio.cli.project_commands import add_project_commands
 from maskloop_studio.cli.simulate import simulate_command
@@ -99,6 +100,7 @@ app.add_typer(jobs_app, name="jobs")
 app.add_typer(base_app, name="base-model")
 app.command("simulate")(simulate_command)
 app.command("bench")(bench_command)
+app.command("mlflow")(mlflow_command)
 
 
 @base_app.command("build")

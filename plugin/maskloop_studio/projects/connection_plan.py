@@ -123,7 +123,7 @@ def our_backends(
 
 def _champion(project_id: int, services: Services) -> ModelVersion | None:
     settings = services.settings
-    if settings.mlflow_tracking_uri is None and not (settings.home / "mlflow.db").exists():
+    if settings.mlflow_tracking_uri is None and not settings.registry_file.exists():
         return None  # a first run: making MLflow's database takes half a minute
     return services.registry.champion(model_name(project_id))
 

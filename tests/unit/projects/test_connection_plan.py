@@ -82,7 +82,7 @@ def test_plan_unknown_labels_names_the_three_ways(services):
 def test_plan_first_run_makes_no_mlflow_database(services, settings):
     services.client = ReadOnlyStudio(FRUITS)
     plan = plan_connection(7, URL, services, new_labels=True)
-    assert not (settings.home / "mlflow.db").exists()
+    assert not settings.registry_file.exists()
     assert (plan.is_new_model, plan.model, plan.matched, plan.unmatched) == (True, settings.model, (), FRUITS)
 
 
