@@ -87,10 +87,12 @@ def print_evaluation(project_id: int, number: int | None, services: Services, *,
 
 def _print_table(tag: str, evaluation: Evaluation) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     metrics = evaluation.metrics
-    table = Table("class", "images", "objects", "AP50", "PQ", "IoU", "boundary IoU", title=tag)
+    table = Table(
+        Column("class", overflow="fold"), "images", "objects", "AP50", "PQ", "IoU", "boundary IoU", title=tag
+    )
     for label, numbers in evaluation.per_class().items():
         table.add_row(
             label,

@@ -124,7 +124,17 @@ def _print_table(jobs: tuple[Job, ...]) -> None:
     if not jobs:
         typer.echo("no such jobs")
         return
-    table = Table(Column("job", no_wrap=True), "project", "what", "status", "tries", "progress", "next try")
+    table = Table(
+        Column("job", no_wrap=True),
+        Column("project", no_wrap=True),
+        Column("what", overflow="fold"),
+        Column("status", max_width=len("cancelled,")),
+        Column("tries", no_wrap=True),
+        Column("progress", no_wrap=True),
+        Column("next try", no_wrap=True),
+        box=None,  # borders take what the names need at 80 columns
+        padding=(0, 1, 0, 0),
+    )
     for job in jobs:
         table.add_row(
             job.name,

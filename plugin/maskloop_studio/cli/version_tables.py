@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["print_version", "print_versions"]
 
 MAX_LABELS = 60  # characters
+NAME_WIDTH = 15  # characters
+NUMBERS_ONLY = ("gate", "settings", "recipe")  # long: `decision` is the gate's sentence
 
 
 def print_versions(project_id: int, registry: ModelRegistry, store: Store, *, as_json: bool) -> None:
@@ -46,12 +50,15 @@ def print_versions(project_id: int, registry: ModelRegistry, store: Store, *, as
         print(json.dumps(rows))
         return
     Console().print(_table(versions, aliases, rollback_to=line[-2] if len(line) > 1 else None))
+    columns = shutil.get_terminal_size().columns
     for version in versions:  # below the table: in a narrow column they could not be read
         decision = decisions[version.number].get("decision")
         if decision:
-            print(f"{version.tag}: {decision}")
+            print(textwrap.shorten(f"{version.tag}: {decision}", columns, placeholder=" ..."))
     for count in counts:
         print(_shadow_line(count))
+    if versions:
+        print(f"`maskloop models show {project_id} VERSION` has the whole verdict")
 
 
 def print_version(project_id: int, number: int, registry: ModelRegistry, *, as_json: bool) -> None:
@@ -78,10 +85,8 @@ def print_version(project_id: int, number: int, registry: ModelRegistry, *, as_j
     if as_json:
         print(json.dumps(known))
         return
-    table = Table("what", version.tag)
-    for what, value in known.items():
-        table.add_row(what, _shown(value))
-    Console().print(table)
+    print("\n".join(_readable(known, shutil.get_terminal_size().columns)))
+    print(f"`maskloop models show {project_id} {number} --json` has every number")
 
 
 def _aliases(name: str, registry: ModelRegistry) -> dict[str, int]:
@@ -94,7 +99,7 @@ def _roles(version: ModelVersion, aliases: dict[str, int]) -> list[str]:
 
 
 def _table(versions: list[ModelVersion], aliases: dict[str, int], *, rollback_to: int | None) -> Table:
-    columns = (Column("version", no_wrap=True), "role", "parent")
+    columns = (Column("version", overflow="fold"), "role", "parent")
     figures = (Column(name, justify="right", no_wrap=True) for name in ("AP50", "PQ", "mIoU"))
     table = Table(*columns, *figures, "labels")
     for version in versions:
@@ -145,7 +150,28 @@ def _parsed(value: str) -> Any:
         return value
 
 
+def _readable(known: dict[str, Any], columns: int) -> list[str]:
+    """Return facts of a version as lines for a person; paths and names stay whole where they are longer."""
+    lines = []
+    for what, value in known.items():
+        if what in NUMBERS_ONLY or value in (None, "", [], {}):
+            continue
+        rows = value if what == "history" else [value]
+        for row in rows:
+            lines += textwrap.wrap(
+                f"{what.replace('_', ' '):<{NAME_WIDTH}}{_shown(row)}",
+                columns,
+                subsequent_indent=" " * NAME_WIDTH,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+    return lines
+
+
 def _shown(value: Any) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, indent=1, ensure_ascii=False)
+    if isinstance(value, dict):
+        facts = {name: one for name, one in value.items() if one not in (None, "", [], {})}
+        return ", ".join(f"{name} {_shown(one)}" for name, one in facts.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_shown(one) for one in value)
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
