@@ -64,7 +64,7 @@ def _of_one(one: Suggestion, count: int, columns: int) -> Iterator[str]:
         f"knows {len(one.known)} of {count} labels{': ' if one.known else ''}{', '.join(one.known)}", columns
     )
     yield from _wrapped(
-        f"{checkpoint.family}, {checkpoint.task} segmentation, {checkpoint.dataset} "
+        f"{checkpoint.family}, {_task(checkpoint.task)}, {checkpoint.dataset} "
         f"({len(checkpoint.classes)} classes), {checkpoint.megabytes} MB",
         columns,
     )
@@ -83,3 +83,7 @@ def _of_one(one: Suggestion, count: int, columns: int) -> Iterator[str]:
 
 def _wrapped(text: str, columns: int, indent: str = "  ") -> list[str]:
     return textwrap.wrap(text, columns, initial_indent=indent, subsequent_indent=indent + indent)
+
+
+def _task(task: str) -> str:
+    return "all three tasks" if task == "any" else f"{task} segmentation"
