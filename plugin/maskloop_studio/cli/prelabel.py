@@ -11,7 +11,8 @@ from maskloop.errors import QueueError
 from maskloop.store.jobs import Job, JobKind, JobStatus
 from maskloop_studio.cli.preflight import is_served
 from maskloop_studio.dispatch import request
-from maskloop_studio.runtime.follow import POLL_S, progress_bar
+from maskloop_studio.runtime.follow import POLL_S
+from maskloop_studio.runtime.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     from maskloop.store.jobs import JobRepository

@@ -107,7 +107,7 @@ def _run(plan: Plan, settings: Settings, work: Path, json_file: Path | None, plo
     from maskloop.files import write_whole
     from maskloop.lab.simulation.experiment import simulate
     from maskloop.lab.simulation.report import simulation_json, simulation_svg, simulation_words
-    from maskloop_studio.runtime.follow import progress_bar
+    from maskloop_studio.runtime.progress_bar import progress_bar
 
     if plot is not None:
         from maskloop.lab.simulation.plot import import_matplotlib

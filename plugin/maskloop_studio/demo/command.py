@@ -30,7 +30,7 @@ from maskloop_studio.demo.studio import RealStudio
 from maskloop_studio.demo.studio_env import install_studio
 from maskloop_studio.formats.label_config import parse_label_config
 from maskloop_studio.projects.connect import connect_project
-from maskloop_studio.runtime.follow import progress_bar
+from maskloop_studio.runtime.progress_bar import progress_bar
 from maskloop_studio.runtime.supervisor import Supervisor
 from maskloop_studio.services import Services
 

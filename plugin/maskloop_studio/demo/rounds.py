@@ -14,7 +14,8 @@ from maskloop_studio.demo.annotator import AnnotatedTask, SimulatedAnnotator
 from maskloop_studio.demo.images import DemoImage
 from maskloop_studio.demo.report import RoundReport
 from maskloop_studio.formats.label_config import LabelConfig
-from maskloop_studio.runtime.follow import progress_bar, wait_for_training
+from maskloop_studio.runtime.follow import wait_for_training
+from maskloop_studio.runtime.progress_bar import progress_bar
 from maskloop_studio.services import Services
 
 __all__ = ["DemoLoop", "TaskPlan", "plan_tasks"]

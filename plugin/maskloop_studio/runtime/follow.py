@@ -9,11 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from maskloop.errors import ConfigurationError, TrainingError
 from maskloop.store.jobs import JobStatus
+from maskloop_studio.runtime.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     from maskloop.learning.training.job import TrainingProgress
@@ -25,7 +23,6 @@ __all__ = [
     "build_base",
     "follow_sync",
     "follow_training",
-    "progress_bar",
     "wait_for_training",
 ]
 
@@ -36,19 +33,6 @@ BECAME = {  # release of a trained version -> what is printed; the other release
     "waiting": "better; `maskloop models promote` makes it the champion",
     "shadow": "better; predicts as a shadow until `maskloop models promote` makes it the champion",
 }
-
-
-def progress_bar() -> Progress:
-    """Return a progress bar that is shown on a terminal only."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not Console(stderr=True).is_terminal,
-        transient=True,
-    )
 
 
 def wait_for_training(
