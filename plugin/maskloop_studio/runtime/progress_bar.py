@@ -42,7 +42,7 @@ class PlainProgress(Progress):
         self._clock = clock
         self._printed_at: dict[TaskID, float] = {}
 
-    def update(self, task_id: TaskID, **changes: Any) -> None:  # type: ignore[override]
+    def update(self, task_id: TaskID, **changes: Any) -> None:
         """See Progress.update; a task that advances quickly prints nothing."""
         super().update(task_id, **changes)
         now = self._clock()
