@@ -1,5 +1,6 @@
 """Our shell around the API, and the simulated annotator, against a real Label Studio."""
 
+import base64
 import io
 import json
 import threading
@@ -271,7 +272,11 @@ def test_connect_with_credentials_gives_them_to_backend_and_webhook(
         update={"basic_auth_user": None, "basic_auth_password": None}
     )
     connect_project(project.id, backend.url, services, new_labels=True)
-    assert client.backends(project.id)[0].auth_method == "NONE"
+    # Without a login the backend gets the webhook's secret; the webhook itself carries it in its own header.
+    secret = services.store.projects.webhook_secret()
+    own = "Basic " + base64.b64encode(f"maskloop:{secret}".encode()).decode()
+    assert backend.headers_of("/setup")["Authorization"] == own
+    assert client.backends(project.id)[0].auth_method == "BASIC_AUTH"
     assert "Authorization" not in client.webhooks(project.id)[0]["headers"]
 
 
