@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shutil
 import time
 from collections.abc import Callable
 
 from maskloop.errors import TrainingError
-from maskloop.learning.data.training_set import TrainingSet, build_training_set
+from maskloop.learning.data.training_set import TrainingSet, build_training_set, observed_kinds
 from maskloop.learning.evaluation.evaluate import evaluate_side_by_side
 from maskloop.learning.evaluation.gate import GateRule, decide
 from maskloop.learning.registration import find_registered, learnt_versions, register_challenger
@@ -20,9 +21,10 @@ from maskloop.learning.training.recipe import FinetuneRecipe, choose_recipe
 from maskloop.learning.training.run_log import RunLog
 from maskloop.learning.training_job import Challenger, GateReport, TrainingJob, TrainingOutcome
 from maskloop.log import log_action
-from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint
+from maskloop.segmentation.checkpoint import Checkpoint, declare_kinds, load_checkpoint
 from maskloop.settings import Settings
 from maskloop.store.images import ImageCache
+from maskloop.types import SegmentationTask
 
 __all__ = ["run_training"]
 
@@ -54,6 +56,7 @@ def run_training(
     """
     started = time.monotonic()
     training_set = _build_training_set(job, image_cache, settings)
+    job = _with_observed_kinds(job, training_set)
     champion = load_checkpoint(job.champion.path, device=settings.device)
     with RunLog(registry, job.champion.name, job.key) as run_log:
         challenger = _find_challenger(job, training_set, champion, registry, settings)
@@ -108,6 +111,14 @@ def _build_training_set(job: TrainingJob, image_cache: ImageCache, settings: Set
     return training_set
 
 
+def _with_observed_kinds(job: TrainingJob, training_set: TrainingSet) -> TrainingJob:
+    """Return the job with what the annotations show of things and stuff; it matters for panoptic models."""
+    if job.task is not SegmentationTask.PANOPTIC:
+        return job
+    kinds = dataclasses.replace(job.thresholds.kinds, observed=observed_kinds(training_set.examples))
+    return dataclasses.replace(job, thresholds=dataclasses.replace(job.thresholds, kinds=kinds))
+
+
 def _find_challenger(
     job: TrainingJob,
     training_set: TrainingSet,
@@ -145,7 +156,9 @@ def _train_challenger(
         output_dir=job.work_dir,
     )
     checkpoint = finetune_in_processes(finetune_job, control, processes=settings.train_processes)
-    return Challenger(checkpoint=checkpoint, recipe=recipe)
+    # Saved with the version, so that it is served as it was trained.
+    settled = declare_kinds(checkpoint, job.thresholds.kinds.observed)
+    return Challenger(checkpoint=settled, recipe=recipe)
 
 
 def _choose_recipe(base: Checkpoint, training_set: TrainingSet, settings: Settings) -> FinetuneRecipe:

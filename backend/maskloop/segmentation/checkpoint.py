@@ -57,6 +57,7 @@ __all__ = [
     "Checkpoint",
     "Family",
     "check_torchvision",
+    "declare_kinds",
     "load_checkpoint",
     "resolve_device",
     "save_checkpoint",
@@ -181,6 +182,22 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, dtype: torch.dtype 
             model.save_pretrained(partial, state_dict=state)
         _write_processor(checkpoint, partial)
     return Path(folder)
+
+
+def declare_kinds(checkpoint: Checkpoint, observed: Mapping[str, bool]) -> Checkpoint:
+    """Return the checkpoint with things and stuff settled for labels of undeclared kind.
+
+    Args:
+        checkpoint: it is left as it is.
+        observed: label -> True where annotators draw one region an image, False where they draw many.
+    """
+    settled = frozenset(index for index in checkpoint.undeclared_ids if checkpoint.labels[index] in observed)
+    stuff = frozenset(index for index in settled if observed[checkpoint.labels[index]])
+    return replace(
+        checkpoint,
+        thing_ids=checkpoint.thing_ids - stuff,
+        undeclared_ids=checkpoint.undeclared_ids - settled,
+    )
 
 
 def with_labels(checkpoint: Checkpoint, labels: Sequence[str], *, seed: int) -> Checkpoint:

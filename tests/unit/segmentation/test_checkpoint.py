@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
@@ -19,11 +20,13 @@ from maskloop.segmentation import checkpoint as checkpoint_module
 from maskloop.segmentation.checkpoint import (
     Checkpoint,
     check_torchvision,
+    declare_kinds,
     load_checkpoint,
     resolve_device,
     save_checkpoint,
     with_labels,
 )
+from maskloop.segmentation.class_kinds import ClassKinds
 from maskloop.segmentation.preprocess import images_to_batch
 from maskloop.types import RgbImage, SegmentationTask
 
@@ -185,6 +188,25 @@ def test_with_labels_kept_rows_are_copied(tiny: Checkpoint, make_image: Callable
 
 def test_with_labels_new_label_is_a_thing_and_stuff_stays_stuff(tiny_mask2former: Checkpoint) -> None:
     assert with_labels(tiny_mask2former, ["sky", "moon", "circle"], seed=0).thing_ids == {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("observed", "stuff", "undeclared"),
+    [
+        pytest.param({}, set(), {"grass", "dog"}, id="nothing observed"),
+        pytest.param({"grass": True}, {"grass"}, {"dog"}, id="one region an image"),
+        pytest.param({"grass": True, "dog": False}, {"grass"}, set(), id="both settled"),
+        pytest.param({"circle": True}, set(), {"grass", "dog"}, id="a declared label stays"),
+    ],
+)
+def test_declare_kinds_settles_new_labels_for_good(
+    tiny_mask2former: Checkpoint, tmp_path: Path, observed: Any, stuff: set[str], undeclared: set[str]
+) -> None:
+    learnt = with_labels(tiny_mask2former, ["circle", "grass", "dog"], seed=0)
+    folder = save_checkpoint(declare_kinds(learnt, observed), tmp_path / "declared")
+    loaded = load_checkpoint(folder, device="cpu")
+    assert loaded.stuff_labels(ClassKinds()) == stuff
+    assert {loaded.labels[index] for index in loaded.undeclared_ids} == undeclared
 
 
 def test_with_labels_same_seed_is_the_same_head(tiny_mask2former: Checkpoint) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -17,7 +18,10 @@ from maskloop.settings import Settings
 from maskloop.store.images import ImageCache
 from maskloop.types import UNLABELLED, Correction, Segment
 
-__all__ = ["LabelPlan", "TrainingSet", "build_training_set", "corrections_to_examples"]
+__all__ = ["LabelPlan", "TrainingSet", "build_training_set", "corrections_to_examples", "observed_kinds"]
+
+MIN_STUFF_IMAGES = 10  # with fewer, one region an image may be chance
+MIN_THING_IMAGES = 2  # one may be an area drawn in two strokes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +104,28 @@ def build_training_set(
         holdout_examples=holdout_examples,
         holdout_gaps=describe_holdout_gaps(holdout_labels, plan.classes),
     )
+
+
+def observed_kinds(examples: Iterable[TrainingExample]) -> dict[str, bool]:
+    """Return label -> whether annotators draw it as stuff (one region an image) or as things (many).
+
+    A label is stuff where at least `MIN_STUFF_IMAGES` images have it and none has two regions of it; it is a
+    thing where at least `MIN_THING_IMAGES` images have two. Labels of which neither is true are left out.
+
+    Args:
+        examples: annotated images, one each.
+    """
+    images: Counter[str] = Counter()
+    crowded: Counter[str] = Counter()  # images with two regions or more
+    for example in examples:
+        for label, count in Counter(segment.label for segment in example.segments).items():
+            images[label] += 1
+            crowded[label] += count > 1
+    kinds = {label: False for label, count in crowded.items() if count >= MIN_THING_IMAGES}
+    kinds |= {
+        label: True for label, count in images.items() if count >= MIN_STUFF_IMAGES and not crowded[label]
+    }
+    return kinds
 
 
 def _used_corrections(corrections: Iterable[Correction], settings: Settings) -> tuple[Correction, ...]:

@@ -2,7 +2,13 @@
 
 import pytest
 
-from maskloop.learning.data.training_set import LabelPlan, build_training_set, corrections_to_examples
+from maskloop.learning.data.dataset import TrainingExample
+from maskloop.learning.data.training_set import (
+    LabelPlan,
+    build_training_set,
+    corrections_to_examples,
+    observed_kinds,
+)
 from maskloop.store.images import ImageCache
 from maskloop.types import UNLABELLED
 
@@ -60,3 +66,28 @@ def test_corrections_to_examples_images_of_one_task_have_different_keys(tmp_path
         learnt_versions=(),
     )
     assert [example.key for example in examples] == ["1/7/70", "1/7/70/ir/0", "1/7/70/ir/1"]
+
+
+@pytest.mark.parametrize(
+    ("regions_of_images", "expected"),
+    [
+        pytest.param([], {}, id="no image"),
+        pytest.param([1] * 9, {}, id="too few images"),
+        pytest.param([1] * 10, {"sky": True}, id="one region an image"),
+        pytest.param([1] * 10 + [2], {}, id="one image with two"),
+        pytest.param([1] * 10 + [2, 3], {"sky": False}, id="several images with many"),
+        pytest.param([2, 2], {"sky": False}, id="many from the start"),
+        pytest.param([0] * 20, {}, id="images without it"),
+    ],
+)
+def test_observed_kinds_follow_what_annotators_draw(make_segment, tmp_path, regions_of_images, expected):
+    examples = [
+        TrainingExample(
+            image=tmp_path / "a.png",
+            segments=(make_segment(label="sky"),) * count,
+            ignored=(),
+            key=str(number),
+        )
+        for number, count in enumerate(regions_of_images)
+    ]
+    assert observed_kinds(examples) == expected
