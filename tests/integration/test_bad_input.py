@@ -99,11 +99,14 @@ def unharmed(server):
 
 
 def _wait_until_calm(server):
-    body = json.dumps({"config": "<View/>"}).encode()
+    # Answered from the labels of the model, so not before the model is in memory.
+    labels = '<BrushLabels name="b" toName="i"><Label value="x"/></BrushLabels>'
+    config = f'<View><Image name="i" value="$i"/>{labels}</View>'
+    body = json.dumps({"config": config}).encode()
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and server.process.poll() is None:
         with contextlib.suppress(OSError):
-            if server.post(body, path="/validate")[0] == 422:
+            if server.post(body, path="/validate")[0] in (200, 422):
                 return
         time.sleep(0.2)
     pytest.fail(server.log.read_text())
