@@ -193,10 +193,19 @@ def _mask(region):
     return decode_rle(region["value"]["rle"]).reshape(*size_hw, 4)[..., 3] > 0
 
 
-def test_predict_click_returns_the_smallest_region_below_it(client):
+@pytest.fixture
+def client_of_all_segments(make_services):
+    services = make_services(score_threshold=0.0, duplicate_threshold=1.0, piece_threshold=1.0)
+    services.store.projects.save(1, CONFIG)
+    with TestClient(create_app(services)) as opened:
+        yield opened
+
+
+def test_predict_click_returns_the_smallest_region_below_it(client_of_all_segments):
+    client = client_of_all_segments
     image = _data_uri()
     regions = _predict(client, image).json()["results"][0]["result"]
-    assert len(regions) > 1, "a threshold of zero leaves several regions"
+    assert len(regions) > 1, "nothing is filtered"
     masks = [_mask(region) for region in regions]
     smallest = min(range(len(regions)), key=lambda index: masks[index].sum())
     row, column = np.argwhere(masks[smallest])[0]
