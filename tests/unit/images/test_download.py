@@ -124,8 +124,9 @@ def test_download_unknown_authority_names_the_setting(tmp_path: Path) -> None:
 
 
 def test_downloader_address_without_scheme_is_refused() -> None:
+    unchecked = Settings().model_copy(update={"label_studio_url": "localhost:8080"})
     with pytest.raises(ConfigurationError, match="write http://localhost:8080"):
-        make_fetcher("localhost:8080")
+        ImageFetcher(unchecked)
 
 
 def test_download_proxy_gets_the_address_that_was_checked(proxied: HttpHost) -> None:
