@@ -65,7 +65,7 @@ class SlowEngine:
 class OneImage:
     """A fetcher whose images are never decoded: the engine is not real."""
 
-    def fetch_many(self, uris, *, task_ids):
+    def fetch_many(self, uris, *, task_ids, limit):
         return [b"" for _ in uris]
 
     def close(self):

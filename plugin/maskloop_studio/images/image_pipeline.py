@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from maskloop.segmentation.engine import Engine
     from maskloop.segmentation.postprocess import Thresholds
     from maskloop.types import SegmentationTask
+    from maskloop_studio.images.deadline import FetchLimit
     from maskloop_studio.images.fetcher import ImageFetcher
 
 __all__ = ["ImageInput", "ImagePipeline"]
@@ -99,6 +100,7 @@ class ImagePipeline:
             ModelLoadError: the checkpoint cannot be loaded.
         """
         limit = limit or TimeLimit()
+        fetches = limit.fetches.child()
         results: list[Used | None] = [None] * len(inputs)
         in_flight: dict[Future[Used], _Flight[Used]] = {}
         index_of: dict[Future[Used], int] = {}
@@ -113,7 +115,7 @@ class ImagePipeline:
                     )
                     in_flight[flight.used] = flight
                     index_of[flight.used] = index
-                    flight.fetched = threads.submit(self._fetch, flight)
+                    flight.fetched = threads.submit(self._fetch, flight, fetches)
                     flight.fetched.add_done_callback(partial(self._submit, flight))
                 if not in_flight:
                     break
@@ -123,21 +125,22 @@ class ImagePipeline:
         finally:
             for flight in in_flight.values():
                 flight.cancel()
-            # Not waited for: a slow image host must not hold up the answer.
+            # Abandoned, but not waited for: a slow image host must not hold up the answer.
+            fetches.cancelled.set()
             threads.shutdown(wait=False, cancel_futures=True)
         return results
 
-    def _fetch(self, flight: _Flight[Used]) -> bytes | MaskloopError | None:
+    def _fetch(self, flight: _Flight[Used], limit: FetchLimit) -> bytes | MaskloopError | None:
         """Return an image file, or why there is none; None where the limit came before there was room.
 
         How large a file is shows only at its end, so the largest one has to have room before.
         """
         most, image = self.max_file_bytes + PREPARED_BYTES, flight.image
-        if not self.memory.acquire(most, is_over=lambda: flight.limit.is_over):
+        if not self.memory.acquire(most, is_over=lambda: limit.is_over):
             return None
         held = 0
         try:
-            (data,) = self.fetcher.fetch_many([image.uri], task_ids=[image.task_id])
+            (data,) = self.fetcher.fetch_many([image.uri], task_ids=[image.task_id], limit=limit)
             if isinstance(data, bytes):
                 held = min(len(data) + PREPARED_BYTES, most, self.memory.total_bytes)
                 flight.held_bytes = held

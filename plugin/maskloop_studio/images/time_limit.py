@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
 from typing import Any, TypeVar
+
+from maskloop_studio.images.deadline import FetchLimit
 
 __all__ = ["TimeLimit"]
 
@@ -18,28 +21,30 @@ class TimeLimit:
 
     def __init__(self, seconds: float | None = None) -> None:
         """Start the clock; without `seconds` only `end` ends the work."""
-        self._deadline = None if seconds is None else time.monotonic() + seconds
-        self._client_gone: Future[None] = Future()
+        self.fetches = FetchLimit() if seconds is None else FetchLimit().within(seconds)  # end with it
+        self._client_gone: Future[None] = Future()  # wakes `wait`
 
     def end(self) -> None:
         """End the work now: the client is gone. May be called more than once."""
+        self.fetches.cancelled.set()
         with contextlib.suppress(InvalidStateError):
             self._client_gone.set_result(None)
 
     @property
     def is_client_gone(self) -> bool:
         """Whether `end` was called."""
-        return self._client_gone.done()
+        return self.fetches.is_cancelled
 
     @property
     def left_s(self) -> float | None:
         """Seconds until the deadline, at least 0; None where there is no deadline."""
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        left_s = self.fetches.deadline - time.monotonic()
+        return max(0.0, left_s) if math.isfinite(left_s) else None
 
     @property
     def is_over(self) -> bool:
         """Whether no more work may be done."""
-        return self.is_client_gone or self.left_s == 0.0
+        return self.fetches.is_over
 
     def wait(self, futures: Iterable[Future[Value]]) -> set[Future[Value]]:
         """Return those futures that are done, as soon as one is; none of them where the limit comes first."""

@@ -161,7 +161,7 @@ def prepare_transformers(paths: list[str]) -> Callable[[], object]:
 class _Files:
     """Stands in for the fetcher: its images are files."""
 
-    def fetch_many(self, uris: list[str], *, task_ids: object) -> list[bytes]:
+    def fetch_many(self, uris: list[str], *, task_ids: object, limit: object = None) -> list[bytes]:
         """Return what the files hold."""
         return [Path(uri).read_bytes() for uri in uris]
 

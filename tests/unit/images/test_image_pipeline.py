@@ -23,7 +23,7 @@ class FakeFetcher:
         self.blocked = {}
         self.seen = []
 
-    def fetch_many(self, uris, *, task_ids):
+    def fetch_many(self, uris, *, task_ids, limit):
         (uri,) = uris
         self.seen.append(uri)
         if uri in self.blocked:
@@ -157,7 +157,7 @@ def test_predict_and_use_files_of_all_requests_stay_within_the_memory():
     fetching = most = 0
 
     class Counting(FakeFetcher):
-        def fetch_many(self, uris, *, task_ids):
+        def fetch_many(self, uris, *, task_ids, limit):
             nonlocal fetching, most
             with lock:
                 fetching += 1
@@ -165,7 +165,7 @@ def test_predict_and_use_files_of_all_requests_stay_within_the_memory():
             time.sleep(0.01)
             with lock:
                 fetching -= 1
-            return super().fetch_many(uris, task_ids=task_ids)
+            return super().fetch_many(uris, task_ids=task_ids, limit=limit)
 
     pipeline = ImagePipeline(
         fetcher=Counting(), engine=FakeEngine(), max_pixels=100, max_file_bytes=MOST_FILE, memory=room
@@ -186,3 +186,27 @@ def test_predict_and_use_no_memory_free_ends_at_the_limit():
     )
     limit = TimeLimit(0.2)
     assert pipeline.predict_and_use(_inputs("a"), lambda _, result: result, source="m", limit=limit) == [None]
+
+
+@pytest.mark.parametrize("client_gone", [False, True], ids=["deadline", "client gone"])
+def test_predict_and_use_a_fetch_under_way_is_abandoned_at_the_limit(client_gone):
+    begun, limits = threading.Event(), []
+
+    class Waiting(FakeFetcher):
+        def fetch_many(self, uris, *, task_ids, limit):
+            limits.append(limit)
+            begun.set()
+            limit.sleep(60)
+            return [NO_IMAGE]
+
+    limit = TimeLimit(None if client_gone else 0.05)
+    pipeline = ImagePipeline(fetcher=Waiting(), engine=FakeEngine(), max_pixels=100)
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(
+            pipeline.predict_and_use, _inputs("a"), lambda _, one: one, source="m", limit=limit
+        )
+        assert begun.wait(30)
+        if client_gone:
+            limit.end()
+        assert found.result(30) == [None]
+    assert limits[0].is_cancelled
