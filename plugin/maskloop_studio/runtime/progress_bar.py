@@ -50,6 +50,11 @@ class PlainProgress(Progress):
             return
         self._printed_at[task_id] = now
         task = next(task for task in self.tasks if task.id == task_id)
-        total = "" if task.total is None else f" of {task.total:g}"
-        line = f"{task.description}: {task.completed:g}{total}"
+        line = f"{task.description}: {_amount(task.completed, task.total)}"
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _amount(completed: float, total: float | None) -> str:
+    if total == 1:  # a share
+        return f"{completed:.0%}"
+    return f"{completed:g}" if total is None else f"{completed:g} of {total:g}"

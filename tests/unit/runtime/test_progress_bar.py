@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from maskloop_studio.runtime.progress_bar import PlainProgress
@@ -33,3 +34,21 @@ def test_plain_progress_has_no_control_characters_and_one_line_a_message():
             bar.update(task, completed=3)
             now[0] += 10.0
     assert written.getvalue() == "[red]" + "a long description " * 5 + ": 3\n"
+
+
+@pytest.mark.parametrize(
+    ("completed", "total", "line"),
+    [
+        pytest.param(0.18, 1, "installing: 18%", id="share"),
+        pytest.param(3, 7, "installing: 3 of 7", id="count"),
+        pytest.param(3, None, "installing: 3", id="unknown end"),
+    ],
+)
+def test_plain_progress_amount(completed, total, line):
+    written, now = io.StringIO(), [0.0]
+    with PlainProgress(Console(file=written), clock=lambda: now[0]) as bar:
+        task = bar.add_task("installing", total=None)
+        for _ in range(2):
+            bar.update(task, completed=completed, total=total)
+            now[0] += 10.0
+    assert written.getvalue() == f"{line}\n"
