@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from maskloop.errors import ConfigurationError
 from maskloop.lab.synthetic.coco import CocoImage, read_coco
 from maskloop.lab.synthetic.pools import make_pool_image
-from maskloop.learning.data.dataset import TrainingExample
+from maskloop.learning.data.dataset import TrainingExample, load_example_image
 from maskloop.masks import mask_to_segment, paste_segment
 from maskloop.types import Segment
 
@@ -109,8 +108,7 @@ def coco_to_example(image: CocoImage, labels: Sequence[str], tile: int | None) -
             ignored=(*(part for part in wanted if part.area < LEAST_PIXELS), *crowds),
             key=image.path.name,
         )
-    with Image.open(image.path) as opened:
-        pixels = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"), dtype=np.uint8)
+    pixels = load_example_image(TrainingExample(image=image.path, segments=(), key=image.path.name))
     top, left = tile_corner(wanted, image.size_hw, tile)
     area = (slice(top, top + tile), slice(left, left + tile))
     kept = list(_cut(wanted, image.size_hw, area))

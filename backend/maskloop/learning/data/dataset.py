@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -23,6 +22,7 @@ from maskloop.errors import ImageError
 from maskloop.learning.data.augmentation import Augmentation, View, augment, fit_canvas, mirror_pairs
 from maskloop.learning.data.sampling import epoch_order, example_weights
 from maskloop.log import log_action
+from maskloop.segmentation.image import decode_image
 from maskloop.types import RgbImage, Segment
 
 __all__ = [
@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 _CACHE_BYTES = 512 * 2**20
 _MIN_PIXELS = 10  # of an object in a view; objects with fewer are ignored
 _CANVAS_MULTIPLE = 32  # the coarsest stride of the models
+MAX_IMAGE_PIXELS = 178_956_970  # where Pillow refuses an image; intake accepts images by its own setting
 IGNORED = -1  # in an index map: neither an object nor background
 
 
@@ -172,7 +173,7 @@ class ExampleDataset(Dataset[TrainingItem]):
 
 
 def load_example_image(example: TrainingExample) -> RgbImage:
-    """Return the example's image, uint8 (H, W, 3), upright.
+    """Return the example's image as it is served, uint8 (H, W, 3), upright.
 
     Raises:
         ImageError: the file is missing or is no image.
@@ -180,9 +181,8 @@ def load_example_image(example: TrainingExample) -> RgbImage:
     if not isinstance(example.image, Path):
         return example.image
     try:
-        with Image.open(example.image) as opened:
-            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"), dtype=np.uint8)
-    except (OSError, ValueError, Image.DecompressionBombError) as exc:
+        return decode_image(example.image.read_bytes(), max_pixels=MAX_IMAGE_PIXELS)
+    except (OSError, ImageError) as exc:
         raise ImageError(
             f"training image {example.key} ({example.image})",
             expected="a readable image file",

@@ -21,6 +21,7 @@ from maskloop.learning.data.dataset import (
     object_planes,
     visible_objects,
 )
+from maskloop.segmentation.image import decode_image
 from maskloop.segmentation.preprocess import Preprocessing
 from maskloop.types import Segment, SegmentationTask
 
@@ -136,6 +137,29 @@ def test_load_example_image_turned_by_exif_is_upright(tmp_path):
     turned.save(tmp_path / "a.jpg", exif=exif)
     example = TrainingExample(image=tmp_path / "a.jpg", segments=(), key="a")
     assert load_example_image(example).shape == (20, 10, 3)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        pytest.param(np.full((8, 8), 30000, np.uint16), id="16-bit grey"),
+        pytest.param(np.full((8, 8, 4), 10, np.uint8), id="transparency"),
+        pytest.param(np.full((8, 8, 3), 77, np.uint8), id="colours"),
+        pytest.param(np.full((8, 8), 77, np.uint8), id="grey"),
+    ],
+)
+def test_load_example_image_is_what_is_served(tmp_path, pixels):
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels).save(path)
+    served = decode_image(path.read_bytes(), max_pixels=100)
+    assert np.array_equal(load_example_image(TrainingExample(image=path, segments=(), key="a")), served)
+
+
+def test_load_example_image_cut_off_jpeg_is_read_as_intake_reads_it(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:-2])
+    assert load_example_image(TrainingExample(image=path, segments=(), key="a")).shape == (64, 64, 3)
 
 
 def test_load_example_image_damaged_raises(tmp_path):
