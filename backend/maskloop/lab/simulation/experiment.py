@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import sys
@@ -14,7 +15,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
-from typing import Any
 
 from maskloop.errors import ConfigurationError, MaskloopError, TrainingError
 from maskloop.files import write_whole
@@ -235,28 +235,24 @@ def _failure(folder: Path, seed: int) -> MaskloopError:
 
 def _fingerprint(plan: Plan, material: Material, settings: Settings) -> str:
     """Return a name for all that decides what a training comes to."""
-    record = {
+    record: dict[str, object] = {
         "version": code_version().version,
         "data": material.digest,
         "model": model_digest(settings.model),
         "task": settings.task,
-        "settings": {name: value for name, value in _learning(settings).items() if name != "seed"},
+        "settings": {name: value for name, value in learning_settings(settings).items() if name != "seed"},
         "thresholds": settings.model_dump(
             mode="json", include={name for name in Settings.model_fields if "threshold" in name}
         ),
         "edge": plan.edge,
         "warm": plan.warm,
     }
+    if settings.stuff_labels:
+        record["stuff"] = sorted(settings.stuff_labels)
     return hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _learning(settings: Settings) -> dict[str, Any]:
-    return {
-        name: sorted(value) if isinstance(value, set | frozenset) else value
-        for name, value in learning_settings(settings).items()
-    }
-
-
+@functools.cache
 def model_digest(source: str) -> str:
     """Return the SHA-256 of a model's weights and configuration."""
     digest = hashlib.sha256()

@@ -153,7 +153,11 @@ def learning_settings(settings: Settings) -> dict[str, Any]:
         if name in LEARNING_FIELDS or name.startswith(LEARNING_PREFIXES)
     }
     values: dict[str, Any] = settings.model_dump(mode="json", include=names)
-    return values
+    # The order of a set differs from process to process.
+    return {
+        name: sorted(value) if isinstance(getattr(settings, name), frozenset) else value
+        for name, value in values.items()
+    }
 
 
 @functools.lru_cache(maxsize=1)

@@ -127,3 +127,12 @@ def test_learning_settings_are_plain_and_hold_no_secret(settings):
 def test_code_version_names_a_version():
     assert code_version().version
     assert str(CodeVersion(version="1", commit=None)) == "1"
+
+
+def test_learning_settings_labels_are_in_order(settings):
+    labels = frozenset({"void", "edge", "cut"})
+    assert learning_settings(settings.model_copy(update={"ignore_labels": labels}))["ignore_labels"] == [
+        "cut",
+        "edge",
+        "void",
+    ]
