@@ -34,11 +34,11 @@ class MaskloopError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors cross process borders (queue workers, data loaders): keyword arguments need help there.
-        return _rebuild, (type(self), self.place, self.expected, self.got, self.remedy)
+        return _rebuild, (type(self), dict(vars(self)))
 
 
-def _rebuild(kind: type[MaskloopError], place: str, expected: str, got: str, remedy: str) -> MaskloopError:
-    return kind(place, expected=expected, got=got, remedy=remedy)
+def _rebuild(kind: type[MaskloopError], facts: dict[str, Any]) -> MaskloopError:
+    return kind(**facts)
 
 
 class ConfigurationError(MaskloopError):
@@ -135,17 +135,6 @@ class StudioError(MaskloopError):
         super().__init__(place, expected=expected, got=got, remedy=remedy)
         self.status = status  # HTTP's; None where there was no answer
         self.cause = cause  # None: the error is not about one request
-
-    def __reduce__(self) -> tuple[object, ...]:
-        facts = (self.place, self.expected, self.got, self.remedy, self.status, self.cause)
-        return _rebuild_studio_error, (type(self), *facts)
-
-
-def _rebuild_studio_error(
-    kind: type[StudioError], place: str, expected: str, got: str, remedy: str, *more: Any
-) -> StudioError:
-    status, cause = more
-    return kind(place, expected=expected, got=got, remedy=remedy, status=status, cause=cause)
 
 
 class ResourceError(MaskloopError):
