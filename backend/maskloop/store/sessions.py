@@ -16,12 +16,13 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from maskloop.errors import StoreError
+from maskloop.errors import StoreError, first_line
 from maskloop.store.migrations import HEAD, bring_up_to_date, revision_of
 
 __all__ = ["Sessions", "now"]
 
 MIGRATION_LOCK = 0x6D61736B  # any number, the same in all processes
+MAX_CAUSE = 300  # characters of a database's error, which may hold a whole statement
 WAIT_S = 30  # for another writer
 PLAIN_POSTGRES = ("postgres", "postgresql")
 
@@ -159,6 +160,6 @@ def _translated(action: str) -> Iterator[None]:
         raise StoreError(
             f"database, {action}",
             expected="a database that answers",
-            got=f"{type(exc).__name__}: {str(exc).splitlines()[0][:300]}",
+            got=first_line(exc)[:MAX_CAUSE],
             remedy="check MASKLOOP_DATABASE_URL, free disk space and the rights on MASKLOOP_HOME",
         ) from exc

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlparse
 
 from filelock import FileLock
 
-from maskloop.errors import RegistryError
+from maskloop.errors import RegistryError, first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -125,12 +125,10 @@ class MlflowConnection:
         except RegistryError:
             raise
         except Exception as exc:  # MLflow passes on errors of SQLAlchemy, requests and the file system
-            lines = str(exc).strip().splitlines()
-            text = f"{type(exc).__name__}: {lines[0] if lines else 'no message'}"
             raise RegistryError(
                 place,
                 expected=f"an answer from MLflow at {_without_password(self._uri, self._uri)}",
-                got=_without_password(text, self._uri),
+                got=_without_password(first_line(exc), self._uri),
                 remedy="check MLFLOW_TRACKING_URI and that the database or server can be reached",
             ) from exc
 
