@@ -142,8 +142,9 @@ def drop_pieces(segments: tuple[Segment, ...], most_inside: float) -> tuple[Segm
 def segment_iou(first: Segment, second: Segment) -> float:
     """Return the intersection over union of two segments of one image, 0..1."""
     overlap = _intersection(first, second)
-    union = first.area + second.area - overlap
-    return overlap / union if union else 0.0
+    if overlap == 0:
+        return 0.0
+    return overlap / (first.area + second.area - overlap)
 
 
 def segments_to_index_map(segments: tuple[Segment, ...], size_hw: tuple[int, int]) -> NDArray[np.int32]:
