@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from maskloop.errors import CodecError
+from maskloop.polygons.outlines import Ring
 from maskloop_studio.formats.objects import is_own_id
-from maskloop_studio.formats.polygons.outlines import Ring
 from maskloop_studio.formats.result_items import DrawnItem
 
 __all__ = ["demand_percent"]

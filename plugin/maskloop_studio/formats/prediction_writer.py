@@ -17,14 +17,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from maskloop.masks import drop_specks
+from maskloop.polygons.coverage import segments_to_shared_rings
+from maskloop.polygons.outlines import Ring
+from maskloop.polygons.rings import ring_to_percent, segments_to_rings
 from maskloop.types import Prediction, Segment
 from maskloop_studio.formats.bitmask import encode_bitmask
 from maskloop_studio.formats.brush import encode_brush_crop
 from maskloop_studio.formats.controls import ControlKind, TaskImage
 from maskloop_studio.formats.label_map import ControlPreference, LabelMap, LabelTarget
-from maskloop_studio.formats.polygons.coverage import segments_to_shared_rings
-from maskloop_studio.formats.polygons.outlines import Ring
-from maskloop_studio.formats.polygons.rings import ring_to_percent, segments_to_rings
 from maskloop_studio.formats.shapes import segment_to_ellipse, segment_to_key_point, segment_to_rectangle
 from maskloop_studio.formats.vector import ring_to_vertices
 

@@ -11,12 +11,12 @@ import numpy as np
 
 from maskloop.errors import CodecError
 from maskloop.masks import crop_mask
+from maskloop.polygons.rings import percent_to_ring, ring_to_crop
 from maskloop.types import BoolMask
 from maskloop_studio.formats.bitmask import decode_bitmask
 from maskloop_studio.formats.brush import read_brush
 from maskloop_studio.formats.controls import ControlKind
 from maskloop_studio.formats.percent import demand_percent
-from maskloop_studio.formats.polygons.rings import percent_to_ring, ring_to_crop
 from maskloop_studio.formats.result_items import DrawnItem
 from maskloop_studio.formats.shapes import ellipse_to_ring, rectangle_to_ring
 from maskloop_studio.formats.vector import vector_to_ring

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from maskloop.errors import CodecError
+from maskloop.polygons.outlines import Ring
 from maskloop.types import Segment
-from maskloop_studio.formats.polygons.outlines import Ring
 
 __all__ = [
     "ellipse_to_ring",

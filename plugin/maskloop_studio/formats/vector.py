@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskloop.errors import CodecError
-from maskloop_studio.formats.polygons.outlines import Ring
-from maskloop_studio.formats.polygons.rings import percent_to_ring, ring_to_percent
+from maskloop.polygons.outlines import Ring
+from maskloop.polygons.rings import percent_to_ring, ring_to_percent
 
 __all__ = ["ring_to_vertices", "vector_to_ring"]
 

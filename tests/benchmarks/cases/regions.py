@@ -192,8 +192,8 @@ def differing_from_plain(name: str, masks: list[Any]) -> float:
 
 def least_drawn(name: str, form: str, text: bytes, segments: Any) -> float:
     """Return the least IoU of an object's regions, read back from the JSON text, with its mask."""
+    from maskloop.polygons.rings import percent_to_ring, rings_to_mask
     from maskloop_studio.formats.brush import decode_brush
-    from maskloop_studio.formats.polygons.rings import percent_to_ring, rings_to_mask
 
     size_hw = SIZES_HW[name]
     parts: dict[str, list[Any]] = {}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from maskloop.errors import CodecError
 from maskloop.masks import mask_to_segment
-from maskloop_studio.formats.polygons.rings import rings_to_mask
+from maskloop.polygons.rings import rings_to_mask
 from maskloop_studio.formats.shapes import (
     ellipse_to_ring,
     rectangle_to_ring,

@@ -11,9 +11,9 @@ from scipy.ndimage import binary_fill_holes
 
 from maskloop.errors import CodecError
 from maskloop.masks import mask_to_segment
-from maskloop_studio.formats.polygons import rings as rings_module
-from maskloop_studio.formats.polygons.outlines import trace_parts
-from maskloop_studio.formats.polygons.rings import (
+from maskloop.polygons import rings as rings_module
+from maskloop.polygons.outlines import trace_parts
+from maskloop.polygons.rings import (
     join_holes,
     percent_to_ring,
     ring_to_percent,

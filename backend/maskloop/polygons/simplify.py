@@ -13,8 +13,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from maskloop_studio.formats.polygons.crossings import overlap_shares, rings_to_shapes
-from maskloop_studio.formats.polygons.outlines import Ring
+from maskloop.polygons.crossings import overlap_shares, rings_to_shapes
+from maskloop.polygons.outlines import Ring
 
 __all__ = ["simplify_parts"]
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from maskloop.polygons.crossings import broken_drawing, fill_rings
+from maskloop.polygons.outlines import Ring, trace_parts
+from maskloop.polygons.simplify import simplify_parts
 from maskloop.types import BoolMask, Segment
-from maskloop_studio.formats.polygons.crossings import broken_drawing, fill_rings
-from maskloop_studio.formats.polygons.outlines import Ring, trace_parts
-from maskloop_studio.formats.polygons.simplify import simplify_parts
 
 __all__ = [
     "join_holes",

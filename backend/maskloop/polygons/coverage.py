@@ -13,9 +13,9 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from maskloop.polygons.outlines import Ring
+from maskloop.polygons.rings import join_holes, ring_to_crop, turn_ring
 from maskloop.types import Segment
-from maskloop_studio.formats.polygons.outlines import Ring
-from maskloop_studio.formats.polygons.rings import join_holes, ring_to_crop, turn_ring
 
 __all__ = ["segments_to_shared_rings"]
 

@@ -6,11 +6,11 @@ from hypothesis import example, given, settings
 from hypothesis.extra import numpy as hnp
 
 from maskloop.masks import mask_to_segment
+from maskloop.polygons.coverage import segments_to_shared_rings
+from maskloop.polygons.rings import rings_to_mask
 from maskloop.types import Prediction
 from maskloop_studio.formats import DrawingOptions, annotation_to_segments, prediction_to_regions
 from maskloop_studio.formats.label_config import map_labels, parse_label_config
-from maskloop_studio.formats.polygons.coverage import segments_to_shared_rings
-from maskloop_studio.formats.polygons.rings import rings_to_mask
 
 SIZE = (120, 160)
 XML = """<View><Image name="image" value="$image"/><PolygonLabels name="p" toName="image">

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskloop.errors import CodecError
+from maskloop.polygons.outlines import Ring
 from maskloop.types import BoolMask
-from maskloop_studio.formats.polygons.outlines import Ring
 
 __all__ = ["Shape", "broken_drawing", "fill_rings", "overlap_shares", "rings_to_shapes"]
 

@@ -1,0 +1,1 @@
+"""A snapshot -> a folder that other tools read."""

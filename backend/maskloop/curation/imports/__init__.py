@@ -1,0 +1,1 @@
+"""Folders of other tools -> images with their segments."""

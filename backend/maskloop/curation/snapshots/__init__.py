@@ -1,0 +1,1 @@
+"""Snapshots: the rows of a data set, frozen and named by their content."""
