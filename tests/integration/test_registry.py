@@ -82,6 +82,17 @@ def test_versions_oldest_first_and_none_for_unknown(registry, name, tmp_path):
     assert registry.versions(name) == made
 
 
+def test_newest_are_paged_and_need_no_files(registry, name, tmp_path):
+    assert registry.newest(name, limit=3) == []
+    made = [register(registry, name, tmp_path, str(number)) for number in range(1, 4)]
+    (made[1].path / "model.safetensors").unlink()
+    assert registry.newest(name, limit=2) == [made[2], made[1]]
+    assert registry.newest(name, limit=2, below=2) == [made[0]]
+    assert registry.peek(name, 2) == made[1]
+    with pytest.raises(RegistryError, match="a registered version 9"):
+        registry.peek(name, 9)
+
+
 def test_names_do_not_mix(registry, name, tmp_path):
     register(registry, name, tmp_path)
     assert register(registry, f"{name}-b", tmp_path).number == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from maskloop.store.annotations import AnnotationRepository
 from maskloop.store.corrections import CorrectionRepository
 from maskloop.store.jobs import JobRepository
+from maskloop.store.overview import OverviewRepository
 from maskloop.store.projects import ProjectRepository
 from maskloop.store.pushes import PushRepository
 from maskloop.store.scores import ScoreRepository
@@ -36,6 +37,7 @@ class Store:
         self.pushes = PushRepository(self._sessions)
         self.shadows = ShadowRepository(self._sessions)
         self.scores = ScoreRepository(self._sessions)
+        self.overview = OverviewRepository(self._sessions)
         self.shards = ShardRepository(self._sessions, self.jobs)
 
     def close(self) -> None:

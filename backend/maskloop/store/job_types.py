@@ -73,6 +73,7 @@ class Job:
     total: int
     cancel_requested: bool
     outcome: dict[str, object] | None
+    lease_until: datetime | None = None  # of a running one: then others may take it
 
     @property
     def name(self) -> str:

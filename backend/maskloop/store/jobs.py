@@ -249,10 +249,13 @@ class JobRepository:
         statuses: Sequence[JobStatus] = (),
         kind: JobKind | None = None,
         project_id: int | None = None,
+        before_id: int | None = None,
         limit: int = 100,
     ) -> tuple[Job, ...]:
-        """Return the newest jobs that fit, oldest first."""
+        """Return the newest jobs that fit, oldest first; only those with smaller numbers than `before_id`."""
         query = select(JobRow)
+        if before_id is not None:
+            query = query.where(JobRow.job_id < before_id)
         if statuses:
             query = query.where(JobRow.status.in_([status.value for status in statuses]))
         if kind is not None:
@@ -424,4 +427,5 @@ def _job(row: JobRow) -> Job:
         total=row.total,
         cancel_requested=row.cancel_requested,
         outcome=row.outcome,
+        lease_until=row.lease_until,
     )

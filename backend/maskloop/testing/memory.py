@@ -117,6 +117,15 @@ class MemoryRegistry:
         """See ModelRegistry."""
         return [record.version for record in self._records[name].values()]
 
+    def newest(self, name: str, *, limit: int, below: int | None = None) -> list[ModelVersion]:
+        """See ModelRegistry."""
+        newest_first = self.versions(name)[::-1]
+        return [version for version in newest_first if below is None or version.number < below][:limit]
+
+    def peek(self, name: str, number: int) -> ModelVersion:
+        """See ModelRegistry."""
+        return self._record(name, number).version
+
     def get(self, name: str, number: int) -> ModelVersion:
         """See ModelRegistry."""
         record = self._record(name, number)

@@ -129,6 +129,22 @@ class ModelRegistry(Protocol):
     def versions(self, name: str) -> list[ModelVersion]:
         """Return all versions, oldest first, without a check of their files; empty for an unknown name."""
 
+    def newest(self, name: str, *, limit: int, below: int | None = None) -> list[ModelVersion]:
+        """Return the newest versions, newest first, without a check of their files.
+
+        Args:
+            name: the registered model; an unknown one has none.
+            limit: how many at the most.
+            below: only versions with smaller numbers.
+        """
+
+    def peek(self, name: str, number: int) -> ModelVersion:
+        """Return one version without a check of its files, which may be damaged.
+
+        Raises:
+            RegistryError: no such version.
+        """
+
     def get(self, name: str, number: int) -> ModelVersion:
         """Return one version after a check of its files.
 

@@ -188,6 +188,19 @@ class MlflowRegistry:
                     break
         return sorted((self._record(item).version for item in found), key=lambda version: version.number)
 
+    def newest(self, name: str, *, limit: int, below: int | None = None) -> list[ModelVersion]:
+        """See ModelRegistry."""
+        query = f"name = '{name}'" + ("" if below is None else f" AND version_number < {below:d}")
+        with self.connection.translated(f"model {name}"):
+            found = self.connection.client().search_model_versions(
+                query, max_results=limit, order_by=["version_number DESC"]
+            )
+        return [self._record(item).version for item in found]
+
+    def peek(self, name: str, number: int) -> ModelVersion:
+        """See ModelRegistry."""
+        return self._record(self._fetch(name, number)).version
+
     def get(self, name: str, number: int) -> ModelVersion:
         """See ModelRegistry."""
         return self._checked_version(self._fetch(name, number))
