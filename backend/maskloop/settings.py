@@ -238,6 +238,13 @@ class Settings(BaseSettings):
     train_batch: int = Field(4, ge=1)
     train_minutes: float | None = Field(None, gt=0, description="what a training may take")
     train_patience: int = Field(4, ge=1, description="validations without a gain that end a training")
+    train_average: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay of the moving average of the weights, which is kept; 0: the last weights",
+    )
+    train_freeze_norm: bool = Field(False, description="keep the running statistics of batch norm")
     train_precision: Literal["auto", "float32", "bfloat16"] = "auto"
     train_processes: int = Field(1, ge=1, description="one a GPU; on a CPU more than one rarely helps")
     train_balance: bool = Field(True, description="show new corrections and rare classes more often")
@@ -252,6 +259,9 @@ class Settings(BaseSettings):
         frozenset(), description="labels of areas that are neither learnt nor judged (JSON)"
     )
     augment_scale: tuple[float, float] = Field((0.8, 1.25), description="of training views (JSON)")
+    augment_paste: Fraction = Field(
+        0.0, description="share of training views onto which objects of another image are pasted"
+    )
     augment_turns: bool = Field(True, description="upside down and by quarter turns; off where up matters")
     mirror_pairs: tuple[tuple[str, str], ...] | None = Field(
         None, description="labels that swap in a mirror (JSON); default: those named left and right"

@@ -108,20 +108,22 @@ def test_finetune_new_class_keeps_the_old_ones_first(tmp_path):
     assert trained.model.config.id2label == {0: "disc", 1: "square", 2: "star"}
 
 
-def test_finetune_stopped_then_resumed_equals_uninterrupted(tmp_path):
+@pytest.mark.parametrize("average", [0.0, 0.9], ids=["last-weights", "averaged"])
+def test_finetune_stopped_then_resumed_equals_uninterrupted(tmp_path, average):
+    recipe = replace(RECIPE, average=average)
     whole = finetune(
-        FinetuneJob(base=make_base(), examples=make_examples(), recipe=RECIPE, output_dir=tmp_path / "whole")
+        FinetuneJob(base=make_base(), examples=make_examples(), recipe=recipe, output_dir=tmp_path / "whole")
     )
     calls = iter(range(100))
     with pytest.raises(TrainingStoppedError, match="after step 6"):
         finetune(
             FinetuneJob(
-                base=make_base(), examples=make_examples(), recipe=RECIPE, output_dir=tmp_path / "parts"
+                base=make_base(), examples=make_examples(), recipe=recipe, output_dir=tmp_path / "parts"
             ),
             TrainingControl(should_stop=lambda: next(calls) == 5),
         )
     resumed = finetune(
-        FinetuneJob(base=make_base(), examples=make_examples(), recipe=RECIPE, output_dir=tmp_path / "parts")
+        FinetuneJob(base=make_base(), examples=make_examples(), recipe=recipe, output_dir=tmp_path / "parts")
     )
     assert torch.allclose(weights(resumed), weights(whole), atol=1e-6)
 

@@ -178,8 +178,9 @@ def test_finetune_validation_without_gain_ends_early_with_the_best_state(tmp_pat
     assert torch.isfinite(weights(trained)).all()
 
 
-def test_finetune_validation_resumed_equals_uninterrupted(tmp_path):
-    common = {"recipe": RECIPE, "validation": make_examples(2, first=50)}
+@pytest.mark.parametrize("average", [0.0, 0.9], ids=["last-weights", "averaged"])
+def test_finetune_validation_resumed_equals_uninterrupted(tmp_path, average):
+    common = {"recipe": replace(RECIPE, average=average), "validation": make_examples(2, first=50)}
     whole = finetune(
         FinetuneJob(base=make_base(), examples=make_examples(), output_dir=tmp_path / "whole", **common)
     )
@@ -193,6 +194,40 @@ def test_finetune_validation_resumed_equals_uninterrupted(tmp_path):
         FinetuneJob(base=make_base(), examples=make_examples(), output_dir=tmp_path / "parts", **common)
     )
     assert torch.allclose(weights(resumed), weights(whole), atol=1e-6)
+
+
+def test_finetune_averaged_weights_lie_between_those_of_the_steps(tmp_path):
+    last, averaged = (
+        finetune(
+            FinetuneJob(
+                base=make_base(),
+                examples=make_examples(),
+                recipe=replace(RECIPE, average=average),
+                output_dir=tmp_path / str(average),
+            )
+        )
+        for average in (0.0, 0.9)
+    )
+    start, end = weights(make_base()), weights(last)
+    moved = (weights(averaged) - start).norm() / (end - start).norm()
+    assert 0.05 < moved < 0.95
+
+
+def test_finetune_frozen_norm_keeps_running_statistics_alone(tmp_path):
+    base = make_base()
+    trained = finetune(
+        FinetuneJob(
+            base=base,
+            examples=make_examples(),
+            recipe=replace(RECIPE, freeze_norm=True),
+            output_dir=tmp_path,
+        )
+    )
+    before, after = (dict(one.model.named_buffers()) for one in (base, trained))
+    running = [name for name in before if "running_" in name]
+    assert running
+    assert all(torch.equal(before[name], after[name]) for name in running)
+    assert not torch.equal(weights(base), weights(trained))
 
 
 def test_finetune_frozen_backbone_stays_and_thaws(tmp_path):

@@ -20,6 +20,8 @@ from maskloop.types import RgbImage
 
 __all__ = ["Augmentation", "View", "augment", "fit_canvas", "mirror_pairs"]
 
+_SHRINK_BELOW = 0.5  # bilinear sampling of a smaller view than that would skip pixels
+
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
@@ -29,12 +31,15 @@ class Augmentation:
     quarter_turns: bool = True  # by 90, 180 or 270 degrees
     scale: tuple[float, float] = (0.8, 1.25)  # factor on the image's size
     colour: float = 0.15  # largest relative change of brightness, of contrast and of each channel
+    paste: float = 0.0  # share of views onto which objects of another image are pasted, 0..1
     pairs: tuple[tuple[str, str], ...] | None = None  # labels that mirroring swaps; None: by their names
 
     def __post_init__(self) -> None:
         low, high = self.scale
         if not 0 < low <= high:
             raise ValueError(f"Augmentation.scale: expected 0 < low <= high, got {self.scale}")
+        if not 0 <= self.paste <= 1:
+            raise ValueError(f"Augmentation.paste: expected 0..1, got {self.paste}")
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Augmentation:
@@ -47,6 +52,7 @@ class Augmentation:
             return cls(
                 quarter_turns=settings.augment_turns,
                 scale=settings.augment_scale,
+                paste=settings.augment_paste,
                 pairs=settings.mirror_pairs,
             )
         except ValueError as exc:
@@ -74,6 +80,7 @@ def augment(
     augmentation: Augmentation,
     rng: np.random.Generator,
     upright: bool = False,
+    finer: tuple[RgbImage, NDArray[np.int16]] | None = None,
     fill_rgb: tuple[int, int, int] = (124, 116, 104),
 ) -> View:
     """Return one random view of an image and its index map, both of `canvas_hw`.
@@ -86,6 +93,7 @@ def augment(
         rng: source of all random numbers; the same state gives the same view.
         upright: no quarter turns and not upside down. For labels that name left or right, since only a plain
             mirror image has a correct label.
+        finer: the same image and index map with more pixels, from which enlarged views are taken.
         fill_rgb: colour outside the image; the index there is 0.
     """
     may_turn = augmentation.quarter_turns and not upright
@@ -94,6 +102,12 @@ def augment(
     flip_y = flip_y and may_turn
     scale = float(np.exp(rng.uniform(*np.log(augmentation.scale))))
     shift_xy = rng.uniform(-0.5, 0.5, size=2)
+    if scale < _SHRINK_BELOW:
+        image_hwc, index_hw = _shrink(image_hwc, index_hw, scale)
+        scale = 1.0
+    elif scale > 1.0 and finer is not None:
+        scale *= image_hwc.shape[0] / finer[0].shape[0]
+        image_hwc, index_hw = finer
     matrix = _view_matrix(
         image_hwc.shape[:2],
         canvas_hw,
@@ -104,6 +118,15 @@ def augment(
     )
     view_hwc, view_index_hw = _warp(image_hwc, index_hw, matrix, canvas_hw, fill_rgb)
     return View(_jitter_colours(view_hwc, augmentation.colour, rng), view_index_hw, flip_x != flip_y)
+
+
+def _shrink(
+    image_hwc: RgbImage, index_hw: NDArray[np.int16], scale: float
+) -> tuple[RgbImage, NDArray[np.int16]]:
+    size_wh = tuple(max(round(side * scale), 1) for side in index_hw.shape[::-1])
+    small_hwc = cv2.resize(image_hwc, size_wh, interpolation=cv2.INTER_AREA)
+    small_index_hw = cv2.resize(index_hw, size_wh, interpolation=cv2.INTER_NEAREST_EXACT)
+    return np.asarray(small_hwc, dtype=np.uint8), np.asarray(small_index_hw, dtype=np.int16)
 
 
 def fit_canvas(

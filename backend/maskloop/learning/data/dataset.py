@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from torch.utils.data import Dataset
 
 from maskloop.errors import ImageError
 from maskloop.learning.data.augmentation import Augmentation, View, augment, fit_canvas, mirror_pairs
+from maskloop.learning.data.copy_paste import paste_objects
 from maskloop.learning.data.sampling import epoch_order, example_weights
 from maskloop.log import log_action
 from maskloop.segmentation.image import decode_image
@@ -44,6 +47,7 @@ ResizeRule: TypeAlias = Callable[
 
 logger = logging.getLogger(__name__)
 _CACHE_BYTES = 512 * 2**20
+_PASTE_SHARE = 0.5  # of an image's objects of the commonest class; rarer ones more often
 _MIN_PIXELS = 10  # of an object in a view; objects with fewer are ignored
 _CANVAS_MULTIPLE = 32  # the coarsest stride of the models
 MAX_IMAGE_PIXELS = 178_956_970  # where Pillow refuses an image; intake accepts images by its own setting
@@ -93,6 +97,7 @@ class ExampleDataset(Dataset[TrainingItem]):
     ) -> None:
         self._examples = tuple(examples)
         self._length = length
+        self._labels = tuple(labels)
         self._class_ids = {label: index for index, label in enumerate(labels)}
         self._resize = resize
         self._augmentation = augmentation
@@ -103,7 +108,8 @@ class ExampleDataset(Dataset[TrainingItem]):
         fresh = [example.fresh for example in self._examples]
         self._weights = example_weights(named, fresh) if balance else np.ones(len(self._examples))
         self._mirrored_ids = _mirrored_ids(labels, augmentation)
-        self._cache: dict[int, TrainingItem] = {}
+        self._label_counts = Counter(label for labels_of_image in named for label in labels_of_image)
+        self._cache: dict[int, tuple[TrainingItem, TrainingItem | None]] = {}
         self._cached_bytes = 0
         self._max_canvas_hw = max_canvas_hw
         self._canvas_hw: tuple[int, int] | None = None
@@ -114,34 +120,74 @@ class ExampleDataset(Dataset[TrainingItem]):
     def __getitem__(self, index: int) -> TrainingItem:
         if not 0 <= index < self._length:
             raise IndexError(index)
-        if self._canvas_hw is None:
-            sizes = [self._resized(number).index_hw.shape for number in range(min(len(self._examples), 16))]
-            self._canvas_hw = common_canvas([(size[0], size[1]) for size in sizes], self._max_canvas_hw)
         epoch, position = divmod(index, len(self._examples))
-        resized = self._resized(self._example_at(epoch, position))
+        number = self._example_at(epoch, position)
         if self._augmentation is None:
-            view = View(*fit_canvas(resized.image_hwc, resized.index_hw, canvas_hw=self._canvas_hw), False)
-        else:
-            view = augment(
-                resized.image_hwc,
-                resized.index_hw,
-                canvas_hw=self._canvas_hw,
-                augmentation=self._augmentation,
-                rng=np.random.default_rng([self._seed, 1, index]),
-                upright=bool(self._mirrored_ids),
-            )
+            resized, _ = self._resized(number)
+            view = View(*fit_canvas(resized.image_hwc, resized.index_hw, canvas_hw=self._canvas()), False)
+            return _item(view, resized.class_ids)
+        view, class_ids = self._view(number, np.random.default_rng([self._seed, 1, index]))
+        rng = np.random.default_rng([self._seed, 2, index])
+        if rng.random() < self._augmentation.paste:
+            view, class_ids = self._paste(view, class_ids, rng)
+        return _item(view, class_ids)
+
+    def _view(self, number: int, rng: np.random.Generator) -> tuple[View, tuple[int, ...]]:
+        """Return a random view of an example and the classes of its objects."""
+        assert self._augmentation is not None
+        resized, finer = self._resized(number)
+        view = augment(
+            resized.image_hwc,
+            resized.index_hw,
+            canvas_hw=self._canvas(),
+            augmentation=self._augmentation,
+            rng=rng,
+            upright=bool(self._mirrored_ids),
+            finer=None if finer is None else (finer.image_hwc, finer.index_hw),
+        )
         class_ids = resized.class_ids
         if view.mirrored:
             class_ids = tuple(self._mirrored_ids.get(class_id, class_id) for class_id in class_ids)
-        return TrainingItem(image_hwc=view.image_hwc, index_hw=view.index_hw, class_ids=class_ids)
+        return view, class_ids
+
+    def _paste(
+        self, view: View, class_ids: tuple[int, ...], rng: np.random.Generator
+    ) -> tuple[View, tuple[int, ...]]:
+        """Return the view with objects of another example over it, rare classes more often."""
+        source, source_ids = self._view(int(rng.integers(len(self._examples))), rng)
+        visible = np.bincount(np.maximum(source.index_hw, 0).ravel(), minlength=len(source_ids) + 1)[1:]
+        things = [
+            position
+            for position, class_id in enumerate(source_ids)
+            if visible[position] >= _MIN_PIXELS and self._labels[class_id] not in self._stuff
+        ]
+        commonest = max(self._label_counts.values(), default=1)
+        shares = [
+            _PASTE_SHARE * math.sqrt(commonest / max(self._label_counts[self._labels[source_ids[one]]], 1))
+            for one in things
+        ]
+        chosen = [one for one, share in zip(things, shares, strict=True) if rng.random() < share]
+        free = self._max_objects - len(class_ids)
+        return paste_objects(view, class_ids, source, source_ids, chosen=chosen[: max(free, 0)])
+
+    def _canvas(self) -> tuple[int, int]:
+        if self._canvas_hw is None:
+            shapes = [
+                self._resized(number)[0].index_hw.shape for number in range(min(len(self._examples), 16))
+            ]
+            self._canvas_hw = common_canvas([(shape[0], shape[1]) for shape in shapes], self._max_canvas_hw)
+        return self._canvas_hw
 
     def _example_at(self, epoch: int, position: int) -> int:
         if self._augmentation is None:  # validation: a fixed list
             return position
         return int(epoch_order(self._weights, self._seed, epoch)[position])
 
-    def _resized(self, number: int) -> TrainingItem:
-        """Return the example at the model's size, cached while memory allows."""
+    def _resized(self, number: int) -> tuple[TrainingItem, TrainingItem | None]:
+        """Return the example at the model's size and, for enlarged views, with more pixels where it has them.
+
+        Both are cached while memory allows.
+        """
         if number in self._cache:
             return self._cache[number]
         example = self._examples[number]
@@ -155,21 +201,44 @@ class ExampleDataset(Dataset[TrainingItem]):
             ignored=example.ignored,
             key=example.key,
         )
-        height, width = self._resize(size_hw)
-        item = TrainingItem(
-            image_hwc=np.asarray(
-                cv2.resize(image_hwc, (width, height), interpolation=cv2.INTER_AREA), np.uint8
-            ),
-            index_hw=np.asarray(
-                cv2.resize(index_hw, (width, height), interpolation=cv2.INTER_NEAREST), np.int16
-            ),
+        whole = TrainingItem(
+            image_hwc=image_hwc,
+            index_hw=index_hw,
             class_ids=tuple(self._class_ids[label] for label in kept_labels),
         )
-        nbytes = item.image_hwc.nbytes + item.index_hw.nbytes
+        resized = _resize_item(whole, self._resize(size_hw))
+        pair = resized, self._finer(whole, resized)
+        nbytes = sum(item.image_hwc.nbytes + item.index_hw.nbytes for item in pair if item is not None)
         if self._cached_bytes + nbytes <= _CACHE_BYTES:
-            self._cache[number] = item
+            self._cache[number] = pair
             self._cached_bytes += nbytes
-        return item
+        return pair
+
+    def _finer(self, whole: TrainingItem, resized: TrainingItem) -> TrainingItem | None:
+        """Return the example in the size of the largest view; None where that would fill the cache."""
+        if self._augmentation is None or self._augmentation.scale[1] <= 1.0:
+            return None
+        height, width = resized.index_hw.shape
+        factor = min(self._augmentation.scale[1], whole.index_hw.shape[0] / height)
+        bytes_of_all = factor**2 * (resized.image_hwc.nbytes + resized.index_hw.nbytes) * len(self._examples)
+        if factor <= 1.0 or bytes_of_all > _CACHE_BYTES // 2:
+            return None
+        return _resize_item(whole, (round(height * factor), round(width * factor)))
+
+
+def _resize_item(item: TrainingItem, size_hw: tuple[int, int]) -> TrainingItem:
+    size_wh = size_hw[::-1]
+    return TrainingItem(
+        image_hwc=np.asarray(cv2.resize(item.image_hwc, size_wh, interpolation=cv2.INTER_AREA), np.uint8),
+        index_hw=np.asarray(
+            cv2.resize(item.index_hw, size_wh, interpolation=cv2.INTER_NEAREST_EXACT), np.int16
+        ),
+        class_ids=item.class_ids,
+    )
+
+
+def _item(view: View, class_ids: tuple[int, ...]) -> TrainingItem:
+    return TrainingItem(image_hwc=view.image_hwc, index_hw=view.index_hw, class_ids=class_ids)
 
 
 def load_example_image(example: TrainingExample) -> RgbImage:

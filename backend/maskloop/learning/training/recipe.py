@@ -26,6 +26,8 @@ class FinetuneRecipe:
     learning_rate: float = 4e-4  # peak
     backbone_factor: float = 1.0  # factor on the learning rate of the backbone, 0..1
     freeze_backbone: bool = False  # its weights and running statistics do not change
+    freeze_norm: bool = False  # running statistics of batch norm do not change
+    average: float = 0.0  # decay of the moving average of the weights, which is kept; 0: the last weights are
     weight_decay: float = 0.05  # of linear and convolution weights only
     warmup: int = 20  # steps up to the peak rate; a cosine to zero follows
     clip: float = 1.0  # largest gradient norm
@@ -41,6 +43,8 @@ class FinetuneRecipe:
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.save_every, self.patience) < 1:
             raise ValueError(f"FinetuneRecipe: expected at least one step and one image in each, got {self}")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"FinetuneRecipe.average: expected a decay in 0..1, got {self.average}")
         if min(self.warmup, self.threads) < 0 or not 0 <= self.backbone_factor <= 1:
             raise ValueError(f"FinetuneRecipe: expected no negative count and a factor in 0..1, got {self}")
         if not self.learning_rate > 0 or not self.clip > 0 or self.weight_decay < 0:
@@ -89,6 +93,8 @@ def choose_recipe(
         warmup=max(5, min(steps // 10, 100)),
         seed=settings.seed,
         augmentation=Augmentation.from_settings(settings),
+        average=settings.train_average,
+        freeze_norm=settings.train_freeze_norm,
         balance=settings.train_balance,
         save_every=max(10, min(50, steps // 8)),
         patience=settings.train_patience,

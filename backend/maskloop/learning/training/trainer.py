@@ -6,7 +6,8 @@ import functools
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -21,6 +22,7 @@ from maskloop.learning.losses.ignore_regions import IgnoringLoss
 from maskloop.learning.losses.point_loss import PointwiseLoss
 from maskloop.learning.training.recipe import LARGE_PARAMETERS, FinetuneRecipe
 from maskloop.learning.training.schedule import rate_factor
+from maskloop.learning.training.weight_average import WeightAverage
 from maskloop.log import log_action
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+_BatchNorm = nn.modules.batchnorm._BatchNorm  # the base of all its dimensions
 _MAX_BAD_STEPS = 4  # in a row; fewer are skipped
 MAX_DATA_WORKERS = 8  # more do not raise the use of a GPU
 
@@ -44,6 +47,7 @@ class SegmentationTrainer(Trainer):
     def __init__(self, *, recipe: FinetuneRecipe, **kwargs: Any) -> None:
         self.recipe = recipe
         self.planned_steps = recipe.steps  # reduced during training where time is limited
+        self.average: WeightAverage | None = None  # from create_optimizer on, where the recipe wants one
         self._bad_steps = 0
         super().__init__(**kwargs)
 
@@ -73,9 +77,10 @@ class SegmentationTrainer(Trainer):
         return torch.nan_to_num(super().training_step(*args, **kwargs), nan=0.0, posinf=0.0, neginf=0.0)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Validate; the loss samples random points, the same ones each time."""
+        """Validate the weights that are kept; the loss samples random points, the same ones each time."""
         devices = [self.args.device] if self.args.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
+        averaged = nullcontext() if self.average is None else self.average.applied()
+        with averaged, torch.random.fork_rng(devices=devices):
             torch.manual_seed(self.recipe.seed)
             return super().evaluate(*args, **kwargs)
 
@@ -84,6 +89,8 @@ class SegmentationTrainer(Trainer):
         if self.optimizer is None:
             groups = parameter_groups(cast(nn.Module, self.model if model is None else model), self.recipe)
             self.optimizer = torch.optim.AdamW(groups, lr=self.recipe.learning_rate, fused=True)
+            if self.recipe.average:
+                self.average = WeightAverage(self.optimizer, self.recipe.average)
         return self.optimizer
 
     def create_scheduler(
@@ -97,6 +104,15 @@ class SegmentationTrainer(Trainer):
             )
             self._created_lr_scheduler = True
         return self.lr_scheduler
+
+    def use_average(self) -> None:
+        """Replace the model's weights by their average at the state that is kept: the best, or the last."""
+        if self.average is None or self.optimizer is None:
+            return
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
+            best = Path(self.state.best_model_checkpoint) / "optimizer.pt"
+            self.optimizer.load_state_dict(torch.load(best, map_location="cpu", weights_only=True))
+        self.average.apply()
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return 0: Trainer's own count fails with OneFormer, which has two main inputs."""
@@ -165,9 +181,11 @@ def _decayed_names(model: nn.Module) -> set[str]:
 
 @contextmanager
 def prepared_for_training(model: Any, recipe: FinetuneRecipe) -> Iterator[None]:
-    """Freeze the backbone if the recipe says so and keep OneFormer's task tokens exact; undone at the end."""
-    frozen = backbone_modules(model) if recipe.freeze_backbone else ()
-    parameters = [one for module in frozen for one in module.parameters() if one.requires_grad]
+    """Freeze what the recipe says and keep OneFormer's task tokens exact; undone at the end."""
+    backbone = backbone_modules(model) if recipe.freeze_backbone else ()
+    parameters = [one for module in backbone for one in module.parameters() if one.requires_grad]
+    norms = [module for module in model.modules() if recipe.freeze_norm and isinstance(module, _BatchNorm)]
+    frozen = (*backbone, *norms)
     task_encoder = getattr(getattr(model, "model", None), "task_encoder", None)
     for parameter in parameters:
         parameter.requires_grad_(False)

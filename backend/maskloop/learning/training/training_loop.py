@@ -101,6 +101,7 @@ def _train_within_memory(
     model.train()
     try:
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        trainer.use_average()
     except torch.OutOfMemoryError as exc:
         smaller = _next_part(largest, micro_batch)
         if smaller is None:

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -88,11 +90,10 @@ def test_augment_any_jitter_keeps_image_and_masks_together(seed, height, width, 
     jitter = Augmentation(scale=(low, high), colour=0.0)
     seen_hwc, seen_hw = view(image_hwc, index_hw, jitter, seed, canvas_hw=(48, 64))
     wrong = np.abs(seen_hwc[..., 0] / 60 - seen_hw) > 0.75
-    # Bilinear blurs what nearest decides: only pixels beside another index may differ by more
+    # Averages blur what nearest decides: only pixels that touch another index may differ by more
     border = np.zeros_like(wrong)
-    for axis in (0, 1):
-        for step in (-1, 1):
-            border |= np.roll(seen_hw, step, axis) != seen_hw
+    for step in itertools.product((-1, 0, 1), repeat=2):
+        border |= np.roll(seen_hw, step, (0, 1)) != seen_hw
     assert not (wrong & ~border)[1:-1, 1:-1].any()
 
 
@@ -124,3 +125,32 @@ def test_augment_upright_is_the_image_or_its_mirror(seed):
 def test_augmentation_scale_upside_down_names_the_setting(home):
     with pytest.raises(ConfigurationError, match="MASKLOOP_AUGMENT_SCALE"):
         Augmentation.from_settings(Settings(home=home, augment_scale=(2.0, 0.5)))
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.3, 0.45], ids=str)
+def test_augment_shrunk_view_is_the_mean_of_its_pixels(scale):
+    noise_hwc = np.random.default_rng(0).integers(0, 256, (320, 320, 3)).astype(np.uint8)
+    seen_hwc, seen_hw = view(
+        noise_hwc,
+        np.ones((320, 320), np.int16),
+        Augmentation(flips=False, quarter_turns=False, colour=0.0, scale=(scale, scale)),
+        canvas_hw=(320, 320),
+    )
+    assert np.count_nonzero(seen_hw) == pytest.approx((320 * scale) ** 2, rel=0.02)
+    # Area averaging leaves scale times the spread of independent pixels; sampling would keep most of it
+    assert seen_hwc[seen_hw == 1].std() < 74 * scale * 1.5
+
+
+def test_augment_enlarged_view_is_taken_from_the_finer_image():
+    fine_hwc = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    coarse_hwc, index_hw = np.zeros((32, 32, 3), np.uint8), np.ones((32, 32), np.int16)
+    twice = Augmentation(flips=False, quarter_turns=False, colour=0.0, scale=(2.0, 2.0))
+    seen = augment(
+        coarse_hwc,
+        index_hw,
+        canvas_hw=(64, 64),
+        augmentation=twice,
+        rng=np.random.default_rng(0),
+        finer=(fine_hwc, np.ones((64, 64), np.int16)),
+    )
+    assert np.array_equal(seen.image_hwc, fine_hwc)

@@ -234,3 +234,24 @@ def test_example_dataset_keeps_index_maps_not_planes():
     dataset = make_dataset(examples)
     items = [dataset[index] for index in range(4)]
     assert sum(item.index_hw.nbytes for item in items) == 4 * 64 * 96 * 2
+
+
+def test_dataset_pastes_objects_of_other_images_within_the_limit_of_queries():
+    examples = make_examples(6)
+    alone, pasted = (
+        make_dataset(examples, augmentation=Augmentation(paste=share), max_objects=7, length=40)
+        for share in (0.0, 1.0)
+    )
+    counts = [(len(alone[index].class_ids), len(pasted[index].class_ids)) for index in range(40)]
+    assert sum(after for _, after in counts) > sum(before for before, _ in counts)
+    assert all(before <= after <= 7 for before, after in counts)
+    assert all(pasted[index].index_hw.max() <= len(pasted[index].class_ids) for index in range(40))
+
+
+def test_dataset_pastes_no_stuff():
+    examples = make_examples(6)
+    pasted = make_dataset(
+        examples, augmentation=Augmentation(paste=1.0), stuff_labels=SHAPE_CLASSES, length=20
+    )
+    alone = make_dataset(examples, stuff_labels=SHAPE_CLASSES, length=20)
+    assert [pasted[index].class_ids for index in range(20)] == [alone[index].class_ids for index in range(20)]

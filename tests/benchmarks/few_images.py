@@ -1,0 +1,276 @@
+"""Quality after few corrected images, for each way to train: the old recipe, one addition alone, all.
+
+`python -m tests.benchmarks.few_images` fine-tunes the shipped model on 4 to 256 images of each set with some
+seeds and judges it on a holdout that stays the same. `recipe-1` is the recipe before these additions. Results
+are JSON lines; what stands there is not done again, so that it may be stopped at any time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
+from maskloop.learning.data.augmentation import Augmentation
+from maskloop.learning.data.dataset import TrainingExample
+from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
+from maskloop.learning.training.finetune import finetune
+from maskloop.learning.training.job import FinetuneJob
+from maskloop.learning.training.recipe import FinetuneRecipe, choose_recipe
+from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint
+from maskloop.segmentation.postprocess import Thresholds
+from maskloop.settings import Settings
+
+from .curve_data import SOURCES, Pool, Source, draw, load_pool
+from .learning_curves import append_row
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "tests" / "benchmarks" / "results" / "few-images.jsonl"
+BASE = ROOT / "backend" / "maskloop" / "models" / "tiny-mask2former"
+SIZES = (4, 16, 64, 256)
+MADE_UP_HOLDOUT = 40
+SERVED = Thresholds(part=0.02, duplicate=0.7)
+UNFILTERED = Thresholds(score=0.0, part=0.02, duplicate=0.7)
+Recipe = FinetuneRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """How many images and objects are learnt from, and which classes are new."""
+
+    images: int
+    objects: int
+    classes: int
+    new_classes: int
+    parameters: int
+    seed: int
+
+
+def recipe_1(data: Data) -> Recipe:
+    """Return the recipe as it was: steps grow with the square root of the images; no further additions."""
+    density = min(max(data.objects / max(data.images, 1) / 8, 1.0), 2.0)
+    classes = min(max(data.classes / 10, 1.0), 2.0)
+    new = 1.0 + min(data.new_classes / max(data.classes, 1), 1.0)
+    steps = round(min(new * max(35 * math.sqrt(data.images * density * classes), 100), 5000))
+    return Recipe(
+        steps=steps,
+        warmup=max(5, min(steps // 10, 100)),
+        seed=data.seed,
+        save_every=max(10, min(50, steps // 8)),
+        precision="float32",
+        threads=1,
+        augmentation=Augmentation(),
+    )
+
+
+def chosen(data: Data) -> Recipe:
+    """Return the recipe that a worker chooses now."""
+    settings = Settings.model_construct(seed=data.seed, train_precision="float32")
+    recipe = choose_recipe(
+        data.images,
+        data.objects,
+        data.classes,
+        settings,
+        new_classes=data.new_classes,
+        parameters=data.parameters,
+    )
+    return replace(recipe, threads=1)
+
+
+def with_steps(recipe: Recipe, steps: int) -> Recipe:
+    """Return the recipe with another length, and what depends on it."""
+    return replace(
+        recipe, steps=steps, warmup=max(5, min(steps // 10, 100)), save_every=max(10, min(50, steps // 8))
+    )
+
+
+def views(count: int) -> Callable[[Data], Recipe]:
+    """Return `recipe-1` with at least so many views a photo."""
+
+    def way(data: Data) -> Recipe:
+        recipe = recipe_1(data)
+        return with_steps(recipe, max(recipe.steps, math.ceil(count * data.images / recipe.batch)))
+
+    return way
+
+
+def plus(
+    base: Callable[[Data], Recipe], *, augmentation: dict[str, Any] | None = None, **changes: Any
+) -> Callable[[Data], Recipe]:
+    """Return the way with some fields of its recipe and of its augmentation changed."""
+
+    def way(data: Data) -> Recipe:
+        recipe = replace(base(data), **changes)
+        return replace(recipe, augmentation=replace(recipe.augmentation, **(augmentation or {})))
+
+    return way
+
+
+WAYS: dict[str, Callable[[Data], Recipe]] = {
+    "recipe-1": recipe_1,
+    "views-60": views(60),
+    "views-100": views(100),
+    "average": plus(views(60), average=0.99),
+    "jitter": plus(views(60), augmentation={"scale": (0.5, 2.0)}),
+    "wide-jitter": plus(views(60), augmentation={"scale": (0.1, 2.0)}),
+    "paste": plus(views(60), augmentation={"paste": 0.5}),
+    "frozen-norm": plus(views(60), freeze_norm=True),
+    "no-turns": plus(views(60), augmentation={"quarter_turns": False}),
+    "all": chosen,
+}
+
+
+def made_up_pool(domain: str) -> Pool:
+    """Return made-up images of a domain that the shipped model has not learnt."""
+
+    def example(seed: int) -> TrainingExample:
+        made = make_image(seed, domain=domain)  # type: ignore[arg-type]
+        return TrainingExample(image=made.image_hwc, segments=made.segments, key=f"{domain}-{seed}")
+
+    first = 60_000_000
+    return Pool(
+        labels=SHAPE_CLASSES,
+        training=tuple(example(first + number) for number in range(SIZES[-1])),
+        holdout=tuple(example(first + 10_000 + number) for number in range(MADE_UP_HOLDOUT)),
+    )
+
+
+def load_set(name: str, data: Path) -> tuple[Pool, int]:
+    """Return the images of a set and the pixels of the shorter side that the model sees."""
+    if name == "shifted":
+        return made_up_pool("shifted"), 128
+    source = SOURCES.get(name) or Source(folder=name, edge=160, sizes=SIZES, holdout=12)
+    return load_pool(data, source), source.edge
+
+
+def run_cell(
+    pool: Pool, edge: int, *, images: int, way: str, seed: int, base: Path, work: Path
+) -> dict[str, object]:
+    """Return the row of results of one fine-tuning."""
+    started = time.monotonic()
+    loaded = load_checkpoint(base, device="cpu", training=True)
+    start = replace(
+        loaded, preprocessing=replace(loaded.preprocessing, shortest_edge=edge, longest_edge=2 * edge)
+    )
+    examples = draw(pool, images, seed)
+    recipe = WAYS[way](_measure(start, examples, pool.labels, seed))
+    folder = work / f"{way}-{images}-{seed}"
+    learnt = finetune(
+        FinetuneJob(base=start, examples=examples, recipe=recipe, output_dir=folder, labels=pool.labels)
+    )
+    minutes = (time.monotonic() - started) / 60
+    served, all_regions = (
+        evaluate_checkpoint(learnt, pool.holdout, labels=pool.labels, thresholds=thresholds)
+        for thresholds in (SERVED, UNFILTERED)
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    return {
+        "ap50": round(served.ap50, 4),
+        "ap": None if served.ap is None else round(served.ap, 4),
+        "pq": round(served.pq, 4),
+        "miou": round(served.miou, 4),
+        "ap50_unfiltered": round(all_regions.ap50, 4),
+        "score": round((served.ap50 + served.pq + served.miou) / 3, 4),
+        "steps": recipe.steps,
+        "minutes": round(minutes, 2),
+    }
+
+
+def _measure(
+    start: Checkpoint, examples: Sequence[TrainingExample], labels: Sequence[str], seed: int
+) -> Data:
+    return Data(
+        images=len(examples),
+        objects=sum(len(example.segments) for example in examples),
+        classes=len(labels),
+        new_classes=len(set(labels) - set(start.labels)),
+        parameters=sum(parameter.numel() for parameter in start.model.parameters()),
+        seed=seed,
+    )
+
+
+def read_rows(path: Path) -> list[dict[str, object]]:
+    """Return the results so far; a line that was cut off is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Fill the cells that are missing, as long as there is time."""
+    until = time.monotonic() + 60 * arguments.minutes
+    torch.set_num_threads(1)
+    done = {_cell(row) for row in read_rows(arguments.results)}
+    for name in arguments.sets:
+        pool, edge = load_set(name, arguments.data)
+        sizes = sorted({min(images, len(pool.training)) for images in arguments.images})
+        for seed, images, way in itertools.product(range(arguments.seeds), sizes, arguments.ways):
+            cell = (name, images, way, seed)
+            if cell in done or time.monotonic() >= until:
+                continue
+            found = run_cell(
+                pool, edge, images=images, way=way, seed=seed, base=arguments.base, work=arguments.work / name
+            )
+            append_row(arguments.results, {"set": name, "images": images, "way": way, "seed": seed} | found)
+            print(*cell, json.dumps(found), flush=True)
+    if arguments.json is not None:
+        arguments.json.write_text(
+            json.dumps({"rows": read_rows(arguments.results)}, indent=1), encoding="utf-8"
+        )
+
+
+def _cell(row: dict[str, object]) -> tuple[object, ...]:
+    return row["set"], row["images"], row["way"], row["seed"]
+
+
+def numbers(text: str) -> list[int]:
+    """Return the numbers of a list with commas."""
+    return [int(part) for part in text.split(",")]
+
+
+def names(allowed: Iterable[str]) -> Callable[[str], list[str]]:
+    """Return the reader of a list with commas whose words have to be among these."""
+    known = tuple(allowed)
+
+    def read(text: str) -> list[str]:
+        words = text.split(",")
+        if unknown := [word for word in words if word not in known]:
+            raise argparse.ArgumentTypeError(f"expected {', '.join(known)}, got {', '.join(unknown)}")
+        return words
+
+    return read
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """Return the arguments of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sets", type=lambda text: text.split(","), default=["nuclei", "fruits", "shifted"])
+    parser.add_argument("--images", type=numbers, default=list(SIZES), help="16,64; more than a set has: all")
+    parser.add_argument("--ways", type=names(WAYS), default=["recipe-1", "all"], help=", ".join(WAYS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=240.0, help="no cell begins later")
+    parser.add_argument("--base", type=Path, default=BASE, help="checkpoint that is fine-tuned")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--work", type=Path, default=ROOT / ".maskloop" / "few-images")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    run(parse(sys.argv[1:]))
