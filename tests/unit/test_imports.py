@@ -56,7 +56,7 @@ LAYERS = [
     "maskloop.store.migrations.versions",
     "maskloop.selection | maskloop.lab.synthetic",
     "maskloop.polygons",
-    "maskloop.masks | maskloop.settings | maskloop.home",
+    "maskloop.masks | maskloop.settings | maskloop.home | maskloop.similarity",
     "maskloop.types | maskloop.processes",
     "maskloop",
     "maskloop.files | maskloop.label_pairs | maskloop.log | maskloop.malloc",
