@@ -1,7 +1,7 @@
 """Which images are nearly the same: a perceptual hash of the pixels, its distances, and groups by them.
 
 A copy that was resized, compressed again, brightened or slightly cropped has a near hash; another photo of
-the same thing has not. `docs/judging.md` has the measured distances.
+the same thing has not.
 """
 
 from __future__ import annotations
