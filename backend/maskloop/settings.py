@@ -146,6 +146,13 @@ class Settings(BaseSettings):
         description="MiB that requests and their images may take in one process, above its models; what "
         "does not fit waits, a single image that does not fit is refused",
     )
+    click_cache_mb: int = Field(
+        512,
+        ge=0,
+        le=1_000_000,
+        description="MiB of features that the server keeps of the images looked at last, so that clicks are "
+        "answered at once; 0 keeps none",
+    )
     predict_deadline_s: float = Field(80.0, gt=0, description="Label Studio gives up on /predict after 100 s")
     predict_requests: int = Field(16, ge=1, le=1000, description="prediction requests worked on at once")
     predict_waiting: int = Field(

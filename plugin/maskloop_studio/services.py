@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from maskloop.store.database import Store
     from maskloop.store.images import ImageCache
     from maskloop_studio.images.fetcher import ImageFetcher
+    from maskloop_studio.images.image_looks import ImageLooks
     from maskloop_studio.images.image_pipeline import ImagePipeline
     from maskloop_studio.labelstudio.client import StudioClient
 
@@ -113,6 +114,22 @@ class Services:
             max_pixels=self.settings.max_image_pixels,
             max_file_bytes=self.settings.max_image_bytes,
             memory=self.memory.files,
+            looks=self.looks,
+        )
+
+    @functools.cached_property
+    def looks(self) -> ImageLooks:
+        """What clicks are answered from."""
+        from maskloop.interactive.feature_cache import FeatureCache
+        from maskloop_studio.images.image_looks import ImageLooks
+
+        return ImageLooks(
+            fetcher=self.fetcher,
+            engine=self.engine,
+            cache=FeatureCache(self.settings.click_cache_mb << 20),
+            max_pixels=self.settings.max_image_pixels,
+            files=self.memory.files,
+            max_file_bytes=self.settings.max_image_bytes,
         )
 
     def close(self) -> None:

@@ -83,7 +83,7 @@ def test_prompt_keeps_what_it_touches(model_class):
 
 
 def test_unknown_event_is_refused_without_regions(model_class):
-    (entry,) = host.predict(model_class, _request(_task(), context={"event": "capabilities"}))["results"]
+    (entry,) = host.predict(model_class, _request(_task(), context={"event": "track"}))["results"]
     assert entry["result"] == []
     assert "context.event" in entry["error"]
 

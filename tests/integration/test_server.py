@@ -201,19 +201,25 @@ def client_of_all_segments(make_services):
         yield opened
 
 
-def test_predict_click_returns_the_smallest_region_below_it(client_of_all_segments):
-    client = client_of_all_segments
-    image = _data_uri()
+def test_predict_click_has_the_tools_label_and_the_pixel_below_it(client_of_all_segments, caplog):
+    caplog.set_level(logging.INFO)
+    client, image = client_of_all_segments, _data_uri()
     regions = _predict(client, image).json()["results"][0]["result"]
-    assert len(regions) > 1, "nothing is filtered"
-    masks = [_mask(region) for region in regions]
-    smallest = min(range(len(regions)), key=lambda index: masks[index].sum())
-    row, column = np.argwhere(masks[smallest])[0]
-    height, width = masks[smallest].shape
-    point = {"x": 100 * (column + 0.5) / width, "y": 100 * (row + 0.5) / height, "width": 1}
-    click = {"result": [{"type": "keypointlabels", "value": point}]}
-    (prompted,) = _predict(client, image, context=click).json()["results"][0]["result"]
-    assert prompted["value"] == regions[smallest]["value"]
+    row, column = np.argwhere(_mask(regions[0]))[0]
+    point = {"x": 100 * (column + 0.5) / 80, "y": 100 * (row + 0.5) / 60, "width": 1}
+    for label in ("Airplane", "Car"):
+        value = point | {"keypointlabels": [label]}
+        click = {"type": "keypointlabels", "value": value, "original_width": 80, "original_height": 60}
+        answer = _predict(client, image, context={"result": [click]}).json()["results"][0]["result"]
+        assert {one["value"]["brushlabels"][0] for one in answer} == {label}
+        assert _mask(answer[0])[row, column]
+    assert caplog.text.count("click_answered") == 2
+    assert caplog.text.count("kept=True") == 2, "opening the task was the first look"
+
+
+def _click(times=1, **value):
+    region = {"type": "keypointlabels", "value": {"x": 50, "y": 50, "width": 1} | value}
+    return {"result": [region] * times}
 
 
 TWO_IMAGES = (
@@ -278,15 +284,21 @@ def test_predict_prompt_on_one_image_answers_for_it_alone(client):
 @pytest.mark.parametrize(
     ("context", "words"),
     [
-        pytest.param({"event": "capabilities"}, "context.event", id="capabilities"),
-        pytest.param({"event": "prewarm", "frame": 0, "window": 10}, "context.event", id="prewarm"),
-        pytest.param({"event": "release"}, "context.event", id="release"),
+        pytest.param({"event": "track", "frame": 0}, "context.event", id="track"),
         pytest.param({"event": "predict", "positive": [[1, 2]]}, "context.result", id="newer prompt"),
         pytest.param(
             {"result": [{"type": "keypointlabels", "to_name": "x", "value": {"x": 1, "y": 1}}]},
             "to_name",
             id="other image",
         ),
+        pytest.param(_click(x=101), "inside the image", id="outside"),
+        pytest.param(_click(keypointlabels=["Boat"]), "Airplane", id="label that is not there"),
+        pytest.param(
+            {"result": [_click()["result"][0] | {"original_width": 90, "original_height": 60}]},
+            "its image has changed",
+            id="image that changed",
+        ),
+        pytest.param(_click(times=10_000), "10000", id="10,000 points"),
     ],
 )
 def test_predict_context_that_is_not_understood_is_refused_without_regions(client, context, words):
@@ -295,6 +307,26 @@ def test_predict_context_that_is_not_understood_is_refused_without_regions(clien
     for entry in entries:
         assert entry["result"] == []
         assert words in entry["error"]
+
+
+def _reply(client, context):
+    (entry,) = _predict(client, _data_uri(), context=context).json()["results"]
+    assert "error" not in entry
+    return entry["result"]
+
+
+def test_predict_events_of_the_newer_protocol_are_answered_as_it_expects(client, services):
+    (offer,) = _reply(client, {"event": "capabilities"})
+    assert offer["value"].keys() == {"prompts", "targets", "model_info"}
+    (ack,) = _reply(client, {"event": "prewarm", "frame": 0})
+    assert (ack["type"], ack["value"]) == ("prewarm_ack", {"status": "ok", "cached": [], "pending": [0]})
+    until(lambda: _reply(client, {"event": "prewarm"})[0]["value"]["cached"] == [0], 60)
+    points = [{"type": "keypointlabels", "value": {"x": 50, "y": 50, "positive": True}}]
+    for mask in _reply(client, {"frame": 0, "result": points}):
+        assert (mask["type"], mask["from_name"], mask["to_name"]) == ("bitmask", "brush", "image")
+        assert mask["value"]["imageDataURL"].startswith("data:image/png;base64,")
+    assert _reply(client, {"event": "release"})[0]["value"] == {"status": "released"}
+    assert _reply(client, {"event": "prewarm"})[0]["value"]["pending"] == [0]
 
 
 @pytest.mark.parametrize("context", [{}, {"result": []}, None], ids=str)

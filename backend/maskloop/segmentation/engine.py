@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from collections import deque
@@ -15,6 +16,7 @@ from typing import Self, TypeAlias
 import torch
 
 from maskloop.errors import ImageError, MaskloopError, first_line
+from maskloop.log import log_action
 from maskloop.memory_budget import MemoryBudget
 from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.compile_warmup import CompileWarmup
@@ -41,7 +43,9 @@ MOST_HELPERS = 8
 PIXEL_BYTES = 3 * 2**29  # unless the engine gets a budget
 FINISH_BYTES_PER_PIXEL = 4  # of an image whose masks are made
 BATCHES_AHEAD = 2  # in progress: one in the model while the one before is post-processed
+OutputUse: TypeAlias = Callable[[Checkpoint, RawOutput], None]  # of an image's forward pass
 URGENT = -1  # CUDA stream priority: before the kernels of the next batch
+_LOG = logging.getLogger(__name__)
 _local = threading.local()
 
 
@@ -57,6 +61,8 @@ class _Request:
     task: SegmentationTask
     thresholds: Thresholds
     for_selection: bool
+    use_output: OutputUse | None
+    is_urgent: bool
     future: Future[list[ImageResult]] = field(default_factory=Future)
     results: dict[int, ImageResult] = field(default_factory=dict)
     started: bool = False  # its first image was taken: it can no longer be cancelled
@@ -165,6 +171,8 @@ class Engine:
         task: SegmentationTask | None = None,
         thresholds: Thresholds | None = None,
         for_selection: bool = False,
+        use_output: OutputUse | None = None,
+        is_urgent: bool = False,
     ) -> Future[list[ImageResult]]:
         """Queue images for a model, loading it first where it is not held.
 
@@ -175,6 +183,9 @@ class Engine:
             task: which post-processing; the engine's by default.
             thresholds: what counts; the engine's by default.
             for_selection: with the inputs of image selection, which takes more forward passes.
+            use_output: called with the model's output of each image, in a helper thread, after its result
+                was delivered.
+            is_urgent: before all that is not.
 
         Returns:
             A future of one result per image, in order: the prediction, or why there is none. A
@@ -193,6 +204,8 @@ class Engine:
             task=self._task if task is None else task,
             thresholds=self._thresholds if thresholds is None else thresholds,
             for_selection=for_selection,
+            use_output=use_output,
+            is_urgent=is_urgent,
         )
         if not request.images:
             request.future.set_result([])
@@ -278,7 +291,9 @@ class Engine:
                 failure = _failure(request, exc)
         with self._changed:
             self._unready -= 1
-            if item is not None:
+            if item is not None and request.is_urgent:
+                self._ready.appendleft(item)
+            elif item is not None:
                 self._ready.append(item)
             elif failure is None:
                 self._begin(request)
@@ -345,6 +360,7 @@ class Engine:
                 task=request.task,
                 for_selection=request.for_selection,
                 plan=self._plan,
+                keep_output=any(item.request.use_output is not None for item in items),
             )
             batch = _Batch(left=len(items), event=record_event(request.checkpoint.device))
         except Exception as exc:
@@ -385,6 +401,8 @@ class Engine:
         if done:
             self._room.release()
         self._deliver(request, index, result)
+        if request.use_output is not None:
+            _use_output(request, raws[0], batch.event)
 
     def _deliver(self, request: _Request, index: int, result: ImageResult) -> None:
         with self._changed:
@@ -395,6 +413,15 @@ class Engine:
         if complete:
             self._cache.release(request.source)
             request.future.set_result([request.results[key] for key in range(len(request.images))])
+
+
+def _use_output(request: _Request, raw: RawOutput, event: torch.cuda.Event | None) -> None:
+    assert request.use_output is not None
+    try:
+        with on_side_stream(request.checkpoint.device, event):
+            request.use_output(request.checkpoint, raw)
+    except Exception:
+        log_action(_LOG, "output_not_used", level=logging.ERROR, source=request.source, exc_info=True)
 
 
 def _failure(request: _Request, exc: Exception, size_hw: tuple[int, int] | None = None) -> PredictionFailure:

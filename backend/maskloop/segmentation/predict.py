@@ -53,8 +53,9 @@ class RawOutput:
     valid_hw: tuple[int, int]  # the image's part of it
     padded_hw: tuple[int, int]
     size_hw: tuple[int, int]  # before resizing
-    output: Any  # of the whole batch, where features are needed; else None
+    output: Any  # of the whole batch, where features are needed or kept; else None
     index: int  # in it
+    for_selection: bool = False  # an embedding is made from the output
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -143,6 +144,7 @@ def forward_batch(
     task: SegmentationTask,
     for_selection: bool,
     plan: ViewPlan,
+    keep_output: bool = False,
 ) -> list[tuple[RawOutput, ...]]:
     """Return the outputs for some images, one forward pass for each view; asynchronous on CUDA.
 
@@ -152,9 +154,11 @@ def forward_batch(
         task: OneFormer's task token.
         for_selection: with the features that an embedding is made from, and the views.
         plan: which views.
+        keep_output: the first forward pass's raw outputs carry the model's own output.
     """
     with torch.inference_mode():
-        outputs = [_forward(checkpoint, [views[0] for views in ready], task, features=for_selection)]
+        first = [views[0] for views in ready]
+        outputs = [_forward(checkpoint, first, task, features=for_selection, keep_output=keep_output)]
         for number, view in enumerate(plan.views if for_selection else (), start=1):
             shown = [views[number] for views in ready]
             outputs.append(_forward(view_model(checkpoint, view), shown, task, features=False))
@@ -246,7 +250,12 @@ def _groups(
 
 
 def _forward(
-    checkpoint: Checkpoint, ready: Sequence[ResizedImage], task: SegmentationTask, *, features: bool
+    checkpoint: Checkpoint,
+    ready: Sequence[ResizedImage],
+    task: SegmentationTask,
+    *,
+    features: bool,
+    keep_output: bool = False,
 ) -> list[RawOutput]:
     batch = join_batch(ready, checkpoint.preprocessing, checkpoint.device)
     output = run_model(checkpoint, batch, task, features=features)
@@ -258,8 +267,9 @@ def _forward(
             valid_hw=batch.valid_sizes_hw[index],
             padded_hw=(padded_h, padded_w),
             size_hw=size_hw,
-            output=output if features else None,
+            output=output if features or keep_output else None,
             index=index,
+            for_selection=features,
         )
         for index, size_hw in enumerate(batch.image_sizes_hw)
     ]
@@ -308,7 +318,7 @@ def _thing_ids(checkpoint: Checkpoint, thresholds: Thresholds) -> frozenset[int]
 
 
 def _embedding(checkpoint: Checkpoint, raw: RawOutput) -> NDArray[np.float32] | None:
-    if raw.output is None:
+    if not raw.for_selection:
         return None
     share_hw = (raw.valid_hw[0] / raw.padded_hw[0], raw.valid_hw[1] / raw.padded_hw[1])
     grid_hw = patch_grid(checkpoint.family, checkpoint.model.config)

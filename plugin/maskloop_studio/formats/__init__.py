@@ -8,7 +8,13 @@ from maskloop_studio.formats.brush import decode_brush, encode_brush
 from maskloop_studio.formats.controls import Control, ControlKind, ImageTag, LabelConfig, TaskImage
 from maskloop_studio.formats.edits import count_edits, is_approximate
 from maskloop_studio.formats.label_config import parse_label_config
-from maskloop_studio.formats.label_map import ControlPreference, LabelMap, LabelTarget, map_labels
+from maskloop_studio.formats.label_map import (
+    ControlPreference,
+    LabelMap,
+    LabelTarget,
+    map_labels,
+    tool_targets,
+)
 from maskloop_studio.formats.label_match import match_label
 from maskloop_studio.formats.prediction_writer import (
     DrawingOptions,
@@ -43,4 +49,5 @@ __all__ = [
     "prediction_to_regions",
     "segment_to_regions",
     "task_images",
+    "tool_targets",
 ]

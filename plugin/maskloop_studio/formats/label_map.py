@@ -10,7 +10,7 @@ from typing import TypeAlias
 from maskloop.errors import LabelConfigError
 from maskloop_studio.formats.controls import GEOMETRY_KINDS, MASK_KINDS, Control, LabelConfig
 
-__all__ = ["ControlPreference", "LabelMap", "LabelTarget", "map_labels"]
+__all__ = ["ControlPreference", "LabelMap", "LabelTarget", "map_labels", "tool_targets"]
 
 ControlPreference: TypeAlias = str  # "first", "both", a kind such as "brush", or a control's name
 
@@ -105,6 +105,31 @@ def map_labels(
         unmatched_classes=tuple(label for label in model_labels if label not in targets),
         unmatched_labels=tuple(label for label in config.all_labels if label not in used),
     )
+
+
+def tool_targets(
+    config: LabelConfig, label: str, *, image_name: str, prefer: ControlPreference = "first"
+) -> tuple[LabelTarget, ...]:
+    """Return where a label that a person chose is drawn: as `map_labels` would draw a class of this name.
+
+    Args:
+        config: the parsed label config.
+        label: as the tool spells it; no class of the model needs to have it.
+        image_name: the `<Image>`.
+        prefer: which control wins, as for `map_labels`.
+
+    Raises:
+        LabelConfigError: no control of this image has the label.
+    """
+    found = _choose(_find_targets(config, label, image_name), prefer)
+    if not found:
+        raise LabelConfigError(
+            "label of the tool",
+            expected=f"one of {_shorten(config.all_labels)}",
+            got=repr(label)[:80],
+            remedy="open the task again: the label config was changed meanwhile",
+        )
+    return found
 
 
 def _find_targets(config: LabelConfig, model_label: str, image_name: str) -> list[LabelTarget]:

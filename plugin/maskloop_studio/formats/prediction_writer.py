@@ -28,7 +28,14 @@ from maskloop_studio.formats.label_map import ControlPreference, LabelMap, Label
 from maskloop_studio.formats.shapes import segment_to_ellipse, segment_to_key_point, segment_to_rectangle
 from maskloop_studio.formats.vector import ring_to_vertices
 
-__all__ = ["DEFAULT_DRAWING", "DrawingOptions", "Region", "prediction_to_regions", "segment_to_regions"]
+__all__ = [
+    "DEFAULT_DRAWING",
+    "DrawingOptions",
+    "Region",
+    "object_id_of",
+    "prediction_to_regions",
+    "segment_to_regions",
+]
 
 RING_KINDS: tuple[ControlKind, ...] = ("polygon", "vector")
 Region: TypeAlias = dict[str, Any]  # one item of a `result`, as Label Studio spells it
@@ -94,7 +101,7 @@ def prediction_to_regions(
         )
         targets = tuple(_sure_targets(found_targets, segment.score))
         if targets:
-            object_id = _object_id(id_seed, segment, taken)
+            object_id = object_id_of(id_seed, segment, taken)
             if drawing.min_part_share > 0:
                 segment = drop_specks(segment, drawing.min_part_share)
             drawn.append(_Object(object_id=object_id, segment=segment, targets=targets))
@@ -153,7 +160,8 @@ def _sure_targets(targets: Sequence[LabelTarget], score: float) -> Iterator[Labe
             yield target
 
 
-def _object_id(seed: str, segment: Segment, taken: set[str]) -> str:
+def object_id_of(seed: str, segment: Segment, taken: set[str]) -> str:
+    """Return what the ids of a segment's regions begin with, and add it to those that are taken."""
     digest = hashlib.blake2b(seed.encode(), digest_size=7)
     digest.update(f"|{segment.label}|{segment.offset_yx}|{segment.mask_hw.shape}|".encode())
     digest.update(np.packbits(segment.mask_hw).tobytes())

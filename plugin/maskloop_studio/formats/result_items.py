@@ -9,7 +9,7 @@ from typing import Any
 from maskloop_studio.formats.annotation_content import RegionRefusal
 from maskloop_studio.formats.controls import GEOMETRY_KINDS, ControlKind, LabelConfig, TaskImage
 
-__all__ = ["GEOMETRY_TYPES", "DrawnItem", "ResultItems", "kind_of_type", "sort_items"]
+__all__ = ["GEOMETRY_TYPES", "DrawnItem", "ResultItems", "kind_of_region", "kind_of_type", "sort_items"]
 
 KIND_OF_TYPE: Mapping[str, ControlKind] = {
     **{f"{kind}{ending}": kind for kind in GEOMETRY_KINDS for ending in ("", "labels")},
@@ -115,6 +115,11 @@ def sort_items(
 def kind_of_type(region_type: object) -> ControlKind | None:
     """Return the form that regions of this `type` have; None for other types."""
     return KIND_OF_TYPE.get(region_type) if isinstance(region_type, str) else None
+
+
+def kind_of_region(region: Mapping[str, Any]) -> ControlKind | None:
+    """Return the form of a region: by the keys of its value, else by its `type`; None where it has none."""
+    return _kind_of_value(region.get("value")) or kind_of_type(region.get("type"))
 
 
 def _kind_of_value(value: object) -> ControlKind | None:

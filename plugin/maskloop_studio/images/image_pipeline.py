@@ -13,6 +13,7 @@ from maskloop.errors import MaskloopError
 from maskloop.memory_budget import MemoryBudget
 from maskloop.segmentation.image import EncodedImage
 from maskloop.types import ImageResult, PredictionFailure
+from maskloop_studio.images.image_looks import ImageLooks, LookedImage, OutputObserver
 from maskloop_studio.images.time_limit import TimeLimit
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class ImageInput:
     task_id: int | None  # for storage addresses and messages
     task: SegmentationTask  # which post-processing
     thresholds: Thresholds  # which segments count
+    keep_features: bool = False  # for clicks on the image that may follow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,7 @@ class ImagePipeline:
     max_file_bytes: int = MAX_FILE_BYTES  # of one image file
     # Of all requests together, for image files from the download to the prediction.
     memory: MemoryBudget = field(default_factory=lambda: MemoryBudget(FILE_MEMORY_BYTES))
+    looks: ImageLooks | None = None  # keeps features; None: none are kept
 
     def predict(
         self, inputs: Sequence[ImageInput], *, source: str, for_selection: bool = False
@@ -153,6 +156,7 @@ class ImagePipeline:
         if fetched.cancelled():
             return
         predicted: Future[list[ImageResult]] | None = None
+        observer = None
         try:
             data = fetched.result()
             if flight.limit.is_over or data is None:
@@ -160,14 +164,18 @@ class ImagePipeline:
             if isinstance(data, MaskloopError):
                 flight.finish(PredictionFailure(error=data))
                 return
+            observer = self._observer(flight, data)
             predicted = flight.predicted = self.engine.submit(
                 [EncodedImage(data=data, max_pixels=self.max_pixels)],
                 source=flight.source,
                 task=flight.image.task,
                 thresholds=flight.image.thresholds,
                 for_selection=flight.for_selection,
+                use_output=observer[0] if observer is not None else None,
             )
         except Exception as exc:
+            if observer is not None:
+                observer[1](exc)
             flight.used.set_exception(exc)
             return
         finally:
@@ -175,6 +183,15 @@ class ImagePipeline:
                 self.memory.release(flight.held_bytes)
         predicted.add_done_callback(lambda _: self.memory.release(flight.held_bytes))
         predicted.add_done_callback(flight.take)
+        if observer is not None:
+            predicted.add_done_callback(observer[1])
+
+    def _observer(self, flight: _Flight[Used], data: bytes) -> OutputObserver | None:
+        image = flight.image
+        if self.looks is None or not image.keep_features or not isinstance(image.uri, str):
+            return None
+        looked = LookedImage(address=image.uri, task_id=image.task_id, task=image.task, source=flight.source)
+        return self.looks.observer(looked, data)
 
 
 class _Flight(Generic[Used]):

@@ -34,8 +34,10 @@ from maskloop_studio.serving.http.host_check import HostCheck, allowed_hosts, ch
 from maskloop_studio.serving.http.json_body import (
     MAX_EVENT_TREE_BYTES,
     MAX_TREE_BYTES,
+    has_prompt,
     parse_json,
     request_schema,
+    shorten_tasks,
     tree_bytes,
 )
 from maskloop_studio.serving.http.login import LoginMiddleware
@@ -65,6 +67,7 @@ STUDIO_ROUTES = (
 )
 WEBHOOK_THREADS = 2  # they only ask the database which projects and secret there are
 OTHER_THREADS = 16
+CLICK_REQUESTS = 8  # worked on at once; most wait for the first look at an image
 SMALL_EVENT_BYTES = 2**17
 SHUTDOWN_PATIENCE_S = 8  # the supervisor kills after 10 s
 Body = TypeVar("Body", bound=BaseModel)
@@ -78,6 +81,7 @@ class _Server:
     handlers: RequestHandlers
     webhooks: WebhookHandler
     slots: PredictionSlots  # for predictions only
+    click_slots: PredictionSlots  # for clicks only, which wait for no prediction
     webhook_threads: RequestThreads
     readers: RequestThreads  # for large events
     threads: RequestThreads  # for all other routes
@@ -128,7 +132,13 @@ def create_app(services: Services, *, bind_host: str | None = None) -> FastAPI:
         yield
         await server.webhooks.writer.stop()
         server.handlers.stop()
-        for threads in (server.slots, server.webhook_threads, server.readers, server.threads):
+        for threads in (
+            server.slots,
+            server.click_slots,
+            server.webhook_threads,
+            server.readers,
+            server.threads,
+        ):
             threads.close()
         services.close()
 
@@ -165,6 +175,7 @@ def _make_server(services: Services) -> _Server:
         handlers=handlers,
         webhooks=WebhookHandler(services, handlers.outbox, run=webhook_threads.run),
         slots=PredictionSlots(at_once=settings.predict_requests, waiting=settings.predict_waiting),
+        click_slots=PredictionSlots(at_once=CLICK_REQUESTS, waiting=settings.predict_waiting),
         webhook_threads=webhook_threads,
         readers=RequestThreads(1, name="read"),
         threads=RequestThreads(OTHER_THREADS, name="request"),
@@ -202,7 +213,10 @@ def _add_studio_routes(app: FastAPI, server: _Server) -> None:
                 tasks = parse_json(wire.PredictRequest, body, place="predict", max_tree_bytes=most_bytes)
                 return handlers.predict(tasks, limit).model_dump_json().encode()
 
-        content = await server.slots.run(work, limit=limit, disconnect=partial(_disconnect, request))
+        slots = server.slots
+        if has_prompt(body):
+            slots, body = server.click_slots, shorten_tasks(body)
+        content = await slots.run(work, limit=limit, disconnect=partial(_disconnect, request))
         return Response(content, media_type="application/json")
 
     @app.post("/job_status", openapi_extra=request_schema(wire.JobStatusRequest))

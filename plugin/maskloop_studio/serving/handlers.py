@@ -58,6 +58,7 @@ class RequestHandlers:
             registry=lambda: services.registry,
             engine=lambda: services.engine,
             store=store,
+            on_swap=lambda source: services.looks.drop_model(source),
         )
         self.shadows = ShadowRunner(services.settings, fetcher=lambda: services.fetcher, store=store)
         self.options = OptionsCache(store)
@@ -172,6 +173,7 @@ class RequestHandlers:
             shadows=self.shadows,
             background=self.background,
             images=self._images,
+            looks=lambda: self._services.looks,
         )
         return TaskPredictor(parts)
 

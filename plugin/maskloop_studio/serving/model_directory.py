@@ -68,14 +68,17 @@ class ModelDirectory:
         registry: Callable[[], ModelRegistry],
         engine: Callable[[], Engine],
         store: Callable[[], Store],
+        on_swap: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Args:
         settings: which model answers where a project has none of its own.
         registry: the versions; this and the next two are made at their first use, in the thread.
         engine: loads them.
         store: lists the connected projects.
+        on_swap: called with the source of a model that answers a project no longer.
         """
         self._settings, self._registry, self._engine, self._store = settings, registry, engine, store
+        self._on_swap = on_swap
         self._served: dict[int, ServedModel] = {}
         self._shadows: dict[int, ServedModel] = {}
         self._troubles: dict[int, _Trouble] = {}
@@ -208,6 +211,8 @@ class ModelDirectory:
         with self._changed:
             self._served[project_id] = served
             self._changed.notify_all()
+        if known is not None:
+            self._on_swap(known.source)
         log_action(
             logger,
             "model_swapped",

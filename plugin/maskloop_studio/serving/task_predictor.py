@@ -22,11 +22,14 @@ from maskloop_studio.labelstudio.protocol import (
     TaskPrediction,
 )
 from maskloop_studio.projects.prediction_plan import PredictionPlan, ProjectPlan
-from maskloop_studio.serving.prompts import Prompt, keep_prompted, read_prompts
+from maskloop_studio.serving.click_answers import ClickAnswerer, capabilities
+from maskloop_studio.serving.prompts import read_interaction
+from maskloop_studio.serving.refusals import refused_entry
 from maskloop_studio.serving.shadow import ShadowImage
 
 if TYPE_CHECKING:
     from maskloop.settings import Settings
+    from maskloop_studio.images.image_looks import ImageLooks
     from maskloop_studio.images.time_limit import TimeLimit
     from maskloop_studio.serving.background import BackgroundPredictions
     from maskloop_studio.serving.model_directory import ModelDirectory, ServedModel
@@ -48,6 +51,7 @@ class PredictorParts:
     shadows: ShadowRunner  # gets some of the predictions to compare with
     background: BackgroundPredictions  # for tasks that are left
     images: Callable[[], ImagePipeline]  # made at the first request: it needs torch
+    looks: Callable[[], ImageLooks]  # the same, for clicks
 
 
 class TaskPredictor:
@@ -55,6 +59,7 @@ class TaskPredictor:
 
     def __init__(self, parts: PredictorParts) -> None:
         self._parts = parts
+        self._clicks = ClickAnswerer(parts.looks)
 
     def predict(
         self, request: PredictRequest, *, project_id: int | None, limit: TimeLimit
@@ -62,8 +67,7 @@ class TaskPredictor:
         """Return one entry a task, in order, when the limit comes at the latest.
 
         A task that has no prediction gets `[]`, so that Label Studio stores nothing and asks again; where
-        its project is connected, a job predicts it in the background. An interactive request gets an entry
-        without regions that names the error.
+        its project is connected, a job predicts it in the background. Interactive requests: ClickAnswerer.
 
         Args:
             request: the tasks.
@@ -77,9 +81,12 @@ class TaskPredictor:
         started = time.monotonic()
         parts = self._parts
         try:
-            prompts = read_prompts(request.params.context)
+            interaction = read_interaction(request.params.context)
         except CodecError as exc:
             return _refuse(request, parts.directory.tag(project_id), exc)
+        if interaction is not None and interaction.event == "capabilities":
+            tag = parts.directory.tag(project_id)
+            return PredictResponse(results=[capabilities(tag)], model_version=tag)
         model = parts.directory.current(project_id, timeout_s=_model_patience(limit))
         plan = ProjectPlan(
             settings=parts.settings,
@@ -88,7 +95,9 @@ class TaskPredictor:
             model_labels=model.labels,
             model_version=model.tag,
         )
-        work = _RequestWork(request.tasks, plan, prompts, limit)
+        if interaction is not None:
+            return self._clicks.respond(request, interaction, plan, model, limit)
+        work = _RequestWork(request.tasks, plan, limit, keep_features=len(request.tasks) == 1)
         shadow = parts.directory.shadow(project_id)
         offered = _Offered(wanted=project_id is not None and parts.shadows.wants(shadow))
 
@@ -124,7 +133,7 @@ class TaskPredictor:
             model_version=model.tag,
             duration_s=time.monotonic() - started,
         )
-        return outcome.response(model, is_interactive=bool(prompts))
+        return outcome.response(model)
 
     def _follow_up(self, request: PredictRequest, outcome: _Outcome, project_id: int | None) -> None:
         ids = [task.id for task in request.tasks]
@@ -178,15 +187,14 @@ class _Outcome:
     failures: Mapping[int, MaskloopError]
     left: Sequence[int]  # the deadline came first
 
-    def response(self, model: ServedModel, *, is_interactive: bool) -> PredictResponse:
+    def response(self, model: ServedModel) -> PredictResponse:
         """Return one entry a task, in order."""
         entries: dict[int, RefusedPrediction | TaskPrediction | list[TaskPrediction]] = {
             place: TaskPrediction(result=found.regions, score=found.confidence, model_version=model.tag)
             for place, found in self.predictions.items()
         }
         for place in (*self.failures, *self.left):
-            error = self.failures.get(place, _deadline_error())
-            entries[place] = _refused_entry(model.tag, error) if is_interactive else []
+            entries[place] = []
         return PredictResponse(
             results=[entries[place] for place in range(len(entries))], model_version=model.tag
         )
@@ -196,9 +204,9 @@ class _RequestWork:
     """The images of a request's tasks, and what is made of their predictions."""
 
     def __init__(
-        self, tasks: Sequence[PredictTask], plan: ProjectPlan, prompts: Sequence[Prompt], limit: TimeLimit
+        self, tasks: Sequence[PredictTask], plan: ProjectPlan, limit: TimeLimit, *, keep_features: bool
     ) -> None:
-        self._tasks, self._prompts, self._version = tasks, prompts, plan.model_version
+        self._tasks, self._version, self._keep_features = tasks, plan.model_version, keep_features
         self._errors: dict[int, MaskloopError] = {}
         self.images: list[_PlacedImage] = []
         self._first_left = len(tasks)  # from this place on, the limit came before the images were known
@@ -212,10 +220,7 @@ class _RequestWork:
             except MaskloopError as exc:
                 self._errors[place] = exc
                 continue
-            wanted = [image for image in images if _is_prompted(image, prompts)]
-            if not wanted:
-                self._errors[place] = _no_such_image(task, images)
-            self.images += [_PlacedImage(place=place, image=image, plan=task_plan) for image in wanted]
+            self.images += [_PlacedImage(place=place, image=image, plan=task_plan) for image in images]
 
     @property
     def inputs(self) -> list[ImageInput]:
@@ -226,6 +231,7 @@ class _RequestWork:
                 task_id=self._tasks[one.place].id,
                 task=one.plan.task,
                 thresholds=one.plan.thresholds,
+                keep_features=self._keep_features,
             )
             for one in self.images
         ]
@@ -236,9 +242,6 @@ class _RequestWork:
             return result
         one = self.images[index]
         try:
-            if self._prompts:
-                here = [prompt for prompt in self._prompts if _is_prompted(one.image, [prompt])]
-                result = keep_prompted(result, here)
             regions = one.plan.regions(
                 result,
                 model_version=self._version,
@@ -296,14 +299,6 @@ class _Offered:
                 self.index, self.prediction = index, prediction
 
 
-def _is_prompted(image: TaskImage, prompts: Sequence[Prompt]) -> bool:
-    """Return whether a request asks about an image: without prompts about all."""
-    return not prompts or any(
-        prompt.to_name in (None, image.to_name) and prompt.item_index in (None, image.item_index)
-        for prompt in prompts
-    )
-
-
 def _model_patience(limit: TimeLimit) -> float:
     left_s = limit.left_s
     return 60.0 if left_s is None else left_s / 2
@@ -311,26 +306,4 @@ def _model_patience(limit: TimeLimit) -> float:
 
 def _refuse(request: PredictRequest, tag: str, error: MaskloopError) -> PredictResponse:
     log_action(logger, "prompt_refused", level=logging.WARNING, tasks=len(request.tasks), error=error)
-    return PredictResponse(results=[_refused_entry(tag, error) for _ in request.tasks], model_version=tag)
-
-
-def _refused_entry(tag: str, error: MaskloopError) -> RefusedPrediction:
-    return RefusedPrediction(result=[], score=0.0, model_version=tag, error=str(error))
-
-
-def _no_such_image(task: PredictTask, images: Sequence[TaskImage]) -> CodecError:
-    return CodecError(
-        f"task {task.id}, params.context",
-        expected=f"a prompt on one of {', '.join(sorted({image.to_name for image in images}))}"[:200],
-        got="one on another image",
-        remedy="send the to_name and item_index of the region that was drawn",
-    )
-
-
-def _deadline_error() -> MaskloopError:
-    return MaskloopError(
-        "predict",
-        expected="a prediction before the request's deadline",
-        got="none yet",
-        remedy="ask again in a moment",
-    )
+    return PredictResponse(results=[refused_entry(tag, error) for _ in request.tasks], model_version=tag)

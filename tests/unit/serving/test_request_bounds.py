@@ -50,6 +50,6 @@ def test_request_work_limit_before_the_images_are_known_leaves_the_tasks():
     limit = TimeLimit()
     limit.end()
     tasks = [PredictTask(id=number) for number in range(3)]
-    work = _RequestWork(tasks, SimpleNamespace(model_version="m"), (), limit)
+    work = _RequestWork(tasks, SimpleNamespace(model_version="m"), limit, keep_features=False)
     outcome = work.outcome([])
     assert (list(outcome.left), dict(outcome.predictions), dict(outcome.failures)) == ([0, 1, 2], {}, {})

@@ -179,6 +179,9 @@ def _first(output: LeanOutput, batch: int) -> LeanOutput:
         masks_queries_logits=output.masks_queries_logits[:batch],
         pixel_decoder_last_hidden_state=output.pixel_decoder_last_hidden_state[:batch],
         transformer_decoder_last_hidden_state=output.transformer_decoder_last_hidden_state[:batch],
+        transformer_decoder_layers=output.transformer_decoder_layers[:, :batch],
+        level_tokens=output.level_tokens[:batch],
+        level_shapes=output.level_shapes,
     )
 
 

@@ -25,6 +25,9 @@ class LeanOutput:
     masks_queries_logits: Tensor  # float32 (B, Q, H / 4, W / 4)
     pixel_decoder_last_hidden_state: Tensor  # (B, C, H / 4, W / 4)
     transformer_decoder_last_hidden_state: Tensor  # (B, Q, C)
+    transformer_decoder_layers: Tensor  # (L, B, Q, C): the queries after each layer, without the norm
+    level_tokens: Tensor  # (B, S, C): the pixel decoder's levels of strides 32, 16 and 8, one after the other
+    level_shapes: tuple[tuple[int, int], ...]  # their heights and widths
 
 
 def lean_forward(
@@ -62,7 +65,8 @@ def lean_forward(
         decoder, classify = _oneformer_parts(module.decoder)
         queries_bqc = task_queries(model.model, pixels.masks_bchw, task_inputs_bt)
     positions_1qc = module.queries_embedder.weight[None]
-    queries_bqc = decode_queries(decoder, queries_bqc, positions_1qc, levels, pixels.masks_bchw)
+    layers = decode_queries(decoder, queries_bqc, positions_1qc, levels, pixels.masks_bchw)
+    queries_bqc = layers[-1]
     with torch.autocast(pixel_values_bchw.device.type, enabled=False):  # what is left is small and decides
         exact = decoder.norm.weight.dtype
         normed_bqc = decoder.norm(queries_bqc.to(exact))
@@ -73,6 +77,9 @@ def lean_forward(
             masks_queries_logits=masks_bqs.unflatten(2, pixels.masks_bchw.shape[-2:]),  # type: ignore[no-untyped-call]
             pixel_decoder_last_hidden_state=pixels.masks_bchw,
             transformer_decoder_last_hidden_state=queries_bqc,
+            transformer_decoder_layers=torch.stack(layers),
+            level_tokens=pixels.tokens_bsc,
+            level_shapes=pixels.shapes_l,
         )
 
 

@@ -53,8 +53,8 @@ def decode_queries(
     positions_bqc: Tensor,
     levels: Sequence[tuple[Tensor, Tensor, tuple[int, int]]],
     masks_bchw: Tensor,
-) -> Tensor:
-    """Return the queries after the last layer, (B, Q, C), without the norm.
+) -> list[Tensor]:
+    """Return the queries after each layer, (B, Q, C), without the norm.
 
     Args:
         decoder: whose layers.
@@ -70,6 +70,7 @@ def decode_queries(
     pixels_bcs = [
         functional.interpolate(masks_bchw, size_hw, mode="bilinear").flatten(2) for *_, size_hw in levels
     ]
+    after = []
     for index, layer in enumerate(decoder.layers):
         keys_bsc, values_bsc, _ = levels[index % len(levels)]
         embeddings_bqc = decoder.to_masks(decoder.norm(queries_bqc))
@@ -79,7 +80,8 @@ def decode_queries(
         queries_bqc = layer.cross_norm(queries_bqc + attended_bqc)
         queries_bqc = layer.own_norm(queries_bqc + self_attend(layer.own, queries_bqc, positions_bqc))
         queries_bqc = layer.feed(queries_bqc)
-    return queries_bqc
+        after.append(queries_bqc)
+    return after
 
 
 def attend(

@@ -14,7 +14,15 @@ from pydantic import BaseModel, ValidationError
 
 from maskloop_studio.errors import TooLargeError, UnreadableError
 
-__all__ = ["MAX_EVENT_TREE_BYTES", "MAX_TREE_BYTES", "parse_json", "request_schema", "tree_bytes"]
+__all__ = [
+    "MAX_EVENT_TREE_BYTES",
+    "MAX_TREE_BYTES",
+    "has_prompt",
+    "parse_json",
+    "request_schema",
+    "shorten_tasks",
+    "tree_bytes",
+]
 
 MAX_TREE_BYTES = 256 * 2**20
 MAX_EVENT_TREE_BYTES = 64 * 2**20  # of a million regions' points, or a quarter of a million subjects
@@ -24,6 +32,8 @@ LONG_START = re.compile(rb"\[[0-9,\s.\-]{256}")
 NUMBERS = re.compile(rb"[0-9,\s.\-]*+")
 LONG_CHARS = 257  # of `LONG_START`
 WINDOW_BYTES = 2**19  # searched at once: other threads run in between
+PROMPT = re.compile(rb'"context"\s*+:\s*+\{\s*+"')  # a context that is not empty
+PARAMS = b'"params"'
 SOME_NUMBER = b"[0]"  # what is left is no list of objects either, so it is refused where one is expected
 
 Request = TypeVar("Request", bound=BaseModel)
@@ -70,6 +80,21 @@ def parse_json(
         got=str(first["msg"]),
         remedy="see /docs for its form",
     )
+
+
+def has_prompt(body: bytes) -> bool:
+    """Return whether a prediction request seems to be interactive, without parsing it."""
+    return PROMPT.search(body) is not None
+
+
+def shorten_tasks(body: bytes) -> bytes:
+    """Return an interactive request without the long lists of numbers of the tasks' own regions.
+
+    Label Studio sends all regions of the task along. They are not read: a click must not wait for megabytes
+    of brush masks. What `params` holds stays as it is.
+    """
+    start = body.rfind(PARAMS)
+    return body if start < 0 else _without_long_numbers(body[:start]) + body[start:]
 
 
 def _without_long_numbers(body: bytes) -> bytes:

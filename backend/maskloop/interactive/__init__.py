@@ -1,0 +1,1 @@
+"""Clicks and boxes -> a segment, from features that were computed once for an image."""

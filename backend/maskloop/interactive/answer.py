@@ -1,0 +1,219 @@
+"""A prompt and an image's features -> the segment that is meant, or none: an empty answer, not a wrong one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from maskloop.interactive.image_features import ImageFeatures
+from maskloop.interactive.pixel_match import corrected_logits, matched_logits
+from maskloop.interactive.prompt import Prompt
+from maskloop.interactive.query_choice import choose_query
+from maskloop.masks import crop_mask, drop_specks
+from maskloop.segmentation.upsample import reach_window, upsample_window
+from maskloop.types import BoolMask, Segment
+
+__all__ = ["TIERS", "Answer", "Tier", "answer", "find_answer"]
+
+Tier: TypeAlias = Literal["query", "embedding"]
+TIERS: tuple[Tier, ...] = ("query", "embedding")
+LEAST_PART = 0.02  # of the area: smaller separate parts are not drawn
+MOST_MATCHED = 0.4  # of the image: pixels that are like the clicked one everywhere are no object
+BOX_SLACK = 0.05  # of a box's sides, by which an object may reach beyond it
+CUT_SHARE = 0.5  # of the way from a click beside the object to the nearest one on it
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answer:
+    """One object."""
+
+    segment: Segment  # its label is a class of the model
+    tier: Tier  # what found it
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Found:
+    logits_hw: Tensor
+    label: str
+    score: float
+    tier: Tier
+
+
+def answer(features: ImageFeatures, prompt: Prompt) -> Segment | None:
+    """Return the segment that a prompt means, or None; see `find_answer`."""
+    found = find_answer(features, prompt)
+    return None if found is None else found.segment
+
+
+def find_answer(features: ImageFeatures, prompt: Prompt, *, tiers: Sequence[Tier] = TIERS) -> Answer | None:
+    """Return the object that a prompt means, and which tier found it.
+
+    Tiers are tried in order: the best of all queries, then what is like the clicked pixels. Later clicks
+    change the first click's object: a click on it is inside the answer, a click beside it is not.
+
+    Args:
+        features: of the image.
+        prompt: what is known of the object.
+        tiers: which may answer.
+
+    Returns:
+        None where no tier has a mask that obeys the prompt.
+    """
+    with torch.inference_mode():
+        for found in _candidates(features, prompt, tiers):
+            segment = _to_segment(features, prompt, found)
+            if segment is not None:
+                return Answer(segment=segment, tier=found.tier)
+    return None
+
+
+def _candidates(features: ImageFeatures, prompt: Prompt, tiers: Sequence[Tier]) -> Iterator[_Found]:
+    for tier in tiers:
+        if tier == "query":
+            query = choose_query(features, prompt)
+            if query is not None:
+                yield _Found(
+                    logits_hw=_obeying(features, prompt, features.logits_of(query)),
+                    label=_label_of(features, prompt, features.class_probs_nk[query]),
+                    score=float(features.quality_n[query]),
+                    tier=tier,
+                )
+        elif tier == "embedding":
+            logits_hw = matched_logits(features, prompt)
+            if logits_hw is not None and float((logits_hw > 0).float().mean()) <= MOST_MATCHED:
+                overlap_n = _mask_overlaps(features, logits_hw)
+                yield _Found(
+                    logits_hw=_obeying(features, prompt, logits_hw),
+                    label=_label_of(features, prompt, overlap_n @ features.class_probs_nk),
+                    score=0.5,
+                    tier=tier,
+                )
+
+
+def _obeying(features: ImageFeatures, prompt: Prompt, logits_hw: Tensor) -> Tensor:
+    if features.pixels_chw is None or len(prompt.clicks) + (prompt.previous_hw is not None) < 2:
+        return logits_hw
+    return corrected_logits(features, logits_hw, prompt.clicks)
+
+
+def _mask_overlaps(features: ImageFeatures, logits_hw: Tensor) -> Tensor:
+    """Return float32 (N,): how much each query's mask covers of a mask; what it says of classes counts so."""
+    size_hw = features.coarse_nhw.shape[1:]
+    inside_hw = torch.nn.functional.interpolate(logits_hw[None, None], size_hw, mode="bilinear")[0, 0] > 0
+    weights_n: Tensor = features.coarse_nhw[:, inside_hw].float().sum(1)
+    return weights_n / weights_n.sum().clamp(min=1e-6)
+
+
+def _label_of(features: ImageFeatures, prompt: Prompt, probs_k: Tensor) -> str:
+    """Return the likeliest class, of those that are wanted where some are."""
+    ids = [index for index, label in enumerate(features.labels) if label in prompt.labels]
+    ids = ids or list(range(len(features.labels)))
+    return features.labels[ids[int(probs_k[ids].argmax())]]
+
+
+def _to_segment(features: ImageFeatures, prompt: Prompt, found: _Found) -> Segment | None:
+    """Return the mask in the image's pixels, within what the prompt allows; None where nothing is left."""
+    size_hw = features.size_hw
+    window = reach_window(found.logits_hw, size_hw, 0.0)
+    if window is None:
+        return None
+    mask_hw: BoolMask = np.zeros(size_hw, dtype=np.bool_)
+    inside = (slice(window.top, window.bottom), slice(window.left, window.right))
+    mask_hw[inside] = upsample_window(found.logits_hw[None], size_hw, window)[0].numpy() > 0
+    if prompt.box_xyxy is not None:
+        mask_hw &= _box_area(prompt.box_xyxy, size_hw)
+    if prompt.forbidden_hw is not None:
+        mask_hw &= ~_scaled(prompt.forbidden_hw, size_hw)
+    mask_hw = _cut_negatives(mask_hw, prompt)
+    mask_hw = _keep_parts(mask_hw, prompt, clicked_only=found.tier == "embedding")
+    crop_hw, offset_yx = crop_mask(mask_hw)
+    if not crop_hw.size:
+        return None
+    segment = Segment(mask_hw=crop_hw, offset_yx=offset_yx, label=found.label, score=found.score)
+    return segment if prompt.positive else drop_specks(segment, LEAST_PART)
+
+
+def _cut_negatives(mask_hw: BoolMask, prompt: Prompt) -> BoolMask:
+    """Return the mask without the clicks beside the object: whole parts, or a disc around the click."""
+    pixels = [
+        (_pixel(click.y, mask_hw.shape[0]), _pixel(click.x, mask_hw.shape[1])) for click in prompt.negative
+    ]
+    hit = [(row, column) for row, column in pixels if mask_hw[row, column]]
+    if not hit:
+        return mask_hw
+    on_object = [
+        (_pixel(one.y, mask_hw.shape[0]), _pixel(one.x, mask_hw.shape[1])) for one in prompt.positive
+    ]
+    _, parts_hw = cv2.connectedComponents(mask_hw.astype(np.uint8))
+    kept = {int(parts_hw[place]) for place in on_object}
+    cut_hw = np.zeros(mask_hw.shape, dtype=np.uint8)
+    for row, column in hit:
+        part = int(parts_hw[row, column])
+        if on_object and part not in kept:
+            cut_hw[parts_hw == part] = 1
+            continue
+        nearest = min(
+            (math.hypot(row - y, column - x) for y, x in on_object),
+            default=math.sqrt(float(mask_hw.sum())) / 4,
+        )
+        cv2.circle(cut_hw, (column, row), max(0, int(CUT_SHARE * nearest)), 1, thickness=-1)
+    return np.asarray(mask_hw & (cut_hw == 0))
+
+
+def _keep_parts(mask_hw: BoolMask, prompt: Prompt, *, clicked_only: bool) -> BoolMask:
+    """Return the mask without specks, or with the clicked parts only; empty where a click is not inside."""
+    if not prompt.positive:
+        return mask_hw
+    count, parts_hw, stats, _ = cv2.connectedComponentsWithStats(mask_hw.astype(np.uint8), connectivity=4)
+    clicked = set()
+    for index, click in enumerate(prompt.positive):
+        part = _part_at(parts_hw, _pixel(click.y, mask_hw.shape[0]), _pixel(click.x, mask_hw.shape[1]))
+        if part:
+            clicked.add(part)
+        elif index == 0 and prompt.previous_hw is None:
+            return np.zeros_like(mask_hw)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    least = LEAST_PART * float(areas[1:].sum())
+    kept = [
+        part for part in range(1, count) if part in clicked or (not clicked_only and areas[part] >= least)
+    ]
+    return np.asarray(np.isin(parts_hw, kept))
+
+
+def _part_at(parts_hw: NDArray[Any], row: int, column: int) -> int:
+    """Return the part at a pixel, or the nearest one within what a mask's grid cannot resolve."""
+    if parts_hw[row, column]:
+        return int(parts_hw[row, column])
+    slack = max(1, max(parts_hw.shape) // 128)
+    near = parts_hw[max(0, row - slack) : row + slack + 1, max(0, column - slack) : column + slack + 1]
+    found = near[near > 0]
+    return int(np.bincount(found).argmax()) if found.size else 0
+
+
+def _box_area(box_xyxy: tuple[float, float, float, float], size_hw: tuple[int, int]) -> BoolMask:
+    left, top, right, bottom = box_xyxy
+    slack_x, slack_y = BOX_SLACK * (right - left), BOX_SLACK * (bottom - top)
+    height, width = size_hw
+    rows = slice(max(0, math.floor((top - slack_y) * height)), math.ceil((bottom + slack_y) * height))
+    columns = slice(max(0, math.floor((left - slack_x) * width)), math.ceil((right + slack_x) * width))
+    area_hw = np.zeros(size_hw, dtype=np.bool_)
+    area_hw[rows, columns] = True
+    return area_hw
+
+
+def _scaled(mask_hw: BoolMask, size_hw: tuple[int, int]) -> BoolMask:
+    return np.asarray(
+        cv2.resize(mask_hw.astype(np.uint8), size_hw[::-1], interpolation=cv2.INTER_NEAREST_EXACT) > 0
+    )
+
+
+def _pixel(share: float, side: int) -> int:
+    return min(side - 1, int(share * side))

@@ -1,0 +1,87 @@
+"""Features of the images that were looked at last, bounded in bytes."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from maskloop.interactive.image_features import ImageFeatures, image_features
+from maskloop.segmentation.checkpoint import Checkpoint
+from maskloop.segmentation.predict import RawOutput
+
+__all__ = ["FeatureCache", "FeatureKey"]
+
+FeatureKey = tuple[str, str, str]  # model source, image content, task
+
+
+class FeatureCache:
+    """Least recently used features go first; safe from any thread."""
+
+    def __init__(self, max_bytes: int) -> None:
+        """Args:
+        max_bytes: of all features together; features of one image that are larger are not kept.
+        """
+        self._max_bytes, self._held = max_bytes, 0
+        self._entries: OrderedDict[FeatureKey, tuple[weakref.ref[Any], ImageFeatures]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def held_bytes(self) -> int:
+        """What is held now."""
+        return self._held
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def keeper(self, key: FeatureKey) -> Callable[[Checkpoint, RawOutput], None]:
+        """Return a function that makes and keeps the features of an image from its forward pass."""
+
+        def keep(checkpoint: Checkpoint, raw: RawOutput) -> None:
+            if self.find(key) is None:
+                self.put(key, checkpoint, image_features(checkpoint, raw))
+
+        return keep
+
+    def put(self, key: FeatureKey, checkpoint: Checkpoint, features: ImageFeatures) -> None:
+        """Keep features, in place of those used longest ago where there is no room."""
+        if features.size_bytes > self._max_bytes:
+            return
+        with self._lock:
+            self._remove(key)
+            # A checkpoint that was loaded anew under the same name is another model.
+            self._entries[key] = (weakref.ref(checkpoint.model), features)
+            self._held += features.size_bytes
+            while self._held > self._max_bytes:
+                self._remove(next(iter(self._entries)))
+
+    def find(self, key: FeatureKey) -> ImageFeatures | None:
+        """Return features that are kept; None where they are not, or their model is gone."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                return None
+            if entry[0]() is None:
+                self._remove(key)
+                return None
+            self._entries.move_to_end(key)
+            return entry[1]
+
+    def drop_model(self, source: str) -> None:
+        """Forget what a model made."""
+        with self._lock:
+            for key in [key for key in self._entries if key[0] == source]:
+                self._remove(key)
+
+    def drop_image(self, image_key: str) -> None:
+        """Forget an image."""
+        with self._lock:
+            for key in [key for key in self._entries if key[1] == image_key]:
+                self._remove(key)
+
+    def _remove(self, key: FeatureKey) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._held -= entry[1].size_bytes
