@@ -1,4 +1,4 @@
-"""A prompt and an image's features -> the segment that is meant, or none: an empty answer, not a wrong one."""
+"""A prompt and an image's features -> the segment that is meant, or none: an empty answer, no wrong one."""
 
 from __future__ import annotations
 
