@@ -26,6 +26,8 @@ demo: $(VENV)/.runtime
 # Without ARGS: linter, type checker and all tests, in two processes (tests/two_workers.py). With ARGS: the tests that
 # they choose, at once and in one process.
 TWO_WORKERS := -n 2 --dist loadgroup --no-loadscope-reorder
+# Compiled files are kept even where the environment says otherwise: tests start hundreds of Python processes.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(if $(ARGS),,check) $(ML_HOST)/.installed chromium servers
 	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),$(TWO_WORKERS))
 

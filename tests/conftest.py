@@ -1,5 +1,6 @@
 """Factories for the values that travel; seeded and tiny."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -26,6 +27,17 @@ from .paths import STUDIO_ENV
 from .services import TEMPLATE, PostgresServer, RedisServer, find_postgres, find_redis
 
 pytest_plugins = ["tests.form_table", "tests.two_workers"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Look for no garbage while every test module is imported, and never again in what they imported."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture

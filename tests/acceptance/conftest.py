@@ -14,7 +14,6 @@ from PIL import Image, ImageDraw
 from pydantic import SecretStr
 from tests.missing import skip_missing
 
-import maskloop.learning.cycle  # noqa: F401 - imported here once: the server thread imports transformers too
 from maskloop.processes import find_free_port
 from maskloop.settings import Settings
 from maskloop.testing.memory import MemoryQueue
@@ -97,6 +96,9 @@ def services(settings: Settings, studio: RealStudio) -> Iterator[Services]:
 @pytest.fixture
 def server_url(services: Services) -> Iterator[str]:
     """Our server on loopback."""
+    import maskloop.learning.cycle
+    import maskloop.learning.training.trainer  # noqa: F401 - the server's thread imports transformers too: not at once
+
     port = find_free_port()
     server = uvicorn.Server(uvicorn.Config(create_app(services), port=port, log_level="error", lifespan="on"))
     thread = threading.Thread(target=server.run)

@@ -6,7 +6,6 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-import maskloop.learning.cycle  # noqa: F401 - imported here once: the server thread imports transformers too
 from maskloop.masks import mask_to_segment
 from maskloop.store.jobs import JobKind, JobStatus, NewEvent
 from maskloop_studio.demo.annotator import SimulatedAnnotator

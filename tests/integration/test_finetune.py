@@ -14,7 +14,6 @@ from maskloop.lab.tiny_models import build_tiny_mask2former, build_tiny_oneforme
 from maskloop.learning.data.augmentation import Augmentation
 from maskloop.learning.data.dataset import TrainingExample
 from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
-from maskloop.learning.training import trainer
 from maskloop.learning.training.finetune import finetune
 from maskloop.learning.training.job import FinetuneJob, TrainingControl, TrainingStoppedError
 from maskloop.learning.training.recipe import FinetuneRecipe
@@ -91,6 +90,8 @@ def test_finetune_same_seed_is_reproducible(tmp_path):
 
 
 def test_finetune_data_workers_change_nothing(tmp_path, monkeypatch):
+    from maskloop.learning.training import trainer  # as late as finetune() does
+
     alone = finetune(
         FinetuneJob(base=make_base(), examples=make_examples(), recipe=RECIPE, output_dir=tmp_path / "alone")
     )

@@ -14,7 +14,6 @@ import pytest
 import uvicorn
 from PIL import Image
 
-import maskloop.learning.cycle  # noqa: F401 - imported here once: the server thread imports transformers too
 from maskloop.errors import ModelLoadError, RegistryError
 from maskloop.learning.registry import SHADOW, MlflowRegistry
 from maskloop.processes import find_free_port
@@ -162,6 +161,9 @@ def test_refresh_registry_unreachable_continues_serving(services, directory, mon
 @pytest.fixture
 def run_server(monkeypatch):
     """Start a real server of services; it ends after the test."""
+    import maskloop.learning.cycle
+    import maskloop.learning.training.trainer  # noqa: F401 - the server's thread imports transformers too: not at once
+
     monkeypatch.setattr(served, "POLL_S", 0.05)
     running = []
 

@@ -5,6 +5,7 @@ package's root stands for itself.
 """
 
 import ast
+import functools
 import graphlib
 import subprocess
 import sys
@@ -109,8 +110,14 @@ def _imported(module: str, *, lazy: bool) -> set[str]:
     return (names & MODULES.keys()) - {module}
 
 
-LOADED = {module: _imported(module, lazy=False) for module in MODULES}
-IMPORTED = {module: _imported(module, lazy=True) for module in MODULES}
+@functools.cache
+def _loaded() -> dict[str, set[str]]:
+    return {module: _imported(module, lazy=False) for module in MODULES}
+
+
+@functools.cache
+def _all_imported() -> dict[str, set[str]]:
+    return {module: _imported(module, lazy=True) for module in MODULES}
 
 
 def _folders(imports: dict[str, set[str]]) -> dict[str, set[str]]:
@@ -128,7 +135,7 @@ def test_layers_name_every_folder():
 def test_module_level_imports_follow_the_layers():
     wrong = [
         f"{module} imports {other}"
-        for module, others in LOADED.items()
+        for module, others in _loaded().items()
         for other in others
         if _folder(other) != _folder(module) and LEVELS[_folder(other)] <= LEVELS[_folder(module)]
     ]
@@ -137,24 +144,24 @@ def test_module_level_imports_follow_the_layers():
 
 def test_engine_never_imports_the_plugin():
     engine = {name for name in MODULES if name.split(".")[0] == "maskloop"}
-    assert [name for name in engine if not IMPORTED[name] <= engine] == []
+    assert [name for name in engine if not _all_imported()[name] <= engine] == []
 
 
 GRAPHS = [
-    pytest.param(LOADED, id="modules as they are loaded"),
-    pytest.param(_folders(LOADED), id="folders as they are loaded"),
-    pytest.param(_folders(IMPORTED), id="folders with lazy and type-checking imports"),
+    pytest.param(_loaded, id="modules as they are loaded"),
+    pytest.param(lambda: _folders(_loaded()), id="folders as they are loaded"),
+    pytest.param(lambda: _folders(_all_imported()), id="folders with lazy and type-checking imports"),
 ]
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_imports_have_no_ring(graph):
-    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the ring
+    graphlib.TopologicalSorter(graph()).prepare()  # raises CycleError, which names the ring
 
 
 def test_ring_of_folders_is_found():
     with pytest.raises(graphlib.CycleError):
-        test_imports_have_no_ring({"a": {"b"}, "b": {"c"}, "c": {"a"}})
+        test_imports_have_no_ring(lambda: {"a": {"b"}, "b": {"c"}, "c": {"a"}})
 
 
 def _reached(module: str) -> set[str]:
@@ -162,7 +169,7 @@ def _reached(module: str) -> set[str]:
     reached: set[str] = set()
     waiting = [module]
     while waiting:
-        for other in IMPORTED[waiting.pop()] - reached:
+        for other in _all_imported()[waiting.pop()] - reached:
             reached.add(other)
             waiting.append(other)
     return reached

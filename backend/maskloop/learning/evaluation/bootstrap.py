@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special  # not scipy.stats, which takes ten times as long to import
 
 from maskloop.learning.evaluation.average_precision import Floats
 
@@ -41,7 +41,7 @@ def confidence_above(values_r: Floats, bound: float, images: int) -> float:
         return 0.0
     least = 0.5 / known_r.size  # half of the smallest share that this many resamples can show
     share = float(np.clip(np.mean(known_r > bound), least, 1 - least))
-    return float(stats.t.cdf(stats.norm.ppf(share) * np.sqrt((images - 1) / images), images - 1))
+    return float(special.stdtr(images - 1, special.ndtri(share) * np.sqrt((images - 1) / images)))
 
 
 def spread_quantile(values_r: Floats, confidence: float, images: int) -> tuple[float, float]:
@@ -52,6 +52,6 @@ def spread_quantile(values_r: Floats, confidence: float, images: int) -> tuple[f
     known_r: NDArray[np.float64] = values_r[~np.isnan(values_r)]
     if images < 2 or not known_r.size:
         return float("nan"), float("nan")
-    level = stats.norm.cdf(stats.t.ppf(confidence, images - 1) * np.sqrt(images / (images - 1)))
+    level = special.ndtr(special.stdtrit(images - 1, confidence) * np.sqrt(images / (images - 1)))
     low, high = np.quantile(known_r, [1 - level, level])
     return float(low), float(high)

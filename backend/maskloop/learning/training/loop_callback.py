@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import PartialState
@@ -14,8 +14,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from maskloop.learning.training.job import TrainingControl, TrainingProgress, TrainingRun
 from maskloop.learning.training.resume import StateDir
 from maskloop.learning.training.schedule import PACE_STEPS, affordable_steps, should_give_up
-from maskloop.learning.training.trainer import SegmentationTrainer
 from maskloop.log import log_action
+
+if TYPE_CHECKING:
+    from maskloop.learning.training.trainer import SegmentationTrainer
 
 __all__ = ["LoopCallback"]
 

@@ -22,7 +22,6 @@ from maskloop.learning.losses.ignore_regions import ignoring
 from maskloop.learning.training.job import UNCONTROLLED, TrainingControl, TrainingRun, TrainingStoppedError
 from maskloop.learning.training.loop_callback import LoopCallback
 from maskloop.learning.training.resume import StateDir
-from maskloop.learning.training.trainer import SegmentationTrainer, prepared_for_training, training_arguments
 from maskloop.log import log_action
 
 __all__ = ["train_model"]
@@ -46,6 +45,8 @@ def train_model(model: torch.nn.Module, run: TrainingRun, control: TrainingContr
         TrainingError: the loss was not finite several times in a row, or memory does not hold one image.
         TrainingStoppedError: `control.should_stop` returned True; the state is kept.
     """
+    from maskloop.learning.training.trainer import prepared_for_training  # transformers' Trainer: seconds
+
     if run.recipe.threads:
         torch.set_num_threads(run.recipe.threads)
     processes = PartialState(cpu=run.device.type == "cpu")
@@ -75,6 +76,8 @@ def _train_within_memory(
     model: torch.nn.Module, run: TrainingRun, states: StateDir, callback: LoopCallback
 ) -> bool:
     """Train to the end and return True; return False where memory ran out: then try smaller parts."""
+    from maskloop.learning.training.trainer import SegmentationTrainer, training_arguments
+
     processes = PartialState().num_processes
     largest = max(run.recipe.batch // processes, 1)
     micro_batch = int(states.read_number(_MICRO_BATCH, largest))

@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from torchmetrics.detection import PanopticQuality
-from torchmetrics.functional.segmentation import mean_iou
 
 from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
 from maskloop.learning.evaluation.prediction_metrics import evaluate_predictions
@@ -107,6 +105,9 @@ def test_evaluate_predictions_unequal_numbers_raises():
 
 
 def test_evaluate_predictions_random_images_agrees_with_torchmetrics():
+    from torchmetrics.detection import PanopticQuality  # a second, for this test alone
+    from torchmetrics.functional.segmentation import mean_iou
+
     pairs = [make_imperfect(seed) for seed in range(12)]
     metrics = evaluate_predictions(
         [found for _, found in pairs], [truth for truth, _ in pairs], SHAPE_CLASSES

@@ -8,7 +8,6 @@ from maskloop.lab.tiny_models import (
     build_tiny_oneformer,
 )
 from maskloop.learning.training.recipe import FinetuneRecipe
-from maskloop.learning.training.trainer import backbone_modules, parameter_groups, prepared_for_training
 
 RECIPE = FinetuneRecipe(learning_rate=1e-3, backbone_factor=0.1, weight_decay=0.05)
 
@@ -22,16 +21,24 @@ def model(request):
     return request.param(("disc",), seed=0, **extra).model
 
 
-def groups_of(model, recipe):
+@pytest.fixture(scope="module")
+def trainer():
+    """Return the module: every collection would pay for the seconds that transformers' Trainer takes."""
+    from maskloop.learning.training import trainer
+
+    return trainer
+
+
+def groups_of(trainer, model, recipe):
     """Return name -> (rate, decay)."""
     found = {}
-    for group in parameter_groups(model, recipe):
+    for group in trainer.parameter_groups(model, recipe):
         found |= {id(parameter): (group["lr"], group["weight_decay"]) for parameter in group["params"]}
     return {name: found[id(one)] for name, one in model.named_parameters() if id(one) in found}
 
 
-def test_parameter_groups_hold_every_weight_once(model):
-    grouped = [id(one) for group in parameter_groups(model, RECIPE) for one in group["params"]]
+def test_parameter_groups_hold_every_weight_once(trainer, model):
+    grouped = [id(one) for group in trainer.parameter_groups(model, RECIPE) for one in group["params"]]
     assert sorted(grouped) == sorted(id(one) for one in model.parameters() if one.requires_grad)
 
 
@@ -40,15 +47,15 @@ def is_backbone(name):
     return "pixel_level_module.encoder." in name or name.startswith(("embeddings.", "layers.0.", "layers.1."))
 
 
-def test_parameter_groups_backbone_learns_slower(model):
-    rates = {name: rate for name, (rate, _) in groups_of(model, RECIPE).items()}
+def test_parameter_groups_backbone_learns_slower(trainer, model):
+    rates = {name: rate for name, (rate, _) in groups_of(trainer, model, RECIPE).items()}
     backbone = {name for name in rates if is_backbone(name)}
     assert {rates[name] for name in backbone} == {0.1 * 1e-3}
     assert {rates[name] for name in rates.keys() - backbone} == {1e-3}
 
 
-def test_parameter_groups_norms_biases_and_embeddings_do_not_decay(model):
-    decays = {name: decay for name, (_, decay) in groups_of(model, RECIPE).items()}
+def test_parameter_groups_norms_biases_and_embeddings_do_not_decay(trainer, model):
+    decays = {name: decay for name, (_, decay) in groups_of(trainer, model, RECIPE).items()}
     norms = {
         f"{path}.weight"
         for path, module in model.named_modules()
@@ -59,12 +66,14 @@ def test_parameter_groups_norms_biases_and_embeddings_do_not_decay(model):
     assert set(decays.values()) == {0.0, 0.05}
 
 
-def test_prepared_for_training_freezes_the_backbone_until_its_end(model):
+def test_prepared_for_training_freezes_the_backbone_until_its_end(trainer, model):
     model.train()
-    with prepared_for_training(model, FinetuneRecipe(freeze_backbone=True)):
+    with trainer.prepared_for_training(model, FinetuneRecipe(freeze_backbone=True)):
         model.train()
-        assert not any(module.training for part in backbone_modules(model) for module in part.modules())
-        assert not any(is_backbone(name) for name in groups_of(model, RECIPE))
+        assert not any(
+            module.training for part in trainer.backbone_modules(model) for module in part.modules()
+        )
+        assert not any(is_backbone(name) for name in groups_of(trainer, model, RECIPE))
     model.train()
-    assert all(part.training for part in backbone_modules(model))
-    assert any(is_backbone(name) for name in groups_of(model, RECIPE))
+    assert all(part.training for part in trainer.backbone_modules(model))
+    assert any(is_backbone(name) for name in groups_of(trainer, model, RECIPE))
