@@ -22,7 +22,7 @@ from pydantic_settings import (
 )
 
 from maskloop.errors import ConfigurationError
-from maskloop.types import AnnotationRule, EditName, PromotionMode, SegmentationTask
+from maskloop.types import AnnotationRule, EditName, PromotionMode, SegmentationTask, ShowMode
 
 __all__ = ["BASE_MODEL", "BASE_ONEFORMER", "Settings", "load_settings"]
 
@@ -217,6 +217,21 @@ class Settings(BaseSettings):
         default_factory=dict,
         description="seconds that an edit of one region takes, until enough lead times are there to measure "
         'it: {"add": 60} (JSON); default: relabel 3, nudge 14, redraw 24, delete 3, add 34',
+    )
+
+    # what annotators are shown
+    show: ShowMode = Field(
+        ShowMode.AUTO,
+        description="auto: the segments that are worth correcting, as far as the holdout and the annotations "
+        "say; all: every segment that reaches its threshold; none: empty predictions",
+    )
+    show_share: Fraction = Field(
+        0.5,
+        description="auto: segments are drawn where at least this share of them keeps its outline (IoU 0.8)",
+    )
+    show_saving: Fraction = Field(
+        0.1,
+        description="auto: or where each of them saves at least this share of the time of drawing an object",
     )
 
     # learning

@@ -24,13 +24,16 @@ __all__ = [
     "HoldoutMetrics",
     "ImageResult",
     "ModelVersion",
+    "OutcomeName",
     "Prediction",
     "PredictionFailure",
     "PromotionMode",
     "RgbImage",
     "Segment",
+    "SegmentOutcome",
     "SegmentationTask",
     "SelectionInputs",
+    "ShowMode",
     "Signals",
 ]
 
@@ -40,6 +43,9 @@ UNLABELLED = ""
 BoolMask: TypeAlias = NDArray[np.bool_]  # (H, W)
 RgbImage: TypeAlias = NDArray[np.uint8]  # (H, W, 3), upright
 EditName: TypeAlias = Literal["relabel", "nudge", "redraw", "delete", "add"]  # that costs time
+OutcomeName: TypeAlias = Literal[
+    "kept", "nudged", "redrawn", "relabelled", "split", "merged", "removed", "added"
+]
 
 
 class SegmentationTask(StrEnum):
@@ -56,6 +62,14 @@ class AnnotationRule(StrEnum):
     NEWEST = "newest"  # saved last
     FIRST = "first"  # made first
     GROUND_TRUTH = "ground-truth"  # marked as ground truth, else the newest
+
+
+class ShowMode(StrEnum):
+    """Which segments of a prediction annotators are shown."""
+
+    AUTO = "auto"  # those worth correcting, as far as the holdout and the annotations say
+    ALL = "all"  # every one that reaches its threshold
+    NONE = "none"  # empty predictions, in maskloop's order
 
 
 class PromotionMode(StrEnum):
@@ -99,6 +113,15 @@ class Segment:
         """The crop's (top, left, bottom, right) in pixels; bottom and right are exclusive."""
         top, left = self.offset_yx
         return top, left, top + self.mask_hw.shape[0], left + self.mask_hw.shape[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentOutcome:
+    """What became of one predicted segment in an annotation, or one that the annotator added."""
+
+    label: str
+    score: float  # of the prediction, 0..1; 1 for what was added
+    outcome: OutcomeName
 
 
 @dataclass(frozen=True, kw_only=True)

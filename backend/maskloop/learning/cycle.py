@@ -10,8 +10,10 @@ from collections.abc import Callable
 
 from maskloop.errors import TrainingError
 from maskloop.learning.data.training_set import TrainingSet, build_training_set, observed_kinds
-from maskloop.learning.evaluation.evaluate import evaluate_side_by_side
+from maskloop.learning.evaluation.evaluate import evaluate_side_by_side, predict_examples
 from maskloop.learning.evaluation.gate import GateRule, decide
+from maskloop.learning.evaluation.showing import Showing, read_showing
+from maskloop.learning.evaluation.showing_search import ShowingRule, find_showing
 from maskloop.learning.registration import find_registered, learnt_versions, register_challenger
 from maskloop.learning.registry import ModelRegistry
 from maskloop.learning.registry.promotion import release
@@ -63,7 +65,7 @@ def run_training(
         if challenger is None:
             control = TrainingControl(on_progress=_call_both(run_log.record, on_progress))
             challenger = _train_challenger(job, training_set, champion, settings, control)
-        report = _evaluate(job, training_set, champion, challenger, GateRule.from_settings(settings))
+        report = _evaluate(job, training_set, champion, challenger, settings)
         version = challenger.version or register_challenger(
             job, challenger, training_set, report, registry=registry, settings=settings, run_id=run_log.run_id
         )
@@ -77,12 +79,18 @@ def run_training(
     )
     shutil.rmtree(job.work_dir, ignore_errors=True)  # not earlier: a killed training continues from it
     log_action(
-        logger, "challenger_evaluated", model_version=version.tag, release=result, reason=decision.reason
+        logger,
+        "challenger_evaluated",
+        model_version=version.tag,
+        release=result,
+        reason=decision.reason,
+        showing=report.showing.in_words(),
     )
     return TrainingOutcome(
         champion=report.champion.metrics,
         challenger=report.challenger.metrics,
         decision=decision,
+        showing=report.showing,
         release=result,
         version=version,
         base=job.champion,
@@ -178,9 +186,9 @@ def _evaluate(
     training_set: TrainingSet,
     champion: Checkpoint,
     challenger: Challenger,
-    rule: GateRule,
+    settings: Settings,
 ) -> GateReport:
-    """Evaluate both models on the holdout and decide about the promotion."""
+    """Evaluate both models on the holdout and decide about the promotion, and about what is shown."""
     before, after = evaluate_side_by_side(
         [champion, challenger.checkpoint],
         training_set.holdout_examples,
@@ -188,7 +196,32 @@ def _evaluate(
         task=job.task,
         thresholds=job.thresholds,
     )
-    return GateReport(champion=before, challenger=after, decision=decide(before, after, rule))
+    return GateReport(
+        champion=before,
+        challenger=after,
+        decision=decide(before, after, GateRule.from_settings(settings)),
+        showing=_find_showing(job, training_set, challenger, ShowingRule.from_settings(settings)),
+    )
+
+
+def _find_showing(
+    job: TrainingJob, training_set: TrainingSet, challenger: Challenger, rule: ShowingRule
+) -> Showing:
+    """Return which segments annotators are shown; the one that is saved where it was registered before."""
+    version = challenger.version
+    known = read_showing(version.path) if version is not None else None
+    if known is not None:
+        return known
+    labels = challenger.checkpoint.labels
+    found, truths = predict_examples(
+        challenger.checkpoint,
+        # Validation images are not learnt from either: they only say when to stop.
+        (*training_set.holdout_examples, *training_set.validation),
+        labels=labels,
+        task=job.task,
+        thresholds=job.thresholds,
+    )
+    return find_showing(found, truths, labels=labels, rule=rule)
 
 
 def _call_both(

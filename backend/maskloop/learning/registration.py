@@ -10,6 +10,7 @@ from pathlib import Path
 
 from maskloop.learning.data.snapshot import SnapshotManifest
 from maskloop.learning.data.training_set import TrainingSet
+from maskloop.learning.evaluation.showing import write_showing
 from maskloop.learning.registry import ModelRegistry
 from maskloop.learning.registry.model_card import (
     SNAPSHOT_FILE,
@@ -97,6 +98,7 @@ def register_challenger(
     manifest = SnapshotManifest.of(train=training_set.train, holdout=training_set.holdout)
     manifest.write(folder / SNAPSHOT_FILE)
     _write_evaluations(folder / EVALUATION_FILE, report)
+    write_showing(folder, report.showing)
     card = ModelCard(
         name=champion.name,
         origin=origin_of_version(champion.path, fallback=origin_of_source(settings.model, None)),
@@ -105,6 +107,7 @@ def register_challenger(
         task=str(job.task),
         metrics=report.challenger.metrics,
         decision=report.decision.reason,
+        showing=report.showing.in_words(),
         train_images=len(training_set.train),
         snapshot=manifest.digest,
         seed=settings.seed,

@@ -10,6 +10,7 @@ from pathlib import Path
 from maskloop.learning.data.training_set import LabelPlan
 from maskloop.learning.evaluation.gate import PromotionDecision
 from maskloop.learning.evaluation.prediction_metrics import Evaluation
+from maskloop.learning.evaluation.showing import Showing
 from maskloop.learning.registry.promotion import Release
 from maskloop.learning.training.recipe import FinetuneRecipe
 from maskloop.segmentation.checkpoint import Checkpoint
@@ -49,6 +50,7 @@ class GateReport:
     champion: Evaluation
     challenger: Evaluation
     decision: PromotionDecision
+    showing: Showing  # which of the challenger's segments annotators are shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,7 @@ class TrainingOutcome:
     champion: HoldoutMetrics  # the previous champion on the holdout
     challenger: HoldoutMetrics  # the new version on the same holdout
     decision: PromotionDecision
+    showing: Showing  # which segments of the new version annotators are shown
     release: Release  # whether the new version was promoted, waits or was refused
     version: ModelVersion  # the new version
     base: ModelVersion  # the version that it was trained from
@@ -72,6 +75,7 @@ class TrainingOutcome:
             "release": self.release.value,
             "reason": self.decision.reason,
             "decision": self.decision.as_json(),
+            "showing": self.showing.as_json() | {"text": self.showing.in_words()},
             "base": self.base.tag,
             "version": self.version.tag,
             "champion_metrics": dataclasses.asdict(self.champion),

@@ -15,7 +15,7 @@ from maskloop.store.annotations import text_digest
 from maskloop.store.segments import segments_from_text, segments_to_text
 from maskloop.store.sessions import Sessions, now
 from maskloop.store.tables import AnnotationRow, MasksRow, SetAsideRow, VersionRow
-from maskloop.types import Correction, EditCounts, Segment
+from maskloop.types import Correction, EditCounts, Segment, SegmentOutcome
 
 __all__ = ["CorrectionRepository", "DerivedMasks", "EditedTask", "OldReading"]
 
@@ -38,6 +38,7 @@ class DerivedMasks:
     approximate: bool  # some of it was given as boxes
     model_version: str | None  # whose prediction was corrected
     label_edits: Mapping[str, EditCounts] | None = None  # their sum is `edits`; None: counted by origin
+    outcomes: tuple[SegmentOutcome, ...] | None = None  # of the predicted regions; None: as `label_edits`
     view: str = ""  # which of the task's images
     image_index: int = 0  # the page of a view with several pages, from 0
 
@@ -175,6 +176,26 @@ class CorrectionRepository:
             _edited(tuple(images)) for _, images in groupby(rows, key=lambda row: int(row.annotation_id))
         )
 
+    def outcomes(self, project_id: int, model_version: str, *, newest: int) -> tuple[SegmentOutcome, ...]:
+        """Return what became of a version's predicted regions, on the newest annotated images."""
+        query = (
+            select(MasksRow.region_outcomes)
+            .join(AnnotationRow, AnnotationRow.version_id == MasksRow.version_id)
+            .where(
+                *_submitted(project_id),
+                MasksRow.model_version == model_version,
+                MasksRow.region_outcomes.is_not(None),
+            )
+            .order_by(AnnotationRow.version_id.desc())
+            .limit(newest)
+        )
+        with self._sessions.read() as session:
+            stored = [row for rows in session.scalars(query) for row in rows or ()]
+        return tuple(
+            SegmentOutcome(label=label, score=score, outcome=outcome)  # type: ignore[arg-type]  # as stored
+            for label, score, outcome in stored
+        )
+
     def at(self, version_ids: Sequence[int]) -> tuple[Correction, ...]:
         """Return the corrections of these versions, by version number, old versions too."""
         wanted = list(dict.fromkeys(version_ids))
@@ -254,6 +275,11 @@ def _row(version_id: int, masks: DerivedMasks, reader_version: int) -> MasksRow:
         added=masks.edits.added,
         removed=masks.edits.removed,
         label_edits=_edits_to_json(masks.label_edits),
+        region_outcomes=(
+            None
+            if masks.outcomes is None
+            else [(one.label, round(one.score, 4), one.outcome) for one in masks.outcomes]
+        ),
         approximate=masks.approximate,
         model_version=masks.model_version,
         reader_version=reader_version,

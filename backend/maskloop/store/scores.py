@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from maskloop.store.sessions import Sessions
 from maskloop.store.tables import AnnotationRow, ScoredRow
 
-__all__ = ["Arranged", "PendingTask", "PoolTask", "ScoreRepository", "ScoredTask"]
+__all__ = ["Arranged", "EmptyCounts", "PendingTask", "PoolTask", "ScoreRepository", "ScoredTask"]
 
 Json: TypeAlias = dict[str, Any]
 ID_BATCH = 500  # task numbers in one question
@@ -35,6 +35,8 @@ class ScoredTask:
     regions: Sequence[Json] | None = None  # None: there is nothing to push
     error: str | None = None
     labelled: bool = False  # it had an annotation: only its embedding counts
+    found: int | None = None  # segments on its images; None where it could not be predicted
+    drawn: int | None = None  # of these: segments that annotators are shown
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,6 +49,16 @@ class PoolTask:
     labelled: bool
     score: float | None
     cluster: int | None
+    found: int | None = None  # segments; None: an older maskloop stored it
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmptyCounts:
+    """On how many of a version's predicted tasks without labels there is nothing to see."""
+
+    tasks: int
+    finds_nothing: int  # of these: the model finds no segment
+    draws_nothing: int  # of these: annotators are shown none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +125,7 @@ class ScoreRepository:
             ScoredRow.labelled,
             ScoredRow.score,
             ScoredRow.cluster,
+            ScoredRow.found,
         )
         last_id = 0
         while True:
@@ -123,7 +136,7 @@ class ScoreRepository:
             )
             with self._sessions.read() as session:
                 rows = session.execute(query.order_by(ScoredRow.task_id).limit(POOL_BATCH)).all()
-            for task_id, confidence, embedding, labelled, score, cluster in rows:
+            for task_id, confidence, embedding, labelled, score, cluster, found in rows:
                 yield PoolTask(
                     task_id=task_id,
                     confidence=float(confidence or 0.0),
@@ -131,6 +144,7 @@ class ScoreRepository:
                     labelled=labelled,
                     score=score,
                     cluster=cluster,
+                    found=found,
                 )
             if len(rows) < POOL_BATCH:
                 return
@@ -245,6 +259,19 @@ class ScoreRepository:
             scored, pushed = session.execute(query).one()
         return int(scored), int(pushed)
 
+    def empty_counts(self, project_id: int, model_version: str) -> EmptyCounts:
+        """Return on how many tasks without labels a version finds and draws nothing."""
+        query = select(
+            func.count(),
+            func.count().filter(ScoredRow.found == 0),
+            func.count().filter(ScoredRow.drawn == 0),
+        ).where(*_of(project_id, model_version), ScoredRow.found.is_not(None), ~ScoredRow.labelled)
+        with self._sessions.read() as session:
+            tasks, without_found, without_drawn = session.execute(query).one()
+        return EmptyCounts(
+            tasks=int(tasks), finds_nothing=int(without_found), draws_nothing=int(without_drawn)
+        )
+
     def versions(self, project_id: int) -> frozenset[str]:
         """Return the tags of the versions that have rows."""
         query = select(ScoredRow.model_version).where(ScoredRow.project_id == project_id).distinct()
@@ -328,6 +355,8 @@ def _row(project_id: int, model_version: str, task: ScoredTask) -> ScoredRow:
         regions=regions,
         error=None if task.error is None else task.error[:2000],
         labelled=task.labelled,
+        found=task.found,
+        drawn=task.drawn,
     )
 
 

@@ -198,6 +198,8 @@ class MasksRow(Base):
     removed: Mapped[int]
     # label -> kind of edit -> regions; None: counted by origin, not by a comparison of geometry
     label_edits: Mapped[dict[str, dict[str, int]] | None] = mapped_column(JSON(none_as_null=True))
+    # [label, score, outcome] of each predicted region; None: an older maskloop stored it, or as above
+    region_outcomes: Mapped[list[tuple[str, float, str]] | None] = mapped_column(JSON(none_as_null=True))
     approximate: Mapped[bool] = mapped_column(default=False)
     model_version: Mapped[str | None]  # whose prediction was corrected
     reader_version: Mapped[int] = mapped_column(default=0)  # of the code that read the regions
@@ -260,6 +262,8 @@ class ScoredRow(Base):
     signals: Mapped[dict[str, float | None] | None] = mapped_column(JSON(none_as_null=True))
     embedding: Mapped[bytes | None] = mapped_column(LargeBinary)  # float16
     regions: Mapped[bytes | None] = mapped_column(LargeBinary)  # compressed JSON, until they are pushed
+    found: Mapped[int | None]  # segments on its images; None: an older maskloop stored it
+    drawn: Mapped[int | None]  # of these: segments that annotators are shown
     error: Mapped[str | None] = mapped_column(Text)  # why it has no prediction, or was not taken
     labelled: Mapped[bool] = mapped_column(default=False)  # it had an annotation: only its embedding counts
     score: Mapped[float | None] = mapped_column(Float)  # as arranged; None: not arranged yet

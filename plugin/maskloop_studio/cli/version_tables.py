@@ -52,9 +52,10 @@ def print_versions(project_id: int, registry: ModelRegistry, store: Store, *, as
     Console().print(_table(versions, aliases, rollback_to=line[-2] if len(line) > 1 else None))
     columns = shutil.get_terminal_size().columns
     for version in versions:  # below the table: in a narrow column they could not be read
-        decision = decisions[version.number].get("decision")
-        if decision:
-            print(textwrap.shorten(f"{version.tag}: {decision}", columns, placeholder=" ..."))
+        for fact in ("decision", "showing"):
+            text = decisions[version.number].get(fact)
+            if text:
+                print(textwrap.shorten(f"{version.tag}: {text}", columns, placeholder=" ..."))
     for count in counts:
         print(_shadow_line(count))
     if versions:

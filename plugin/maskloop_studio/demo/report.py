@@ -34,6 +34,7 @@ class RoundReport:
     promoted: bool
     reason: str
     seconds: float
+    showing: str = ""  # which segments of the trained version annotators are shown
 
     def as_json(self) -> dict[str, object]:
         """Return it as plain values."""
@@ -52,6 +53,7 @@ class RoundReport:
             "champion": self.champion,
             "promoted": self.promoted,
             "reason": self.reason,
+            "showing": self.showing,
             "seconds": round(self.seconds, 2),
         }
 
@@ -101,6 +103,9 @@ class DemoReport:
                 f"{row.champion}{' (promoted)' if row.promoted else ' (kept)'}",
             )
         console.print(table)
+        for row in self.rounds:
+            if row.showing:
+                console.print(f"round {row.number}'s version {row.showing}", highlight=False, markup=False)
 
 
 def _numbers(metrics: HoldoutMetrics) -> dict[str, float]:

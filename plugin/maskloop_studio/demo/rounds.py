@@ -124,6 +124,7 @@ class DemoLoop:
             promoted=promoted,
             reason=str(outcome["reason"]),
             seconds=time.monotonic() - started,
+            showing=str(_showing(outcome).get("text", "")),
         )
 
     def wait_for_predictions(self, model_version: str) -> None:
@@ -182,6 +183,11 @@ class DemoLoop:
                 )
             self.heartbeat()
             time.sleep(0.3)
+
+
+def _showing(outcome: Mapping[str, object]) -> Mapping[str, object]:
+    found = outcome.get("showing")
+    return found if isinstance(found, dict) else {}
 
 
 def _metrics(values: object) -> HoldoutMetrics:

@@ -16,6 +16,7 @@ from rich.table import Column, Table
 from maskloop.errors import MaskloopError
 from maskloop_studio.doctor.check_context import CheckContext
 from maskloop_studio.doctor.check_run import run_checks
+from maskloop_studio.doctor.drawing import DRAWING_CHECKS
 from maskloop_studio.doctor.findings import Finding, Level
 from maskloop_studio.doctor.machine import MACHINE_CHECKS, secrets_of
 from maskloop_studio.doctor.order import ORDER_CHECKS
@@ -32,7 +33,8 @@ STYLES = {Level.GOOD: "green", Level.HINT: "yellow", Level.TROUBLE: "bold red", 
 def examine(services: Services, project_id: int | None = None) -> list[Finding]:
     """Return the findings about this machine, and about a project where one is named; no secrets in them."""
     context = CheckContext(services, project_id)
-    checks = MACHINE_CHECKS if project_id is None else (*MACHINE_CHECKS, *PROJECT_CHECKS, *ORDER_CHECKS)
+    of_project = (*PROJECT_CHECKS, *ORDER_CHECKS, *DRAWING_CHECKS)
+    checks = MACHINE_CHECKS if project_id is None else (*MACHINE_CHECKS, *of_project)
     secrets = secrets_of(context.settings)
     # Opened before any thread starts: alembic, which MLflow uses as well, keeps its state per process. Where
     # it does not open, the check of the database reports it, and it holds no secret.

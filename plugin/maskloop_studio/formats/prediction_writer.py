@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -71,6 +71,7 @@ def prediction_to_regions(
     id_seed: str,
     drawing: DrawingOptions = DEFAULT_DRAWING,
     image: TaskImage | None = None,
+    displayed_score: Callable[[float], float] | None = None,
 ) -> list[Region]:
     """Return the `result` of a Label Studio prediction.
 
@@ -89,6 +90,7 @@ def prediction_to_regions(
         drawing: tolerance, budget and the like; ids do not depend on it.
         image: the image of the task; None for the first one that a control draws on. With a second image or
             page, name it in `id_seed` too, so that no two regions of a task share an id.
+        displayed_score: from a segment's score to the region's; None for the same.
 
     Raises:
         CodecError: an image with more pixels than the brush format can count.
@@ -104,6 +106,8 @@ def prediction_to_regions(
             object_id = object_id_of(id_seed, segment, taken)
             if drawing.min_part_share > 0:
                 segment = drop_specks(segment, drawing.min_part_share)
+            if displayed_score is not None:
+                segment = dataclasses.replace(segment, score=displayed_score(segment.score))
             drawn.append(_Object(object_id=object_id, segment=segment, targets=targets))
     size_hw = prediction.size_hw
     rings = _draw_polygons(drawn, size_hw, drawing)

@@ -17,12 +17,14 @@ from maskloop.log import log_action
 from maskloop.store.annotations import AnnotationSnapshot, SavedAnnotation, SaveStatus
 from maskloop.store.jobs import Job, JobKind, JobStatus
 from maskloop.store.sessions import now
+from maskloop.types import ShowMode
 from maskloop_studio.dispatch import count_new_corrections, job_spec, queue_or_wait, request, try_again
 from maskloop_studio.intake.absence import note_missing
 from maskloop_studio.intake.reading import READER_VERSION, read_version
 from maskloop_studio.intake.retake import keep_reading, retry_set_aside
 from maskloop_studio.intake.webhook import ANNOTATION_ACTIONS
 from maskloop_studio.labelstudio.models import Presence
+from maskloop_studio.projects.kept_floors import are_raised, kept_floors
 
 if TYPE_CHECKING:
     from maskloop.queue.lease import JobControl
@@ -93,6 +95,7 @@ def _take_annotations(job: Job, control: JobControl, parts: IntakeParts) -> None
             # The other annotations of a bulk event are taken in all the same.
             failed.append((annotation_id, exc))
     _train_when_due(job.project_id, parts)
+    _trim_when_due(project.model_version, job.project_id, parts)
     if failed:
         parts.store.jobs.narrow(job.job_id, control.owner, [number for number, _ in failed])
         # An error that may pass decides, so that the job is tried again.
@@ -212,6 +215,28 @@ def _train_when_due(project_id: int, parts: IntakeParts) -> None:
             store=store,
             queue=parts.queue,
             quiet_s=settings.train_quiet_s,
+        )
+
+
+def _trim_when_due(model_version: str, project_id: int, parts: IntakeParts) -> None:
+    """Ask for a prelabelling where annotators have shown that fewer regions are worth drawing."""
+    store, settings = parts.store, parts.settings
+    if settings.show is not ShowMode.AUTO or not model_version or project_id not in store.projects.ids():
+        return
+    floors = kept_floors(project_id, model_version, store.corrections, settings)
+    done = store.jobs.find(statuses=[JobStatus.DONE], kind=JobKind.PRELABEL, project_id=project_id, limit=1)
+    outcome = (done[0].outcome or {}) if done else {}
+    before = outcome.get("kept_floors")
+    if outcome.get("model_version") == model_version and are_raised(
+        floors, before if isinstance(before, dict) else {}
+    ):
+        named = ", ".join(sorted(floors))
+        request(
+            JobKind.PRELABEL,
+            project_id,
+            f"annotators keep too few of the regions of {named}"[:200],
+            store=store,
+            queue=parts.queue,
         )
 
 

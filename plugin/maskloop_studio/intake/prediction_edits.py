@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from maskloop.errors import CodecError, ResourceError
-from maskloop.learning.evaluation.region_edits import compare_segments
+from maskloop.learning.evaluation.region_edits import count_outcomes, trace_segments
 from maskloop.log import log_action
-from maskloop.types import EditCounts
+from maskloop.types import EditCounts, SegmentOutcome
 from maskloop_studio.formats import count_edits
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class PredictionEdits:
 
     total: EditCounts
     by_label: Mapping[str, EditCounts] | None  # None: counted by `origin`, so the kinds are not known
+    outcomes: tuple[SegmentOutcome, ...] | None = None  # of the predicted regions; None: the same
 
 
 def edits_of_prediction(
@@ -51,8 +52,13 @@ def edits_of_prediction(
     """
     if predicted is not None and content.set_aside is None:
         try:
-            by_label = compare_segments(_read_whole(predicted, read), content.segments)
-            return PredictionEdits(total=sum(by_label.values(), EditCounts()), by_label=by_label)
+            outcomes = trace_segments(_read_whole(predicted, read), content.segments)
+            by_label = count_outcomes(outcomes)
+            return PredictionEdits(
+                total=sum(by_label.values(), EditCounts()),
+                by_label=by_label,
+                outcomes=tuple(one for one in outcomes if one.outcome != "added"),
+            )
         except (CodecError, ResourceError) as exc:
             log_action(logger, "edits_counted_by_origin", level=logging.WARNING, place=place, reason=str(exc))
     ids = {str(region["id"]) for region in predicted or () if "id" in region}

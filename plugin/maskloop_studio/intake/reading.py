@@ -195,6 +195,7 @@ def _read_image(
         approximate=is_approximate(here),
         model_version=predicted.get("model_version"),
         label_edits=edits.by_label,
+        outcomes=edits.outcomes,
         view=image.to_name if _has_views(config) else "",
         image_index=image.item_index or 0,
     )

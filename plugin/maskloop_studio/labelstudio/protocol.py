@@ -143,6 +143,7 @@ class PredictResponse(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
     results: list[RefusedPrediction | TaskPrediction | list[TaskPrediction]]
     model_version: str
+    note: str | None = None  # why predictions are empty; Label Studio ignores it
 
 
 class _Numbered(_Incoming):

@@ -11,19 +11,23 @@ from typing import TYPE_CHECKING
 from maskloop.log import log_action
 from maskloop.queue.lease import JobCancelled
 from maskloop.store.jobs import JobKind, JobStatus
+from maskloop.types import ShowMode
 from maskloop_studio.dispatch import request
 from maskloop_studio.prelabel.arrange import arrange_scored
 from maskloop_studio.prelabel.clean_up import clean_up
 from maskloop_studio.prelabel.progress import OnProgress, Outdated, Watch, is_outdated
 from maskloop_studio.prelabel.push import PushCounts, PushTarget, push_scored
 from maskloop_studio.prelabel.score import score_unlabelled
+from maskloop_studio.prelabel.trim import trim_stored
 from maskloop_studio.projects.champion import show_stored
-from maskloop_studio.projects.prediction_plan import plan_project
+from maskloop_studio.projects.kept_floors import are_raised
+from maskloop_studio.projects.prediction_plan import ProjectPlan, plan_project
 from maskloop_studio.projects.task_order import keep_order_in_step
 from maskloop_studio.projects.training import ensure_champion
 
 if TYPE_CHECKING:
     from maskloop.queue.spec import JobQueue
+    from maskloop.settings import Settings
     from maskloop.store.database import Store
     from maskloop.types import ModelVersion
     from maskloop_studio.services import Services
@@ -51,6 +55,8 @@ class PrelabelReport:
     reasons: tuple[str, ...]  # of the first of them
     removed: int  # stale predictions
     seconds: dict[str, float]  # by step
+    kept_floors: dict[str, float]  # label -> least displayed score that is drawn, by what annotators kept
+    trimmed: int = 0  # predictions that lost regions by these
     attempts: int = 0  # prelabellings in a row that left tasks without a prediction
 
     def as_json(self) -> dict[str, object]:
@@ -136,7 +142,14 @@ def _prelabel(
     )
     tag, seconds = champion.tag, {}
     # First of all: a label config that cannot be used ends this at once.
-    plan = plan_project(project_id, champion, settings=settings, client=client, projects=store.projects)
+    plan = plan_project(
+        project_id,
+        champion,
+        settings=settings,
+        client=client,
+        projects=store.projects,
+        corrections=store.corrections,
+    )
     target = PushTarget(project_id=project_id, tag=tag, client=client, store=store)
     watch = Watch(target, champion, registry, on_progress)
     at = time.monotonic()
@@ -154,6 +167,7 @@ def _prelabel(
         raise Outdated
     # Without this Label Studio would call live for every task that is opened, and order at random.
     show_stored(project_id, champion, services)
+    trimmed = _trim(plan, target, settings, watch)
     keep_order_in_step(project_id, client, tabs=settings.order_tabs)
     lap("push")
     removed = clean_up(target, champion, registry=registry, settings=settings, check=watch)
@@ -172,6 +186,8 @@ def _prelabel(
         )[:REASONS_SHOWN],
         removed=removed,
         seconds=seconds,
+        kept_floors=dict(plan.kept_floors),
+        trimmed=trimmed,
     )
     log_action(
         logger,
@@ -184,3 +200,18 @@ def _prelabel(
         duration_s=sum(seconds.values()),
     )
     return report
+
+
+def _trim(plan: ProjectPlan, target: PushTarget, settings: Settings, watch: Watch) -> int:
+    """Take regions that are no longer worth drawing out of stored predictions, where they are there."""
+    if plan.show is not ShowMode.AUTO:
+        return 0
+    floors = {label: floor for label, floor in plan.kept_floors.items() if plan.of_project.is_trimmed(label)}
+    done = target.store.jobs.find(
+        statuses=[JobStatus.DONE], kind=JobKind.PRELABEL, project_id=target.project_id, limit=1
+    )
+    outcome = (done[0].outcome or {}) if done else {}
+    before = outcome.get("kept_floors") if outcome.get("model_version") == target.tag else None
+    if not are_raised(floors, before if isinstance(before, dict) else {}):
+        return 0
+    return trim_stored(target, floors, connections=settings.push_connections, check=watch)

@@ -156,6 +156,7 @@ class PlanCache:
                     settings=services.settings,
                     client=services.client,
                     projects=services.store.projects,
+                    corrections=services.store.corrections,
                 )
                 self._key = key
             return self._plan
@@ -211,8 +212,11 @@ def _row(
 ) -> ScoredTask | None:
     if error is not None:
         return None if task.annotated else ScoredTask(task_id=task.id, error=str(error))
+    shown = [
+        (image, plan, plan.shown(result)) for image, plan, result in images if isinstance(result, Prediction)
+    ]
     try:
-        regions = _regions(task, images, tag)
+        regions = _regions(task, shown, tag)
     except MaskloopError as exc:
         return ScoredTask(task_id=task.id, error=str(exc))
     predictions = [result for _, _, result in images if isinstance(result, Prediction)]
@@ -226,11 +230,13 @@ def _row(
         embedding_d=inputs.embedding_d if inputs is not None else None,
         regions=regions,
         labelled=task.annotated,
+        found=sum(len(one.segments) for one in predictions),
+        drawn=sum(len(one.segments) for _, _, one in shown),
     )
 
 
 def _regions(
-    task: TaskStand, images: Sequence[tuple[TaskImage, PredictionPlan, ImageResult]], tag: str
+    task: TaskStand, images: Sequence[tuple[TaskImage, PredictionPlan, Prediction]], tag: str
 ) -> list[Region] | None:
     """Return the regions of all images of a task; None for an annotated one, which gets no prediction."""
     if task.annotated:
@@ -238,7 +244,6 @@ def _regions(
     return [
         region
         for image, plan, result in images
-        if isinstance(result, Prediction)
         for region in plan.regions(result, model_version=tag, task_id=task.id, image=image)
     ]
 

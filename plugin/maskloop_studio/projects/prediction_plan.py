@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from maskloop.errors import LabelConfigError
 from maskloop.log import log_action
-from maskloop.types import Prediction, SegmentationTask
+from maskloop.types import Prediction, SegmentationTask, ShowMode
 from maskloop_studio.formats import (
     DrawingOptions,
     LabelConfig,
@@ -25,11 +25,14 @@ from maskloop_studio.formats import (
     prediction_to_regions,
     task_images,
 )
+from maskloop_studio.projects.kept_floors import kept_floors
 
 if TYPE_CHECKING:
+    from maskloop.learning.evaluation.showing import Showing
     from maskloop.segmentation.class_kinds import ClassKinds
     from maskloop.segmentation.postprocess import Thresholds
     from maskloop.settings import Settings
+    from maskloop.store.corrections import CorrectionRepository
     from maskloop.store.projects import ProjectRepository
     from maskloop.types import ModelVersion
     from maskloop_studio.labelstudio.client import StudioClient
@@ -62,6 +65,7 @@ class ProjectOptions(BaseModel):
     label_overlap_thresholds: OfLabel = Field(default_factory=dict, max_length=1000)
     train_cron: str | None = Field(None, max_length=200)  # a cron line; wins over the settings'
     prelabel_cron: str | None = Field(None, max_length=200)  # the same
+    show: ShowMode | None = None  # which segments annotators are shown
 
     @field_validator("train_cron", "prelabel_cron")
     @classmethod
@@ -85,6 +89,33 @@ class PredictionPlan:
     task: SegmentationTask
     thresholds: Thresholds
     drawing: DrawingOptions
+    showing: Showing | None = None  # saved with the version; None for those without
+    # class -> least score that is drawn
+    floors: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    # class -> the same by what annotators kept, of the score that they are shown
+    kept_floors: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def shown(self, prediction: Prediction) -> Prediction:
+        """Return the prediction with those segments only that are worth an annotator's time."""
+        kept = tuple(
+            one
+            for one in prediction.segments
+            if one.score >= self.floors.get(one.label, 0.0)
+            and self.displayed_score(one.score) >= self.kept_floors.get(one.label, 0.0)
+        )
+        return dataclasses.replace(prediction, segments=kept)
+
+    def is_trimmed(self, label: str) -> bool:
+        """Return whether what annotators kept decides about a label: no person set a threshold for it."""
+        targets_of = self.label_map.targets if self.label_map is not None else {}
+        return any(
+            name in self.kept_floors and any(target.label == label for target in targets)
+            for name, targets in targets_of.items()
+        )
+
+    def displayed_score(self, score: float) -> float:
+        """Return the score of a region: calibrated where the version has a calibration."""
+        return score if self.showing is None else self.showing.displayed(score)
 
     def regions(
         self, prediction: Prediction, *, model_version: str, task_id: int | None, image: TaskImage
@@ -96,7 +127,12 @@ class PredictionPlan:
         if image.item_index is not None or image.to_name != self.label_map.config.image_name:
             seed += f"/{image.to_name}/{image.item_index}"
         return prediction_to_regions(
-            prediction, self.label_map, id_seed=seed, drawing=self.drawing, image=image
+            prediction,
+            self.label_map,
+            id_seed=seed,
+            drawing=self.drawing,
+            image=image,
+            displayed_score=self.displayed_score,
         )
 
 
@@ -111,6 +147,23 @@ class ProjectPlan:
     config: LabelConfig
     model_labels: tuple[str, ...]  # the model's classes
     model_version: str  # tag
+    showing: Showing | None = None  # saved with the version; None for those without
+    # label -> least displayed score that is drawn, by what annotators kept of this version's regions
+    kept_floors: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def show(self) -> ShowMode:
+        """Which segments annotators are shown."""
+        return self.options.show or self.settings.show
+
+    @property
+    def why_empty(self) -> str | None:
+        """Why all predictions are empty; None where they are not by plan."""
+        if self.show is ShowMode.NONE:
+            return "draws nothing, by MASKLOOP_SHOW"
+        if self.show is ShowMode.ALL or self.showing is None or not self.showing.draws_nothing:
+            return None
+        return self.showing.in_words()
 
     def images(self, data: Mapping[str, object], *, place: str) -> tuple[TaskImage, ...]:
         """Return the images of a task that have a control.
@@ -176,7 +229,40 @@ class ProjectPlan:
             # Where every pixel has a segment, neighbours must not leave a gap.
             shared_borders=task is not SegmentationTask.INSTANCE,
         )
-        return PredictionPlan(label_map=label_map, task=task, thresholds=thresholds, drawing=drawing)
+        floors, kept_floors = self._floors(label_map, thresholds)
+        return PredictionPlan(
+            label_map=label_map,
+            task=task,
+            thresholds=thresholds,
+            drawing=drawing,
+            showing=self.showing,
+            floors=floors,
+            kept_floors=kept_floors,
+        )
+
+    def _floors(
+        self, label_map: LabelMap | None, thresholds: Thresholds
+    ) -> tuple[Mapping[str, float], Mapping[str, float]]:
+        """Return the least scores by the holdout and by the annotations; a person's own threshold wins."""
+        from maskloop.learning.evaluation.showing import HIDDEN
+
+        if self.show is ShowMode.NONE:
+            return dict.fromkeys(self.model_labels, HIDDEN), {}
+        if self.show is ShowMode.ALL:
+            return {}, {}
+        free = [label for label in self.model_labels if label not in thresholds.score_of_label]
+        saved = {label: self.showing.floor_for(label) for label in free} if self.showing is not None else {}
+        targets_of = label_map.targets if label_map is not None else {}
+        kept = {
+            label: max(
+                (self.kept_floors.get(target.label, 0.0) for target in targets_of.get(label, ())), default=0.0
+            )
+            for label in free
+        }
+        return (
+            {label: floor for label, floor in saved.items() if floor > 0},
+            {label: floor for label, floor in kept.items() if floor > 0},
+        )
 
     def _match_labels(self, config: LabelConfig) -> LabelMap | None:
         try:
@@ -239,6 +325,7 @@ def plan_project(
     settings: Settings,
     client: StudioClient,
     projects: ProjectRepository,
+    corrections: CorrectionRepository | None = None,
 ) -> ProjectPlan:
     """Return how a model version predicts a project, with the label config that Label Studio has now.
 
@@ -248,15 +335,20 @@ def plan_project(
         settings: of the process.
         client: Label Studio.
         projects: the options of connected projects.
+        corrections: what annotators kept of the version's regions; None where nothing is drawn.
 
     Raises:
         LabelConfigError: the label config has no image or nothing to draw with.
         StudioError: Label Studio does not answer.
     """
+    from maskloop.learning.evaluation.showing import read_showing
+
     return ProjectPlan(
         settings=settings,
         options=parse_options(projects.options(project_id)),
         config=parse_label_config(client.project(project_id).label_config),
         model_labels=model.labels,
         model_version=model.tag,
+        showing=read_showing(model.path),
+        kept_floors={} if corrections is None else kept_floors(project_id, model.tag, corrections, settings),
     )

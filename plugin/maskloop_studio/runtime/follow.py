@@ -78,6 +78,9 @@ def follow_training(training_id: int, store: Store) -> None:
     outcome = wait_for_training(training_id, store, timeout_s=24 * 3600).outcome or {}
     verdict = BECAME.get(str(outcome.get("release")), "promoted" if outcome["promoted"] else "not promoted")
     print(f"{outcome['version']}: {verdict}; {outcome['reason']}")
+    showing = outcome.get("showing")
+    if isinstance(showing, dict):
+        print(f"for annotators: {showing.get('text')}")
     if outcome.get("holdout_lacks"):
         print(f"note: {outcome['holdout_lacks']}")
 

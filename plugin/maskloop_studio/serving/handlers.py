@@ -26,6 +26,7 @@ from maskloop_studio.labelstudio.protocol import (
 from maskloop_studio.projects.prediction_plan import parse_options
 from maskloop_studio.serving.background import BackgroundPredictions
 from maskloop_studio.serving.event_writer import EventWriter
+from maskloop_studio.serving.floor_cache import FloorCache
 from maskloop_studio.serving.model_directory import ModelDirectory
 from maskloop_studio.serving.options_cache import OptionsCache
 from maskloop_studio.serving.outbox import Outbox
@@ -170,6 +171,7 @@ class RequestHandlers:
             settings=self._services.settings,
             directory=self.directory,
             options=self.options,
+            floors=FloorCache(self._services.settings, self._store),
             shadows=self.shadows,
             background=self.background,
             images=self._images,

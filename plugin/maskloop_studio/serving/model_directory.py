@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from maskloop.errors import DamagedVersionError, MaskloopError, ModelLoadError
+from maskloop.learning.evaluation.showing import read_showing
 from maskloop.learning.registry import CHAMPION, SHADOW, rollback_line
 from maskloop.log import log_action
 from maskloop_studio.errors import ModelLoadingError
@@ -49,6 +50,7 @@ class ServedState:
     tag: str  # what answers
     shadow: str | None  # what predicts beside it
     trouble: str | None  # why something else than the champion answers, or may soon
+    showing: str = ""  # which of its segments annotators are shown, in words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +164,7 @@ class ModelDirectory:
                     tag=self.tag(number),
                     shadow=shadow.tag if (shadow := self._shadows.get(number)) else None,
                     trouble=trouble.text if (trouble := self._troubles.get(number)) else None,
+                    showing=_in_words(self._served.get(number)),
                 )
                 for number in numbers
             ]
@@ -298,6 +301,11 @@ class ModelDirectory:
 
 def _served_model(version: ModelVersion) -> ServedModel:
     return ServedModel(tag=version.tag, source=str(version.path), labels=version.labels)
+
+
+def _in_words(served: ServedModel | None) -> str:
+    found = read_showing(served.source) if served is not None else None
+    return "" if found is None else found.in_words()
 
 
 def _base_tag(source: str) -> str:

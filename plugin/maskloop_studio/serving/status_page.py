@@ -44,7 +44,10 @@ def render_status(
     projects = [_project_row(store, project_id) for project_id in sorted(store.projects.ids())]
     waiting = [(name, str(count)) for name, count in queue_lengths.items()] or [("queue", "unreachable")]
     events = [(status, str(count)) for status, count in sorted(store.jobs.counts().items())]
-    served = [(str(state.project_id), state.tag, state.shadow or "", state.trouble or "") for state in models]
+    served = [
+        (str(state.project_id), state.tag, state.showing, state.shadow or "", state.trouble or "")
+        for state in models
+    ]
     later = [
         _prelabelling_row(job) for job in store.jobs.find(statuses=OPEN, kind=JobKind.PRELABEL, limit=LAST)
     ]
@@ -64,7 +67,7 @@ def render_status(
             ("job", "project", "status", "reason", "progress", "tries", "next try", "last error"),
             later,
         )
-        + _table("Models", ("project", "serves", "shadow", "problem"), served)
+        + _table("Models", ("project", "serves", "for annotators", "shadow", "problem"), served)
         + _table(
             "Trainings",
             ("number", "project", "status", "reason", "progress", "AP50", "PQ", "mIoU", "verdict"),

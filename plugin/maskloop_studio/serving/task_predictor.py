@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from maskloop.errors import CodecError, MaskloopError
+from maskloop.learning.evaluation.showing import read_showing
 from maskloop.log import log_action, log_failures
 from maskloop.types import ImageResult, Prediction, PredictionFailure
 from maskloop_studio.formats import Region, TaskImage, parse_label_config
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from maskloop_studio.images.image_looks import ImageLooks
     from maskloop_studio.images.time_limit import TimeLimit
     from maskloop_studio.serving.background import BackgroundPredictions
+    from maskloop_studio.serving.floor_cache import FloorCache
     from maskloop_studio.serving.model_directory import ModelDirectory, ServedModel
     from maskloop_studio.serving.options_cache import OptionsCache
     from maskloop_studio.serving.shadow import ShadowRunner
@@ -48,6 +50,7 @@ class PredictorParts:
     settings: Settings
     directory: ModelDirectory  # which version answers for which project
     options: OptionsCache  # of the projects
+    floors: FloorCache  # what annotators kept
     shadows: ShadowRunner  # gets some of the predictions to compare with
     background: BackgroundPredictions  # for tasks that are left
     images: Callable[[], ImagePipeline]  # made at the first request: it needs torch
@@ -94,6 +97,8 @@ class TaskPredictor:
             config=parse_label_config(request.label_config),
             model_labels=model.labels,
             model_version=model.tag,
+            showing=read_showing(model.source),
+            kept_floors=parts.floors.get(project_id, model.tag),
         )
         if interaction is not None:
             return self._clicks.respond(request, interaction, plan, model, limit)
@@ -133,7 +138,7 @@ class TaskPredictor:
             model_version=model.tag,
             duration_s=time.monotonic() - started,
         )
-        return outcome.response(model)
+        return outcome.response(model, note=plan.why_empty)
 
     def _follow_up(self, request: PredictRequest, outcome: _Outcome, project_id: int | None) -> None:
         ids = [task.id for task in request.tasks]
@@ -187,8 +192,8 @@ class _Outcome:
     failures: Mapping[int, MaskloopError]
     left: Sequence[int]  # the deadline came first
 
-    def response(self, model: ServedModel) -> PredictResponse:
-        """Return one entry a task, in order."""
+    def response(self, model: ServedModel, *, note: str | None) -> PredictResponse:
+        """Return one entry a task, in order; the note says why all are empty."""
         entries: dict[int, RefusedPrediction | TaskPrediction | list[TaskPrediction]] = {
             place: TaskPrediction(result=found.regions, score=found.confidence, model_version=model.tag)
             for place, found in self.predictions.items()
@@ -196,7 +201,7 @@ class _Outcome:
         for place in (*self.failures, *self.left):
             entries[place] = []
         return PredictResponse(
-            results=[entries[place] for place in range(len(entries))], model_version=model.tag
+            results=[entries[place] for place in range(len(entries))], model_version=model.tag, note=note
         )
 
 
@@ -242,8 +247,9 @@ class _RequestWork:
             return result
         one = self.images[index]
         try:
+            # A person who points at an object gets it, however unsure the model is: `click_answers`.
             regions = one.plan.regions(
-                result,
+                one.plan.shown(result),
                 model_version=self._version,
                 task_id=self._tasks[one.place].id,
                 image=one.image,

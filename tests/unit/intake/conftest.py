@@ -67,6 +67,7 @@ class IntakeStudio:
     data: dict = field(default_factory=lambda: {"image": "a.png"})
     requests: int = 0
     missing: bool = False
+    model_version: str = ""
 
     def annotate(self, result, *, number=70, task=7, later_s=0):
         at = (SAVED + timedelta(seconds=later_s)).isoformat()
@@ -76,7 +77,9 @@ class IntakeStudio:
     def project_state(self, project_id):
         if self.missing:
             return ProjectState(presence=Presence.MISSING)
-        project = to_project({"id": project_id, "label_config": self.config})
+        project = to_project(
+            {"id": project_id, "label_config": self.config, "model_version": self.model_version}
+        )
         return ProjectState(presence=Presence.PRESENT, project=project)
 
     def annotation(self, number):

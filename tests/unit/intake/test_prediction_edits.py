@@ -3,6 +3,7 @@
 import pytest
 from tests.unit.intake.conftest import box_mask, brush, unreadable
 
+from maskloop.store.jobs import JobKind, JobStatus
 from maskloop.types import EditCounts
 
 NUDGED = EditCounts(changed=1, nudged=1)
@@ -67,3 +68,19 @@ def test_take_prediction_gone_counts_by_origin(studio, parts, take, predict):
     take(70)
     (correction,) = parts.store.corrections.of(1)
     assert (correction.edits, correction.model_version) == (EditCounts(kept=1), None)
+
+
+def test_take_few_regions_kept_asks_for_a_trimming_once(studio, parts, take, predict):
+    studio.model_version = "maskloop-1-v1"
+    masks = [box_mask(left=4 * place, top=top) for place in range(3) for top in (0, 10)]
+    studio.annotate([])
+    predict(*(brush(id=f"r{at}", mask=mask, score=0.7) for at, mask in enumerate(masks)))
+    job_id = parts.store.jobs.request(JobKind.PRELABEL, 1, "before")
+    parts.store.jobs.claim(job_id, "worker")
+    done = {"model_version": "maskloop-1-v1", "kept_floors": {}}
+    parts.store.jobs.finish(job_id, "worker", outcome=done)
+    take(70)
+    found = parts.store.corrections.outcomes(1, "maskloop-1-v1", newest=10)
+    assert [(one.score, one.outcome) for one in found] == [(0.7, "removed")] * 6
+    (waiting,) = parts.store.jobs.find(kind=JobKind.PRELABEL, statuses=[JobStatus.WAITING])
+    assert waiting.action == "annotators keep too few of the regions of disc"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from maskloop.segmentation.class_kinds import ClassKinds
     from maskloop.segmentation.postprocess import Thresholds
 
-__all__ = ["evaluate_checkpoint", "evaluate_side_by_side"]
+__all__ = ["evaluate_checkpoint", "evaluate_side_by_side", "ground_truth", "predict_examples"]
 
 
 def evaluate_checkpoint(
@@ -86,7 +86,7 @@ def evaluate_side_by_side(
             predictions[turn].extend(found)
             seconds[turn].extend([seconds_per_image] * len(images))
     truths = [
-        _ground_truth(example, prediction.size_hw)
+        ground_truth(example, prediction.size_hw)
         for example, prediction in zip(examples, predictions[0] if predictions else (), strict=True)
     ]
     return tuple(
@@ -102,6 +102,31 @@ def evaluate_side_by_side(
         for checkpoint, found, times in zip(checkpoints, predictions, seconds, strict=True)
         for evaluated in [_evaluated_labels(checkpoint, examples, labels)]
     )
+
+
+def predict_examples(
+    checkpoint: Checkpoint,
+    examples: Sequence[TrainingExample],
+    *,
+    labels: Sequence[str],
+    task: SegmentationTask,
+    thresholds: Thresholds,
+    batch: int = 8,
+) -> tuple[list[Prediction], list[GroundTruth]]:
+    """Return a model's predictions of examples, and what is really there; not timed.
+
+    Arguments and errors as for `evaluate_side_by_side`.
+    """
+    from maskloop.learning.data.dataset import load_example_image
+    from maskloop.segmentation.predict import predict_images
+
+    found: list[Prediction] = []
+    for start in range(0, len(examples), batch):
+        images = [load_example_image(example) for example in examples[start : start + batch]]
+        predictions = predict_images(checkpoint, images, task=task, thresholds=thresholds)
+        found += [_only_labels(prediction, frozenset(labels)) for prediction in predictions]
+    truths = [ground_truth(example, one.size_hw) for example, one in zip(examples, found, strict=True)]
+    return found, truths
 
 
 def _predict_timed(
@@ -131,7 +156,8 @@ def _evaluated_labels(
     return (*checkpoint.labels, *sorted(named - set(checkpoint.labels)))
 
 
-def _ground_truth(example: TrainingExample, size_hw: tuple[int, int]) -> GroundTruth:
+def ground_truth(example: TrainingExample, size_hw: tuple[int, int]) -> GroundTruth:
+    """Return what an example says of its image: its objects, and the area that is not judged."""
     ignored = [paste_segment(part, size_hw) for part in example.ignored]
     return GroundTruth(
         segments=example.segments, ignored_hw=np.logical_or.reduce(ignored) if ignored else None

@@ -6,16 +6,24 @@ Not by what the annotation tool notes about its regions: Label Studio does not n
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from maskloop.errors import ResourceError
 from maskloop.learning.evaluation.overlaps import Overlaps, find_overlaps
-from maskloop.types import EditCounts, Segment
+from maskloop.types import EditCounts, OutcomeName, Segment, SegmentOutcome
 
-__all__ = ["INSIDE_SHARE", "KEPT_IOU", "NUDGED_IOU", "REDRAWN_IOU", "compare_segments"]
+__all__ = [
+    "INSIDE_SHARE",
+    "KEPT_IOU",
+    "NUDGED_IOU",
+    "REDRAWN_IOU",
+    "compare_segments",
+    "count_outcomes",
+    "trace_segments",
+]
 
 KEPT_IOU = 0.95  # the highest threshold of COCO's AP: what is left are pixels of the border
 NUDGED_IOU = 0.8  # most of the outline stays; for an object in the middle of two, .8 decides which it is
@@ -50,8 +58,24 @@ def compare_segments(predicted: Sequence[Segment], annotated: Sequence[Segment])
 
     Source: partners are matched one to one by Kuhn's Hungarian method (1955).
     """
+    return count_outcomes(trace_segments(predicted, annotated))
+
+
+def trace_segments(predicted: Sequence[Segment], annotated: Sequence[Segment]) -> tuple[SegmentOutcome, ...]:
+    """Return the outcome of each predicted segment, then one for each added segment.
+
+    Arguments, outcomes and errors as for `compare_segments`.
+    """
     predicted, annotated = sorted(predicted, key=_canonical), sorted(annotated, key=_canonical)
-    return _Comparison(predicted, annotated).counts()
+    return _Comparison(predicted, annotated).trace()
+
+
+def count_outcomes(outcomes: Iterable[SegmentOutcome]) -> dict[str, EditCounts]:
+    """Return the number of each outcome, by label."""
+    counts: dict[str, Counter[str]] = {}
+    for one in outcomes:
+        counts.setdefault(one.label, Counter())[one.outcome] += 1
+    return {label: _to_counts(counter) for label, counter in sorted(counts.items())}
 
 
 class _Comparison:
@@ -61,28 +85,31 @@ class _Comparison:
         self._predicted = predicted
         self._annotated = annotated
         self._overlaps: Overlaps = find_overlaps(predicted, annotated)
-        self._outcomes: dict[int, str] = {}
+        self._outcomes: dict[int, OutcomeName] = {}
         self._partners: set[int] = set()  # annotated segments that a predicted one became
         self._replacing: set[int] = set()  # annotated segments that replaced merged or split ones
 
-    def counts(self) -> dict[str, EditCounts]:
-        """Give every segment its outcome, and count them by label."""
+    def trace(self) -> tuple[SegmentOutcome, ...]:
+        """Give every segment its outcome."""
         self._match(NUDGED_IOU, self._outcome_of_match)
         self._find_merged()
         self._find_split()
         self._match(REDRAWN_IOU, lambda _i, _j: "redrawn")
-        counts: dict[str, Counter[str]] = {}
-        for i, segment in enumerate(self._predicted):
-            counts.setdefault(segment.label, Counter())[self._outcomes.get(i, "removed")] += 1
-        for j, segment in enumerate(self._annotated):
-            if j not in self._partners:
-                counts.setdefault(segment.label, Counter())["added"] += 1
-        return {label: _to_counts(counter) for label, counter in sorted(counts.items())}
+        of_predicted = [
+            SegmentOutcome(label=segment.label, score=segment.score, outcome=self._outcomes.get(i, "removed"))
+            for i, segment in enumerate(self._predicted)
+        ]
+        added = [
+            SegmentOutcome(label=segment.label, score=1.0, outcome="added")
+            for j, segment in enumerate(self._annotated)
+            if j not in self._partners
+        ]
+        return (*of_predicted, *added)
 
     def _is_same(self, i: int, j: int) -> bool:
         return self._predicted[i].label == self._annotated[j].label
 
-    def _outcome_of_match(self, i: int, j: int) -> str:
+    def _outcome_of_match(self, i: int, j: int) -> OutcomeName:
         if not self._is_same(i, j):
             return "relabelled"
         return "kept" if self._overlaps.iou(i, j) >= KEPT_IOU else "nudged"
@@ -90,7 +117,7 @@ class _Comparison:
     def _is_open(self, i: int, j: int) -> bool:
         return i not in self._outcomes and j not in self._partners and j not in self._replacing
 
-    def _match(self, least_iou: float, outcome: Callable[[int, int], str]) -> None:
+    def _match(self, least_iou: float, outcome: Callable[[int, int], OutcomeName]) -> None:
         weights = {}
         for i, j in self._overlaps.shared:
             iou = self._overlaps.iou(i, j)

@@ -90,6 +90,7 @@ class ModelCard:
     task: str | None = None  # segmentation task of its training
     metrics: HoldoutMetrics | None = None
     decision: str | None = None  # the gate's reason
+    showing: str | None = None  # which segments annotators are shown
     train_images: int | None = None
     snapshot: str | None = None  # SHA-256 of the manifest's entries
     seed: int | None = None
@@ -105,6 +106,7 @@ class ModelCard:
             "code_commit": self.code.commit,
             "task": self.task,
             "decision": self.decision,
+            "showing": self.showing,
             "train_images": self.train_images,
             "snapshot": self.snapshot,
             "seed": self.seed,
@@ -272,6 +274,8 @@ def _text(card: ModelCard) -> str:
         parts += [f"| {name} | {value:.3f} |" for _, name, value in _numbers(card.metrics)]
     if card.decision:
         parts += ["", f"Decision of the promotion gate: {card.decision}"]
+    if card.showing:
+        parts += ["", f"For annotators: {card.showing}"]
     for warning in card.warnings:
         parts += ["", f"Warning: {warning}."]
     if card.origin.licence == UNKNOWN:

@@ -1,0 +1,226 @@
+"""From a model's segments on the holdout to the score from which on they are worth drawing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskloop.learning.evaluation.annotation_cost import (
+    DEFAULT_WEIGHTS,
+    EditWeights,
+    weights_from_settings,
+    work_saved,
+)
+from maskloop.learning.evaluation.calibration import ScoreCalibration, fit_calibration
+from maskloop.learning.evaluation.coco_matching import Detections, match_image
+from maskloop.learning.evaluation.ground_truth import GroundTruth
+from maskloop.learning.evaluation.region_edits import count_outcomes, trace_segments
+from maskloop.learning.evaluation.showing import HIDDEN, Showing, shown_segments
+from maskloop.settings import Settings
+from maskloop.types import BoolMask, EditCounts, OutcomeName, Prediction, SegmentOutcome
+
+__all__ = ["ShowingRule", "find_showing", "least_worthy_score"]
+
+MIN_REGIONS = 5  # of a class, from a score on: fewer say nothing about what is kept
+STEPS = 16  # scores of a class that are tried: each compares all images anew
+MAX_IMAGES = 200  # that are compared
+IGNORED_SHARE = 0.5  # of a segment in areas that nobody judges: it is left out
+STAYING = frozenset({"kept", "nudged", "relabelled"})  # the outline stays, IoU >= .8
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowingRule:
+    """When a segment is worth drawing."""
+
+    kept_share: float = 0.5  # at least this share of what is drawn keeps its outline,
+    saving: float = 0.1  # or each drawn segment saves at least this share of the time of drawing an object
+    weights: EditWeights = DEFAULT_WEIGHTS
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> ShowingRule:
+        """Return the rule of the settings."""
+        return cls(
+            kept_share=settings.show_share,
+            saving=settings.show_saving,
+            weights=weights_from_settings(settings.edit_seconds),
+        )
+
+    def saved_s(self, outcome: OutcomeName) -> float:
+        """Return the seconds that a drawn segment saves against drawing its object on an empty canvas."""
+        weights = self.weights
+        cost = {
+            "kept": 0.0,
+            "nudged": weights.nudge,
+            "relabelled": weights.relabel,
+            "redrawn": weights.redraw,
+        }
+        return weights.add - cost[outcome] if outcome in cost else -weights.delete
+
+    def is_worthy(self, kept_share: float, saved_s: float) -> bool:
+        """Return whether segments are worth drawing.
+
+        Args:
+            kept_share: of them, that keep their outline.
+            saved_s: mean seconds that one of them saves.
+        """
+        return saved_s > 0 and (kept_share >= self.kept_share or saved_s >= self.saving * self.weights.add)
+
+
+def find_showing(
+    predictions: Sequence[Prediction],
+    truths: Sequence[GroundTruth],
+    *,
+    labels: Sequence[str],
+    rule: ShowingRule,
+) -> Showing:
+    """Return which segments of a model are worth drawing, and the calibration of its scores.
+
+    For each class, of the scores from which on its segments are worth drawing by the rule, the one is chosen
+    that saves most seconds against drawing all objects on an empty canvas. A class with fewer than five
+    segments takes the score that all classes together have. Where even this is not known, or all that is
+    drawn costs more than it saves, nothing is drawn.
+
+    Args:
+        predictions: one an image, segments best first.
+        truths: one an image, in the same order.
+        labels: the model's classes.
+        rule: when a segment is worth drawing.
+
+    Raises:
+        ResourceError: too many overlapping segments to compare in a few seconds.
+    """
+    images = _comparable(predictions, truths)
+    counts = Counter(one.label for found, _ in images for one in found.segments)
+    own = _best_floors(images, [(label,) for label in labels], rule)
+    floors = dict(zip(labels, own, strict=True))
+    if any(counts[label] < MIN_REGIONS for label in labels):
+        (shared,) = _best_floors(images, [tuple(labels)], rule)
+        floors |= {label: shared for label in labels if counts[label] < MIN_REGIONS}
+    drawn = _trace(images, floors)
+    if sum(rule.saved_s(one.outcome) for one in drawn if one.outcome != "added") <= 0:
+        floors = dict.fromkeys(labels, HIDDEN)
+        drawn = _trace(images, floors)
+    found = _trace(images, {})
+    return Showing(
+        floors=floors,
+        calibration=_calibration(predictions, truths, labels),
+        images=len(images),
+        objects=sum(len(truth.segments) for truth in truths),
+        found=sum(counts.values()),
+        drawn=sum(one.outcome != "added" for one in drawn),
+        work_saved=_work_saved(drawn, rule.weights),
+        work_saved_by_all=_work_saved(found, rule.weights),
+    )
+
+
+def least_worthy_score(outcomes: Iterable[SegmentOutcome], rule: ShowingRule) -> float:
+    """Return the score from which on a version's predicted regions are worth drawing; above 1 for none.
+
+    By what annotators did to them. 0 where all are worth drawing, and for fewer than five regions, which say
+    nothing; else, of the scores that the rule allows, the one that saves most.
+
+    Args:
+        outcomes: of one label, of all annotations.
+        rule: when regions are worth drawing.
+    """
+    predicted = sorted((one for one in outcomes if one.outcome != "added"), key=lambda one: one.score)
+    if len(predicted) < MIN_REGIONS:
+        return 0.0
+    score_n = np.array([one.score for one in predicted])
+    count_n = np.arange(len(predicted), 0, -1)  # from this region on
+    stays_n = _from_each([float(one.outcome in STAYING) for one in predicted]) / count_n
+    saved_n = _from_each([rule.saved_s(one.outcome) for one in predicted])
+    # A floor lets all regions of its score through: of equal scores only the first is a place to begin.
+    firsts = [0, *(np.flatnonzero(np.diff(score_n)) + 1)]
+    worthy = [
+        at
+        for at in firsts
+        if count_n[at] >= MIN_REGIONS and rule.is_worthy(float(stays_n[at]), float(saved_n[at] / count_n[at]))
+    ]
+    if not worthy:
+        return HIDDEN
+    return 0.0 if worthy[0] == 0 else float(score_n[max(worthy, key=lambda at: saved_n[at])])
+
+
+def _from_each(values: Sequence[float]) -> NDArray[np.float64]:
+    """Return the sum of the values from each place to the end, float64 (N,)."""
+    sums_n: NDArray[np.float64] = np.cumsum(np.asarray(values)[::-1])[::-1]
+    return sums_n
+
+
+def _comparable(
+    predictions: Sequence[Prediction], truths: Sequence[GroundTruth]
+) -> list[tuple[Prediction, GroundTruth]]:
+    """Return some of the images at most, without segments that lie in areas nobody judges."""
+    every = max(1, -(-len(predictions) // MAX_IMAGES))
+    pairs = list(zip(predictions, truths, strict=True))[::every]
+    return [
+        (one if truth.ignored_hw is None else _outside(one, truth.ignored_hw), truth) for one, truth in pairs
+    ]
+
+
+def _outside(prediction: Prediction, ignored_hw: BoolMask) -> Prediction:
+    kept = []
+    for segment in prediction.segments:
+        top, left, bottom, right = segment.box_yxyx
+        inside = np.count_nonzero(ignored_hw[top:bottom, left:right] & segment.mask_hw)
+        if inside < IGNORED_SHARE * segment.area:
+            kept.append(segment)
+    return dataclasses.replace(prediction, segments=tuple(kept))
+
+
+def _best_floors(
+    images: Sequence[tuple[Prediction, GroundTruth]], groups: Sequence[Sequence[str]], rule: ShowingRule
+) -> list[float]:
+    """Return for each group of labels the score from which on drawing its segments saves most."""
+    scores = [
+        np.sort([one.score for found, _ in images for one in found.segments if one.label in group])
+        for group in groups
+    ]
+    floors, saved = [HIDDEN] * len(groups), [0.0] * len(groups)
+    for step in range(STEPS):  # from all segments up to the best few
+        tried = [float(values[len(values) * step // STEPS]) if len(values) else HIDDEN for values in scores]
+        outcomes = _trace(
+            images, {label: floor for group, floor in zip(groups, tried, strict=True) for label in group}
+        )
+        for place, group in enumerate(groups):
+            here = [one.outcome for one in outcomes if one.label in group and one.outcome != "added"]
+            saved_s = sum(map(rule.saved_s, here))
+            stays = sum(outcome in STAYING for outcome in here)
+            is_worthy = len(here) >= MIN_REGIONS and rule.is_worthy(stays / len(here), saved_s / len(here))
+            if is_worthy and saved_s > saved[place]:
+                floors[place], saved[place] = (0.0 if step == 0 else tried[place]), saved_s
+    return floors
+
+
+def _trace(
+    images: Iterable[tuple[Prediction, GroundTruth]], floors: Mapping[str, float]
+) -> list[SegmentOutcome]:
+    return [
+        outcome
+        for found, truth in images
+        for outcome in trace_segments(shown_segments(found, floors).segments, truth.segments)
+    ]
+
+
+def _work_saved(outcomes: Iterable[SegmentOutcome], weights: EditWeights) -> float | None:
+    saved = work_saved(sum(count_outcomes(outcomes).values(), EditCounts()), weights)
+    return None if saved is None else round(saved, 4)
+
+
+def _calibration(
+    predictions: Sequence[Prediction], truths: Sequence[GroundTruth], labels: Sequence[str]
+) -> ScoreCalibration | None:
+    found = Detections.joined(
+        [
+            match_image(one.segments, truth, labels=labels, image=index)
+            for index, (one, truth) in enumerate(zip(predictions, truths, strict=True))
+        ]
+    )
+    judged_d = ~found.ignored_td[0]
+    return fit_calibration(found.score_d[judged_d], found.correct_td[0][judged_d])
