@@ -233,6 +233,9 @@ class Settings(BaseSettings):
         0.1,
         description="auto: or where each of them saves at least this share of the time of drawing an object",
     )
+    announce: bool = Field(
+        True, description="name the version that is shown, and a running training, in the description"
+    )
 
     # learning
     annotation_rule: AnnotationRule = Field(

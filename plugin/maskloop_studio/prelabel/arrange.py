@@ -128,11 +128,17 @@ def _embed(unlabelled: Sequence[PoolTask], labelled: Sequence[PoolTask]) -> _Emb
 
 
 def _pool(tasks: _EmbeddedTasks, clustering: Clustering) -> Pool:
+    from maskloop.selection.familiarity import doubt_empty
     from maskloop.selection.pool import Pool
 
     return Pool(
         task_ids=tuple(one.task_id for one in tasks.unlabelled),
-        confidence_n=np.array([one.confidence for one in tasks.unlabelled], dtype=np.float64),
+        confidence_n=doubt_empty(
+            np.array([one.confidence for one in tasks.unlabelled], dtype=np.float64),
+            np.array([one.found == 0 for one in tasks.unlabelled], dtype=np.bool_),
+            tasks.embedding_nd,
+            tasks.labelled_md,
+        ),
         embedding_nd=tasks.embedding_nd,
         labelled_md=tasks.labelled_md,
         clustering=clustering,

@@ -19,6 +19,7 @@ from maskloop_studio.prelabel.progress import OnProgress, Outdated, Watch, is_ou
 from maskloop_studio.prelabel.push import PushCounts, PushTarget, push_scored
 from maskloop_studio.prelabel.score import score_unlabelled
 from maskloop_studio.prelabel.trim import trim_stored
+from maskloop_studio.projects.announcement import Announcer
 from maskloop_studio.projects.champion import show_stored
 from maskloop_studio.projects.kept_floors import are_raised
 from maskloop_studio.projects.prediction_plan import ProjectPlan, plan_project
@@ -167,6 +168,9 @@ def _prelabel(
         raise Outdated
     # Without this Label Studio would call live for every task that is opened, and order at random.
     show_stored(project_id, champion, services)
+    announcer = Announcer(project_id, settings=settings, client=client, projects=store.projects)
+    if store.pushes.has_any(project_id, tag):
+        announcer.shown(tag, None if plan.showing is None else plan.showing.in_words())
     trimmed = _trim(plan, target, settings, watch)
     keep_order_in_step(project_id, client, tabs=settings.order_tabs)
     lap("push")

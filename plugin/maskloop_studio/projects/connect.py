@@ -17,6 +17,7 @@ from maskloop_studio.labelstudio.webhooks import (
     watch_deletions,
     webhook_headers,
 )
+from maskloop_studio.projects.announcement import withdraw
 from maskloop_studio.projects.connection_plan import (
     BACKEND_TITLE,
     ConnectionPlan,
@@ -123,7 +124,7 @@ def carry_out(plan: ConnectionPlan, services: Services) -> Connection:
 
 
 def disconnect_project(project_id: int, services: Services) -> Disconnection:
-    """Take maskloop out of a project: backend, webhooks, our tabs, sampling, our note that it is connected.
+    """Take maskloop out of a project: backend, webhooks, our tabs, sampling, our line in its description.
 
     Interactive preannotations are a property of the backend and go with it. Stored predictions and
     annotations stay. Doing it again changes nothing.
@@ -144,6 +145,7 @@ def disconnect_project(project_id: int, services: Services) -> Disconnection:
         drop_webhooks(client.webhooks(project_id), headers, client)
         webhooks = before - len(client.webhooks(project_id))
         tabs = remove_order(project_id, client)
+        withdraw(project_id, client)
         sampling_reset = bool(backends) and reset_sampling(project_id, client)
     services.store.projects.remove(project_id)
     if not services.store.projects.ids():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ from maskloop.log import log_action
 from maskloop.store.jobs import Job, JobKind
 from maskloop_studio.dispatch import request
 from maskloop_studio.formats.label_config import LabelMap
+from maskloop_studio.projects.announcement import Announcer
 from maskloop_studio.projects.correction_labels import add_correction_labels, match_correction_labels
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from maskloop_studio.services import Services
 
 __all__ = [
+    "StepLines",
     "ensure_champion",
     "ensure_image",
     "freeze_corrections",
@@ -37,6 +41,7 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+STEP_LINE_S = 10.0  # between two lines about one training
 
 
 def model_name(project_id: int) -> str:
@@ -65,11 +70,22 @@ def train_project(job: Job, control: JobControl, services: Services) -> dict[str
     """
     from maskloop.learning.cycle import run_training
 
+    lines = StepLines(job.job_id)
+
     def report(progress: TrainingProgress) -> None:
+        lines.note(progress)
         control.progress(progress.step, progress.steps, loss=progress.loss, eta_s=progress.eta_s)
 
+    training_job = _training_job(job, control, services)
+    announcer = Announcer(
+        job.project_id,
+        settings=services.settings,
+        client=services.client,
+        projects=services.store.projects,
+    )
+    announcer.training(training_job.champion.tag)
     outcome = run_training(
-        _training_job(job, control, services),
+        training_job,
         registry=services.registry,
         image_cache=services.image_cache,
         settings=services.settings,
@@ -82,6 +98,7 @@ def train_project(job: Job, control: JobControl, services: Services) -> dict[str
         promoted=outcome["promoted"],
         reason=outcome["reason"],
     )
+    announcer.trained(str(outcome["version"]), str(outcome["release"]))
     if outcome["promoted"]:
         # Before the job ends: killed in between, the training runs again and requests it again.
         request(
@@ -92,6 +109,30 @@ def train_project(job: Job, control: JobControl, services: Services) -> dict[str
             queue=services.queue,
         )
     return outcome
+
+
+class StepLines:
+    """Steps and loss of a training as lines of the log, a few of them a minute."""
+
+    def __init__(self, training_id: int, *, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._training_id, self._clock_s = training_id, clock_s
+        self._due_s = float("-inf")
+
+    def note(self, progress: TrainingProgress) -> None:
+        """Log how far it is, where the last line is old enough or this is the last step."""
+        at = self._clock_s()
+        if at < self._due_s and progress.step < progress.steps:
+            return
+        self._due_s = at + STEP_LINE_S
+        log_action(
+            logger,
+            "training_step",
+            training_id=self._training_id,
+            step=progress.step,
+            steps=progress.steps,
+            loss=round(progress.loss, 4),
+            eta_s=round(progress.eta_s),
+        )
 
 
 def _training_job(job: Job, control: JobControl, services: Services) -> TrainingJob:

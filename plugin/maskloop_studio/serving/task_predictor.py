@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from maskloop.errors import CodecError, MaskloopError
 from maskloop.learning.evaluation.showing import read_showing
 from maskloop.log import log_action, log_failures
+from maskloop.selection.familiarity import EMPTY_CONFIDENCE
 from maskloop.types import ImageResult, Prediction, PredictionFailure
 from maskloop_studio.formats import Region, TaskImage, parse_label_config
 from maskloop_studio.images.image_pipeline import ImageInput, ImagePipeline
@@ -246,6 +247,7 @@ class _RequestWork:
         if isinstance(result, PredictionFailure):
             return result
         one = self.images[index]
+        found = bool(result.segments)
         try:
             # A person who points at an object gets it, however unsure the model is: `click_answers`.
             regions = one.plan.regions(
@@ -256,7 +258,8 @@ class _RequestWork:
             )
         except MaskloopError as exc:
             return PredictionFailure(error=exc)
-        return _ImageAnswer(regions=regions, confidence=result.confidence)
+        confidence = result.confidence if found else min(result.confidence, EMPTY_CONFIDENCE)
+        return _ImageAnswer(regions=regions, confidence=confidence)
 
     def outcome(self, answers: Sequence[_ImageAnswer | PredictionFailure | None]) -> _Outcome:
         """Return what became of each task: it has a prediction where all its images have one.
