@@ -68,7 +68,9 @@ class Settings(BaseSettings):
     task: SegmentationTask = SegmentationTask.INSTANCE
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 ...")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of predictions; auto is bfloat16 on a GPU that has it, float32 on a CPU"
+        "auto",
+        description="of predictions; auto is bfloat16 on a GPU that has it, and for large models on a CPU "
+        "that has it, once the first images gave the same segments; else float32",
     )
     accelerate: bool = Field(True, description="our faster forward pass, equal to transformers' to rounding")
     compile: Literal["on", "off"] = Field(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -24,6 +23,7 @@ from maskloop.segmentation.fast.forward import CompileMode
 from maskloop.segmentation.image import EncodedImage
 from maskloop.segmentation.model_cache import EngineClosedError, ModelCache, closed_error
 from maskloop.segmentation.postprocess import Thresholds
+from maskloop.segmentation.precision_check import PrecisionChecks
 from maskloop.segmentation.predict import (
     PreparedViews,
     RawOutput,
@@ -32,10 +32,11 @@ from maskloop.segmentation.predict import (
     postprocess_image,
     prepare_image,
 )
+from maskloop.segmentation.side_stream import on_side_stream, record_event
 from maskloop.segmentation.test_time_views import ViewPlan
-from maskloop.types import ImageResult, PredictionFailure, RgbImage, SegmentationTask
+from maskloop.types import ImageResult, Prediction, PredictionFailure, RgbImage, SegmentationTask
 
-__all__ = ["Engine", "EngineClosedError", "ImageSource", "InferenceError", "on_side_stream", "record_event"]
+__all__ = ["Engine", "EngineClosedError", "ImageSource", "InferenceError"]
 
 # An image, or what decodes it when its turn comes.
 ImageSource: TypeAlias = RgbImage | EncodedImage | Callable[[], RgbImage]
@@ -44,9 +45,7 @@ PIXEL_BYTES = 3 * 2**29  # unless the engine gets a budget
 FINISH_BYTES_PER_PIXEL = 4  # of an image whose masks are made
 BATCHES_AHEAD = 2  # in progress: one in the model while the one before is post-processed
 OutputUse: TypeAlias = Callable[[Checkpoint, RawOutput], None]  # of an image's forward pass
-URGENT = -1  # CUDA stream priority: before the kernels of the next batch
 _LOG = logging.getLogger(__name__)
-_local = threading.local()
 
 
 class InferenceError(MaskloopError):
@@ -135,6 +134,7 @@ class Engine:
         self._task, self._thresholds, self._max_batch, self._plan = task, thresholds, max_batch, plan
         self._cache = ModelCache(device=device, keep=keep, compile_mode=compile_mode)
         self._warmup = CompileWarmup(task=task, plan=plan)
+        self._precision = PrecisionChecks()
         count = helpers or min(MOST_HELPERS, max(1, len(os.sched_getaffinity(0)) // 2))
         # Two pools: what is nearly done must not wait behind what has just come.
         self._preparing = ThreadPoolExecutor(count, thread_name_prefix="maskloop-prepare")
@@ -354,14 +354,16 @@ class Engine:
         request = items[0].request
         try:
             sizes_hw = [item.views[0].image_size_hw for item in items]
+            runner = self._warmup.for_batch(request.checkpoint, sizes_hw, for_selection=request.for_selection)
             raws = forward_batch(
-                self._warmup.for_batch(request.checkpoint, sizes_hw, for_selection=request.for_selection),
+                self._precision.chosen(runner),
                 [item.views for item in items],
                 task=request.task,
                 for_selection=request.for_selection,
                 plan=self._plan,
                 keep_output=any(item.request.use_output is not None for item in items),
             )
+            rivals = self._rival_outputs(items)
             batch = _Batch(left=len(items), event=record_event(request.checkpoint.device))
         except Exception as exc:
             if len(items) == 1:
@@ -374,10 +376,37 @@ class Engine:
                 self._room.acquire()
                 self._forward([item])
             return
-        for item, raw in zip(items, raws, strict=True):
-            self._finishing.submit(self._finish, batch, item.request, item.index, raw)
+        for item, raw, rival in zip(items, raws, rivals, strict=True):
+            self._finishing.submit(self._finish, batch, item, raw, rival)
 
-    def _finish(self, batch: _Batch, request: _Request, index: int, raws: tuple[RawOutput, ...]) -> None:
+    def _rival_outputs(self, items: list[_Item]) -> list[tuple[RawOutput, ...] | None]:
+        """Return the outputs in the other precision while that is checked, else None for each image."""
+        request = items[0].request
+        rival = self._precision.rival(request.checkpoint)
+        if rival is None:
+            return [None] * len(items)
+        try:
+            return list(
+                forward_batch(
+                    rival,
+                    [item.views[:1] for item in items],
+                    task=request.task,
+                    for_selection=False,
+                    plan=self._plan,
+                )
+            )
+        except Exception as exc:
+            self._precision.refuse(request.checkpoint, exc)
+            return [None] * len(items)
+
+    def _finish(
+        self,
+        batch: _Batch,
+        item: _Item,
+        raws: tuple[RawOutput, ...],
+        rivals: tuple[RawOutput, ...] | None,
+    ) -> None:
+        request = item.request
         result: ImageResult
         try:
             height, width = raws[0].size_hw
@@ -393,6 +422,8 @@ class Engine:
                     for_selection=request.for_selection,
                     plan=self._plan,
                 )
+                if rivals is not None:
+                    self._compare(request, result, rivals)
         except Exception as exc:
             result = _failure(request, exc, raws[0].size_hw)
         with self._changed:
@@ -400,9 +431,25 @@ class Engine:
             done = batch.left == 0
         if done:
             self._room.release()
-        self._deliver(request, index, result)
+        self._deliver(request, item.index, result)
         if request.use_output is not None:
             _use_output(request, raws[0], batch.event)
+
+    def _compare(self, request: _Request, exact: Prediction, rivals: tuple[RawOutput, ...]) -> None:
+        try:
+            fast = postprocess_image(
+                request.checkpoint,
+                rivals,
+                task=request.task,
+                thresholds=request.thresholds,
+                for_selection=False,
+                plan=self._plan,
+            )
+        except Exception as exc:
+            self._precision.refuse(request.checkpoint, exc)
+            return
+        least = request.thresholds.score
+        self._precision.compare(request.checkpoint, exact, fast, least_score=least)
 
     def _deliver(self, request: _Request, index: int, result: ImageResult) -> None:
         with self._changed:
@@ -456,37 +503,3 @@ def _demand_fits(work_bytes: int, memory: MemoryBudget) -> None:
             got=f"one that takes about {work_bytes >> 20} MiB",
             remedy="shrink the image or raise MASKLOOP_MEMORY_MB",
         )
-
-
-def record_event(device: torch.device) -> torch.cuda.Event | None:
-    """Return a CUDA event after all work that this thread has queued on a device; None for a CPU."""
-    if device.type != "cuda":
-        return None
-    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    event.record(torch.cuda.current_stream(device))
-    return event
-
-
-@contextlib.contextmanager
-def on_side_stream(device: torch.device, event: torch.cuda.Event | None) -> Iterator[None]:
-    """Run this thread's work on a CUDA stream of its own, after the event but not after later work.
-
-    The stream is synchronised at the end, so that the memory it read may be used again.
-    """
-    if event is None:
-        yield
-        return
-    stream = _stream(device)
-    with torch.cuda.stream(stream):
-        stream.wait_event(event)
-        try:
-            yield
-        finally:
-            stream.synchronize()
-
-
-def _stream(device: torch.device) -> torch.cuda.Stream:
-    streams: dict[torch.device, torch.cuda.Stream] = _local.__dict__.setdefault("streams", {})
-    if device not in streams:
-        streams[device] = torch.cuda.Stream(device, priority=URGENT)  # type: ignore[no-untyped-call]
-    return streams[device]
