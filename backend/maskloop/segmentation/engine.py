@@ -14,11 +14,12 @@ from typing import Self, TypeAlias
 
 import torch
 
-from maskloop.errors import ImageError, MaskloopError, first_line
+from maskloop.errors import ImageError
 from maskloop.log import log_action
 from maskloop.memory_budget import MemoryBudget
 from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.compile_warmup import CompileWarmup
+from maskloop.segmentation.failures import prediction_failure
 from maskloop.segmentation.fast.forward import CompileMode
 from maskloop.segmentation.image import EncodedImage
 from maskloop.segmentation.model_cache import EngineClosedError, ModelCache, closed_error
@@ -36,7 +37,7 @@ from maskloop.segmentation.side_stream import on_side_stream, record_event
 from maskloop.segmentation.test_time_views import ViewPlan
 from maskloop.types import ImageResult, Prediction, PredictionFailure, RgbImage, SegmentationTask
 
-__all__ = ["Engine", "EngineClosedError", "ImageSource", "InferenceError"]
+__all__ = ["Engine", "EngineClosedError", "ImageSource"]
 
 # An image, or what decodes it when its turn comes.
 ImageSource: TypeAlias = RgbImage | EncodedImage | Callable[[], RgbImage]
@@ -46,10 +47,6 @@ FINISH_BYTES_PER_PIXEL = 4  # of an image whose masks are made
 BATCHES_AHEAD = 2  # in progress: one in the model while the one before is post-processed
 OutputUse: TypeAlias = Callable[[Checkpoint, RawOutput], None]  # of an image's forward pass
 _LOG = logging.getLogger(__name__)
-
-
-class InferenceError(MaskloopError):
-    """The model itself failed on an image, for instance for want of memory."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -288,7 +285,7 @@ class Engine:
                 with self._memory.hold(work_bytes):
                     item = self._item(request, index, image() if callable(image) else image)
             except Exception as exc:
-                failure = _failure(request, exc)
+                failure = prediction_failure(request.source, exc)
         with self._changed:
             self._unready -= 1
             if item is not None and request.is_urgent:
@@ -367,7 +364,7 @@ class Engine:
             batch = _Batch(left=len(items), event=record_event(request.checkpoint.device))
         except Exception as exc:
             if len(items) == 1:
-                failure = _failure(request, exc, items[0].views[0].image_size_hw)
+                failure = prediction_failure(request.source, exc, items[0].views[0].image_size_hw)
                 self._deliver(request, items[0].index, failure)
                 self._room.release()
                 return
@@ -425,7 +422,7 @@ class Engine:
                 if rivals is not None:
                     self._compare(request, result, rivals)
         except Exception as exc:
-            result = _failure(request, exc, raws[0].size_hw)
+            result = prediction_failure(request.source, exc, raws[0].size_hw)
         with self._changed:
             batch.left -= 1
             done = batch.left == 0
@@ -469,30 +466,6 @@ def _use_output(request: _Request, raw: RawOutput, event: torch.cuda.Event | Non
             request.use_output(request.checkpoint, raw)
     except Exception:
         log_action(_LOG, "output_not_used", level=logging.ERROR, source=request.source, exc_info=True)
-
-
-def _failure(request: _Request, exc: Exception, size_hw: tuple[int, int] | None = None) -> PredictionFailure:
-    _drop_frames(exc)
-    if isinstance(exc, MaskloopError):
-        return PredictionFailure(error=exc)
-    return PredictionFailure(
-        error=InferenceError(
-            f"model {request.source}, image {size_hw or 'that was prepared'}",
-            expected="a prediction",
-            got=first_line(exc),
-            remedy="try a smaller image, or another device through MASKLOOP_DEVICE",
-        )
-    )
-
-
-def _drop_frames(exc: BaseException) -> None:
-    """Forget the frames of an error and its causes: they would keep the half decoded image in memory."""
-    error: BaseException | None = exc
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
 
 
 def _demand_fits(work_bytes: int, memory: MemoryBudget) -> None:

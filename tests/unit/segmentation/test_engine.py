@@ -21,7 +21,8 @@ from maskloop.masks import paste_segment
 from maskloop.memory_budget import MemoryBudget
 from maskloop.segmentation import engine as engine_module
 from maskloop.segmentation import model_cache as shelf_module
-from maskloop.segmentation.engine import Engine, EngineClosedError, InferenceError
+from maskloop.segmentation.engine import Engine, EngineClosedError
+from maskloop.segmentation.failures import InferenceError
 from maskloop.segmentation.image import EncodedImage
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.segmentation.predict import predict_images
