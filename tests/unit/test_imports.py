@@ -40,7 +40,7 @@ LAYERS = [
     # engine
     "maskloop.testing | maskloop.lab.simulation",
     "maskloop.lab",
-    "maskloop.curation.exports | maskloop.curation.imports",
+    "maskloop.curation.exports | maskloop.curation.imports | maskloop.curation.review",
     "maskloop.curation.snapshots",
     "maskloop.curation",
     "maskloop.learning",

@@ -1,0 +1,219 @@
+"""The order of a review: every region and every missing one by how likely it is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskloop.curation.review.error_classifier import (
+    CLEAN,
+    LESSON_WEIGHT,
+    Lesson,
+    Samples,
+    draw_samples,
+    fit,
+    image_numbers,
+    lesson_rows,
+    probabilities,
+)
+from maskloop.curation.review.features import (
+    MISSING_FEATURES,
+    REGION_FEATURES,
+    ImageFeatures,
+    add_context,
+)
+from maskloop.curation.review.suspicion import ReviewImage, Suspicion, SuspicionKind
+
+__all__ = ["Ranking", "rank"]
+
+FOLDS = 3  # of the images: the classifier that scores a fold learnt from the others
+TWIN_IOU = 0.5  # of two regions of one label that count as one object
+FEW_REGIONS = 20  # with fewer the scores are by rule
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ranking:
+    """The suspicions of a project, and what they were made from."""
+
+    suspicions: tuple[Suspicion, ...]  # likeliest error first; one for each region and each unmatched object
+    features: tuple[dict[str, float], ...]  # of each, for lessons
+    calibrated: bool  # False: too few regions; scores are by rule and no probabilities
+
+
+def rank(
+    images: Sequence[ReviewImage], *, labels: Sequence[str], lessons: Sequence[Lesson] = (), seed: int = 0
+) -> Ranking:
+    """Rank regions and missing regions by how likely they are errors.
+
+    Args:
+        images: annotations with out-of-sample evidence.
+        labels: the classes of the project.
+        lessons: what reviewers decided before.
+        seed: of the calibration; the same images and seed give the same ranking.
+    """
+    numbers = [image_numbers(image.regions, image) for image in images]
+    add_context(
+        numbers, [image.regions for image in images], [image.evidence[0].segments for image in images]
+    )
+    enough = len(images) >= 2 and sum(len(image.regions) for image in images) >= FEW_REGIONS
+    if enough:
+        samples = draw_samples(images, labels=labels, seed=seed)
+        scored = _cross_fitted(numbers, samples, lessons, seed)
+    else:
+        scored = [_by_rule(one) for one in numbers]
+    found: list[tuple[Suspicion, dict[str, float]]] = []
+    for image, one, (region_kinds, missing_kinds) in zip(images, numbers, scored, strict=True):
+        found += _suspicions(image, one, region_kinds, missing_kinds)
+    found.sort(key=lambda pair: -pair[0].score)
+    return Ranking(
+        suspicions=tuple(one for one, _ in found),
+        features=tuple(values for _, values in found),
+        calibrated=enough,
+    )
+
+
+Kinds = dict[str, NDArray[np.float64]]
+
+
+def _cross_fitted(
+    numbers: Sequence[ImageFeatures], samples: Samples, lessons: Sequence[Lesson], seed: int
+) -> list[tuple[Kinds, Kinds]]:
+    folds = min(FOLDS, len(numbers))
+    fold_of = np.random.default_rng([seed, 9]).permutation(len(numbers)) % folds
+    region = _Learner(
+        samples.region_nf,
+        samples.kind_n,
+        fold_of[samples.image_n],
+        lessons=lessons,
+        missing=False,
+        seed=seed,
+    )
+    missing = _Learner(
+        samples.missing_mf,
+        samples.kind_m,
+        fold_of[samples.image_m],
+        lessons=lessons,
+        missing=True,
+        seed=seed,
+    )
+    scored: list[tuple[Kinds, Kinds]] = [({}, {})] * len(numbers)
+    for learner in (region, missing):
+        learner.doubt_clean(folds)
+    for fold in range(folds):
+        members = np.flatnonzero(fold_of == fold)
+        models = [learner.model(fold) for learner in (region, missing)]
+        for index in members:
+            one = numbers[index]
+            rules = _by_rule(one)
+            found = [
+                rule if model is None else probabilities(model, values)
+                for model, values, rule in zip(models, (one.region_rf, one.missing_mf), rules, strict=True)
+            ]
+            scored[index] = (found[0], found[1])
+    return scored
+
+
+class _Learner:
+    """Samples of regions, or of missing ones, and the classifiers that learn from them."""
+
+    def __init__(
+        self,
+        values_nf: NDArray[np.float64],
+        kind_n: NDArray[np.str_],
+        fold_n: NDArray[np.int64],
+        *,
+        lessons: Sequence[Lesson],
+        missing: bool,
+        seed: int,
+    ) -> None:
+        self._values_nf, self._kind_n, self._fold_n = values_nf, kind_n, fold_n
+        self._taught_lf, self._kind_l = lesson_rows(lessons, missing)
+        self._seed = seed
+        self._weight_n = np.ones(len(kind_n))
+        if not missing:  # two regions at one place are an error whoever drew them
+            twin_n = values_nf[:, REGION_FEATURES.index("twin")]
+            self._weight_n[(kind_n == CLEAN) & (twin_n >= TWIN_IOU)] = 0.0
+
+    def doubt_clean(self, folds: int) -> None:
+        """Count regions less as clean that look wrong already: the annotations have errors of their own."""
+        doubt_n = np.zeros(len(self._kind_n))
+        for fold in range(folds):
+            chosen_n = self._fold_n == fold
+            doubt_n[chosen_n] = 1.0 - probabilities(self.model(fold), self._values_nf[chosen_n])[CLEAN]
+        self._weight_n *= np.where(self._kind_n == CLEAN, np.square(1.0 - doubt_n), 1.0)
+
+    def model(self, fold: int) -> Any:
+        """Return a classifier that learnt nothing from a fold's images."""
+        chosen_n = (self._fold_n != fold) & (self._weight_n > 0)
+        return fit(
+            np.concatenate([self._values_nf[chosen_n], self._taught_lf]),
+            np.concatenate([self._kind_n[chosen_n], self._kind_l]),
+            np.concatenate([self._weight_n[chosen_n], np.full(len(self._kind_l), LESSON_WEIGHT)]),
+            self._seed,
+        )
+
+
+def _by_rule(one: ImageFeatures) -> tuple[Kinds, Kinds]:
+    """Return scores without a calibration: by what each kind is defined by."""
+    of = {name: one.region_rf[:, column] for column, name in enumerate(REGION_FEATURES)}
+    missing = {name: one.missing_mf[:, column] for column, name in enumerate(MISSING_FEATURES)}
+    matched = of["match_iou"] >= 0.5
+    kinds = {
+        SuspicionKind.SPURIOUS: of["empty"] * (1 - of["support"]),
+        SuspicionKind.WRONG_CLASS: of["match_iou"] * of["match_score"] * np.clip(of["class_margin"], 0, 1),
+        SuspicionKind.BORDER: np.where(matched, of["match_score"] * (1 - of["match_iou"]), 0.0),
+        SuspicionKind.MERGED: np.clip(of["second"] + of["merge_gain"], 0, 1),
+        SuspicionKind.SPLIT: np.clip(of["split_gain"] + 0.5 * of["whole"], 0, 1),
+        SuspicionKind.DUPLICATE: of["twin"],
+    }
+    regions: Kinds = {str(kind): np.clip(values, 0.0, 1.0) for kind, values in kinds.items()}
+    worst = np.max(list(regions.values()), axis=0) if regions else np.zeros(0)
+    total = np.maximum(np.sum(list(regions.values()), axis=0), 1e-9)
+    regions = {kind: values / total * worst for kind, values in regions.items()}
+    overlooked = missing["score"] * (1 - missing["covered"])
+    return (
+        regions | {CLEAN: 1 - worst},
+        {str(SuspicionKind.OVERLOOKED): overlooked, CLEAN: 1 - overlooked},
+    )
+
+
+def _suspicions(
+    image: ReviewImage, one: ImageFeatures, region_kinds: Kinds, missing_kinds: Kinds
+) -> list[tuple[Suspicion, dict[str, float]]]:
+    found = []
+    objects = image.evidence[0].segments
+    for index in range(len(image.regions)):
+        kinds = {
+            SuspicionKind(kind): float(values[index])
+            for kind, values in region_kinds.items()
+            if kind != CLEAN
+        }
+        likeliest = max(kinds, key=lambda kind: kinds[kind], default=SuspicionKind.SPURIOUS)
+        match, partner = int(one.match_r[index]), int(one.partner_r[index])
+        related = likeliest in (SuspicionKind.SPLIT, SuspicionKind.DUPLICATE) and partner >= 0
+        nothing = match < 0 or likeliest in (SuspicionKind.SPURIOUS, SuspicionKind.DUPLICATE)
+        suspicion = Suspicion(
+            image=image.key,
+            kind=likeliest,
+            score=float(np.clip(1.0 - region_kinds[CLEAN][index], 0.0, 1.0)),
+            region=index,
+            others=(partner,) if related else (),
+            proposal=None if nothing else objects[match],
+            kinds=kinds,
+        )
+        found.append((suspicion, dict(zip(REGION_FEATURES, one.region_rf[index].tolist(), strict=True))))
+    for index, position in enumerate(one.missing_m):
+        suspicion = Suspicion(
+            image=image.key,
+            kind=SuspicionKind.OVERLOOKED,
+            score=float(np.clip(1.0 - missing_kinds[CLEAN][index], 0.0, 1.0)),
+            region=None,
+            proposal=objects[int(position)],
+            kinds={SuspicionKind.OVERLOOKED: float(1.0 - missing_kinds[CLEAN][index])},
+        )
+        found.append((suspicion, dict(zip(MISSING_FEATURES, one.missing_mf[index].tolist(), strict=True))))
+    return found
