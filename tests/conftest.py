@@ -19,14 +19,12 @@ from maskloop.settings import Settings
 from maskloop.store.database import Store
 from maskloop.store.jobs import NewEvent
 from maskloop.types import BoolMask, Correction, EditCounts, Segment
-from maskloop_studio.demo.studio import RealStudio
 
 from .fakes.events import new_event
 from .missing import skip_missing
-from .paths import STUDIO_ENV
 from .services import TEMPLATE, PostgresServer, RedisServer, find_postgres, find_redis
 
-pytest_plugins = ["tests.form_table", "tests.two_workers"]
+pytest_plugins = ["tests.form_table", "tests.studio_start", "tests.two_workers"]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -127,10 +125,3 @@ def store(database_url: str) -> Iterator[Store]:
     opened = Store(database_url)
     yield opened
     opened.close()
-
-
-@pytest.fixture(scope="session")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealStudio]:
-    """One real Label Studio for the session; its environment is made first where it is missing."""
-    with RealStudio(tmp_path_factory.mktemp("studio"), env_dir=STUDIO_ENV) as started:
-        yield started

@@ -169,6 +169,14 @@ def _png(seed):
     return file.getvalue()
 
 
+@pytest.fixture(scope="module")
+def uris(client):
+    """Two images in a project of their own: Label Studio takes uploads only where the config has one key."""
+    project = client.create_project("files", _view(IMAGE))
+    yield {name: client.upload_image(project.id, f"{name}.png", _png(ord(name))) for name in "AB"}
+    client.delete_project(project.id)
+
+
 def _fill(value, uris):
     """Replace "A" and "B" by the addresses of two images."""
     if isinstance(value, dict):
@@ -198,13 +206,10 @@ def _assert_drawn(correction, boxes):
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_drawn_region_becomes_the_mask_on_its_image(services, server_url, make_project, case):
+def test_drawn_region_becomes_the_mask_on_its_image(services, server_url, make_project, uris, case):
     config, data, drawn, expected = case
     client, store = services.client, services.store
     project = make_project("drawn", config)
-    # Label Studio takes uploads only where the config has one key.
-    files = make_project("files", _view(IMAGE))
-    uris = {name: client.upload_image(files.id, f"{name}.png", _png(ord(name))) for name in "AB"}
     task_id, untouched_id = client.import_tasks(project.id, [{"data": _fill(data, uris)}] * 2)
     connect_project(project.id, server_url, services)
 

@@ -21,10 +21,10 @@ __all__ = [
     "LEAST_PIXELS",
     "MADE_UP",
     "MADE_UP_IMAGES",
-    "Material",
+    "ExperimentData",
     "coco_to_example",
     "common_labels",
-    "load_material",
+    "load_data",
     "name_digest",
     "tile_corner",
 ]
@@ -35,7 +35,7 @@ LEAST_PIXELS = 24  # of an object within a tile; less of it is ignored
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Material:
+class ExperimentData:
     """What a simulation works on: the same for all strategies and seeds."""
 
     labels: tuple[str, ...]  # alphabetical
@@ -44,14 +44,14 @@ class Material:
     digest: str  # SHA-256 of images, truth and split
 
 
-def load_material(
+def load_data(
     source: str,
     *,
     holdout: float,
     limit: int | None = None,
     tile: int | None = None,
     images: int = MADE_UP_IMAGES,
-) -> Material:
+) -> ExperimentData:
     """Return the images of a source, in an order that depends on their names alone.
 
     A hash of the name says which of them judge, so that it is the same ones whatever else is asked for.
@@ -80,7 +80,7 @@ def load_material(
             remedy="give more images, or another --holdout",
         )
     labels = {segment.label for example in (*pool, *judged) for segment in example.segments}
-    return Material(
+    return ExperimentData(
         labels=tuple(sorted(labels)), pool=tuple(pool), holdout=tuple(judged), digest=_digest(pool, judged)
     )
 

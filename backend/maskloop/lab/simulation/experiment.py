@@ -18,7 +18,7 @@ from subprocess import Popen
 
 from maskloop.errors import ConfigurationError, MaskloopError, TrainingError
 from maskloop.files import write_whole
-from maskloop.lab.simulation.data import MADE_UP_IMAGES, Material, load_material
+from maskloop.lab.simulation.data import MADE_UP_IMAGES, ExperimentData, load_data
 from maskloop.lab.simulation.learner import ModelLearner
 from maskloop.lab.simulation.loop import Budget, Point, run_cell
 from maskloop.lab.simulation.outcome import Run
@@ -83,7 +83,7 @@ class Simulation:
     """What all seeds that are done came to."""
 
     plan: Plan
-    material: Material
+    data: ExperimentData
     results: tuple[SeedResult, ...]
 
     def runs(self, strategy: str) -> list[Run]:
@@ -123,30 +123,28 @@ def simulate(
     """
     for name in plan.strategies:
         find_strategy(name)
-    material = load_material(
-        plan.data, holdout=plan.holdout, limit=plan.limit, tile=plan.tile, images=plan.images
-    )
-    if plan.start >= len(material.pool):
+    data = load_data(plan.data, holdout=plan.holdout, limit=plan.limit, tile=plan.tile, images=plan.images)
+    if plan.start >= len(data.pool):
         raise ConfigurationError(
             f"simulate --data {plan.data}",
             expected=f"a pool of more than the {plan.start} images that it starts with",
-            got=f"{len(material.pool)}",
+            got=f"{len(data.pool)}",
             remedy="give more images, or a smaller --start",
         )
-    folder = work / _fingerprint(plan, material, settings)
-    steps = plan.seeds * (1 + len(plan.strategies) * (1 + _rounds(plan, material)))
+    folder = work / _fingerprint(plan, data, settings)
+    steps = plan.seeds * (1 + len(plan.strategies) * (1 + _rounds(plan, data)))
 
     def report_steps() -> None:
         on_step(sum(_steps_done(folder, seed) for seed in range(plan.seeds)), steps)
 
     def finished() -> Simulation:
         done = [_read_seed(plan, folder, seed) for seed in range(plan.seeds)]
-        return Simulation(plan=plan, material=material, results=tuple(one for one in done if one is not None))
+        return Simulation(plan=plan, data=data, results=tuple(one for one in done if one is not None))
 
     missing = [seed for seed in range(plan.seeds) if _read_seed(plan, folder, seed) is None]
     if plan.jobs == 1:
         for seed in missing:
-            _run_seed(plan, material, settings, folder, seed=seed, on_step=report_steps)
+            _run_seed(plan, data, settings, folder, seed=seed, on_step=report_steps)
             on_seed(finished())
     else:
         _run_in_processes(
@@ -157,7 +155,7 @@ def simulate(
 
 def _run_seed(
     plan: Plan,
-    material: Material,
+    data: ExperimentData,
     settings: Settings,
     folder: Path,
     *,
@@ -175,12 +173,12 @@ def _run_seed(
         on_step()
 
     learner = ModelLearner(
-        material, settings=settings, folder=folder / "trainings", edge=plan.edge, warm=plan.warm
+        data, settings=settings, folder=folder / "trainings", edge=plan.edge, warm=plan.warm
     )
-    everything = range(len(material.pool))
+    everything = range(len(data.pool))
     full = learner.learn(everything, seed=seed, previous=None, score_pool=False)
     step()
-    objects_n = [len(example.segments) for example in material.pool]
+    objects_n = [len(example.segments) for example in data.pool]
     points = {
         name: run_cell(learner, objects_n, strategy=name, budget=plan.budget, seed=seed, on_point=step)
         for name in plan.strategies
@@ -233,11 +231,11 @@ def _failure(folder: Path, seed: int) -> MaskloopError:
     )
 
 
-def _fingerprint(plan: Plan, material: Material, settings: Settings) -> str:
+def _fingerprint(plan: Plan, data: ExperimentData, settings: Settings) -> str:
     """Return a name for all that decides what a training comes to."""
     record: dict[str, object] = {
         "version": code_version().version,
-        "data": material.digest,
+        "data": data.digest,
         "model": model_digest(settings.model),
         "task": settings.task,
         "settings": {name: value for name, value in learning_settings(settings).items() if name != "seed"},
@@ -263,8 +261,8 @@ def model_digest(source: str) -> str:
     return digest.hexdigest()
 
 
-def _rounds(plan: Plan, material: Material) -> int:
-    return min(plan.rounds, -(-(len(material.pool) - plan.start) // plan.per_round))
+def _rounds(plan: Plan, data: ExperimentData) -> int:
+    return min(plan.rounds, -(-(len(data.pool) - plan.start) // plan.per_round))
 
 
 def _seed_file(plan: Plan, folder: Path, seed: int) -> Path:
@@ -300,12 +298,10 @@ def _write(path: Path, record: object) -> None:
 def _main(folder: Path, seed: int) -> int:
     record = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
     plan = Plan(**{**record["plan"], "strategies": tuple(record["plan"]["strategies"])})
-    material = load_material(
-        plan.data, holdout=plan.holdout, limit=plan.limit, tile=plan.tile, images=plan.images
-    )
+    data = load_data(plan.data, holdout=plan.holdout, limit=plan.limit, tile=plan.tile, images=plan.images)
     settings = load_settings().model_copy(update=record["settings"])
     try:
-        _run_seed(plan, material, settings, folder, seed=seed)
+        _run_seed(plan, data, settings, folder, seed=seed)
     except MaskloopError as exc:
         print(exc, file=sys.stderr)
         return 1

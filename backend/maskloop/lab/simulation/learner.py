@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from maskloop.files import replace_file, write_whole
-from maskloop.lab.simulation.data import Material
+from maskloop.lab.simulation.data import ExperimentData
 from maskloop.lab.simulation.loop import Learnt, PoolScores
 from maskloop.learning.data.dataset import TrainingExample, load_example_image
 from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
@@ -34,9 +34,9 @@ class ModelLearner:
     """Trains, evaluates and scores the pool with a checkpoint; finished results are read from its folder."""
 
     def __init__(
-        self, material: Material, *, settings: Settings, folder: Path, edge: int | None, warm: bool
+        self, data: ExperimentData, *, settings: Settings, folder: Path, edge: int | None, warm: bool
     ) -> None:
-        self._material = material
+        self._data = data
         self._settings = settings
         self._folder = folder
         self._edge = edge
@@ -56,7 +56,7 @@ class ModelLearner:
             return known
         start = self._start(parent)
         fresh = frozenset(images[self._seen(parent) :]) if parent else frozenset()
-        examples = [dataclasses.replace(self._material.pool[index], fresh=index in fresh) for index in images]
+        examples = [dataclasses.replace(self._data.pool[index], fresh=index in fresh) for index in images]
         scratch = self._folder / f"{key}-training"
         student = finetune(
             FinetuneJob(
@@ -64,15 +64,15 @@ class ModelLearner:
                 examples=examples,
                 recipe=self._recipe(start, examples, seed),
                 output_dir=scratch,
-                labels=self._material.labels,
+                labels=self._data.labels,
                 task=self._settings.task,
                 kinds=self._thresholds.kinds,
             )
         )
         found = evaluate_checkpoint(
             student,
-            self._material.holdout,
-            labels=self._material.labels,
+            self._data.holdout,
+            labels=self._data.labels,
             task=self._settings.task,
             thresholds=self._thresholds,
         )
@@ -103,9 +103,9 @@ class ModelLearner:
             choose_recipe(
                 len(examples),
                 sum(len(example.segments) for example in examples),
-                len(self._material.labels),
+                len(self._data.labels),
                 self._settings.model_copy(update={"seed": seed}),
-                new_classes=len(set(self._material.labels) - set(start.labels)),
+                new_classes=len(set(self._data.labels) - set(start.labels)),
                 parameters=sum(parameter.numel() for parameter in start.model.parameters()),
             ),
             threads=1,  # the same numbers on a machine with other cores
@@ -115,7 +115,7 @@ class ModelLearner:
         """Return how sure the model is of each image of the pool, and what it sees in it."""
         confidences: list[float] = []
         embeddings = []
-        pool = self._material.pool
+        pool = self._data.pool
         for first in range(0, len(pool), LOOK_BATCH):
             batch = [load_example_image(example) for example in pool[first : first + LOOK_BATCH]]
             for prediction in predict_images(

@@ -27,15 +27,15 @@ _DIGITS = 6
 def simulation_json(simulation: Simulation, settings: Settings) -> dict[str, Any]:
     """Return everything a script may want: curves of each seed, what was saved, how it was measured."""
     target = _target(simulation)
-    material, plan = simulation.material, simulation.plan
+    data, plan = simulation.data, simulation.plan
     return {
         "metric": plan.metric,
         "data": {
             "source": Path(plan.data).name,
-            "sha256": material.digest,
-            "pool": len(material.pool),
-            "holdout": len(material.holdout),
-            "classes": list(material.labels),
+            "sha256": data.digest,
+            "pool": len(data.pool),
+            "holdout": len(data.holdout),
+            "classes": list(data.labels),
         },
         "settings": {
             **{key: value for key, value in dataclasses.asdict(plan).items() if key not in ("data", "jobs")},
@@ -52,8 +52,8 @@ def simulation_json(simulation: Simulation, settings: Settings) -> dict[str, Any
             "machine": platform.machine(),
         },
         "full_data": {
-            "labels": len(material.pool),
-            "objects": sum(len(example.segments) for example in material.pool),
+            "labels": len(data.pool),
+            "objects": sum(len(example.segments) for example in data.pool),
             "quality": [result.full[plan.metric] for result in simulation.results],
             "target": _plain(target),
         },
@@ -74,7 +74,7 @@ def simulation_svg(simulation: Simulation) -> str:
         title=f"{METRIC_NAMES[simulation.plan.metric]}, {len(simulation.results)} seeds",
         x_title="labelled images",
         marks=[
-            (f"all {len(simulation.material.pool)} labelled", full),
+            (f"all {len(simulation.data.pool)} labelled", full),
             (f"{SHARE_OF_FULL:.0%} of that", SHARE_OF_FULL * full),
         ],
     )

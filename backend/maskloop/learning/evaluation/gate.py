@@ -19,7 +19,7 @@ _FEW_IMAGES = 8  # with fewer, the reason recommends to annotate more
 
 @dataclass(frozen=True, kw_only=True)
 class GateRule:
-    """The conditions of a promotion; the settings explain the deobjections."""
+    """The conditions of a promotion; the settings explain the defaults."""
 
     confidence: float = 0.9  # required: that the gain exceeds the margin; for falls of all classes together
     margin: float = 0.0  # the score (mean of AP50, PQ and mean IoU, 0..1) has to rise by more
