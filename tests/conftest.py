@@ -24,7 +24,7 @@ from .fakes.events import new_event
 from .missing import skip_missing
 from .services import TEMPLATE, PostgresServer, RedisServer, find_postgres, find_redis
 
-pytest_plugins = ["tests.form_table", "tests.studio_start", "tests.two_workers"]
+pytest_plugins = ["tests.form_table", "tests.two_workers", "tests.studio_start"]
 
 
 @pytest.hookimpl(wrapper=True)
