@@ -371,6 +371,11 @@ class Settings(BaseSettings):
         return self.home / "images"
 
     @property
+    def snapshots_dir(self) -> Path:
+        """Where snapshots of data sets lie, each in a folder named by its digest."""
+        return self.home / "snapshots"
+
+    @property
     def runs_dir(self) -> Path:
         """Where trainings keep their snapshots and checkpoints."""
         return self.home / "runs"

@@ -233,6 +233,8 @@ class Correction:
     image_uri: str = ""  # where the image can be had again
     ground_truth: bool = False  # marked as ground truth in the annotation tool
     approximate: bool = False  # some of it was given as boxes: what is inside them is not all object
+    annotator: int | None = None  # user number in Label Studio; None where an older maskloop stored it
+    label_config: str = ""  # digest of the label config that it was made under
 
     def __post_init__(self) -> None:
         if self.updated_at.tzinfo is None:

@@ -34,7 +34,7 @@ LAYERS = [
     "maskloop_studio.services",
     "maskloop_studio.images",
     "maskloop_studio.labelstudio | maskloop_studio.formats",
-    "maskloop.polygons | maskloop_studio.formats.rle",
+    "maskloop_studio.formats.rle",
     "maskloop_studio.errors",
     "maskloop_studio",
     # engine
@@ -57,7 +57,7 @@ LAYERS = [
     "maskloop.store.migrations.versions",
     "maskloop.selection | maskloop.lab.synthetic",
     "maskloop.polygons",
-    "maskloop.masks | maskloop.settings | maskloop.home | maskloop.similarity",
+    "maskloop.mask_runs | maskloop.masks | maskloop.settings | maskloop.home | maskloop.similarity",
     "maskloop.types | maskloop.processes",
     "maskloop",
     "maskloop.files | maskloop.label_pairs | maskloop.log | maskloop.malloc",

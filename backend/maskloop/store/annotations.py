@@ -240,6 +240,16 @@ class AnnotationRepository:
         """Return all versions of an annotation, oldest first."""
         return tuple(self._versions(VersionRow.annotation_id == annotation_id))
 
+    def label_configs(self, digests: Sequence[str]) -> dict[str, str]:
+        """Return SHA-256 -> text of the label configs that annotations were made under."""
+        found: dict[str, str] = {}
+        for start in range(0, len(digests), IDS_AT_ONCE):
+            some = digests[start : start + IDS_AT_ONCE]
+            query = select(LabelConfigRow.digest, LabelConfigRow.text).where(LabelConfigRow.digest.in_(some))
+            with self._sessions.read() as session:
+                found.update((digest, text) for digest, text in session.execute(query))
+        return found
+
     def set_aside(self, project_id: int, *, limit: int = 1000) -> tuple[SetAside, ...]:
         """Return a project's annotations whose newest version could not be read, by annotation number."""
         query = (

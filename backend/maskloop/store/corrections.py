@@ -17,7 +17,7 @@ from maskloop.store.sessions import Sessions, now
 from maskloop.store.tables import AnnotationRow, MasksRow, SetAsideRow, VersionRow
 from maskloop.types import Correction, EditCounts, Segment, SegmentOutcome
 
-__all__ = ["CorrectionRepository", "DerivedMasks", "EditedTask", "OldReading"]
+__all__ = ["CorrectionRepository", "DerivedMasks", "EditedTask", "OldReading", "TaskCorrections"]
 
 STREAM = 64  # annotations in memory at once: masks are large
 VERSIONS_AT_ONCE = 500
@@ -50,6 +50,15 @@ class OldReading:
     annotation_id: int
     version_id: int
     masks: DerivedMasks
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TaskCorrections:
+    """The corrections of one task, of all its annotators and images."""
+
+    task_id: int
+    split: str  # train or holdout
+    corrections: tuple[Correction, ...]  # by annotation number, view and page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +158,35 @@ class CorrectionRepository:
     def of(self, project_id: int, *, split: str | None = None) -> tuple[Correction, ...]:
         """Return a project's corrections, of one split or of both, by annotation number."""
         return tuple(self.stream(project_id, split=split))
+
+    def by_task(self, project_id: int) -> Iterator[TaskCorrections]:
+        """Yield a project's corrections task by task, by task number, few at a time."""
+        last = -1
+        while True:
+            tasks = (
+                select(AnnotationRow.task_id)
+                .where(*_submitted(project_id), AnnotationRow.task_id > last)
+                .distinct()
+                .order_by(AnnotationRow.task_id)
+                .limit(STREAM)
+            )
+            with self._sessions.read() as session:
+                numbers = list(session.scalars(tasks))
+                query = (
+                    select(AnnotationRow.split, VersionRow, MasksRow)
+                    .join(VersionRow, VersionRow.version_id == AnnotationRow.version_id)
+                    .join(MasksRow, MasksRow.version_id == VersionRow.version_id)
+                    .where(*_submitted(project_id), AnnotationRow.task_id.in_(numbers))
+                )
+                rows = session.execute(query).all()
+            rows = sorted(rows, key=lambda row: (row[1].task_id, row[1].annotation_id, row[2].view))
+            for task_id, of_task in groupby(rows, key=lambda row: int(row[1].task_id)):
+                listed = list(of_task)
+                corrections = sorted((_correction(*row[1:]) for row in listed), key=_by_annotation)
+                yield TaskCorrections(task_id=task_id, split=listed[0][0], corrections=tuple(corrections))
+            if len(numbers) < STREAM:
+                return
+            last = numbers[-1]
 
     def edited(self, project_id: int) -> tuple[EditedTask, ...]:
         """Return how predictions were changed, by annotation number; without annotations from nothing."""
@@ -367,4 +405,6 @@ def _correction(version: VersionRow, row: MasksRow) -> Correction:
         model_version=masks.model_version,
         ground_truth=version.ground_truth,
         approximate=masks.approximate,
+        annotator=version.annotator,
+        label_config=version.label_config,
     )

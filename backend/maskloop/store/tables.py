@@ -25,6 +25,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 __all__ = [
     "AnnotationRow",
     "Base",
+    "CategoryRow",
+    "DatasetRow",
     "JobRow",
     "LabelConfigRow",
     "MasksRow",
@@ -295,3 +297,34 @@ class SecretRow(Base):
 
     name: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[str] = mapped_column(Text)
+
+
+class CategoryRow(Base):
+    """The number of a label in every export of a project; rows are never changed or deleted."""
+
+    __tablename__ = "categories"
+    __table_args__ = (Index("ux_categories_label", "project_id", "label", unique=True),)
+
+    project_id: Mapped[int] = mapped_column(RowNumber, primary_key=True, autoincrement=False)
+    category_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # from 1
+    label: Mapped[str]
+
+
+class DatasetRow(Base):
+    """A snapshot that was made; its rows are in a folder that is named by their digest."""
+
+    __tablename__ = "datasets"
+    __table_args__ = (
+        Index("ix_datasets_name", "name"),
+        Index("ix_datasets_project", "project_id"),
+        {"sqlite_autoincrement": True},
+    )
+
+    dataset_id: Mapped[int] = mapped_column(RowNumber, primary_key=True, autoincrement=True)
+    digest: Mapped[str]
+    project_id: Mapped[int | None] = mapped_column(BigInteger)  # None: made from a folder
+    name: Mapped[str]  # empty: none was given
+    reason: Mapped[str] = mapped_column(Text)
+    images: Mapped[int]
+    objects: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -17,6 +17,7 @@ from maskloop_studio.cli.mlflow_page import mlflow_command
 from maskloop_studio.cli.models import models_app
 from maskloop_studio.cli.project_commands import add_project_commands
 from maskloop_studio.cli.simulate import simulate_command
+from maskloop_studio.cli.snapshots import snapshot_app
 
 __all__ = ["app", "main"]
 
@@ -97,6 +98,7 @@ add_daemons(app)
 add_project_commands(app)
 app.add_typer(models_app, name="models")
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(snapshot_app, name="snapshot")
 app.add_typer(base_app, name="base-model")
 app.command("simulate")(simulate_command)
 app.command("bench")(bench_command)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from maskloop.settings import Settings
     from maskloop_studio.formats import LabelConfig
 
-__all__ = ["add_correction_labels", "match_correction_labels"]
+__all__ = ["add_correction_labels", "current_label", "match_correction_labels"]
 
 logger = logging.getLogger(__name__)
 MAX_NAMED = 20  # labels in one log line
@@ -47,7 +47,7 @@ def match_correction_labels(
     if config.is_dynamic:  # each task has labels of its own; they were matched when it was taken in
         return tuple(tuple(part) for part in parts)
     names = {segment.label for part in parts for one in part for segment in one.segments}
-    labels = {name: _match(name, config, settings) for name in names}
+    labels = {name: current_label(name, config, settings) for name in names}
     unknown = Counter(
         segment.label
         for part in parts
@@ -98,7 +98,14 @@ def add_correction_labels(
     return dataclasses.replace(plan, labels=(*plan.labels, *sorted(found)), class_of_label=class_of_label)
 
 
-def _match(label: str, config: LabelConfig, settings: Settings) -> str | None:
+def current_label(label: str, config: LabelConfig, settings: Settings) -> str | None:
+    """Return the label of a config that a stored label is now, or None; ignored labels stay.
+
+    Args:
+        label: as it was stored with a correction.
+        config: the project's label config now.
+        settings: name renamed labels, and labels that are ignored.
+    """
     if label == UNLABELLED or label in settings.ignore_labels:
         return label
     aliases = {alias: name for control in config.controls for alias, name in control.aliases.items()}

@@ -17,7 +17,7 @@ from maskloop.errors import CodecError
 from maskloop.masks import mask_to_segment
 from maskloop.types import BoolMask, Segment
 
-__all__ = ["CocoImage", "read_coco"]
+__all__ = ["CocoImage", "coco_field", "coco_mask", "coco_records", "load_coco", "read_coco"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,20 +40,20 @@ def read_coco(folder: Path) -> list[CocoImage]:
         CodecError: a file is missing, or a record is not as COCO has it.
     """
     source = folder / "instances.json"
-    content = _load(source)
+    content = load_coco(source)
     names = {
-        _field(record, "id", int, f"{source}, category {index}"): _field(
+        coco_field(record, "id", int, f"{source}, category {index}"): coco_field(
             record, "name", str, f"{source}, category {index}"
         )
-        for index, record in enumerate(_records(content, "categories", source))
+        for index, record in enumerate(coco_records(content, "categories", source))
     }
     annotations: dict[int, list[Mapping[str, Any]]] = {}
-    for index, record in enumerate(_records(content, "annotations", source)):
-        image_id = _field(record, "image_id", int, f"{source}, annotation {index}")
+    for index, record in enumerate(coco_records(content, "annotations", source)):
+        image_id = coco_field(record, "image_id", int, f"{source}, annotation {index}")
         annotations.setdefault(image_id, []).append(record)
     return [
         _read_image(record, annotations, names, folder, f"{source}, image {index}")
-        for index, record in enumerate(_records(content, "images", source))
+        for index, record in enumerate(coco_records(content, "images", source))
     ]
 
 
@@ -64,31 +64,35 @@ def _read_image(
     folder: Path,
     place: str,
 ) -> CocoImage:
-    size_hw = (_field(record, "height", int, place), _field(record, "width", int, place))
+    size_hw = (coco_field(record, "height", int, place), coco_field(record, "width", int, place))
     if min(size_hw) < 1:
         raise _bad(place, expected="a size of at least one pixel", got=f"{size_hw[0]}x{size_hw[1]}")
-    path = folder / "images" / _field(record, "file_name", str, place)
+    path = folder / "images" / coco_field(record, "file_name", str, place)
     if not path.is_file():
         raise _bad(place, expected=f"the image file {path}", got="none")
     segments: list[Segment] = []
     crowds: list[Segment] = []
-    for annotation in annotations.get(_field(record, "id", int, place), []):
+    for annotation in annotations.get(coco_field(record, "id", int, place), []):
         where = f"{place}, annotation {annotation.get('id')}"
-        label = names.get(_field(annotation, "category_id", int, where))
+        label = names.get(coco_field(annotation, "category_id", int, where))
         if label is None:
             raise _bad(
                 where, expected="a category of the file", got=f"category_id {annotation['category_id']}"
             )
-        mask_hw = _annotation_mask(annotation.get("segmentation"), size_hw, where)
+        mask_hw = coco_mask(annotation.get("segmentation"), size_hw, where)
         segment = mask_to_segment(mask_hw, label=label)
         if segment is not None:
             (crowds if annotation.get("iscrowd") else segments).append(segment)
     return CocoImage(path=path, size_hw=size_hw, segments=tuple(segments), crowds=tuple(crowds))
 
 
-def _annotation_mask(value: Any, size_hw: tuple[int, int], place: str) -> BoolMask:
-    """Return bool (H, W) of a list of polygons, or of an RLE whose counts are a list or a string."""
-    from faster_coco_eval import mask as coco_mask
+def coco_mask(value: Any, size_hw: tuple[int, int], place: str) -> BoolMask:
+    """Return bool (H, W) of a list of polygons, or of an RLE whose counts are a list or a string.
+
+    Raises:
+        CodecError: neither, or an RLE of another size.
+    """
+    from faster_coco_eval import mask as coco_api
 
     height, width = size_hw
     if isinstance(value, list):
@@ -100,14 +104,14 @@ def _annotation_mask(value: Any, size_hw: tuple[int, int], place: str) -> BoolMa
             raise _bad(place, expected="polygons of at least three x, y pairs", got=repr(value)[:80])
         if not value:
             return np.zeros(size_hw, dtype=np.bool_)
-        rle = coco_mask.merge(coco_mask.frPyObjects(value, height, width))
+        rle = coco_api.merge(coco_api.frPyObjects(value, height, width))
     elif isinstance(value, Mapping) and isinstance(value.get("counts"), str | list):
         if list(value.get("size", [])) != [height, width]:
             raise _bad(place, expected=f"an RLE of {height}x{width}", got=f"size {value.get('size')}")
-        rle = _checked_rle(value["counts"], size_hw, place, coco_mask.frPyObjects)
+        rle = _checked_rle(value["counts"], size_hw, place, coco_api.frPyObjects)
     else:
         raise _bad(place, expected="polygons or an RLE", got=repr(value)[:80])
-    return np.asarray(coco_mask.decode(rle), dtype=np.bool_)
+    return np.asarray(coco_api.decode(rle), dtype=np.bool_)
 
 
 def _checked_rle(
@@ -150,7 +154,12 @@ def _finite(values: list[Any]) -> bool:
     return all(isinstance(value, int | float) and np.isfinite(value) for value in values)
 
 
-def _load(source: Path) -> Mapping[str, Any]:
+def load_coco(source: Path) -> Mapping[str, Any]:
+    """Return the content of a COCO file.
+
+    Raises:
+        CodecError: it cannot be read, or is no object.
+    """
     try:
         content = json.loads(source.read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
@@ -160,14 +169,24 @@ def _load(source: Path) -> Mapping[str, Any]:
     return content
 
 
-def _records(content: Mapping[str, Any], name: str, source: Path) -> list[Mapping[str, Any]]:
+def coco_records(content: Mapping[str, Any], name: str, source: Path) -> list[Mapping[str, Any]]:
+    """Return the list of objects under a name.
+
+    Raises:
+        CodecError: it is missing or something else.
+    """
     records = content.get(name)
     if not isinstance(records, list) or not all(isinstance(record, Mapping) for record in records):
         raise _bad(str(source), expected=f"a list of objects under {name!r}", got=repr(records)[:80])
     return records
 
 
-def _field(record: Mapping[str, Any], name: str, kind: type, place: str) -> Any:
+def coco_field(record: Mapping[str, Any], name: str, kind: type, place: str) -> Any:
+    """Return a field of this kind; a truth value is no number.
+
+    Raises:
+        CodecError: it is missing or of another kind.
+    """
     value = record.get(name)
     if not isinstance(value, kind) or isinstance(value, bool):
         raise _bad(place, expected=f"{name!r} as {kind.__name__}", got=repr(value)[:80])
