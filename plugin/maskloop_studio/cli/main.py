@@ -12,6 +12,7 @@ import typer
 from maskloop.errors import MaskloopError
 from maskloop_studio.cli.bench import bench_command
 from maskloop_studio.cli.daemons import add_daemons
+from maskloop_studio.cli.exports import export_command
 from maskloop_studio.cli.jobs import jobs_app
 from maskloop_studio.cli.mlflow_page import mlflow_command
 from maskloop_studio.cli.models import models_app
@@ -103,6 +104,7 @@ app.add_typer(base_app, name="base-model")
 app.command("simulate")(simulate_command)
 app.command("bench")(bench_command)
 app.command("mlflow")(mlflow_command)
+app.command("export")(export_command)
 
 
 @base_app.command("build")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from maskloop_studio.exchange.stored_predictions import stored_predictions
 from maskloop_studio.projects.freezing import freeze_tasks
 from maskloop_studio.runtime.progress_bar import progress_bar
 
@@ -15,8 +16,13 @@ if TYPE_CHECKING:
 __all__ = ["make_folder_snapshot", "make_project_snapshot", "read_label_config"]
 
 
-def make_project_snapshot(project_id: int, services: Services) -> tuple[Snapshot, int]:
+def make_project_snapshot(project_id: int, services: Services, *, include: str = "") -> tuple[Snapshot, int]:
     """Write the snapshot of a project; return it, and how many annotations are left out of it.
+
+    Args:
+        project_id: Label Studio's number.
+        services: database, images, Label Studio.
+        include: "predictions:VERSION" adds these predictions of tasks without an annotation.
 
     Raises:
         MaskloopError: there is no such project, or the snapshot cannot be written.
@@ -27,6 +33,8 @@ def make_project_snapshot(project_id: int, services: Services) -> tuple[Snapshot
         label_config=read_label_config(project_id, services),
         store=store,
         settings=services.settings,
+        include=include,
+        predicted=stored_predictions(project_id, include, services) if include else (),
     )
     left_out = store.annotations.count_set_aside(project_id) + len(store.corrections.underived(project_id))
     return snapshot, left_out
