@@ -31,6 +31,7 @@ def export_command(
             metavar="PROJECT|SNAPSHOT", help="A project's number, which is frozen first, or a snapshot."
         ),
     ],
+    *,
     form: Annotated[str, typer.Option("--format", help=f"One of {FORMAT_NAMES}.")],
     out: Annotated[Path, typer.Option(help="The new folder.")],
     split: Annotated[
