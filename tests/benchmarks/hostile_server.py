@@ -7,19 +7,19 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from .hostile_beside import Beside, observed
+from .hostile_wire import Answer, request, send, webhook
 from .webhook_load import CONFIG, PROJECT_ID, make_event, run_server
 
-__all__ = ["ANSWER_S", "Answer", "Figures", "Target", "send", "serve_target", "watch"]
+__all__ = ["Figures", "Target", "serve_target", "watch"]
 
-ANSWER_S = 30.0  # an answer later than this, or none at all, is a hang; predictions end after 10 s
-PAUSE_S = 0.1  # between two health checks, and between two webhooks
+QUIET_S = 5.0  # of webhooks without an attack, before each one
 MEMORY_MB = 768
-PIECE_BYTES = 2**17
 ENVIRONMENT = {
     "MASKLOOP_MEMORY_MB": str(MEMORY_MB),
     "MASKLOOP_PREDICT_DEADLINE_S": "10",
@@ -39,43 +39,34 @@ class Target:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What came of one request."""
-
-    status: int | None  # None where no answer came, or the connection closed without one
-    seconds: float
-    retry_after: bool = False
-
-    @property
-    def is_hang(self) -> bool:
-        """Whether the sender would still wait."""
-        return self.status is None and self.seconds >= ANSWER_S
-
-
-@dataclass(kw_only=True)
 class Figures:
     """What one attack did; the keys of `as_json` are those of the JSON."""
 
-    answers: list[Answer] = field(default_factory=list)
-    health_s: list[float] = field(default_factory=list)
-    webhook_s: list[float] = field(default_factory=list)
-    beside: list[Answer] = field(default_factory=list)  # health checks and webhooks
-    peak_mb: float = 0.0
-    bound_mb: float = 0.0
+    answers: list[Answer]
+    beside: Beside  # health checks and webhooks during the attack
+    quiet: Beside  # the same just before it, on the same machine at the same load
+    seconds: float
+    peak_mb: float
+    bound_mb: float
 
     def as_json(self) -> dict[str, float | int]:
         """Return the figures; a 503 with Retry-After is a refusal and no error."""
-        every = [*self.answers, *self.beside]
-        webhooks_ms = np.array(self.webhook_s or [0.0]) * 1e3
+        every = [*self.answers, *self.beside.all]
+        p99_ms, quiet_ms = self.beside.webhook_ms(99), self.quiet.webhook_ms(99)
         return {
             "requests": len(self.answers),
+            "seconds": round(self.seconds, 1),
             "errors_5xx": sum(_is_error(answer) for answer in every),
             "refused_503": sum(answer.status == 503 and answer.retry_after for answer in every),
             "hangs": sum(answer.is_hang for answer in every),
-            "webhooks_refused": sum(answer.status != 200 for answer in self.beside),
-            "webhook_p50_ms": round(float(np.percentile(webhooks_ms, 50)), 1),
-            "webhook_p99_ms": round(float(np.percentile(webhooks_ms, 99)), 1),
-            "health_max_ms": round(max(self.health_s, default=0.0) * 1e3, 1),
+            "webhooks": len(self.beside.webhooks),
+            "webhooks_refused": sum(answer.status != 200 for answer in self.beside.all),
+            "webhook_p50_ms": self.beside.webhook_ms(50),
+            "webhook_p99_ms": p99_ms,
+            "webhook_p50_quiet_ms": self.quiet.webhook_ms(50),
+            "webhook_p99_quiet_ms": quiet_ms,
+            "webhook_p99_ratio": round(p99_ms / quiet_ms, 1) if quiet_ms else 0.0,
+            "health_max_ms": self.beside.health_max_ms,
             "peak_mb": round(self.peak_mb, 1),
             "bound_mb": round(self.bound_mb, 1),
         }
@@ -131,86 +122,24 @@ async def _warm_up(port: int, secret: str) -> None:
         await send(port, webhook(make_event(9_000_000 + number, rng, brush=False), secret))
 
 
-def request(method: str, path: str, body: bytes = b"", *headers: str) -> bytes:
-    """Return a request of HTTP/1.1; `headers` follow the usual ones and may contradict them."""
-    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", "Connection: close"]
-    if body:
-        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
-    return "\r\n".join([*lines, *headers, "", ""]).encode("latin-1", "replace") + body
-
-
-def webhook(body: bytes, secret: str) -> bytes:
-    """Return an event with the secret that `connect` put into Label Studio."""
-    return request("POST", "/webhook", body, f"X-Maskloop-Secret: {secret}")
-
-
-async def send(port: int, content: bytes) -> Answer:
-    """Send bytes over a connection of their own and read the head of the answer."""
-    started = time.perf_counter()
-    writer = None
-    head = b""
-    try:
-        async with asyncio.timeout(ANSWER_S):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            # In pieces: asyncio moves all that is left after each one that was sent.
-            with suppress(OSError):
-                for at in range(0, len(content), PIECE_BYTES):
-                    writer.write(content[at : at + PIECE_BYTES])
-                    await writer.drain()
-            head = await reader.readuntil(b"\r\n\r\n")
-            while await reader.read(1 << 16):
-                pass
-    except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-        pass
-    finally:
-        if writer is not None:
-            writer.close()
-    seconds = time.perf_counter() - started
-    words = head.split(b" ", 2)
-    status = int(words[1]) if len(words) == 3 and words[1].isdigit() else None
-    if seconds >= ANSWER_S:
-        status = None
-    return Answer(status=status, seconds=seconds, retry_after=b"\r\nretry-after:" in head.lower())
-
-
 async def watch(target: Target, attack: Callable[[], Awaitable[list[Answer]]]) -> Figures:
-    """Run an attack; meanwhile time health checks and webhooks, and the server's peak of memory."""
-    figures = Figures(bound_mb=target.rest_mb + MEMORY_MB)
-    Path(f"/proc/{target.pid}/clear_refs").write_text("5", encoding="ascii")  # forgets the peak so far
-    over = asyncio.Event()
-    beside = [
-        asyncio.create_task(_check_health(target, figures, over)),
-        asyncio.create_task(_send_webhooks(target, figures, over)),
-    ]
-    try:
-        figures.answers = await attack()
-    finally:
-        over.set()
-        await asyncio.gather(*beside)
-    figures.peak_mb = status_mb(target.pid, "VmHWM")
-    return figures
-
-
-async def _check_health(target: Target, figures: Figures, over: asyncio.Event) -> None:
-    while True:
-        answer = await send(target.port, request("GET", "/health"))
-        figures.health_s.append(answer.seconds)
-        figures.beside.append(answer)
-        if over.is_set():
-            return
-        await asyncio.sleep(PAUSE_S)
-
-
-async def _send_webhooks(target: Target, figures: Figures, over: asyncio.Event) -> None:
-    rng, number = np.random.default_rng(1), int(time.time() * 10) % 10**9
-    while True:
-        number += 1
-        answer = await send(target.port, webhook(make_event(number, rng, brush=False), target.secret))
-        figures.webhook_s.append(answer.seconds)
-        figures.beside.append(answer)
-        if over.is_set():
-            return
-        await asyncio.sleep(PAUSE_S)
+    """Observe the server in peace, then under an attack, with its peak of memory meanwhile."""
+    async with observed(target.port, target.secret) as quiet:
+        await asyncio.sleep(QUIET_S)
+    for pid in family(target.pid):
+        Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")  # forgets the peak so far
+    async with observed(target.port, target.secret) as beside:
+        started = time.perf_counter()
+        answers = await attack()
+        seconds = time.perf_counter() - started
+    return Figures(
+        answers=answers,
+        beside=beside,
+        quiet=quiet,
+        seconds=seconds,
+        peak_mb=status_mb(target.pid, "VmHWM"),
+        bound_mb=target.rest_mb + MEMORY_MB,
+    )
 
 
 def free_port() -> int:
@@ -222,9 +151,23 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def family(pid: int) -> list[int]:
+    """Return a process and its children."""
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):
+            found += map(int, (task / "children").read_text(encoding="ascii").split())
+    return found
+
+
 def status_mb(pid: int, name: str) -> float:
-    """Return a figure of /proc/PID/status in MB, such as VmRSS."""
-    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    raise RuntimeError(f"/proc/{pid}/status has no {name}")
+    """Return a figure of /proc/PID/status in MB, such as VmRSS, of a process and its children together."""
+    return sum(_status_mb(one, name) for one in family(pid))
+
+
+def _status_mb(pid: int, name: str) -> float:
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    return 0.0  # it has ended

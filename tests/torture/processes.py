@@ -11,7 +11,19 @@ from pathlib import Path
 
 MARK = "MASKLOOP_TORTURE_MARK"
 PROC = Path("/proc")
-VICTIMS = ("server", "intake", "predict", "second", "train", "horse", "scheduler", "queue", "supervisor")
+VICTIMS = (
+    "server",
+    "reader",
+    "intake",
+    "predict",
+    "second",
+    "train",
+    "horse",
+    "scheduler",
+    "queue",
+    "supervisor",
+)
+READER = "maskloop_studio.serving.http.json_reader"  # two of them, children of the server
 COMMANDS = {"up": "supervisor", "serve": "server", "scheduler": "scheduler"}
 QUEUE_SERVERS = ("valkey-server", "redis-server")
 
@@ -83,6 +95,8 @@ def _belongs(entry: Path, role: str, mark: str, home: Path) -> bool:
 def _role(words: list[str]) -> str | None:
     if words[0].partition(" ")[0].rpartition("/")[2].startswith(QUEUE_SERVERS):
         return "queue"
+    if READER in words:
+        return "reader"
     if "maskloop_studio" not in words:
         return None
     command, *rest = words[words.index("maskloop_studio") + 1 :] or [""]

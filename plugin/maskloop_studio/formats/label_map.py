@@ -81,11 +81,12 @@ def map_labels(
         LabelConfigError: no class of the model has a label, and no labels come with the tasks.
     """
     targets: dict[str, tuple[LabelTarget, ...]] = {}
+    names = [_Names.of(control) for control in config.controls]  # once, not for each class
     for model_label in model_labels:
         found = tuple(
             target
             for image in config.drawn_images
-            for target in _choose(_find_targets(config, model_label, image.name), prefer)
+            for target in _choose(_find_targets(names, model_label, image.name), prefer)
         )
         if found:
             targets[model_label] = found
@@ -121,7 +122,9 @@ def tool_targets(
     Raises:
         LabelConfigError: no control of this image has the label.
     """
-    found = _choose(_find_targets(config, label, image_name), prefer)
+    found = _choose(
+        _find_targets([_Names.of(control) for control in config.controls], label, image_name), prefer
+    )
     if not found:
         raise LabelConfigError(
             "label of the tool",
@@ -132,20 +135,38 @@ def tool_targets(
     return found
 
 
-def _find_targets(config: LabelConfig, model_label: str, image_name: str) -> list[LabelTarget]:
+@dataclass(frozen=True, kw_only=True)
+class _Names:
+    """How the labels of a control may be called."""
+
+    control: Control
+    exact: frozenset[str]
+    by_case: Mapping[str, str]
+    by_alias: Mapping[str, str]
+
+    @classmethod
+    def of(cls, control: Control) -> _Names:
+        return cls(
+            control=control,
+            exact=frozenset(control.labels),
+            by_case={label.casefold(): label for label in reversed(control.labels)},
+            by_alias={alias.casefold(): label for alias, label in reversed(list(control.aliases.items()))},
+        )
+
+
+def _find_targets(names: Sequence[_Names], model_label: str, image_name: str) -> list[LabelTarget]:
     wanted = model_label.strip().casefold()
     exact, folded, aliased = [], [], []
-    for control in config.controls:
+    for one in names:
+        control = one.control
         if image_name not in control.to_names:
             continue
-        by_case = {label.casefold(): label for label in reversed(control.labels)}
-        by_alias = {alias.casefold(): label for alias, label in reversed(list(control.aliases.items()))}
-        if model_label in control.labels:
+        if model_label in one.exact:
             exact.append(LabelTarget(control=control, label=model_label, image_name=image_name))
-        if wanted in by_case:
-            folded.append(LabelTarget(control=control, label=by_case[wanted], image_name=image_name))
-        if wanted in by_alias:
-            aliased.append(LabelTarget(control=control, label=by_alias[wanted], image_name=image_name))
+        if wanted in one.by_case:
+            folded.append(LabelTarget(control=control, label=one.by_case[wanted], image_name=image_name))
+        if wanted in one.by_alias:
+            aliased.append(LabelTarget(control=control, label=one.by_alias[wanted], image_name=image_name))
     return exact or folded or aliased
 
 

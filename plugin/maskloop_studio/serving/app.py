@@ -6,7 +6,7 @@ Predictions, webhooks and all other requests have threads of their own each: non
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,21 +27,25 @@ from maskloop_studio.images.time_limit import TimeLimit
 from maskloop_studio.labelstudio import protocol as wire
 from maskloop_studio.labelstudio.basic_auth import expected_credentials
 from maskloop_studio.serving.handlers import RequestHandlers, WebhookHandler
-from maskloop_studio.serving.http.answers import error_response, status_of
+from maskloop_studio.serving.http.answers import answer_json, error_response, status_of
 from maskloop_studio.serving.http.bodies import MAX_BODY_BYTES, BodyGuard, BodyLimits
 from maskloop_studio.serving.http.connections import GuardedConnection
 from maskloop_studio.serving.http.host_check import HostCheck, allowed_hosts, check_exposure
 from maskloop_studio.serving.http.json_body import (
     MAX_EVENT_TREE_BYTES,
+    MAX_FORM_TREE_BYTES,
     MAX_TREE_BYTES,
     has_prompt,
+    is_small,
     parse_json,
     request_schema,
     shorten_tasks,
     tree_bytes,
 )
+from maskloop_studio.serving.http.json_reader import JsonReader
 from maskloop_studio.serving.http.login import LoginMiddleware
 from maskloop_studio.serving.http.request_meter import RequestMeter
+from maskloop_studio.serving.pauses import freeze_heap, switch_often
 from maskloop_studio.serving.prediction_slots import PredictionSlots
 from maskloop_studio.serving.request_threads import RequestThreads
 from maskloop_studio.serving.sender_guard import SECRET_HEADER
@@ -68,7 +72,6 @@ STUDIO_ROUTES = (
 WEBHOOK_THREADS = 2  # they only ask the database which projects and secret there are
 OTHER_THREADS = 16
 CLICK_REQUESTS = 8  # worked on at once; most wait for the first look at an image
-SMALL_EVENT_BYTES = 2**17
 SHUTDOWN_PATIENCE_S = 8  # the supervisor kills after 10 s
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -85,6 +88,8 @@ class _Server:
     webhook_threads: RequestThreads
     readers: RequestThreads  # for large events
     threads: RequestThreads  # for all other routes
+    predict_reader: JsonReader  # of large predictions
+    event_reader: JsonReader
 
 
 def run_server(services: Services, *, host: str, port: int) -> None:
@@ -121,7 +126,8 @@ def create_app(services: Services, *, bind_host: str | None = None) -> FastAPI:
     Raises:
         ConfigurationError: the settings ask for half of HTTP Basic credentials.
     """
-    server = _make_server(services)
+    is_own_process = bind_host is not None
+    server = _make_server(services, after_load=freeze_heap if is_own_process else None)
     registry = CollectorRegistry()
 
     @asynccontextmanager
@@ -129,6 +135,10 @@ def create_app(services: Services, *, bind_host: str | None = None) -> FastAPI:
         _open_store(services)
         server.handlers.start()
         server.webhooks.writer.start()
+        if is_own_process:
+            switch_often()
+            server.predict_reader.start()
+            server.event_reader.start()
         yield
         await server.webhooks.writer.stop()
         server.handlers.stop()
@@ -140,6 +150,8 @@ def create_app(services: Services, *, bind_host: str | None = None) -> FastAPI:
             server.threads,
         ):
             threads.close()
+        for reader in (server.predict_reader, server.event_reader):
+            reader.close()
         services.close()
 
     # FastAPI's own /docs loads Swagger UI from another host: without a network the page is blank.
@@ -166,9 +178,9 @@ def create_app(services: Services, *, bind_host: str | None = None) -> FastAPI:
     return app
 
 
-def _make_server(services: Services) -> _Server:
+def _make_server(services: Services, *, after_load: Callable[[], None] | None) -> _Server:
     settings = services.settings
-    handlers = RequestHandlers(services)
+    handlers = RequestHandlers(services, after_load=after_load)
     webhook_threads = RequestThreads(WEBHOOK_THREADS, name="webhook")
     return _Server(
         services=services,
@@ -179,6 +191,8 @@ def _make_server(services: Services) -> _Server:
         webhook_threads=webhook_threads,
         readers=RequestThreads(1, name="read"),
         threads=RequestThreads(OTHER_THREADS, name="request"),
+        predict_reader=JsonReader("predict"),
+        event_reader=JsonReader("webhook"),
     )
 
 
@@ -206,16 +220,16 @@ def _add_studio_routes(app: FastAPI, server: _Server) -> None:
         body = await _json_bytes(request)
         limit = TimeLimit(server.services.settings.predict_deadline_s)
         most_bytes = min(MAX_TREE_BYTES, server.services.memory.trees.total_bytes)
+        is_click = has_prompt(body)
 
         def work(limit: TimeLimit) -> bytes:
             # Also reading and writing JSON: of large masks it takes seconds.
-            with _tree_room(server.services.memory.trees, body):
-                tasks = parse_json(wire.PredictRequest, body, place="predict", max_tree_bytes=most_bytes)
-                return handlers.predict(tasks, limit).model_dump_json().encode()
+            text = shorten_tasks(body) if is_click else body
+            with _tree_room(server.services.memory.trees, text):
+                tasks = server.predict_reader.read(wire.PredictRequest, text, max_tree_bytes=most_bytes)
+                return answer_json(handlers.predict(tasks, limit))
 
-        slots = server.slots
-        if has_prompt(body):
-            slots, body = server.click_slots, shorten_tasks(body)
+        slots = server.click_slots if is_click else server.slots
         content = await slots.run(work, limit=limit, disconnect=partial(_disconnect, request))
         return Response(content, media_type="application/json")
 
@@ -238,16 +252,15 @@ def _add_webhook_route(app: FastAPI, server: _Server) -> None:
     )
     async def webhook(request: Request) -> wire.WebhookResponse:
         body = await _json_bytes(request)
-        parse = partial(
-            parse_json,
+        read = partial(
+            server.event_reader.read,
             wire.WebhookEvent,
             body,
-            place="webhook",
             skip_numbers=True,
             max_tree_bytes=MAX_EVENT_TREE_BYTES,
         )
         # Large events one at a time beside the event loop, which answers all others meanwhile.
-        event = parse() if len(body) <= SMALL_EVENT_BYTES else await server.readers.run(parse)
+        event = read() if is_small(body, skip_numbers=True) else await server.readers.run(read)
         return await server.webhooks.handle(
             event,
             secret=request.headers.get(SECRET_HEADER),
@@ -349,7 +362,8 @@ def _tree_room(trees: MemoryBudget, body: bytes) -> Iterator[None]:
 
 
 async def _read(request: Request, model: type[Body]) -> Body:
-    return parse_json(model, await _json_bytes(request), place=request.url.path[1:])
+    body = await _json_bytes(request)
+    return parse_json(model, body, place=request.url.path[1:], max_tree_bytes=MAX_FORM_TREE_BYTES)
 
 
 async def _json_bytes(request: Request) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -46,10 +47,11 @@ __all__ = ["RequestHandlers", "WebhookHandler"]
 class RequestHandlers:
     """Setup, predictions and jobs; one per process, safe to call from many threads."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, *, after_load: Callable[[], None] | None = None) -> None:
         """Args:
         services: their parts are made at the first use, so that the server answers before torch is
             imported and while the database is away.
+        after_load: called once the model of the settings is loaded.
         """
         self._services = services
         store = self._store
@@ -60,6 +62,7 @@ class RequestHandlers:
             engine=lambda: services.engine,
             store=store,
             on_swap=lambda source: services.looks.drop_model(source),
+            after_load=after_load,
         )
         self.shadows = ShadowRunner(services.settings, fetcher=lambda: services.fetcher, store=store)
         self.options = OptionsCache(store)

@@ -71,6 +71,7 @@ class ModelDirectory:
         engine: Callable[[], Engine],
         store: Callable[[], Store],
         on_swap: Callable[[str], None] = lambda _: None,
+        after_load: Callable[[], None] | None = None,
     ) -> None:
         """Args:
         settings: which model answers where a project has none of its own.
@@ -78,9 +79,11 @@ class ModelDirectory:
         engine: loads them.
         store: lists the connected projects.
         on_swap: called with the source of a model that answers a project no longer.
+        after_load: called in the thread before the model of the settings answers for the first time.
         """
         self._settings, self._registry, self._engine, self._store = settings, registry, engine, store
         self._on_swap = on_swap
+        self._after_load = after_load
         self._served: dict[int, ServedModel] = {}
         self._shadows: dict[int, ServedModel] = {}
         self._troubles: dict[int, _Trouble] = {}
@@ -283,6 +286,8 @@ class ModelDirectory:
                 self._base_error = exc
                 self._changed.notify_all()
             return
+        if self._after_load is not None:
+            self._after_load()
         with self._changed:
             self._base = ServedModel(tag=_base_tag(source), source=source, labels=labels)
             self._changed.notify_all()

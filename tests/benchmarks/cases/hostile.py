@@ -20,7 +20,8 @@ import numpy as np
 from tests.paths import SHARED
 
 from ..harness.case import Budget, Case, Result, Skip, Spread
-from ..hostile_server import Answer, Figures, Target, request, send, serve_target, watch, webhook
+from ..hostile_server import Figures, Target, serve_target, watch
+from ..hostile_wire import Answer, request, send, webhook
 from ..webhook_load import CONFIG, make_event
 
 __all__ = ["CASES", "mutated_requests"]
@@ -115,7 +116,8 @@ def _result(name: str, figures: Figures) -> Result:
         unit="ms of webhooks beside it, p99",
         ours=Spread.of([float(values["webhook_p99_ms"])]),
         same=f"{values['errors_5xx']} errors 5xx, {values['hangs']} hangs, "
-        f"health {values['health_max_ms']} ms, {values['peak_mb']:.0f} of {values['bound_mb']:.0f} MB",
+        f"health {values['health_max_ms']} ms, quiet p99 {values['webhook_p99_quiet_ms']} ms, "
+        f"{values['peak_mb']:.0f} of {values['bound_mb']:.0f} MB",
         aim=AIM_MS,
         figures=values,
     )

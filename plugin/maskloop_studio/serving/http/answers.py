@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import json
+
 from starlette.responses import JSONResponse, Response
 
 from maskloop.errors import CodecError, LabelConfigError, MaskloopError, QueueError, StoreError
 from maskloop_studio.errors import RefusedError
+from maskloop_studio.labelstudio.protocol import PredictResponse
 
-__all__ = ["error_response", "status_of"]
+__all__ = ["answer_json", "error_response", "status_of"]
+
+
+def answer_json(response: PredictResponse) -> bytes:
+    """Return what `model_dump_json` returns, written task by task: other threads run in between."""
+    version = json.dumps(response.model_version, ensure_ascii=False)
+    entries = (
+        "[" + ",".join(one.model_dump_json() for one in entry) + "]"
+        if isinstance(entry, list)
+        else entry.model_dump_json()
+        for entry in response.results
+    )
+    return f'{{"results":[{",".join(entries)}],"model_version":{version}}}'.encode()
 
 
 def status_of(error: MaskloopError) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import mmap
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +21,7 @@ from maskloop_studio.serving.http.answers import error_response
 __all__ = ["MAX_BODY_BYTES", "BodyGuard", "BodyLimits"]
 
 MAX_BODY_BYTES = 32 * 2**20  # a /predict of ten thousand tasks is about 5 MB, a huge annotation 20 MB
+MAPPED_FROM_BYTES = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,11 @@ class BodyGuard:
                 await self._app(scope, _replay(message, receive), send)
         finally:
             body.release()
+
+    @property
+    def most_bytes(self) -> int:
+        """The limit of one body."""
+        return self._limits.body_bytes
 
     def hold(self, size: int, added: int) -> None:
         """Count bytes that one request has, and all have together.
@@ -119,18 +126,23 @@ class _Body:
 
     async def read(self, receive: Receive) -> Message:
         """Return the whole body as one message, or the message that its sender is gone."""
-        # Grown in place: a list of pieces would leave the heap full of holes.
-        content = bytearray()
+        # Grown in place: a list of pieces would leave the heap full of holes. Large ones outside the heap,
+        # which would move them each time that they grow; pages that are not written to take no memory.
+        content: bytearray | mmap.mmap = bytearray()
         while True:
             message = await receive()
             if message["type"] != "http.request":
                 return message
             chunk = message.get("body", b"")
-            self._guard.hold(self._size + len(chunk), len(chunk))
-            self._size += len(chunk)
-            content += chunk
+            start, end = self._size, self._size + len(chunk)
+            self._guard.hold(end, len(chunk))
+            self._size = end
+            if end > MAPPED_FROM_BYTES and isinstance(content, bytearray):
+                small, content = content, mmap.mmap(-1, self._guard.most_bytes)
+                content[:start] = small
+            content[start:end] = chunk
             if not message.get("more_body", False):
-                return {"type": "http.request", "body": bytes(content), "more_body": False}
+                return {"type": "http.request", "body": bytes(content[:end]), "more_body": False}
 
     def release(self) -> None:
         """Give back what was counted."""

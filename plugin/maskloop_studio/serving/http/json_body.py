@@ -16,8 +16,10 @@ from maskloop_studio.errors import TooLargeError, UnreadableError
 
 __all__ = [
     "MAX_EVENT_TREE_BYTES",
+    "MAX_FORM_TREE_BYTES",
     "MAX_TREE_BYTES",
     "has_prompt",
+    "is_small",
     "parse_json",
     "request_schema",
     "shorten_tasks",
@@ -26,6 +28,8 @@ __all__ = [
 
 MAX_TREE_BYTES = 256 * 2**20
 MAX_EVENT_TREE_BYTES = 64 * 2**20  # of a million regions' points, or a quarter of a million subjects
+MAX_FORM_TREE_BYTES = 4 * 2**20  # of other routes' bodies: a label config is one text
+SMALL_BYTES, SMALL_TREE_BYTES = 2**17, 2**20  # parsed in some milliseconds
 BYTES_PER_CONTAINER = 256  # measured: 94 to 246 for an empty list or a small object
 BYTES_PER_VALUE = 56  # measured: 54 for a small number
 LONG_START = re.compile(rb"\[[0-9,\s.\-]{256}")
@@ -122,6 +126,13 @@ def _end_of_numbers(body: bytes, at: int) -> int:
         if found.end() < at + WINDOW_BYTES:
             return found.end()
         at = found.end()
+
+
+def is_small(body: bytes, *, skip_numbers: bool = False) -> bool:
+    """Return whether a body is parsed in so short a time that nobody notices; `skip_numbers` as above."""
+    if len(body) > SMALL_BYTES:
+        return False
+    return tree_bytes(_without_long_numbers(body) if skip_numbers else body) <= SMALL_TREE_BYTES
 
 
 def tree_bytes(body: bytes) -> int:
