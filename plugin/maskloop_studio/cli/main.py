@@ -13,6 +13,7 @@ from maskloop.errors import MaskloopError
 from maskloop_studio.cli.bench import bench_command
 from maskloop_studio.cli.daemons import add_daemons
 from maskloop_studio.cli.exports import export_command
+from maskloop_studio.cli.imports import import_command
 from maskloop_studio.cli.jobs import jobs_app
 from maskloop_studio.cli.mlflow_page import mlflow_command
 from maskloop_studio.cli.models import models_app
@@ -105,6 +106,7 @@ app.command("simulate")(simulate_command)
 app.command("bench")(bench_command)
 app.command("mlflow")(mlflow_command)
 app.command("export")(export_command)
+app.command("import")(import_command)
 
 
 @base_app.command("build")
