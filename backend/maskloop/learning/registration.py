@@ -110,6 +110,7 @@ def register_challenger(
         showing=report.showing.in_words(),
         train_images=len(training_set.train),
         snapshot=manifest.digest,
+        dataset=job.dataset,
         seed=settings.seed,
         warnings=checkpoint.warnings,
         code=code_version(),

@@ -32,6 +32,7 @@ class TrainingJob:
     task: SegmentationTask  # segmentation task of the project
     thresholds: Thresholds  # thresholds that the project's models are served with
     work_dir: Path  # where a killed training finds its last state again; deleted at the end
+    dataset: str | None = None  # digest of the snapshot that has the corrections; None: none was made
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

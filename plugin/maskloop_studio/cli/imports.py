@@ -29,8 +29,8 @@ def import_command(
 ) -> None:
     """Take a data set of elsewhere into a project: images as tasks, objects as annotations or predictions.
 
-    The label config must have the classes. Brushes and bitmasks are exact, polygons follow the pixels' outlines.
-    Run again, it passes over the images that the project has already.
+    The label config must have the classes. Brushes and bitmasks are exact, polygons follow the pixels'
+    outlines. Run again, it passes over the images that the project has already.
     """
     from maskloop.curation.imports.coco_folder import open_coco_folder
     from maskloop_studio.exchange.folder_import import ImportAs, import_folder

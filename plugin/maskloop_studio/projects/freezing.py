@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from maskloop.store.database import Store
     from maskloop.types import Correction
 
-__all__ = ["freeze_learnt", "freeze_tasks"]
+__all__ = ["freeze_tasks", "note_learnt"]
 
 
 def freeze_tasks(
@@ -56,45 +56,54 @@ def freeze_tasks(
     )
 
 
-def freeze_learnt(
+def note_learnt(
     train: Sequence[Correction],
     holdout: Sequence[Correction],
     *,
     label_config: str,
     store: Store,
     settings: Settings,
-) -> Snapshot:
-    """Write the snapshot of the corrections of one training.
+    reason: str,
+) -> str | None:
+    """Write the snapshot of the corrections of one training; return its digest, None where there are none.
+
+    It is the one that `freeze_tasks` makes of the project at that moment.
 
     Args:
-        train: outside the holdout, of one project, at least one in both.
+        train: outside the holdout, of one project, with the labels that they are stored with.
         holdout: for evaluation only.
         label_config: the project's (XML).
         store: the database.
         settings: as for `freeze_tasks`.
+        reason: the training's name.
 
     Raises:
         MaskloopError: as `freeze_tasks`.
     """
     from maskloop.curation.snapshots.freeze import freeze_project
+    from maskloop.curation.snapshots.library import SnapshotLibrary
     from maskloop.store.corrections import TaskCorrections
 
     of_task: dict[tuple[int, str], list[Correction]] = {}
     for split, corrections in (("train", train), ("holdout", holdout)):
         for one in corrections:
             of_task.setdefault((one.task_id, split), []).append(one)
+    if not of_task:
+        return None
     tasks = [
         TaskCorrections(task_id=task_id, split=split, corrections=tuple(found))
         for (task_id, split), found in sorted(of_task.items())
     ]
-    project_id = next(one.project_id for one in (*train, *holdout))
-    return freeze_project(
+    snapshot = freeze_project(
         tasks,
-        _rules(project_id, label_config, settings, ""),
+        _rules(tasks[0].corrections[0].project_id, label_config, settings, ""),
         datasets=store.datasets,
         annotations=store.annotations,
         root=settings.snapshots_dir,
     )
+    library = SnapshotLibrary(root=settings.snapshots_dir, datasets=store.datasets)
+    library.note(snapshot, reason=reason)
+    return snapshot.digest
 
 
 def _rules(project_id: int, label_config: str, settings: Settings, include: str) -> FreezeRules:

@@ -15,6 +15,7 @@ from maskloop_studio.dispatch import request
 from maskloop_studio.formats.label_config import LabelMap
 from maskloop_studio.projects.announcement import Announcer
 from maskloop_studio.projects.correction_labels import add_correction_labels, match_correction_labels
+from maskloop_studio.projects.freezing import note_learnt
 
 if TYPE_CHECKING:
     from maskloop.learning.data.training_set import LabelPlan
@@ -143,11 +144,12 @@ def _training_job(job: Job, control: JobControl, services: Services) -> Training
     labels, prediction_plan = plan_learning(project_id, champion, services)
     store.trainings.begin(job.job_id, project_id, through_version=store.corrections.last_version(project_id))
     work_dir = services.settings.runs_dir / job.name
-    train, holdout = match_correction_labels(
-        *freeze_corrections(project_id, store.corrections, work_dir / "snapshot.json"),
-        label_config=services.client.project(project_id).label_config,
-        settings=services.settings,
+    label_config = services.client.project(project_id).label_config
+    frozen = freeze_corrections(project_id, store.corrections, work_dir / "snapshot.json")
+    dataset = note_learnt(
+        *frozen, label_config=label_config, store=store, settings=services.settings, reason=job.name
     )
+    train, holdout = match_correction_labels(*frozen, label_config=label_config, settings=services.settings)
     labels = add_correction_labels(
         labels, train, holdout, model_labels=champion.labels, settings=services.settings
     )
@@ -163,6 +165,7 @@ def _training_job(job: Job, control: JobControl, services: Services) -> Training
         task=prediction_plan.task,
         thresholds=prediction_plan.thresholds,
         work_dir=work_dir,
+        dataset=dataset,
     )
 
 

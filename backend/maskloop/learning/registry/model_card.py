@@ -93,6 +93,7 @@ class ModelCard:
     showing: str | None = None  # which segments annotators are shown
     train_images: int | None = None
     snapshot: str | None = None  # SHA-256 of the manifest's entries
+    dataset: str | None = None  # digest of the snapshot of the data set
     seed: int | None = None
     warnings: tuple[str, ...] = ()  # what the base checkpoint's files lack
     code: CodeVersion
@@ -109,6 +110,7 @@ class ModelCard:
             "showing": self.showing,
             "train_images": self.train_images,
             "snapshot": self.snapshot,
+            "dataset": self.dataset,
             "seed": self.seed,
         }
         return {key: str(value) for key, value in facts.items() if value is not None}
@@ -268,6 +270,8 @@ def _text(card: ModelCard) -> str:
             f"Trained on {card.train_images} corrected images with seed {card.seed}. `{SNAPSHOT_FILE}` lists"
             f" the annotation versions of training and holdout (SHA-256 {card.snapshot}).",
         ]
+    if card.dataset:
+        parts += ["", f"The data: `maskloop snapshot show {card.dataset}`."]
     if card.metrics is not None:
         parts += ["", f"On the {card.metrics.images} images of the holdout:", ""]
         parts += ["| measure | value |", "|---|---|"]

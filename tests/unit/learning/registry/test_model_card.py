@@ -32,6 +32,7 @@ def make_card(**changes):
         "decision": "score rose: 0.3 -> 0.5",
         "train_images": 12,
         "snapshot": "ab" * 32,
+        "dataset": "cd" * 32,
         "seed": 7,
         "code": CodeVersion(version="0.1.0", commit="c0ffee"),
     }
@@ -71,7 +72,7 @@ def test_write_card_is_readable_by_the_hub_with_all_facts(folder):
 
 def test_write_card_unknown_licence_is_stated(folder):
     bare = {"parent": None, "task": None, "metrics": None, "decision": None, "train_images": None}
-    card = make_card(**bare, snapshot=None, seed=None, origin=FALLBACK)
+    card = make_card(**bare, snapshot=None, dataset=None, seed=None, origin=FALLBACK)
     write_card(folder, card)
     assert "licence of the base model is unknown" in (folder / "README.md").read_text()
     assert origin_of_version(folder, fallback=make_card().origin) == FALLBACK
