@@ -9,8 +9,10 @@ from maskloop.errors import MaskloopError
 __all__ = [
     "BadRequestError",
     "ClientGoneError",
+    "ForbiddenError",
     "ForeignProjectError",
     "ModelLoadingError",
+    "NotFoundError",
     "OverloadedError",
     "RefusedError",
     "TooLargeError",
@@ -42,6 +44,18 @@ class ForeignProjectError(RefusedError):
     """An event of a project that is not connected."""
 
     status = 403
+
+
+class ForbiddenError(RefusedError):
+    """A page or an action that this reader may not have."""
+
+    status = 403
+
+
+class NotFoundError(RefusedError):
+    """What a page's address names does not exist, or no more."""
+
+    status = 404
 
 
 class TooSlowError(RefusedError):

@@ -16,7 +16,7 @@ from maskloop.errors import QueueError
 from maskloop.queue.rq_queue import RqQueue
 from maskloop.queue.spec import JobSpec, QueueName
 from maskloop.queue.valkey import EmbeddedBroker, check_folder, connect_queue, queue_url
-from maskloop.queue.workers import has_live_worker, run_worker
+from maskloop.queue.workers import has_live_worker, run_worker, worker_states
 from maskloop.testing.memory import MemoryQueue
 
 
@@ -170,6 +170,9 @@ def test_worker_told_to_stop_without_a_queue_still_stops(settings, broker, tmp_p
     with (tmp_path / "log").open("wb") as log:
         worker = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, **places}, stderr=log)
     until(lambda: has_live_worker(connect_queue(settings)), timeout_s=30)
+    (state,) = worker_states(connect_queue(settings))
+    assert (state.pid, state.queues, state.job) == (worker.pid, ("train",), None)
+    assert state.heartbeat_at.tzinfo is not None
     broker.stop()
     time.sleep(1)
     worker.terminate()

@@ -93,6 +93,15 @@ def test_newest_are_paged_and_need_no_files(registry, name, tmp_path):
         registry.peek(name, 9)
 
 
+def test_losses_of_a_training_by_step_and_none_without_one(registry, name, tmp_path):
+    assert registry.losses(name, "training-1") == []
+    run = registry.start_run(name, "training-1")
+    for step, loss in ((2, 0.5), (1, 0.75)):
+        registry.log_step(run, step=step, loss=loss, eta_s=1.0)
+    assert registry.losses(name, "training-1") == [(1, 0.75), (2, 0.5)]
+    assert registry.losses(name, "training-2") == []
+
+
 def test_names_do_not_mix(registry, name, tmp_path):
     register(registry, name, tmp_path)
     assert register(registry, f"{name}-b", tmp_path).number == 1

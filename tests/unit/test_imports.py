@@ -26,6 +26,7 @@ LAYERS = [
     "maskloop_studio.demo | maskloop_studio.doctor | maskloop_studio.ml_backend",
     "maskloop_studio.prelabel | maskloop_studio.exchange",
     "maskloop_studio.serving",
+    "maskloop_studio.dashboard",
     "maskloop_studio.serving.http",
     "maskloop_studio.runtime",
     "maskloop_studio.intake",

@@ -64,7 +64,7 @@ class JobControl:
         Args:
             done: steps.
             total: steps in all.
-            details: what else tells how it goes, such as a loss; shown in the meta of the queue's job.
+            details: what else tells how it goes, such as a loss; kept in the job's row.
 
         Raises:
             JobCancelled: the job was cancelled.
@@ -178,7 +178,12 @@ def _keep_lease(
         sent = time.monotonic()
         try:
             beat = jobs.renew(
-                control.job.job_id, control.owner, done=control.done, total=control.total, lease_s=lease_s
+                control.job.job_id,
+                control.owner,
+                done=control.done,
+                total=control.total,
+                details=control.details,
+                lease_s=lease_s,
             )
         except StoreError as exc:
             log_action(logger, "lease_not_renewed", level=logging.WARNING, job_id=control.job.name, error=exc)

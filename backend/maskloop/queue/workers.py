@@ -12,7 +12,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from types import FrameType
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ from rq.cron import CronScheduler
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.utils import now
+from rq.worker import BaseWorker
 
 from maskloop.errors import QueueError
 from maskloop.log import log_action
@@ -30,6 +32,7 @@ from maskloop.queue.allowed_job import AllowedJob, allow_functions, delete_job
 from maskloop.queue.spec import QueueName
 
 __all__ = [
+    "WorkerState",
     "default_queues",
     "has_gpu",
     "has_live_scheduler",
@@ -37,6 +40,7 @@ __all__ = [
     "keep_working",
     "run_worker",
     "served_queues",
+    "worker_states",
 ]
 
 # A killed job must continue within seconds; RQ's own defaults take minutes.
@@ -49,6 +53,19 @@ QUEUE_RETRY_S = 2.0
 TRAINING_NICENESS = 10  # Label Studio waits one second for a webhook; a training is not urgent
 logger = logging.getLogger(__name__)
 Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerState:
+    """A worker as it is registered in the queue."""
+
+    name: str
+    host: str
+    pid: int | None
+    queues: tuple[str, ...]
+    state: str  # RQ's word: busy, idle, suspended
+    job: str | None  # its name in the queue
+    heartbeat_at: datetime | None  # aware
 
 
 class _WorkerRules:
@@ -191,6 +208,38 @@ def served_queues(connection: Redis) -> Counter[str]:
         for worker in _read(lambda: Worker.all(connection=connection, serializer=JSONSerializer))
         if worker.hostname != here or _runs(worker.pid)
         for name in worker.queue_names()
+    )
+
+
+def worker_states(connection: Redis) -> list[WorkerState]:
+    """Return the registered workers of all machines, by host and name; see `served_queues` of the dead ones.
+
+    Raises:
+        QueueError: the queue does not answer.
+    """
+    here = socket.gethostname()
+    found = _read(
+        lambda: [
+            _worker_state(worker)
+            for worker in Worker.all(connection=connection, serializer=JSONSerializer)
+            if worker.hostname != here or _runs(worker.pid)
+        ]
+    )
+    return sorted(found, key=lambda one: (one.host, one.name))
+
+
+def _worker_state(worker: BaseWorker) -> WorkerState:
+    heartbeat = worker.last_heartbeat
+    if heartbeat is not None and heartbeat.tzinfo is None:
+        heartbeat = heartbeat.replace(tzinfo=UTC)
+    return WorkerState(
+        name=worker.name,
+        host=str(worker.hostname or ""),
+        pid=worker.pid,
+        queues=tuple(worker.queue_names()),
+        state=str(getattr(worker.get_state(), "value", worker.get_state())),
+        job=worker.get_current_job_id(),
+        heartbeat_at=heartbeat,
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -74,6 +75,7 @@ class Job:
     cancel_requested: bool
     outcome: dict[str, object] | None
     lease_until: datetime | None = None  # of a running one: then others may take it
+    details: Mapping[str, float] = field(default_factory=dict)  # how it goes: loss, images a second
 
     @property
     def name(self) -> str:

@@ -8,7 +8,8 @@ one job at the same time.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import Select, and_, delete, exists, func, or_, select
@@ -138,15 +139,25 @@ class JobRepository:
         return None
 
     def renew(
-        self, job_id: int, owner: str, *, done: int = 0, total: int = 0, lease_s: float = LEASE_S
+        self,
+        job_id: int,
+        owner: str,
+        *,
+        done: int = 0,
+        total: int = 0,
+        details: Mapping[str, float] | None = None,
+        lease_s: float = LEASE_S,
     ) -> Heartbeat:
-        """Extend a lease, and store how far the job is."""
+        """Extend a lease, and store how far the job is and, in `details`, how it goes."""
         with self._sessions.write() as session:
             row = self._held(session, job_id, owner)
             if row is None:
                 return Heartbeat(held=False, cancel=False)
             row.lease_until = self._sessions.clock(session) + timedelta(seconds=lease_s)
             row.done, row.total = done, total
+            if details:
+                # JSON of PostgreSQL knows neither infinity nor NaN.
+                row.details = {name: value for name, value in details.items() if math.isfinite(value)}
             return Heartbeat(held=True, cancel=row.cancel_requested)
 
     def narrow(self, job_id: int, owner: str, subject_ids: Sequence[int]) -> None:
@@ -428,4 +439,5 @@ def _job(row: JobRow) -> Job:
         cancel_requested=row.cancel_requested,
         outcome=row.outcome,
         lease_until=row.lease_until,
+        details=dict(row.details or {}),
     )

@@ -122,6 +122,8 @@ class JobRow(Base):
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)  # then others may take it
     done: Mapped[int] = mapped_column(default=0)
     total: Mapped[int] = mapped_column(default=0)
+    # how it goes while it runs: a training's loss, images a second and the like
+    details: Mapped[dict[str, float] | None] = mapped_column(JSON(none_as_null=True), default=None)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     outcome: Mapped[dict[str, object] | None] = mapped_column(JSON, default=None)
 

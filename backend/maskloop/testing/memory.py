@@ -38,6 +38,7 @@ class MemoryRegistry:
         self._records: defaultdict[str, dict[int, VersionRecord]] = defaultdict(dict)
         self._last: defaultdict[str, int] = defaultdict(int)  # highest number used
         self._aliases: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        self._losses: defaultdict[str, dict[int, float]] = defaultdict(dict)  # run -> step -> loss
         self._steps: defaultdict[str, list[PromotionStep]] = defaultdict(list)
 
     def register(
@@ -68,7 +69,12 @@ class MemoryRegistry:
         return f"{name}/{key}"
 
     def log_step(self, run_id: str, *, step: int, loss: float, eta_s: float) -> None:
-        """See ModelRegistry; nothing is stored."""
+        """See ModelRegistry."""
+        self._losses[run_id][step] = loss
+
+    def losses(self, name: str, key: str) -> list[tuple[int, float]]:
+        """See ModelRegistry."""
+        return sorted(self._losses[f"{name}/{key}"].items())
 
     def end_run(self, run_id: str, *, failed: bool) -> None:
         """See ModelRegistry; nothing is stored."""

@@ -43,6 +43,7 @@ __all__ = [
     "ProjectPlan",
     "parse_options",
     "plan_project",
+    "plan_with_config",
 ]
 
 
@@ -341,12 +342,36 @@ def plan_project(
         LabelConfigError: the label config has no image or nothing to draw with.
         StudioError: Label Studio does not answer.
     """
+    return plan_with_config(
+        project_id,
+        model,
+        client.project(project_id).label_config,
+        settings=settings,
+        projects=projects,
+        corrections=corrections,
+    )
+
+
+def plan_with_config(
+    project_id: int,
+    model: ModelVersion,
+    label_config: str,
+    *,
+    settings: Settings,
+    projects: ProjectRepository,
+    corrections: CorrectionRepository | None = None,
+) -> ProjectPlan:
+    """Return how a model version predicts a project with a label config (XML) that is known already.
+
+    Raises:
+        LabelConfigError: the label config has no image or nothing to draw with.
+    """
     from maskloop.learning.evaluation.showing import read_showing
 
     return ProjectPlan(
         settings=settings,
         options=parse_options(projects.options(project_id)),
-        config=parse_label_config(client.project(project_id).label_config),
+        config=parse_label_config(label_config),
         model_labels=model.labels,
         model_version=model.tag,
         showing=read_showing(model.path),

@@ -75,7 +75,9 @@ def train_project(job: Job, control: JobControl, services: Services) -> dict[str
 
     def report(progress: TrainingProgress) -> None:
         lines.note(progress)
-        control.progress(progress.step, progress.steps, loss=progress.loss, eta_s=progress.eta_s)
+        measured = {"images_per_s": progress.images_per_s, "memory_mb": progress.memory_mb}
+        known = {name: value for name, value in measured.items() if value is not None}
+        control.progress(progress.step, progress.steps, loss=progress.loss, eta_s=progress.eta_s, **known)
 
     training_job = _training_job(job, control, services)
     announcer = Announcer(

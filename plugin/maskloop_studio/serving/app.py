@@ -22,6 +22,8 @@ from starlette.exceptions import HTTPException
 
 from maskloop.errors import MaskloopError, QueueError, StoreError
 from maskloop.log import log_action
+from maskloop_studio.dashboard.dashboard_parts import DashboardParts
+from maskloop_studio.dashboard.page_routes import add_dashboard
 from maskloop_studio.errors import OverloadedError, WrongMediaError
 from maskloop_studio.images.time_limit import TimeLimit
 from maskloop_studio.labelstudio import protocol as wire
@@ -74,6 +76,7 @@ OTHER_THREADS = 16
 CLICK_REQUESTS = 8  # worked on at once; most wait for the first look at an image
 SHUTDOWN_PATIENCE_S = 8  # the supervisor kills after 10 s
 Body = TypeVar("Body", bound=BaseModel)
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,12 +172,15 @@ def create_app(services: Services, *, bind_host: str | None = None) -> FastAPI:
         app.add_middleware(LoginMiddleware, user=credentials[0], password=credentials[1])
     if bind_host is not None:
         app.add_middleware(HostCheck, allowed=allowed_hosts(services.settings, bind_host))
-    app.add_middleware(RequestMeter, routes=("/", "/metrics", *STUDIO_ROUTES), registry=registry)
+    app.add_middleware(
+        RequestMeter, routes=("/", "/dashboard", "/metrics", *STUDIO_ROUTES), registry=registry
+    )
     _add_error_handlers(app)
     _add_studio_routes(app, server)
     _add_webhook_route(app, server)
     _add_project_routes(app, server)
     _add_operator_routes(app, server, registry)
+    add_dashboard(app, _dashboard_parts(server))
     return app
 
 
@@ -193,6 +199,22 @@ def _make_server(services: Services, *, after_load: Callable[[], None] | None) -
         threads=RequestThreads(OTHER_THREADS, name="request"),
         predict_reader=JsonReader("predict"),
         event_reader=JsonReader("webhook"),
+    )
+
+
+def _dashboard_parts(server: _Server) -> DashboardParts:
+    settings = server.services.settings
+
+    async def predict(request: Request, work: Callable[[TimeLimit], Result]) -> Result:
+        limit = TimeLimit(settings.predict_deadline_s)
+        return await server.slots.run(work, limit=limit, disconnect=partial(_disconnect, request))
+
+    return DashboardParts(
+        services=server.services,
+        served=server.handlers.directory.states,
+        queue_lengths=partial(_queue_lengths, server.services),
+        run=server.threads.run,
+        predict=predict,
     )
 
 

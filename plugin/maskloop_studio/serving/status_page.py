@@ -73,7 +73,8 @@ def render_status(
             ("number", "project", "status", "reason", "progress", "AP50", "PQ", "mIoU", "verdict"),
             trainings,
         )
-        + "<p><a href=docs>API</a> · <a href=metrics>Prometheus metrics</a></p></html>"
+        + "<p><a href=dashboard>Dashboard</a> · <a href=docs>API</a> · "
+        + "<a href=metrics>Prometheus metrics</a></p></html>"
     )
 
 

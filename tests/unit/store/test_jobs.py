@@ -117,7 +117,24 @@ def test_renew_keeps_the_lease_and_notes_progress(store, make_event):
     time.sleep(0.3)
     assert store.jobs.claim(number, "you") is None
     job = store.jobs.get(number)
-    assert (job.done, job.total) == (3, 9)
+    assert (job.done, job.total, job.details) == (3, 9, {})
+
+
+def test_renew_keeps_finite_details_until_there_are_new_ones(store, make_event):
+    (number,) = store.jobs.add_events([make_event()])
+    store.jobs.claim(number, "me")
+    store.jobs.renew(number, "me", details={"loss": 0.5, "eta_s": float("inf"), "other": float("nan")})
+    store.jobs.renew(number, "me", done=4)
+    job = store.jobs.get(number)
+    assert (job.details, job.done) == ({"loss": 0.5}, 4)
+    assert job.lease_until > job.started_at
+
+
+def test_find_before_pages_backwards(store, make_event):
+    numbers = store.jobs.add_events([make_event(str(number)) for number in range(5)])
+    newest = store.jobs.find(limit=2)
+    older = store.jobs.find(limit=2, before_id=newest[0].job_id)
+    assert [job.job_id for job in (*older, *newest)] == numbers[1:]
 
 
 def test_claim_job_that_always_ends_its_worker_is_given_up(store, make_event):

@@ -80,6 +80,9 @@ class ModelRegistry(Protocol):
     def end_run(self, run_id: str, *, failed: bool) -> None:
         """Close the record of a training that made no version: it failed or was stopped."""
 
+    def losses(self, name: str, key: str) -> list[tuple[int, float]]:
+        """Return (step, loss) of a training as far as they are recorded, by step; empty without a record."""
+
     def champion(self, name: str) -> ModelVersion | None:
         """Return the version to serve; None where no version has been promoted yet.
 

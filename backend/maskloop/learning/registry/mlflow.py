@@ -105,6 +105,11 @@ class MlflowRegistry:
         with self.connection.translated(f"MLflow run {run_id}"):
             self._runs.end(run_id, "FAILED" if failed else "KILLED")
 
+    def losses(self, name: str, key: str) -> list[tuple[int, float]]:
+        """See ModelRegistry."""
+        with self.connection.translated(f"training {key}"):
+            return self._runs.losses(name, key)
+
     def champion(self, name: str) -> ModelVersion | None:
         """See ModelRegistry; takes milliseconds, so that servers can call it every second."""
         from mlflow.exceptions import MlflowException

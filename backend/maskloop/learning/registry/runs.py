@@ -26,14 +26,24 @@ class MlflowRuns:
 
     def find(self, name: str, key: str) -> str | None:
         """Return the run of a training, open again; None where there is none."""
-        client = self._connection.client()
-        query = f"tags.`{_KEY}` = '{key}' AND attributes.run_name = '{name}'"
-        found = client.search_runs([self._connection.experiment_id], query, max_results=1)
-        if not found:
-            return None
-        run_id = str(found[0].info.run_id)
-        client.update_run(run_id, status="RUNNING")
+        run_id = self._search(name, key)
+        if run_id is not None:
+            self._connection.client().update_run(run_id, status="RUNNING")
         return run_id
+
+    def losses(self, name: str, key: str) -> list[tuple[int, float]]:
+        """Return (step, loss) of a training by step, the last of each; empty where there is no run."""
+        run_id = self._search(name, key)
+        if run_id is None:
+            return []
+        history = self._connection.client().get_metric_history(run_id, "loss")
+        return sorted({int(point.step): float(point.value) for point in history}.items())
+
+    def _search(self, name: str, key: str) -> str | None:
+        query = f"tags.`{_KEY}` = '{key}' AND attributes.run_name = '{name}'"
+        client = self._connection.client()
+        found = client.search_runs([self._connection.experiment_id], query, max_results=1)
+        return str(found[0].info.run_id) if found else None
 
     def create(self, name: str, key: str | None = None) -> str:
         """Return a new run."""

@@ -35,6 +35,8 @@ class TrainingProgress:
     steps: int  # optimiser steps in all
     loss: float  # mean since the previous report
     eta_s: float  # seconds left, estimated from the pace of this process
+    images_per_s: float | None = None  # of the optimiser steps, validation included
+    memory_mb: float | None = None  # the most that this process took: of the GPU where it trains on one
 
 
 class TrainingStoppedError(TrainingError):

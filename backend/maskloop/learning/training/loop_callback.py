@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +111,8 @@ class LoopCallback(TrainerCallback):
                 steps=self.steps,
                 loss=float(logs["loss"]),
                 eta_s=pace_s * max(self.steps - state.global_step, 0),
+                images_per_s=self._recipe.batch / pace_s if pace_s > 0 else None,
+                memory_mb=_most_memory_mb(),
             )
         )
 
@@ -130,6 +133,12 @@ class LoopCallback(TrainerCallback):
             self.steps = self._trainer.planned_steps = steps
             if PartialState().is_main_process:
                 self._states.write_number(_STEPS, steps)
+
+
+def _most_memory_mb() -> float:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
 
 
 def _from_main_process(value: float) -> float:

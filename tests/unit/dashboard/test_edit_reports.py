@@ -1,0 +1,35 @@
+"""Reports are made again only when annotations change, or after their time."""
+
+import pytest
+from tests.fakes.looped_project import PROJECT, annotate, make_services
+
+from maskloop_studio.dashboard import edit_reports
+from maskloop_studio.dashboard.edit_reports import KEPT_S, EditReports
+
+
+@pytest.fixture
+def services(settings):
+    made = make_services(settings)
+    yield made
+    made.close()
+
+
+def test_of_reads_corrections_again_only_when_they_change(services, monkeypatch):
+    made, clock = [], [0.0]
+    original = edit_reports.report_project
+
+    def count(*arguments, **options):
+        made.append(1)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(edit_reports, "report_project", count)
+    reports = EditReports(services.settings, clock_s=lambda: clock[0])
+    annotate(services, 1, model_version="m-v1")
+    assert reports.of(PROJECT, services.store).versions[0].images == 1
+    assert reports.of(PROJECT, services.store).versions[0].images == 1
+    assert len(made) == 1
+    annotate(services, 2, model_version="m-v1")
+    assert reports.of(PROJECT, services.store).versions[0].images == 2
+    clock[0] = KEPT_S + 1
+    reports.of(PROJECT, services.store)
+    assert len(made) == 3
