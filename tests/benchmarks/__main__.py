@@ -22,6 +22,12 @@ def main() -> int:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
     parser.add_argument("--seconds", type=float, default=10.0, help="of rounds for each variant (default 10)")
+    parser.add_argument(
+        "--requests", type=int, default=Budget.requests, help="mutated ones of hostile, at most (100000)"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=Budget.minutes, help="for these requests, at most (10)"
+    )
     parser.add_argument("--quick", action="store_true", help="the smallest variants, to see that all runs")
     parser.add_argument("--list", action="store_true", help="name the cases and end")
     options = parser.parse_args()
@@ -34,7 +40,10 @@ def main() -> int:
             print(f"{case.name:14} {case.summary}")
         return 0
     machine = describe_machine()
-    results, skipped, failed = run_cases(cases, Budget(seconds=options.seconds, quick=options.quick))
+    budget = Budget(
+        seconds=options.seconds, quick=options.quick, requests=options.requests, minutes=options.minutes
+    )
+    results, skipped, failed = run_cases(cases, budget)
     if options.json is not None:
         text = json.dumps(report_json(results, machine, skipped) | {"failed": failed}, indent=1)
         options.json.write_text(text + "\n", encoding="utf-8")

@@ -71,6 +71,15 @@ def test_setup_options_that_are_kept_already_need_no_credentials(client, service
     assert client.post("/setup", json=SETUP).status_code == 401, "nor may an outsider take them away"
 
 
+def test_setup_without_credentials_of_a_connected_project_is_logged_once(client, services, caplog):
+    for login in ("right", "none", "none"):
+        client.post("/setup", json=SETUP, auth=_login(services, login))
+    client.post("/setup", json=SETUP | {"project": "2.1"})
+    lines = [record for record in caplog.records if "setup_without_credentials" in record.getMessage()]
+    assert len(lines) == 1
+    assert "maskloop connect 1" in lines[0].getMessage()
+
+
 @pytest.mark.parametrize(
     ("login", "secret", "project", "status"),
     [

@@ -23,6 +23,12 @@ def bench_command(
     seconds: Annotated[
         float, typer.Option(min=0.0, help="Of rounds for each variant; five are done in any case.")
     ] = 10.0,
+    requests: Annotated[
+        int, typer.Option(min=1, help="Mutated requests of the case hostile, at most.")
+    ] = 100_000,
+    minutes: Annotated[
+        float, typer.Option(min=0.0, help="For these requests: what is not sent by then stays unsent.")
+    ] = 10.0,
     quick: Annotated[
         bool, typer.Option("--quick", help="The smallest variants, to see that all runs.")
     ] = False,
@@ -40,6 +46,7 @@ def bench_command(
     load_settings()  # a misspelt setting is refused here as by every command
     root = _checkout()
     command = [sys.executable, "-m", MODULE, "--seconds", str(seconds)]
+    command += ["--requests", str(requests), "--minutes", str(minutes)]
     for name in only or ():
         command += ["--only", name]
     if json_file is not None:

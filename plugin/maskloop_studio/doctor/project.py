@@ -15,6 +15,7 @@ from maskloop_studio.doctor.check_run import Check
 from maskloop_studio.doctor.findings import Finding, good, hint, trouble
 from maskloop_studio.formats.label_config import map_labels, parse_label_config
 from maskloop_studio.formats.task_data import task_images
+from maskloop_studio.labelstudio.client import BASIC_AUTH
 from maskloop_studio.labelstudio.error_map import LOCAL_BACKEND_REMEDY
 from maskloop_studio.labelstudio.models import StudioBackend, StudioWebhook, to_webhook
 from maskloop_studio.labelstudio.webhooks import is_ours, webhook_headers
@@ -67,6 +68,7 @@ def check_backend(context: CheckContext) -> Iterator[Finding]:
                 got=f"state {backend.state or 'unknown'}",
                 remedy=_reach_remedy(backend.url),
             )
+        yield _credentials_finding(backend, context.number)
     if len(backends) > 1:
         yield hint(
             "labeling backends",
@@ -74,6 +76,18 @@ def check_backend(context: CheckContext) -> Iterator[Finding]:
             got=", ".join(f"{backend.title} ({backend.url})" for backend in backends),
             remedy="remove those that are not needed: each is called for every task that is opened",
         )
+
+
+def _credentials_finding(backend: StudioBackend, project_id: int) -> Finding:
+    place = f"credentials of backend {backend.url}"
+    if backend.auth_method == BASIC_AUTH:
+        return good(place, "Label Studio sends them")
+    return trouble(
+        place,
+        expected="those that `maskloop connect` stores: Start Training and new options need them",
+        got="none: the project was connected by an earlier version, or they were removed",
+        remedy=f"run `maskloop connect {project_id}` again",
+    )
 
 
 def check_webhook(context: CheckContext) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -28,6 +29,9 @@ __all__ = ["CONNECT_TIMEOUT_S", "TIMEOUT_S", "StudioTransport", "retry_after_s"]
 
 TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 150.0  # adding a backend makes Label Studio call it (health, setup) before it answers
+WHOLE_S = 300.0  # for one request from its start to the last byte of its answer, each try
+MAX_ANSWER_BYTES = 256 * 2**20  # decompressed; a page of a hundred tasks with huge masks is tens of megabytes
+DECODED_HEADERS = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 TRIES = 3
 MAX_RETRY_AFTER_S = 30.0  # a longer wait that Label Studio demands is an error
 PASSING_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
@@ -135,6 +139,7 @@ class StudioTransport:
         """
         with studio_errors(f"Label Studio {self.url}, {method} /{path.partition('?')[0]}") as place:
             response = self._send(
+                place,
                 method,
                 f"{self.url}/{path}",
                 params=dict(params) if params else None,
@@ -146,7 +151,7 @@ class StudioTransport:
             _check(response, place, missing_ok=missing_ok)
             return read(response)
 
-    def _send(self, method: str, url: str, **rest: Any) -> httpx.Response:
+    def _send(self, place: str, method: str, url: str, **rest: Any) -> httpx.Response:
         retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(TRIES),
             wait=_wait_s,
@@ -154,7 +159,39 @@ class StudioTransport:
             retry_error_callback=_last_outcome,
             sleep=sleep,
         )
-        return retrying(self._http.request, method, url, **rest)
+        return retrying(self._whole_answer, place, method, url, **rest)
+
+    def _whole_answer(self, place: str, method: str, url: str, **rest: Any) -> httpx.Response:
+        """Return an answer that is whole, at most MAX_ANSWER_BYTES long, and there within WHOLE_S.
+
+        httpx's own limits are for each read: a byte a second keeps them for ever.
+        """
+        deadline = time.monotonic() + WHOLE_S
+        content = bytearray()
+        with self._http.stream(method, url, **rest) as response:
+            for piece in response.iter_bytes():
+                content += piece
+                if len(content) > MAX_ANSWER_BYTES:
+                    raise _endless(place, f"at most {MAX_ANSWER_BYTES >> 20} MiB", "more")
+                if time.monotonic() > deadline:
+                    raise _endless(place, f"all of it within {WHOLE_S:g} s", f"{len(content)} bytes by then")
+        headers = [
+            (name, value) for name, value in response.headers.multi_items() if name not in DECODED_HEADERS
+        ]
+        return httpx.Response(
+            response.status_code, headers=headers, content=bytes(content), request=response.request
+        )
+
+
+def _endless(place: str, expected: str, got: str) -> StudioError:
+    return StudioError(
+        place,
+        expected=f"an answer, {expected}",
+        got=got,
+        remedy="check that LABEL_STUDIO_URL is Label Studio's own address, and that the network is not "
+        "overloaded",
+        cause=StudioCause.ANSWER,
+    )
 
 
 def retry_after_s(response: httpx.Response, *, now: datetime | None = None) -> float | None:

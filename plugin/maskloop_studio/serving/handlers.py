@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from maskloop.errors import CodecError
+from maskloop.log import log_action
 from maskloop_studio.errors import UnauthorizedError
 from maskloop_studio.formats import map_labels, parse_label_config
 from maskloop_studio.images.time_limit import TimeLimit
@@ -44,6 +46,9 @@ if TYPE_CHECKING:
 __all__ = ["RequestHandlers", "WebhookHandler"]
 
 
+logger = logging.getLogger(__name__)
+
+
 class RequestHandlers:
     """Setup, predictions and jobs; one per process, safe to call from many threads."""
 
@@ -55,6 +60,7 @@ class RequestHandlers:
         """
         self._services = services
         store = self._store
+        self._strangers: set[int] = set()  # connected projects only
         self.outbox = Outbox(lambda: services.queue)
         self.directory = ModelDirectory(
             services.settings,
@@ -97,6 +103,8 @@ class RequestHandlers:
         project_id = self.connected(request.project)
         if project_id is not None:
             self.directory.follow(project_id)
+            if not is_trusted:
+                self._note_stranger(project_id)
             if self.options.would_change(project_id, options):
                 if not is_trusted:
                     raise UnauthorizedError(
@@ -107,6 +115,20 @@ class RequestHandlers:
                     )
                 self.options.set(project_id, options)
         return SetupResponse(model_version=self.directory.tag(project_id))
+
+    def _note_stranger(self, project_id: int) -> None:
+        """Log once a project that Label Studio was told no credentials for, or that a stranger named."""
+        if project_id in self._strangers:
+            return
+        self._strangers.add(project_id)
+        log_action(
+            logger,
+            "setup_without_credentials",
+            level=logging.WARNING,
+            project_id=project_id,
+            lost="Start Training and new options are refused",
+            remedy=f"if it was Label Studio: run `maskloop connect {project_id}` once more",
+        )
 
     def versions(self) -> VersionsResponse:
         """Return all versions that answer; the request names no project."""

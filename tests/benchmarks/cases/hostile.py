@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import os
 import random
 import struct
 import sys
 import tempfile
+import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -27,8 +27,8 @@ from ..webhook_load import CONFIG, make_event
 __all__ = ["CASES", "mutated_requests"]
 
 Attack: TypeAlias = Callable[[], Awaitable[list[Answer]]]
-REQUESTS, QUICK_REQUESTS = 100_000, 300
-REQUESTS_SETTING = "MASKLOOP_BENCH_HOSTILE_REQUESTS"
+QUICK_REQUESTS = 300
+SAY_S = 15.0  # between two lines of progress
 AT_ONCE = 8
 AIM_MS = 100.0  # webhooks beside every attack, p99
 TRAFFIC = SHARED / "label-studio" / "traffic"
@@ -87,10 +87,12 @@ def run(budget: Budget) -> list[Result]:
     """Return the figures of every attack, in turn on one server."""
     if not sys.platform.startswith("linux"):
         raise Skip("peak memory is read from /proc")
-    count = QUICK_REQUESTS if budget.quick else int(os.environ.get(REQUESTS_SETTING, REQUESTS))
+    count = min(budget.requests, QUICK_REQUESTS) if budget.quick else budget.requests
     share = 1 if budget.quick else 4
     attacks: dict[str, Callable[[Target], Attack]] = {
-        "mutated requests": lambda target: _sending(target, mutated_requests(target.secret, count)),
+        "mutated requests": lambda target: _sending(
+            target, mutated_requests(target.secret, count), seconds=60 * budget.minutes, of=count
+        ),
         "mask bombs": lambda target: _sending(target, _mask_bombs(target.secret, 6 * share)),
         "json bombs": lambda target: _sending(target, _json_bombs(target.secret, 8 * share)),
         "config bombs": lambda target: _sending(target, _config_bombs(8 * share)),
@@ -123,18 +125,36 @@ def _result(name: str, figures: Figures) -> Result:
     )
 
 
-def _sending(target: Target, requests: Iterable[bytes]) -> Attack:
-    """Return what sends requests over AT_ONCE connections at the same time."""
+def _sending(target: Target, requests: Iterable[bytes], *, seconds: float = 3600.0, of: int = 0) -> Attack:
+    """Return what sends requests over AT_ONCE connections at the same time.
+
+    Args:
+        target: where to.
+        requests: what; made while they are sent.
+        seconds: how long; what is not sent by then stays unsent.
+        of: how many they are, where progress is to be printed.
+    """
 
     async def attack() -> list[Answer]:
         answers: list[Answer] = []
         waiting = iter(requests)
+        started = time.monotonic()
 
         async def work() -> None:
             for content in waiting:
+                if time.monotonic() - started > seconds:
+                    return
                 answers.append(await send(target.port, content))
 
+        async def tell() -> None:
+            while of:
+                await asyncio.sleep(SAY_S)
+                passed_s = time.monotonic() - started
+                print(f"  {len(answers)} of {of} requests, {passed_s:.0f} s", file=sys.stderr, flush=True)
+
+        telling = asyncio.ensure_future(tell())
         await asyncio.gather(*(work() for _ in range(AT_ONCE)))
+        telling.cancel()
         return answers
 
     return attack

@@ -62,6 +62,8 @@ class Budget:
 
     seconds: float = 10.0  # of rounds, both ways together; at least MIN_ROUNDS are done
     quick: bool = False  # the smallest variant only, to see that it runs
+    requests: int = 100_000  # mutated ones of `hostile`, at most
+    minutes: float = 10.0  # for these requests: what is not sent by then stays unsent
 
 
 @dataclass(frozen=True, kw_only=True)

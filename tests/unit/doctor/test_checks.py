@@ -54,8 +54,8 @@ class Studio:
         self.asked = []
 
     @staticmethod
-    def backend(url=URL, title="maskloop", state="CO"):
-        return StudioBackend(id=1, url=url, title=title, model_version="", state=state, auth_method="NONE")
+    def backend(url=URL, title="maskloop", state="CO", auth="BASIC_AUTH"):
+        return StudioBackend(id=1, url=url, title=title, model_version="", state=state, auth_method=auth)
 
     def whoami(self):
         return SimpleNamespace(id=1, email="me@example.com")
@@ -190,6 +190,13 @@ BROKEN = [
     pytest.param(_break("machines", []), "backend", "trouble", "maskloop connect 7", id="no backend"),
     pytest.param(
         _break("machines", [Studio.backend(state="DI")]), "backend", "trouble", "ML_BLOCK", id="not reached"
+    ),
+    pytest.param(
+        _break("machines", [Studio.backend(auth="NONE")]),
+        "backend",
+        "trouble",
+        "run `maskloop connect 7` again",
+        id="connected without credentials",
     ),
     pytest.param(_break("machines", TWO), "backend", "hint", "remove those", id="two backends"),
     pytest.param(_hook("is_active", False), "webhook", "trouble", "connect 7", id="webhook switched off"),

@@ -1,5 +1,7 @@
 """Requests over a real socket: further tries, Retry-After, answers that are not Label Studio's."""
 
+import gzip
+import json
 from datetime import UTC, datetime
 
 import httpx
@@ -136,3 +138,47 @@ def test_get_unusable_proxy_is_named(host, client, proxy, monkeypatch):
     with pytest.raises(ConfigurationError, match="ALL_PROXY"):
         client.project(7)
     assert host.seen == []
+
+
+def _drip(host, monkeypatch):
+    monkeypatch.setattr(transport, "WHOLE_S", 0.3)
+    host.pages[PROJECT] = json_page({**BODY, "description": "x" * 2000})
+    host.drip_s = 0.01
+
+
+def _endless(host, monkeypatch):
+    monkeypatch.setattr(transport, "MAX_ANSWER_BYTES", 2**20)
+    host.pages[PROJECT] = json_page({**BODY, "description": "x" * 2**21})
+
+
+def _zip_bomb(host, monkeypatch):
+    monkeypatch.setattr(transport, "MAX_ANSWER_BYTES", 2**20)
+    bomb = gzip.compress(b"[" + b" " * 2**24 + b"]")
+    host.pages[PROJECT] = (200, {"Content-Type": "application/json", "Content-Encoding": "gzip"}, bomb)
+
+
+def _deep(host, monkeypatch):
+    host.pages[PROJECT] = (200, {"Content-Type": "application/json"}, b"[" * 200_000 + b"]" * 200_000)
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        pytest.param(_drip, "all of it within 0.3 s", id="a byte at a time"),
+        pytest.param(_endless, "at most 1 MiB", id="endless"),
+        pytest.param(_zip_bomb, "at most 1 MiB", id="compressed"),
+        pytest.param(_deep, "Label Studio", id="deep"),
+    ],
+)
+def test_get_hostile_answer_is_a_studio_error_in_time(host, client, monkeypatch, answer, text):
+    answer(host, monkeypatch)
+    with pytest.raises(StudioError, match=text) as caught:
+        client.project(7)
+    assert caught.value.remedy
+    assert len(host.seen) == 1
+
+
+def test_get_compressed_answer_is_read(host, client):
+    page = gzip.compress(json.dumps(BODY).encode())
+    host.pages[PROJECT] = (200, {"Content-Type": "application/json", "Content-Encoding": "gzip"}, page)
+    assert client.project(7).title == "seven"
