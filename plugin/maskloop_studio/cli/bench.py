@@ -15,6 +15,7 @@ MODULE = "tests.benchmarks"
 
 
 def bench_command(
+    *,
     only: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="This case, as --list names it; may be given several times."),
