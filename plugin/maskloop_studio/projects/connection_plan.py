@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from maskloop.errors import LabelConfigError
+from maskloop.label_pairs import find_mirror_pairs, labels_without_mirror
 from maskloop.segmentation.source_labels import source_labels
 from maskloop_studio.formats.label_config import map_labels, parse_label_config
 from maskloop_studio.labelstudio.webhooks import is_ours, webhook_headers
@@ -37,6 +38,7 @@ class ConnectionPlan:
     is_new_model: bool  # no version is registered yet
     matched: tuple[str, ...]  # labels that the model draws already
     unmatched: tuple[str, ...]  # labels it has to learn
+    mirrored: tuple[str, ...]  # one line each, about labels that swap in a mirror
     changes: tuple[str, ...]  # one line each, in the order in which they are made
     tasks: int  # without an annotation: they are predicted afterwards
 
@@ -50,6 +52,7 @@ class ConnectionPlan:
         ]
         if self.unmatched:
             lines.append(f"  labels it has to learn: {', '.join(self.unmatched)}")
+        lines += [f"  {line}" for line in self.mirrored]
         lines += [f"  {change}" for change in self.changes or ("nothing in Label Studio has to change",)]
         lines.append(f"  then: {self.tasks} tasks without an annotation are predicted")
         return lines
@@ -95,6 +98,7 @@ def plan_connection(
         is_new_model=champion is None,
         matched=tuple(label for label in config.all_labels if label not in unmatched),
         unmatched=unmatched,
+        mirrored=_mirror_lines(config.all_labels, settings.mirror_pairs),
         changes=tuple(
             [
                 *_backend_changes(project_id, backend_url, headers, client),
@@ -153,6 +157,33 @@ def _unknown_labels(
         "some images by hand, and training teaches the model these labels; (3) `maskloop demo` shows the "
         "whole loop on images whose labels the model knows",
     )
+
+
+def _mirror_lines(labels: Sequence[str], named: Sequence[tuple[str, str]] | None) -> tuple[str, ...]:
+    """Return which labels swap in mirrored views, and where that has to be confirmed."""
+    if named is not None:
+        return (f"labels that swap in a mirror, as set: {_pairs_text(named)}",) if named else ()
+    found = find_mirror_pairs(labels)
+    lines = []
+    sure = [pair.names for pair in found if pair.sure]
+    unsure = [pair.names for pair in found if not pair.sure]
+    alone = labels_without_mirror(labels)
+    if sure:
+        lines.append(f"labels that swap in a mirror: {_pairs_text(sure)}")
+    if unsure:
+        lines.append(
+            f"taken to swap in a mirror, by an abbreviation only: {_pairs_text(unsure)}; if they do not, set "
+            "MASKLOOP_MIRROR_PAIRS to the pairs that do ([] for none)"
+        )
+    if alone:
+        lines.append(
+            f"no label is the mirror of {_quoted(alone)}: if one is, name the pair in MASKLOOP_MIRROR_PAIRS"
+        )
+    return tuple(lines)
+
+
+def _pairs_text(pairs: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(f'"{one}" and "{other}"' for one, other in pairs)
 
 
 def _backend_changes(
