@@ -12,9 +12,6 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import dctn
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from maskloop.types import RgbImage
 
@@ -58,7 +55,8 @@ def perceptual_hash(image_hwc: RgbImage) -> ImageHash:
         image_hwc, (EDGE, EDGE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     )
     grey_hw = cv2.cvtColor(reduced_hwc, cv2.COLOR_RGB2GRAY).astype(np.float64)
-    lowest = np.round(dctn(grey_hw, norm="ortho")[:FREQUENCIES, :FREQUENCIES].ravel()[1:], 6)
+    spectrum_hw = np.asarray(cv2.dct(grey_hw), np.float64)
+    lowest = np.round(spectrum_hw[:FREQUENCIES, :FREQUENCIES].ravel()[1:], 6)
     packed: ImageHash = np.packbits(np.concatenate([[False], lowest > np.median(lowest)]))
     return packed
 
@@ -99,6 +97,9 @@ def group_near(hashes_nb: NDArray[np.uint8], *, distance: float) -> NDArray[np.i
 
     Groups are numbered 0, 1, 2 ... in the order of their first members.
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     count = len(hashes_nb)
     pairs = np.array([pair[:2] for pair in near_pairs(hashes_nb, distance=distance)], np.int64).reshape(-1, 2)
     links = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(count, count))

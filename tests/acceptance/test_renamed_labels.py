@@ -1,5 +1,6 @@
 """Labels are renamed, or spelt in another case, after people have annotated with them: trainings go on."""
 
+import hashlib
 import io
 import json
 
@@ -8,7 +9,7 @@ from PIL import Image
 from tests.fakes.drawn import SIZE_HW
 
 from maskloop.lab.synthetic.shapes import make_image
-from maskloop.learning.data.snapshot import split_of
+from maskloop.store.holdout import content_position
 from maskloop.store.jobs import JobKind, JobStatus
 from maskloop_studio.cli.evaluate import print_evaluation
 from maskloop_studio.demo.annotator import SimulatedAnnotator
@@ -44,8 +45,9 @@ def annotated(services, make_project):
     task_ids = client.import_tasks(project.id, [{"data": {"i": uri}} for uri in uris])
     for task_id, image in zip(task_ids, images, strict=True):
         SimulatedAnnotator(client).annotate(task_id, image.segments, size_hw=SIZE_HW)
-    fraction = next(share for share in (0.1, 0.3, 0.5, 0.7) if _holdout(project.id, task_ids, share) >= 2)
-    services.settings = services.settings.model_copy(update={"holdout_fraction": fraction})
+    places = sorted(content_position(hashlib.sha256(_png(image)).hexdigest()) for image in images)
+    update = {"holdout_fraction": (places[2] + places[3]) / 2, "holdout_least": 2}
+    services.settings = services.settings.model_copy(update=update)
     _sync(services, project.id)
     assert len(services.store.corrections.of(project.id)) == TASKS
     return project
@@ -55,10 +57,6 @@ def _png(image):
     file = io.BytesIO()
     Image.fromarray(image.image_hwc).save(file, "PNG")
     return file.getvalue()
-
-
-def _holdout(project_id, task_ids, share):
-    return [split_of(project_id, task_id, share) for task_id in task_ids].count("holdout")
 
 
 def _sync(services, project_id):

@@ -46,7 +46,7 @@ class AnnotationSnapshot:
     state: AnnotationState
     content: Mapping[str, Any]  # Label Studio's answer, with the regions as the annotator left them
     label_config: str  # the project's at that moment
-    split: str  # train or holdout
+    split: str  # side of a new annotation, until its images are known; a known one keeps its own
     read_at: datetime  # when it was read from Label Studio (aware): decides between this and a deletion
 
 
@@ -137,11 +137,10 @@ class AnnotationRepository:
             stands = row is not None and row.version_id == version.version_id and row.state == snapshot.state
             if row is None:
                 # Never over a row that was added since it was looked for: that one may be newer.
-                row = AnnotationRow(annotation_id=snapshot.annotation_id)
+                row = AnnotationRow(annotation_id=snapshot.annotation_id, split=snapshot.split)
                 session.add(row)
             row.project_id = snapshot.project_id
             row.task_id = snapshot.task_id
-            row.split = snapshot.split
             row.version_id = version.version_id
             row.updated_at = snapshot.updated_at
             row.state = snapshot.state
@@ -152,6 +151,15 @@ class AnnotationRepository:
                 version=_version(
                     version, config.text if config is not None else "", content=dict(snapshot.content)
                 ),
+            )
+
+    def set_split(self, annotation_id: int, split: str) -> None:
+        """Store the side of an annotation's images."""
+        with self._sessions.write() as session:
+            session.execute(
+                update(AnnotationRow)
+                .where(AnnotationRow.annotation_id == annotation_id, AnnotationRow.split != split)
+                .values(split=split)
             )
 
     def delete(

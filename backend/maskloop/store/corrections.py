@@ -21,7 +21,7 @@ __all__ = ["CorrectionRepository", "DerivedMasks", "EditedTask", "OldReading", "
 
 STREAM = 64  # annotations in memory at once: masks are large
 VERSIONS_AT_ONCE = 500
-SPLITS = ("train", "holdout")
+SPLITS = ("train", "holdout", "neither")
 MAX_REASON = 4000  # characters
 EDIT_KINDS = frozenset(one.name for one in fields(EditCounts))
 
@@ -245,11 +245,11 @@ class CorrectionRepository:
             found += [_correction(*row) for row in rows]
         return tuple(sorted(found, key=lambda one: (one.version_id, one.view, one.image_index)))
 
-    def count(self, project_id: int, *, split: str, after_version: int = 0) -> int:
-        """Return how many annotations of a split have masks and are newer than a version."""
+    def count(self, project_id: int, *, split: str | None = None, after_version: int = 0) -> int:
+        """Return how many annotations, of one split or of all, have masks and are newer than a version."""
         query = select(func.count()).where(
             *_submitted(project_id),
-            AnnotationRow.split == split,
+            *([] if split is None else [AnnotationRow.split == split]),
             AnnotationRow.version_id > after_version,
             exists().where(MasksRow.version_id == AnnotationRow.version_id),
         )

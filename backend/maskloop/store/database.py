@@ -5,6 +5,7 @@ from __future__ import annotations
 from maskloop.store.annotations import AnnotationRepository
 from maskloop.store.corrections import CorrectionRepository
 from maskloop.store.datasets import DatasetRepository
+from maskloop.store.holdout import HoldoutRepository
 from maskloop.store.jobs import JobRepository
 from maskloop.store.overview import OverviewRepository
 from maskloop.store.projects import ProjectRepository
@@ -35,6 +36,7 @@ class Store:
         self.annotations = AnnotationRepository(self._sessions)
         self.corrections = CorrectionRepository(self._sessions)
         self.datasets = DatasetRepository(self._sessions)
+        self.holdout = HoldoutRepository(self._sessions)
         self.trainings = TrainingRepository(self._sessions, self.jobs)
         self.pushes = PushRepository(self._sessions)
         self.shadows = ShadowRepository(self._sessions)

@@ -27,7 +27,10 @@ __all__ = [
     "Base",
     "CategoryRow",
     "DatasetRow",
+    "ImageHashRow",
+    "ImageSideRow",
     "JobRow",
+    "JudgementRow",
     "LabelConfigRow",
     "MasksRow",
     "ProjectRow",
@@ -141,7 +144,7 @@ class AnnotationRow(Base):
     annotation_id: Mapped[int] = mapped_column(RowNumber, primary_key=True, autoincrement=False)
     project_id: Mapped[int] = mapped_column(BigInteger)
     task_id: Mapped[int] = mapped_column(BigInteger)
-    split: Mapped[str]  # train or holdout, by a hash of the task
+    split: Mapped[str]  # train, holdout or neither: the side of its images
     version_id: Mapped[int] = mapped_column(BigInteger)  # the newest
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)  # of that version
     state: Mapped[str]  # submitted, skipped or deleted
@@ -230,6 +233,49 @@ class TrainingRow(Base):
     training_id: Mapped[int] = mapped_column(RowNumber, primary_key=True, autoincrement=False)  # its job
     project_id: Mapped[int] = mapped_column(BigInteger)
     through_version: Mapped[int] = mapped_column(BigInteger)  # versions up to here were in the snapshot
+
+
+class ImageHashRow(Base):
+    """The perceptual hash of an image, by which copies are found."""
+
+    __tablename__ = "image_hashes"
+
+    image_key: Mapped[str] = mapped_column(primary_key=True)  # SHA-256 of the image file
+    hash: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class ImageSideRow(Base):
+    """On which side an image of a project is: it is learnt from, it judges, or neither."""
+
+    __tablename__ = "image_sides"
+    __table_args__ = (
+        Index("ux_image_sides", "project_id", "image_key", unique=True),
+        Index("ix_image_sides_new", "project_id", "side_id"),
+        {"sqlite_autoincrement": True},  # processes read the rows that are newer than those they know
+    )
+
+    side_id: Mapped[int] = mapped_column(RowNumber, primary_key=True, autoincrement=True)
+    project_id: Mapped[int] = mapped_column(BigInteger)
+    image_key: Mapped[str]
+    side: Mapped[str]  # train, holdout or neither
+    placed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class JudgementRow(Base):
+    """A challenger that was judged on the holdout: each one uses up a part of what the holdout can prove."""
+
+    __tablename__ = "judgements"
+    __table_args__ = (Index("ix_judgements_project", "project_id", "champion"),)
+
+    training_id: Mapped[int] = mapped_column(RowNumber, primary_key=True, autoincrement=False)  # its job
+    project_id: Mapped[int] = mapped_column(BigInteger)
+    champion: Mapped[str]  # tags
+    challenger: Mapped[str]
+    images: Mapped[int]  # that judged
+    required: Mapped[float] = mapped_column(Float)  # confidence, 0..1
+    confidence: Mapped[float | None] = mapped_column(Float)
+    promote: Mapped[bool]
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class PushedRow(Base):

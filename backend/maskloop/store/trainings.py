@@ -74,14 +74,23 @@ class TrainingRepository:
         found = self._jobs.find(kind=JobKind.TRAINING, project_id=project_id, limit=limit)
         return tuple(_training(job) for job in found)
 
-    def trained_through(self, project_id: int) -> int:
-        """Return the newest version that a training has seen, without cancelled and dropped trainings."""
+    def trained_through(self, project_id: int, *, but: int | None = None) -> int:
+        """Return the newest version that a training has seen, without cancelled and dropped trainings.
+
+        Args:
+            project_id: Label Studio's number.
+            but: a training that is left out; None for none.
+        """
         with self._sessions.read() as session:
             return (
                 session.scalar(
                     select(func.max(TrainingRow.through_version))
                     .join(JobRow, JobRow.job_id == TrainingRow.training_id)
-                    .where(TrainingRow.project_id == project_id, JobRow.status.in_(COUNTED))
+                    .where(
+                        TrainingRow.project_id == project_id,
+                        TrainingRow.training_id != (-1 if but is None else but),
+                        JobRow.status.in_(COUNTED),
+                    )
                 )
                 or 0
             )

@@ -38,6 +38,7 @@ __all__ = ["run_demo"]
 
 HOST = "127.0.0.1"
 PER_ROUND = 16  # images corrected in a round
+HOLDOUT_LEAST = 3  # with fewer each training would be judged by further trainings
 HOLDOUT_FRACTION = 0.35  # larger than in earnest: a handful of images would judge by chance
 SPARE = 12  # images left over to look at
 
@@ -163,6 +164,7 @@ def _environment(settings: Settings, plan: TaskPlan) -> dict[str, str]:
         "MASKLOOP_TRAIN_QUIET_S": "0",
         **({} if settings.train_steps is None else {"MASKLOOP_TRAIN_STEPS": str(settings.train_steps)}),
         "MASKLOOP_HOLDOUT_FRACTION": str(settings.holdout_fraction),
+        "MASKLOOP_HOLDOUT_LEAST": str(HOLDOUT_LEAST),
         "MASKLOOP_MODEL": settings.model,
         "MASKLOOP_TASK": settings.task.value,
     }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from maskloop.errors import StudioError
-from maskloop.learning.data.snapshot import split_of
 from maskloop.learning.evaluation.annotation_cost import weights_from_settings, work_saved
+from maskloop.store.holdout import content_position
 from maskloop.types import EditCounts, HoldoutMetrics
 from maskloop_studio.demo.annotator import AnnotatedTask, SimulatedAnnotator
 from maskloop_studio.demo.images import DemoImage
@@ -43,7 +44,7 @@ def plan_tasks(
     """Split a project's tasks into the holdout and those to correct.
 
     Args:
-        project_id: Label Studio's number.
+        project_id: Label Studio's number; for errors.
         images: task -> its image with the true segments.
         holdout_fraction: share of the tasks that is in the holdout.
         rounds: number of trainings.
@@ -53,7 +54,9 @@ def plan_tasks(
         StudioError: too few tasks for the holdout or for the rounds.
     """
     holdout = tuple(
-        task_id for task_id in sorted(images) if split_of(project_id, task_id, holdout_fraction) == "holdout"
+        task_id
+        for task_id, image in sorted(images.items())
+        if content_position(hashlib.sha256(image.data).hexdigest()) < holdout_fraction
     )
     teachable = len(images) - len(holdout)
     if not holdout or teachable < rounds:
@@ -84,7 +87,7 @@ class DemoLoop:
         with progress_bar() as bar:
             for task_id in bar.track(self.plan.holdout, description="labelling the holdout"):
                 self._annotate(task_id)
-        self._wait_for_corrections("holdout", len(self.plan.holdout))
+        self._wait_for_corrections(len(self.plan.holdout))
 
     def run_round(self, number: int) -> RoundReport:
         """Correct the next tasks in Label Studio's order, and wait for the training on them.
@@ -95,7 +98,7 @@ class DemoLoop:
         started = time.monotonic()
         tasks = self._correct(f"round {number}: correcting")
         edits = sum((task.edits for task in tasks), EditCounts())
-        self._wait_for_corrections("train", number * self.plan.per_round)
+        self._wait_for_corrections(len(self.plan.holdout) + number * self.plan.per_round)
         training_id = self._training_of_round(number)
         training = wait_for_training(
             training_id, self.services.store, timeout_s=PATIENCE_S, heartbeat=self.heartbeat
@@ -164,12 +167,10 @@ class DemoLoop:
         pushed = self.services.store.pushes.of(self.project_id, model_version)
         return {task_id for task_id, prediction_id in pushed.items() if prediction_id is not None}
 
-    def _wait_for_corrections(self, split: str, count: int) -> None:
-        store = self.services.store
-        self._wait(
-            lambda: store.corrections.count(self.project_id, split=split) >= count,
-            f"{count} stored corrections ({split})",
-        )
+    def _wait_for_corrections(self, count: int) -> None:
+        # Of both sides: the first training may move some to the holdout.
+        corrections = self.services.store.corrections
+        self._wait(lambda: corrections.count(self.project_id) >= count, f"{count} stored corrections")
 
     def _wait(self, reached: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + PATIENCE_S

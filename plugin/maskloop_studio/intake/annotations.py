@@ -12,9 +12,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from maskloop.errors import CodecError, MaskloopError, StudioError
-from maskloop.learning.data.snapshot import split_of
 from maskloop.log import log_action
 from maskloop.store.annotations import AnnotationSnapshot, SavedAnnotation, SaveStatus
+from maskloop.store.holdout import TRAIN
 from maskloop.store.jobs import Job, JobKind, JobStatus
 from maskloop.store.sessions import now
 from maskloop.types import ShowMode
@@ -125,7 +125,7 @@ def _take_annotation(annotation_id: int, project: StudioProject, parts: IntakePa
             state="skipped" if skipped else "submitted",
             content=annotation,
             label_config=project.label_config,
-            split=split_of(project.id, task_id, parts.settings.holdout_fraction),
+            split=TRAIN,  # until its images are read: their content decides
             read_at=read_at,
         )
     )
@@ -135,7 +135,7 @@ def _take_annotation(annotation_id: int, project: StudioProject, parts: IntakePa
     if not store.corrections.has(saved.version.version_id, reader_version=READER_VERSION):
         reading = read_version(saved.version, parts)
         if reading is not None:  # else the task is deleted, and its own event deletes the annotation
-            keep_reading(saved.version, reading, store)
+            keep_reading(saved.version, reading, store, parts.settings)
 
 
 def _log_saved(saved: SavedAnnotation, *, annotation_id: int, task_id: int, skipped: bool) -> None:

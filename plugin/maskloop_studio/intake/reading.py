@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from maskloop.errors import CodecError, LabelConfigError
 from maskloop.log import log_action, log_failures
+from maskloop.similarity import perceptual_hash
 from maskloop.store.corrections import DerivedMasks
+from maskloop.store.holdout import is_blind
 from maskloop_studio.formats import annotation_to_segments, config_for_task, is_approximate
 from maskloop_studio.formats.label_config import parse_label_config
 from maskloop_studio.formats.result_items import sort_items
@@ -164,7 +166,12 @@ def _read_image(
     from maskloop.segmentation.image import decode_image
 
     data = parts.fetcher.fetch(image.address, task_id=version.task_id)
-    height, width = decode_image(data, max_pixels=parts.settings.max_image_pixels).shape[:2]
+    image_hwc = decode_image(data, max_pixels=parts.settings.max_image_pixels)
+    height, width = image_hwc.shape[:2]
+    image_key = parts.image_cache.put(data)
+    parts.store.holdout.add_hash(image_key, perceptual_hash(image_hwc))
+    if is_blind(image_key, parts.settings.blind_below):
+        predicted = {}  # none was shown: nothing of it was edited
     result = _result_of(version)
     read = functools.partial(
         annotation_to_segments,
@@ -187,7 +194,7 @@ def _read_image(
         place=_place(version),
     )
     masks = DerivedMasks(
-        image_key=parts.image_cache.put(data),
+        image_key=image_key,
         image_uri=image.address,
         size_hw=(height, width),
         segments=content.segments,

@@ -25,9 +25,18 @@ PAGE = 64  # annotations
 MAX_RETRIED = 100_000  # annotations that are set aside
 
 
-def keep_reading(version: AnnotationVersion, reading: AnnotationReading, store: Store) -> None:
-    """Store what a version teaches, or why it is set aside."""
+def keep_reading(
+    version: AnnotationVersion, reading: AnnotationReading, store: Store, settings: Settings
+) -> None:
+    """Store what a version teaches and whether it is learnt from or judges, or why it is set aside."""
     if reading.set_aside is None:
+        side = store.holdout.place(
+            version.project_id,
+            [image.image_key for image in reading.images],
+            fraction=settings.holdout_fraction,
+            near_distance=settings.near_distance,
+        )
+        store.annotations.set_split(version.annotation_id, side)
         store.corrections.save(version.version_id, *reading.images, reader_version=READER_VERSION)
         return
     store.corrections.set_aside(
@@ -90,7 +99,7 @@ def read_old_again(
                 deferred.add(old.version_id)
                 event_ids += _add_event(version.project_id, version.annotation_id, "reader", store)
                 continue
-            keep_reading(version, reading, store)
+            keep_reading(version, reading, store, settings)
             read += 1
             set_aside += reading.set_aside is not None
         on_page()

@@ -1,5 +1,6 @@
 """Connecting is checked and planned before anything is changed, and fails early with the ways out."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -100,6 +101,29 @@ def test_plan_lists_what_is_added_and_how_many_tasks_follow(services):
         "18 tasks",
     ):
         assert words in text
+
+
+@pytest.mark.parametrize(
+    ("labels", "named", "words"),
+    [
+        pytest.param(("disc", "leftHand", "rightHand"), None, ['"leftHand" and "rightHand"'], id="sure"),
+        pytest.param(
+            ("disc", "FL wheel", "FR wheel"),
+            None,
+            ["by an abbreviation only", "MASKLOOP_MIRROR_PAIRS"],
+            id="unsure",
+        ),
+        pytest.param(("disc", "linke Hand"), None, ['no label is the mirror of "linke Hand"'], id="alone"),
+        pytest.param(("disc", "a", "b"), (("a", "b"),), ['as set: "a" and "b"'], id="set"),
+        pytest.param(("disc", "square"), None, [], id="none"),
+    ],
+)
+def test_plan_names_labels_that_swap_in_a_mirror(settings, labels, named, words):
+    with contextlib.closing(Services(settings.model_copy(update={"mirror_pairs": named}))) as services:
+        services.client = ReadOnlyStudio(labels)
+        plan = plan_connection(7, URL, services)
+    assert [word for word in words if word not in "\n".join(plan.lines())] == []
+    assert bool(plan.mirrored) is bool(words)
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ class TrainingExample:
     key: str  # identifies the image in logs and errors
     ignored: tuple[Segment, ...] = ()  # unlabelled areas: neither objects nor background
     fresh: bool = False  # the champion has not learnt from it yet
+    group: str = ""  # the same for images that are nearly the same; "": it is like no other
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

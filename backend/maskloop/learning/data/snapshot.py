@@ -14,7 +14,7 @@ from maskloop.errors import TrainingError
 from maskloop.files import write_whole
 from maskloop.types import Correction
 
-__all__ = ["ManifestEntry", "SnapshotManifest", "Split", "split_of"]
+__all__ = ["ManifestEntry", "SnapshotManifest", "Split"]
 
 Split: TypeAlias = Literal["train", "holdout"]
 
@@ -103,21 +103,6 @@ class SnapshotManifest:
 
     def _records(self) -> list[dict[str, Any]]:
         return [{**asdict(entry), "updated_at": entry.updated_at.isoformat()} for entry in self.entries]
-
-
-def split_of(project_id: int, task_id: int, holdout_fraction: float) -> Split:
-    """Return the split of a task; the same for a task and a fraction in every process and version.
-
-    A task that is in the holdout at one fraction is in it at every larger one.
-
-    Args:
-        project_id: Label Studio's number.
-        task_id: Label Studio's number.
-        holdout_fraction: share of tasks that are for evaluation only, 0..1.
-    """
-    digest = hashlib.sha256(f"{project_id}/{task_id}".encode()).digest()
-    position = int.from_bytes(digest[:8], "big") / 2**64  # uniform in 0..1
-    return "holdout" if position < holdout_fraction else "train"
 
 
 def _read_entry(record: dict[str, Any]) -> ManifestEntry:

@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from maskloop.learning.data.dataset import TrainingExample
 from maskloop.learning.data.splits import (
@@ -18,7 +19,14 @@ from maskloop.settings import Settings
 from maskloop.store.images import ImageCache
 from maskloop.types import UNLABELLED, Correction, Segment
 
-__all__ = ["LabelPlan", "TrainingSet", "build_training_set", "corrections_to_examples", "observed_kinds"]
+__all__ = [
+    "LabelPlan",
+    "TrainingSet",
+    "build_training_set",
+    "corrections_to_examples",
+    "observed_kinds",
+    "used_corrections",
+]
 
 MIN_STUFF_IMAGES = 10  # with fewer, one region an image may be chance
 MIN_THING_IMAGES = 2  # one may be an area drawn in two strokes
@@ -66,6 +74,7 @@ def build_training_set(
     learnt_versions: Collection[int],
     image_cache: ImageCache,
     settings: Settings,
+    groups: Mapping[str, str] = MappingProxyType({}),
 ) -> TrainingSet:
     """Return the data of one training.
 
@@ -76,8 +85,9 @@ def build_training_set(
         learnt_versions: version ids of the corrections that the champion has learnt from.
         image_cache: holds the corrections' images.
         settings: which corrections are used, which labels are ignored, how many images validate.
+        groups: image key -> group of images that are nearly the same; other images are like no other.
     """
-    used_train, used_holdout = _used_corrections(train, settings), _used_corrections(holdout, settings)
+    used_train, used_holdout = used_corrections(train, settings), used_corrections(holdout, settings)
     plan = plan.without(settings.ignore_labels)
     learnt, validating = split_validation(
         used_train, fraction=settings.validation_fraction, least=MIN_IMAGES_TO_VALIDATE
@@ -89,6 +99,7 @@ def build_training_set(
             image_cache=image_cache,
             ignored_labels=settings.ignore_labels,
             learnt_versions=learnt_versions,
+            groups=groups,
         )
         for corrections in (learnt, validating, used_holdout)
     )
@@ -128,7 +139,7 @@ def observed_kinds(examples: Iterable[TrainingExample]) -> dict[str, bool]:
     return kinds
 
 
-def _used_corrections(corrections: Iterable[Correction], settings: Settings) -> tuple[Correction, ...]:
+def used_corrections(corrections: Iterable[Correction], settings: Settings) -> tuple[Correction, ...]:
     """Return the corrections that are used: those of one annotation per task."""
     return tuple(
         correction
@@ -145,6 +156,7 @@ def corrections_to_examples(
     image_cache: ImageCache,
     ignored_labels: Collection[str],
     learnt_versions: Collection[int],
+    groups: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[TrainingExample, ...]:
     """Return corrections as examples for training or evaluation.
 
@@ -154,6 +166,7 @@ def corrections_to_examples(
         image_cache: holds the images.
         ignored_labels: labels of areas that are neither object nor background; unlabelled areas always are.
         learnt_versions: version ids that the champion has learnt from; examples of others are fresh.
+        groups: image key -> group of images that are nearly the same; other images are like no other.
     """
     ignored = frozenset(ignored_labels) | {UNLABELLED}
     return tuple(
@@ -165,6 +178,7 @@ def corrections_to_examples(
             ignored=tuple(segment for segment in correction.segments if segment.label in ignored),
             key=_key(correction),
             fresh=correction.version_id not in learnt_versions,
+            group=groups.get(correction.image_key, ""),
         )
         for correction in corrections
     )

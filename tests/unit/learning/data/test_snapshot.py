@@ -1,11 +1,9 @@
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from maskloop.errors import TrainingError
-from maskloop.learning.data.snapshot import ManifestEntry, SnapshotManifest, split_of
+from maskloop.learning.data.snapshot import ManifestEntry, SnapshotManifest
 
 
 def make_entry(task_id=2, **changes):
@@ -43,27 +41,6 @@ def test_snapshot_manifest_bad_file_raises(tmp_path, text):
 def test_manifest_entry_naive_time_raises():
     with pytest.raises(ValueError, match="aware"):
         make_entry(updated_at=datetime(2026, 1, 1))
-
-
-def test_split_of_known_tasks_never_changes():
-    # Fixed values: a change would let models be evaluated on images that they were trained on.
-    assert [task for task in range(30) if split_of(1, task, 0.2) == "holdout"] == [0, 1, 3, 7, 11, 17, 18, 20]
-
-
-def test_split_of_many_tasks_follows_the_fraction():
-    held = sum(split_of(7, task, 0.25) == "holdout" for task in range(4000))
-    assert held / 4000 == pytest.approx(0.25, abs=0.03)
-
-
-@pytest.mark.parametrize(("fraction", "expected"), [(0.0, "train"), (1.0, "holdout")])
-def test_split_of_extremes(fraction, expected):
-    assert {split_of(1, task, fraction) for task in range(50)} == {expected}
-
-
-@given(st.integers(0, 10**9), st.integers(0, 10**9), st.floats(0, 1), st.floats(0, 1))
-def test_split_of_larger_fraction_keeps_the_holdout(project_id, task_id, first, second):
-    if split_of(project_id, task_id, min(first, second)) == "holdout":
-        assert split_of(project_id, task_id, max(first, second)) == "holdout"
 
 
 def test_manifest_of_corrections_names_their_rows(make_correction):
