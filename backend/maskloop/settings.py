@@ -260,7 +260,21 @@ class Settings(BaseSettings):
     train_cron: str | None = Field(
         None, description="a cron line, local time: when projects with new corrections are trained"
     )
-    holdout_fraction: Fraction = 0.2
+    holdout_fraction: Fraction = Field(0.2, description="share of the images that judge; 0: none does")
+    blind_share: Fraction = Field(
+        0.0, description="share of the holdout that is never pre-annotated: nobody follows the model there"
+    )
+    holdout_least: int = Field(
+        8, ge=2, le=10_000, description="images of the holdout with which it judges; copies count once"
+    )
+    early_judging: Literal["cross-validate", "ask"] = Field(
+        "cross-validate",
+        description="while the holdout is smaller: train on parts and judge on the others, or leave the "
+        "decision to `maskloop models promote`",
+    )
+    near_distance: Fraction = Field(
+        0.2, description="images whose perceptual hashes differ in no larger share of their bits are copies"
+    )
     train_steps: int | None = Field(None, ge=1, description="default: chosen from the data's size")
     train_batch: int = Field(4, ge=1)
     train_minutes: float | None = Field(None, gt=0, description="what a training may take")
@@ -295,7 +309,14 @@ class Settings(BaseSettings):
     )
     promotion_margin: float = Field(0.0, ge=0, description="how much better the challenger has to be")
     gate_confidence: float = Field(
-        0.9, ge=0.5, lt=1, description="how sure it has to be that the challenger is better by the margin"
+        0.9,
+        ge=0.5,
+        lt=1,
+        description="how sure it has to be that no challenger takes over that is not better by the margin, "
+        "for all challengers of a champion together",
+    )
+    gate_class_fall: Fraction = Field(
+        0.3, description="a class that lost more of its score, by chance or not: a person decides"
     )
     gate_class_drop: Fraction = Field(0.1, description="how much of its score any class may lose")
     class_floors: dict[str, Fraction] = Field(
@@ -374,6 +395,11 @@ class Settings(BaseSettings):
     def snapshots_dir(self) -> Path:
         """Where snapshots of data sets lie, each in a folder named by its digest."""
         return self.home / "snapshots"
+
+    @property
+    def blind_below(self) -> float:
+        """The place in the order of content below which an image is never pre-annotated; 0 for none."""
+        return self.holdout_fraction * self.blind_share
 
     @property
     def runs_dir(self) -> Path:

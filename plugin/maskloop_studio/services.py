@@ -115,6 +115,7 @@ class Services:
             max_file_bytes=self.settings.max_image_bytes,
             memory=self.memory.files,
             looks=self.looks,
+            blind_below=self.settings.blind_below,
         )
 
     @functools.cached_property

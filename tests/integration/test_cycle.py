@@ -10,6 +10,7 @@ from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
 from maskloop.learning.cycle import run_training
 from maskloop.learning.data.training_set import LabelPlan
 from maskloop.learning.registration import EVALUATION_FILE, register_base
+from maskloop.learning.registry import CHALLENGER
 from maskloop.learning.training_job import TrainingJob
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.store.images import ImageCache
@@ -20,7 +21,8 @@ from maskloop.types import SegmentationTask
 @pytest.fixture
 def train(settings, tmp_path, make_correction):
     """Return a function that runs the same training again."""
-    settings = settings.model_copy(update={"train_steps": 2, "train_batch": 1, "class_floors": {"cat": 0.5}})
+    few_steps = {"train_steps": 2, "train_batch": 1, "class_floors": {"cat": 0.5}, "holdout_least": 5}
+    settings = settings.model_copy(update=few_steps)
     cache = ImageCache(tmp_path / "images")
     registry = MemoryRegistry(tmp_path / "registry")
 
@@ -46,8 +48,9 @@ def train(settings, tmp_path, make_correction):
         work_dir=tmp_path / "work",
     )
 
-    def call():
-        outcome = run_training(job, registry=registry, image_cache=cache, settings=settings)
+    def call(**changes):
+        changed = settings.model_copy(update=changes)
+        outcome = run_training(job, registry=registry, image_cache=cache, settings=changed)
         return outcome, registry
 
     return call
@@ -65,6 +68,24 @@ def test_run_training_stores_the_numbers_of_the_gate(train):
     ]
     assert stored["champion"]["metrics"]["seconds_per_image"] > 0
     assert json.loads(json.dumps(outcome.as_json()))["decision"]["gain"] == gate["gain"]
+
+
+def test_run_training_small_holdout_is_cross_validated(train):
+    outcome, _ = train(holdout_least=8)
+    assert (outcome.judged_by, outcome.images_needed) == ("cross-validation", 17)
+    assert "cross-validated on 7 images, 17 more annotated images are needed" in outcome.decision.reason
+    stored = json.loads((outcome.version.path / EVALUATION_FILE).read_text())
+    for side in ("champion", "challenger"):
+        images = sorted(image["image"] for image in stored[side]["images"])
+        assert images == sorted(f"1/{n}/{n}" for n in (0, 1, *range(10, 15)))
+
+
+def test_run_training_small_holdout_may_leave_the_decision_to_a_person(train):
+    outcome, registry = train(holdout_least=8, early_judging="ask")
+    assert (outcome.release, outcome.judged_by) == ("waiting", "nobody")
+    assert "not judged yet: 17 more annotated images are needed" in outcome.decision.reason
+    assert registry.alias("maskloop-1", CHALLENGER) == outcome.version.number
+    assert registry.champion("maskloop-1").number == 1
 
 
 def test_run_training_killed_after_registering_evaluates_the_registered_version(train):

@@ -45,6 +45,7 @@ def train(settings, tmp_path, make_correction, monkeypatch):
                 "train_steps": 1,
                 "train_batch": 1,
                 "validation_fraction": 0.0,
+                "holdout_least": 1,
                 "promotion": PromotionMode(mode),
             }
         )

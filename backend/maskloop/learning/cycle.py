@@ -6,12 +6,17 @@ import dataclasses
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from maskloop.errors import TrainingError
+from maskloop.learning.cross_validation import MIN_IMAGES, count_groups, cross_validate
+from maskloop.learning.data.dataset import TrainingExample
+from maskloop.learning.data.holdout_choice import HoldoutRule
 from maskloop.learning.data.training_set import TrainingSet, build_training_set, observed_kinds
+from maskloop.learning.evaluation.anchoring import measure_anchoring
 from maskloop.learning.evaluation.evaluate import evaluate_side_by_side, predict_examples
-from maskloop.learning.evaluation.gate import GateRule, decide
+from maskloop.learning.evaluation.gate import GateRule, decide, leave_open
+from maskloop.learning.evaluation.prediction_metrics import Evaluation
 from maskloop.learning.evaluation.showing import Showing, read_showing
 from maskloop.learning.evaluation.showing_search import ShowingRule, find_showing
 from maskloop.learning.registration import find_registered, learnt_versions, register_challenger
@@ -21,10 +26,17 @@ from maskloop.learning.training.distributed import finetune_in_processes
 from maskloop.learning.training.job import FinetuneJob, TrainingControl, TrainingProgress
 from maskloop.learning.training.recipe import FinetuneRecipe, choose_recipe
 from maskloop.learning.training.run_log import RunLog
-from maskloop.learning.training_job import Challenger, GateReport, TrainingJob, TrainingOutcome
+from maskloop.learning.training_job import (
+    Challenger,
+    GateReport,
+    JudgedBy,
+    TrainingJob,
+    TrainingOutcome,
+)
 from maskloop.log import log_action
-from maskloop.segmentation.checkpoint import Checkpoint, declare_kinds, load_checkpoint
+from maskloop.segmentation.checkpoint import Checkpoint, declare_kinds, load_checkpoint, save_checkpoint
 from maskloop.settings import Settings
+from maskloop.store.holdout import is_blind
 from maskloop.store.images import ImageCache
 from maskloop.types import SegmentationTask
 
@@ -65,7 +77,9 @@ def run_training(
         if challenger is None:
             control = TrainingControl(on_progress=_call_both(run_log.record, on_progress))
             challenger = _train_challenger(job, training_set, champion, settings, control)
-        report = _evaluate(job, training_set, champion, challenger, settings)
+        report = _evaluate(
+            job, training_set, champion, challenger, settings=settings, on_progress=on_progress
+        )
         version = challenger.version or register_challenger(
             job, challenger, training_set, report, registry=registry, settings=settings, run_id=run_log.run_id
         )
@@ -73,6 +87,7 @@ def run_training(
     result = release(
         version,
         better=decision.promote,
+        ask=decision.ask,
         reason=decision.reason,
         mode=settings.promotion,
         registry=registry,
@@ -95,6 +110,9 @@ def run_training(
         version=version,
         base=job.champion,
         train_images=len(training_set.train),
+        judged_by=report.judged_by,
+        images_needed=report.images_needed,
+        anchoring=report.anchoring,
         holdout_gaps=training_set.holdout_gaps,
         seconds=time.monotonic() - started,
     )
@@ -108,6 +126,7 @@ def _build_training_set(job: TrainingJob, image_cache: ImageCache, settings: Set
         learnt_versions=learnt_versions(job.champion),
         image_cache=image_cache,
         settings=settings,
+        groups=job.groups,
     )
     if not training_set.examples:
         raise TrainingError(
@@ -186,22 +205,96 @@ def _evaluate(
     training_set: TrainingSet,
     champion: Checkpoint,
     challenger: Challenger,
+    *,
     settings: Settings,
+    on_progress: Callable[[TrainingProgress], None] | None,
 ) -> GateReport:
-    """Evaluate both models on the holdout and decide about the promotion, and about what is shown."""
-    before, after = evaluate_side_by_side(
-        [champion, challenger.checkpoint],
-        training_set.holdout_examples,
-        labels=training_set.plan.classes,
-        task=job.task,
-        thresholds=job.thresholds,
+    """Judge both models on the holdout, or by cross-validation where it is too small, and decide."""
+    rule = GateRule.from_settings(settings, judged_before=job.judged_before)
+    showing = _find_showing(job, training_set, challenger, ShowingRule.from_settings(settings))
+    holdout = training_set.holdout_examples
+    pool = (*training_set.examples, *training_set.validation, *holdout)
+    holdout_rule = HoldoutRule.from_settings(settings)
+    needed = holdout_rule.missing(count_groups(pool), count_groups(holdout))
+
+    def evaluate(model: Checkpoint, examples: Sequence[TrainingExample]) -> tuple[Evaluation, ...]:
+        return evaluate_side_by_side(
+            [champion, model],
+            examples,
+            labels=training_set.plan.classes,
+            task=job.task,
+            thresholds=job.thresholds,
+        )
+
+    if not needed:
+        before, after = evaluate(challenger.checkpoint, holdout)
+        blind = [is_blind(one.image_key, settings.blind_below) for one in training_set.holdout]
+        return GateReport(
+            champion=before,
+            challenger=after,
+            showing=showing,
+            decision=decide(before, after, rule),
+            anchoring=measure_anchoring(before, blind, seed=settings.seed),
+        )
+    place = (
+        f"{needed} more annotated images are needed for a holdout of {holdout_rule.least} "
+        f"({count_groups(holdout)} now)"
     )
+    judged = [*holdout, *(example for example in training_set.examples if example.fresh)]
+    if settings.early_judging == "ask" or count_groups(judged) < MIN_IMAGES:
+        before, after = evaluate(challenger.checkpoint, holdout)
+        return GateReport(
+            champion=before,
+            challenger=after,
+            showing=showing,
+            decision=leave_open(f"not judged yet: {place}; a person decides", rule),
+            judged_by=JudgedBy.NOBODY,
+            images_needed=needed,
+        )
+
+    def train(examples: Sequence[TrainingExample], number: int) -> Checkpoint:
+        part = dataclasses.replace(training_set, examples=tuple(examples), validation=())
+        return _train_part(
+            dataclasses.replace(job, work_dir=job.work_dir / f"part-{number}"),
+            part,
+            champion,
+            settings=settings,
+            on_progress=on_progress,
+        )
+
+    before, after = cross_validate(
+        training_set.examples, holdout, challenger=challenger.checkpoint, train=train, evaluate=evaluate
+    )
+    decision = decide(before, after, rule)
+    reason = f"cross-validated on {count_groups(judged)} images, {place}; {decision.reason}"
     return GateReport(
         champion=before,
         challenger=after,
-        decision=decide(before, after, GateRule.from_settings(settings)),
-        showing=_find_showing(job, training_set, challenger, ShowingRule.from_settings(settings)),
+        showing=showing,
+        decision=dataclasses.replace(decision, reason=reason),
+        judged_by=JudgedBy.CROSS_VALIDATION,
+        images_needed=needed,
     )
+
+
+def _train_part(
+    job: TrainingJob,
+    part: TrainingSet,
+    champion: Checkpoint,
+    *,
+    settings: Settings,
+    on_progress: Callable[[TrainingProgress], None] | None,
+) -> Checkpoint:
+    """Return the champion fine-tuned on a part of the examples; once, also where the training is killed."""
+    done = job.work_dir / "done"
+    if not done.exists():
+        control = TrainingControl(on_progress=on_progress)
+        trained = _train_challenger(job, part, champion, settings, control)
+        save_checkpoint(trained.checkpoint, job.work_dir / "saved").rename(done)
+        log_action(
+            logger, "part_trained", training=job.key, part=job.work_dir.name, images=len(part.examples)
+        )
+    return load_checkpoint(done, device=settings.device)
 
 
 def _find_showing(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from maskloop.learning.data.training_set import LabelPlan
+from maskloop.learning.evaluation.anchoring import Anchoring
 from maskloop.learning.evaluation.gate import PromotionDecision
 from maskloop.learning.evaluation.prediction_metrics import Evaluation
 from maskloop.learning.evaluation.showing import Showing
@@ -17,7 +19,7 @@ from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.types import Correction, HoldoutMetrics, ModelVersion, SegmentationTask
 
-__all__ = ["Challenger", "GateReport", "TrainingJob", "TrainingOutcome"]
+__all__ = ["Challenger", "GateReport", "JudgedBy", "TrainingJob", "TrainingOutcome"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,6 +33,8 @@ class TrainingJob:
     labels: LabelPlan  # classes of the next model
     task: SegmentationTask  # segmentation task of the project
     thresholds: Thresholds  # thresholds that the project's models are served with
+    groups: Mapping[str, str] = field(default_factory=dict)  # image key -> group of near images
+    judged_before: int = 0  # challengers that were compared with this champion already
     work_dir: Path  # where a killed training finds its last state again; deleted at the end
     dataset: str | None = None  # digest of the snapshot that has the corrections; None: none was made
 
@@ -44,6 +48,14 @@ class Challenger:
     version: ModelVersion | None = None  # where this training registered it before it was killed
 
 
+class JudgedBy(StrEnum):
+    """What a version was judged on."""
+
+    HOLDOUT = "holdout"
+    CROSS_VALIDATION = "cross-validation"  # the holdout is too small
+    NOBODY = "nobody"  # the same, and there is too little for that as well
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GateReport:
     """The evaluations of both models on the holdout and the decision from them."""
@@ -52,6 +64,9 @@ class GateReport:
     challenger: Evaluation
     decision: PromotionDecision
     showing: Showing  # which of the challenger's segments annotators are shown
+    judged_by: JudgedBy = JudgedBy.HOLDOUT
+    images_needed: int = 0  # further annotated images, until the holdout is large enough
+    anchoring: Anchoring | None = None  # None where too few images are blind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +82,9 @@ class TrainingOutcome:
     base: ModelVersion  # the version that it was trained from
     train_images: int
     holdout_gaps: str | None  # which classes the holdout has too few images of; None for none
+    judged_by: JudgedBy
+    images_needed: int  # further annotated images, until the holdout is large enough; 0 where it is
+    anchoring: Anchoring | None  # None where too few images are blind
     seconds: float
 
     def as_json(self) -> dict[str, object]:
@@ -83,6 +101,9 @@ class TrainingOutcome:
             "challenger_metrics": dataclasses.asdict(self.challenger),
             "train_images": self.train_images,
             "holdout_images": self.challenger.images,
+            "judged_by": self.judged_by.value,
+            "images_needed": self.images_needed,
+            "anchoring": None if self.anchoring is None else self.anchoring.as_json(),
             "holdout_lacks": self.holdout_gaps,
             "seconds": round(self.seconds, 2),
         }

@@ -7,8 +7,11 @@ import json
 from typing import TYPE_CHECKING
 
 from maskloop.errors import TrainingError
+from maskloop.learning.evaluation.intervals import ALL_CLASSES, ScoreIntervals, score_intervals
+from maskloop.types import SegmentationTask
 from maskloop_studio.projects.correction_labels import add_correction_labels, match_correction_labels
-from maskloop_studio.projects.training import ensure_champion, ensure_image, model_name, plan_learning
+from maskloop_studio.projects.frozen_corrections import TrainingImages, near_groups
+from maskloop_studio.projects.training import ensure_champion, model_name, plan_learning
 
 if TYPE_CHECKING:
     from maskloop.learning.evaluation.prediction_metrics import Evaluation
@@ -42,8 +45,8 @@ def print_evaluation(project_id: int, number: int | None, services: Services, *,
         settings=services.settings,
     )
     plan = add_correction_labels(plan, holdout, model_labels=version.labels, settings=services.settings)
-    for correction in holdout:
-        ensure_image(correction, image_cache=services.image_cache, fetcher=services.fetcher)
+    images = TrainingImages(services.image_cache, services.fetcher, services.settings)
+    images.ensure(holdout)
 
     from maskloop.learning.data.training_set import build_training_set
     from maskloop.learning.evaluation.evaluate import evaluate_side_by_side
@@ -56,6 +59,7 @@ def print_evaluation(project_id: int, number: int | None, services: Services, *,
         learnt_versions=(),
         image_cache=services.image_cache,
         settings=services.settings,
+        groups=near_groups(holdout, store=services.store, images=images),
     )
     if not training_set.holdout_examples:
         raise TrainingError(
@@ -64,28 +68,62 @@ def print_evaluation(project_id: int, number: int | None, services: Services, *,
             got="none",
             remedy="annotate more tasks: a share of them, MASKLOOP_HOLDOUT_FRACTION, is the holdout",
         )
-    (evaluation,) = evaluate_side_by_side(
-        [load_checkpoint(version.path, device=services.settings.device)],
-        training_set.holdout_examples,
-        labels=training_set.plan.classes,
-        task=prediction_plan.task,
-        thresholds=prediction_plan.thresholds,
+    checkpoint = load_checkpoint(version.path, device=services.settings.device)
+    # As served, then everything that the model finds: AP of the two tells what the threshold hides.
+    thresholds = [prediction_plan.thresholds]
+    if prediction_plan.task is SegmentationTask.INSTANCE:
+        thresholds.append(dataclasses.replace(prediction_plan.thresholds, score=0.0, score_of_label={}))
+    evaluation, *whole = (
+        evaluate_side_by_side(
+            [checkpoint],
+            training_set.holdout_examples,
+            labels=training_set.plan.classes,
+            task=prediction_plan.task,
+            thresholds=one,
+        )[0]
+        for one in thresholds
     )
+    intervals = score_intervals(evaluation, seed=services.settings.seed)
+    unfiltered = {name: getattr(whole[0].metrics, name) for name in ("ap50", "ap")} if whole else {}
+    notes = [
+        note for note in (training_set.holdout_gaps, _optimism(version.tag, project_id, services)) if note
+    ]
     if as_json:
         values = {
             "version": version.tag,
             "metrics": dataclasses.asdict(evaluation.metrics),
+            "intervals": {label or "all": scores for label, scores in intervals.items()},
+            "without_threshold": unfiltered,
             "images": evaluation.per_image(),
             "lacking": training_set.holdout_gaps,
+            "notes": notes,
         }
         print(json.dumps(values))
         return
-    _print_table(version.tag, evaluation)
-    if training_set.holdout_gaps:
-        print(f"note: {training_set.holdout_gaps}")
+    _print_table(version.tag, evaluation, intervals)
+    print("below a score: 90 % of such holdouts would give a value between the two")
+    if unfiltered:
+        metrics = evaluation.metrics
+        print(f"AP50 / AP at the served thresholds: {_shown(metrics.ap50)} / {_shown(metrics.ap)};")
+        print(f"of all that the model finds: {_shown(unfiltered['ap50'])} / {_shown(unfiltered['ap'])}")
+    for note in notes:
+        print(f"note: {note}")
 
 
-def _print_table(tag: str, evaluation: Evaluation) -> None:
+def _optimism(tag: str, project_id: int, services: Services) -> str | None:
+    """Return that a version was chosen on the images that it is judged on; None where it was not."""
+    judgements = services.store.holdout.judgements(project_id)
+    chosen = next((one for one in judgements if one.challenger == tag and one.promote), None)
+    if chosen is None:
+        return None
+    tried = [one for one in judgements if one.training_id <= chosen.training_id]
+    return (
+        f"the score is optimistic: these images chose the version, with {sum(one.promote for one in tried)} "
+        f"promotions among {len(tried)} challengers so far; new images of the holdout make it fairer"
+    )
+
+
+def _print_table(tag: str, evaluation: Evaluation, intervals: ScoreIntervals | None = None) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
@@ -93,17 +131,24 @@ def _print_table(tag: str, evaluation: Evaluation) -> None:
     table = Table(
         Column("class", overflow="fold"), "images", "objects", "AP50", "PQ", "IoU", "boundary IoU", title=tag
     )
+    spread = intervals or {}
     for label, numbers in evaluation.per_class().items():
         table.add_row(
             label,
             f"{numbers['images']:.0f}",
             f"{numbers['objects']:.0f}",
-            *(_shown(numbers.get(name)) for name in SHOWN),
+            *(_with_interval(numbers.get(name), spread.get(label, {}).get(name)) for name in SHOWN),
         )
     table.add_section()
     overall = (metrics.ap50, metrics.pq, metrics.miou, metrics.boundary_iou)
-    table.add_row("all", str(metrics.images), "", *(_shown(value) for value in overall))
+    of_all = spread.get(ALL_CLASSES, {})
+    cells = [_with_interval(value, of_all.get(name)) for name, value in zip(SHOWN, overall, strict=True)]
+    table.add_row("all", str(metrics.images), "", *cells)
     Console().print(table)
+
+
+def _with_interval(value: float | None, interval: tuple[float, float] | None) -> str:
+    return _shown(value) + (f"\n{interval[0]:.2f}-{interval[1]:.2f}" if interval else "")
 
 
 def _shown(value: float | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -188,10 +188,13 @@ def report(
     from maskloop_studio.services import process_services
 
     services = process_services()
+    outcomes = [one.outcome or {} for one in services.store.trainings.of(project)]
+    measured = [one["anchoring"] for one in outcomes if isinstance(one.get("anchoring"), dict)]
     print_report(
         project,
         corrections=services.store.corrections,
         settings=services.settings,
         by_annotator=annotators,
         as_json=as_json,
+        anchoring=cast("dict[str, object]", measured[-1]) if measured else None,
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from maskloop.selection.gain import MIN_IMAGES
 from maskloop_studio.cli.edit_tables import EditLine, print_edits, untouched_lines
@@ -25,14 +26,26 @@ def print_report(
     settings: Settings,
     by_annotator: bool = False,
     as_json: bool,
+    anchoring: Mapping[str, Any] | None = None,
 ) -> None:
-    """Print a project's report, as tables or as JSON; see `report_project`."""
+    """Print a project's report, as tables or as JSON; see `report_project`.
+
+    Args:
+        project_id: Label Studio's number.
+        corrections: the counts of edits.
+        settings: as for `report_project`.
+        by_annotator: a line for each annotator instead of each version.
+        as_json: print JSON.
+        anchoring: how the newest training measured it; None where it could not.
+    """
     import typer
 
     report = report_project(project_id, corrections=corrections, settings=settings)
     if as_json:
-        typer.echo(json.dumps(report.as_json()))
+        typer.echo(json.dumps(report.as_json() | {"anchoring": anchoring}))
         return
+    if anchoring is not None:
+        typer.echo(anchoring_text(anchoring))
     if not report.versions:
         typer.echo(f"project {project_id}: no prediction has been corrected yet")
         return
@@ -47,6 +60,16 @@ def print_report(
     typer.echo(_weights_in_words(report.weights))
     if not by_annotator:
         typer.echo(_in_words(report))
+
+
+def anchoring_text(values: Mapping[str, Any]) -> str:
+    """Return what annotators take over from predictions, as `Anchoring.as_json` has it, in words."""
+    low, high = values["interval"]
+    return (
+        f"the champion's score is {values['shown']:.3f} on {values['shown_images']} holdout images where "
+        f"annotators saw\npredictions, {values['blind']:.3f} on {values['blind_images']} where they did not "
+        f"(difference {low:+.3f} to {high:+.3f}, 90 % confidence)"
+    )
 
 
 def _version_line(one: VersionReport) -> EditLine:

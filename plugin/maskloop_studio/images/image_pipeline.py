@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +14,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from maskloop.errors import MaskloopError
 from maskloop.memory_budget import MemoryBudget
 from maskloop.segmentation.image import EncodedImage
-from maskloop.types import ImageResult, PredictionFailure
+from maskloop.store.holdout import is_blind
+from maskloop.types import ImageResult, Prediction, PredictionFailure
 from maskloop_studio.images.image_looks import ImageLooks, LookedImage, OutputObserver
 from maskloop_studio.images.time_limit import TimeLimit
 
@@ -56,6 +59,7 @@ class ImagePipeline:
     # Of all requests together, for image files from the download to the prediction.
     memory: MemoryBudget = field(default_factory=lambda: MemoryBudget(FILE_MEMORY_BYTES))
     looks: ImageLooks | None = None  # keeps features; None: none are kept
+    blind_below: float = 0.0  # images before this place in the order of content get no segment
 
     def predict(
         self, inputs: Sequence[ImageInput], *, source: str, for_selection: bool = False
@@ -164,6 +168,7 @@ class ImagePipeline:
             if isinstance(data, MaskloopError):
                 flight.finish(PredictionFailure(error=data))
                 return
+            flight.is_blind = is_blind(hashlib.sha256(data).hexdigest(), self.blind_below)
             observer = self._observer(flight, data)
             predicted = flight.predicted = self.engine.submit(
                 [EncodedImage(data=data, max_pixels=self.max_pixels)],
@@ -209,6 +214,7 @@ class _Flight(Generic[Used]):
         self.image, self.limit, self.source, self.for_selection = image, limit, source, for_selection
         self.used: Future[Used] = Future()
         self.held_bytes = 0  # of the file, once it is there
+        self.is_blind = False  # its segments are not shown
         self.fetched: Future[bytes | MaskloopError | None] | None = None
         self.predicted: Future[list[ImageResult]] | None = None
         self._use = use
@@ -222,6 +228,8 @@ class _Flight(Generic[Used]):
         except Exception as exc:
             self.used.set_exception(exc)
         else:
+            if self.is_blind and isinstance(result, Prediction):
+                result = dataclasses.replace(result, segments=())
             self.finish(result)
 
     def finish(self, result: ImageResult) -> None:

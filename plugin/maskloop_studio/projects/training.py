@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskloop.errors import ImageError
 from maskloop.log import log_action
 from maskloop.store.jobs import Job, JobKind
 from maskloop_studio.dispatch import request
@@ -16,26 +14,23 @@ from maskloop_studio.formats.label_config import LabelMap
 from maskloop_studio.projects.announcement import Announcer
 from maskloop_studio.projects.correction_labels import add_correction_labels, match_correction_labels
 from maskloop_studio.projects.freezing import note_learnt
+from maskloop_studio.projects.frozen_corrections import TrainingImages, freeze_corrections
 
 if TYPE_CHECKING:
     from maskloop.learning.data.training_set import LabelPlan
     from maskloop.learning.registry import ModelRegistry
     from maskloop.learning.training.job import TrainingProgress
-    from maskloop.learning.training_job import TrainingJob
+    from maskloop.learning.training_job import TrainingJob, TrainingOutcome
     from maskloop.queue.lease import JobControl
     from maskloop.settings import Settings
-    from maskloop.store.corrections import CorrectionRepository
-    from maskloop.store.images import ImageCache
-    from maskloop.types import Correction, ModelVersion
-    from maskloop_studio.images.fetcher import ImageFetcher
+    from maskloop.store.holdout import Judgement
+    from maskloop.types import ModelVersion
     from maskloop_studio.projects.prediction_plan import PredictionPlan
     from maskloop_studio.services import Services
 
 __all__ = [
     "StepLines",
     "ensure_champion",
-    "ensure_image",
-    "freeze_corrections",
     "model_name",
     "plan_learning",
     "train_project",
@@ -87,13 +82,16 @@ def train_project(job: Job, control: JobControl, services: Services) -> dict[str
         projects=services.store.projects,
     )
     announcer.training(training_job.champion.tag)
-    outcome = run_training(
+    result = run_training(
         training_job,
         registry=services.registry,
         image_cache=services.image_cache,
         settings=services.settings,
         on_progress=report,
-    ).as_json()
+    )
+    if result.decision.comparison is not None:
+        services.store.holdout.add_judgement(_judgement(job, result))
+    outcome = result.as_json()
     log_action(
         logger,
         "training_finished",
@@ -138,26 +136,54 @@ class StepLines:
         )
 
 
+def _judgement(job: Job, outcome: TrainingOutcome) -> Judgement:
+    from maskloop.store.holdout import Judgement
+
+    comparison = outcome.decision.comparison
+    return Judgement(
+        training_id=job.job_id,
+        project_id=job.project_id,
+        champion=outcome.base.tag,
+        challenger=outcome.version.tag,
+        images=outcome.challenger.images,
+        required=outcome.decision.rule.required,
+        confidence=None if comparison is None else comparison.confidence,
+        promote=outcome.decision.promote,
+    )
+
+
 def _training_job(job: Job, control: JobControl, services: Services) -> TrainingJob:
     from maskloop.learning.training_job import TrainingJob
 
     store, project_id = services.store, job.project_id
     champion = ensure_champion(project_id, registry=services.registry, settings=services.settings)
     labels, prediction_plan = plan_learning(project_id, champion, services)
+    learnt_through = store.trainings.trained_through(project_id, but=job.job_id)
     store.trainings.begin(job.job_id, project_id, through_version=store.corrections.last_version(project_id))
     work_dir = services.settings.runs_dir / job.name
     label_config = services.client.project(project_id).label_config
-    frozen = freeze_corrections(project_id, store.corrections, work_dir / "snapshot.json")
-    dataset = note_learnt(
-        *frozen, label_config=label_config, store=store, settings=services.settings, reason=job.name
+    frozen = freeze_corrections(
+        project_id,
+        work_dir / "snapshot.json",
+        store=store,
+        images=TrainingImages(services.image_cache, services.fetcher, services.settings, check=control.check),
+        learnt_through=learnt_through,
     )
-    train, holdout = match_correction_labels(*frozen, label_config=label_config, settings=services.settings)
+    dataset = note_learnt(
+        frozen.train,
+        frozen.holdout,
+        label_config=label_config,
+        store=store,
+        settings=services.settings,
+        reason=job.name,
+    )
+    train, holdout = match_correction_labels(
+        frozen.train, frozen.holdout, label_config=label_config, settings=services.settings
+    )
     labels = add_correction_labels(
         labels, train, holdout, model_labels=champion.labels, settings=services.settings
     )
-    for correction in (*train, *holdout):
-        control.check()
-        ensure_image(correction, image_cache=services.image_cache, fetcher=services.fetcher)
+    judgements = store.holdout.judgements(project_id)
     return TrainingJob(
         key=job.name,
         champion=champion,
@@ -166,6 +192,10 @@ def _training_job(job: Job, control: JobControl, services: Services) -> Training
         labels=labels,
         task=prediction_plan.task,
         thresholds=prediction_plan.thresholds,
+        groups=frozen.groups,
+        judged_before=sum(
+            one.champion == champion.tag and one.training_id != job.job_id for one in judgements
+        ),
         work_dir=work_dir,
         dataset=dataset,
     )
@@ -193,53 +223,6 @@ def plan_learning(
     prediction_plan = project.of_project
     class_of_label = _class_of_label(prediction_plan.label_map)
     return LabelPlan(labels=project.config.all_labels, class_of_label=class_of_label), prediction_plan
-
-
-def freeze_corrections(
-    project_id: int, corrections: CorrectionRepository, snapshot: Path
-) -> tuple[tuple[Correction, ...], tuple[Correction, ...]]:
-    """Return the corrections of a training and those of its holdout, the same ones again after a kill.
-
-    The first call writes the snapshot; each call reads every correction, and decodes its masks, once.
-
-    Args:
-        project_id: Label Studio's number.
-        corrections: the stored corrections.
-        snapshot: file that lists the annotation versions of this training.
-    """
-    from maskloop.learning.data.snapshot import SnapshotManifest
-
-    if snapshot.exists():
-        manifest = SnapshotManifest.read(snapshot)
-        return corrections.at(manifest.version_ids("train")), corrections.at(manifest.version_ids("holdout"))
-    train, holdout = (
-        tuple(sorted(corrections.of(project_id, split=split), key=_by_version))
-        for split in ("train", "holdout")
-    )
-    SnapshotManifest.of(train=train, holdout=holdout).write(snapshot)
-    return train, holdout
-
-
-def _by_version(correction: Correction) -> tuple[int, str, int]:
-    return correction.version_id, correction.view, correction.image_index
-
-
-def ensure_image(correction: Correction, *, image_cache: ImageCache, fetcher: ImageFetcher) -> None:
-    """Fetch a correction's image where this machine does not have it.
-
-    Raises:
-        ImageError: it cannot be fetched, or its address has another image now.
-    """
-    if image_cache.path(correction.image_key).exists():
-        return
-    data = fetcher.fetch(correction.image_uri, task_id=correction.task_id)
-    if image_cache.put(data) != correction.image_key:
-        raise ImageError(
-            f"task {correction.task_id}, image {correction.image_uri[:200]}",
-            expected=f"the image that was annotated (SHA-256 {correction.image_key})",
-            got="another image at the same address",
-            remedy="annotate the task again, or copy the old image into MASKLOOP_HOME/images",
-        )
 
 
 def _class_of_label(label_map: LabelMap | None) -> dict[str, str]:

@@ -77,6 +77,9 @@ def follow_training(training_id: int, store: Store) -> None:
     """Show a training until its end, and its verdict."""
     outcome = wait_for_training(training_id, store, timeout_s=24 * 3600).outcome or {}
     verdict = BECAME.get(str(outcome.get("release")), "promoted" if outcome["promoted"] else "not promoted")
+    decision = outcome.get("decision")
+    if isinstance(decision, dict) and decision.get("ask"):
+        verdict = "not promoted by itself; `maskloop models promote` makes it the champion"
     print(f"{outcome['version']}: {verdict}; {outcome['reason']}")
     showing = outcome.get("showing")
     if isinstance(showing, dict):

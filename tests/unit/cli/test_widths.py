@@ -123,7 +123,8 @@ def test_evaluate_table_fits(width, terminal, capsys):
         metrics=SimpleNamespace(ap50=0.5, pq=0.4, miou=0.6, boundary_iou=0.3, images=24),
         per_class=lambda: dict.fromkeys([*LABELS, "x" * 60], numbers),
     )
-    print_evaluation_table(f"{NAME}-v2", evaluation)
+    scores = dict.fromkeys(("ap50", "pq", "iou"), (0.123, 0.876))
+    print_evaluation_table(f"{NAME}-v2", evaluation, dict.fromkeys(["", *LABELS], scores))
     shown = capsys.readouterr().out
     assert too_wide(shown, width) == []
     assert "…" not in shown

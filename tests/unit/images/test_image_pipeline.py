@@ -1,5 +1,7 @@
 """Images of one request: in order, few at once, and never waited for beyond the request's limit."""
 
+import dataclasses
+import hashlib
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,7 +10,8 @@ import pytest
 
 from maskloop.errors import ImageError
 from maskloop.memory_budget import MemoryBudget
-from maskloop.types import PredictionFailure
+from maskloop.store.holdout import content_position
+from maskloop.types import Prediction, PredictionFailure
 from maskloop_studio.images.image_pipeline import FETCHES_AT_ONCE, PREPARED_BYTES, ImageInput, ImagePipeline
 from maskloop_studio.images.time_limit import TimeLimit
 
@@ -69,6 +72,26 @@ def _use(index, result):
 def test_predict_and_use_every_image_in_order(count):
     results = _pipeline().predict_and_use(_inputs(*"a" * count), _use, source="m")
     assert results == [(index, str) for index in range(count)]
+
+
+@pytest.mark.parametrize(("below", "shown"), [(0.0, 3), (1.0, 0), ("between", 1)])
+def test_predict_blind_images_have_no_segment(below, shown, make_segment):
+    uris = ("a", "b", "c")
+    places = sorted(content_position(hashlib.sha256(uri.encode()).hexdigest()) for uri in uris)
+    below = places[2] if below == "between" else below
+    found = Prediction(segments=(make_segment(),), size_hw=(32, 48), confidence=0.5)
+    engine = FakeEngine()
+    engine.submit = lambda images, **_: _done([found])
+    pipeline = dataclasses.replace(_pipeline(engine), blind_below=below)
+    results = pipeline.predict(_inputs(*uris), source="m")
+    assert sum(bool(result.segments) for result in results) == shown
+    assert {result.confidence for result in results} == {0.5}  # the order of tasks is that of the model
+
+
+def _done(results):
+    future = Future()
+    future.set_result(results)
+    return future
 
 
 def test_predict_broken_image_stays_with_its_place():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
@@ -16,6 +17,7 @@ from maskloop.curation.snapshots.file_names import FileNames
 from maskloop.curation.snapshots.rows import Category, ImageRow, ObjectKind, ObjectRow, SnapshotImage
 from maskloop.curation.snapshots.snapshot_folder import Snapshot, SnapshotOrigin, write_snapshot
 from maskloop.learning.data.splits import choose_corrections
+from maskloop.log import log_action
 from maskloop.mask_runs import segment_to_rle
 from maskloop.masks import crop_mask
 from maskloop.store.annotations import AnnotationRepository
@@ -25,6 +27,7 @@ from maskloop.types import UNLABELLED, AnnotationRule, Correction, Segment
 
 __all__ = ["FreezeRules", "freeze_project"]
 
+logger = logging.getLogger(__name__)
 SPLITS = {"train": "train", "holdout": "validation"}
 
 
@@ -91,6 +94,15 @@ class _Freezing:
         both = heapq.merge(annotated, stand_ins, key=lambda one: one[:2])
         for _, of_task in groupby(both, key=lambda one: one[0]):
             _, is_predicted, task = next(of_task)  # annotations come before predictions
+            if task.split not in SPLITS:  # copies of images of both splits
+                log_action(
+                    logger,
+                    "task_left_out",
+                    level=logging.WARNING,
+                    task_id=task.task_id,
+                    reason="its images resemble images to learn from and images of the holdout",
+                )
+                continue
             source = f"prediction:{self._rules.include.partition(':')[2]}" if is_predicted else "annotation"
             chosen = choose_corrections(task.corrections, self._rules.rule)
             for correction in sorted(chosen, key=_item):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special  # not scipy.stats, which takes ten times as long to import
@@ -11,10 +13,24 @@ from maskloop.learning.evaluation.average_precision import Floats
 __all__ = ["confidence_above", "resample_weights", "spread_quantile"]
 
 
-def resample_weights(images: int, resamples: int, seed: int) -> Floats:
-    """Return float64 (R, N): how often each image is drawn in each of R resamples of N images."""
+MAX_SIGNS = 1000  # 2^-1000 is still a number
+
+
+def resample_weights(images: int, resamples: int, seed: int, *, groups: Sequence[str] = ()) -> Floats:
+    """Return float64 (R, N): how often each image is drawn in each of R resamples.
+
+    Args:
+        images: number N of images.
+        resamples: number R.
+        seed: seed of the draws.
+        groups: group of each image; images of one group, such as copies, are drawn together (a cluster
+            bootstrap). Empty: each image is alone.
+    """
     rng = np.random.default_rng(seed)
-    return rng.multinomial(images, np.full(images, 1 / images), size=resamples).astype(np.float64)
+    _, group_n = np.unique(list(groups) or np.arange(images), return_inverse=True)
+    count = int(group_n.max()) + 1
+    drawn_rg = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
+    return drawn_rg.astype(np.float64)[:, group_n]
 
 
 def confidence_above(values_r: Floats, bound: float, images: int) -> float:
@@ -22,12 +38,13 @@ def confidence_above(values_r: Floats, bound: float, images: int) -> float:
 
     The share of resamples above the bound is converted to a normal quantile, scaled for the too small
     variance of a bootstrap, and converted back by Student's t distribution, so that few images never give
-    a high confidence.
+    a high confidence. Where all resamples lie on one side, the normal distribution of the same mean and
+    variance is used, up to what a sign test on as many images can show (2^-images).
 
     Args:
         values_r: (R,), value of each resample; NaN where it has none.
         bound: the value has to be larger; equal is not.
-        images: number of images that were resampled.
+        images: number of images that were resampled; copies count once.
 
     Returns:
         The confidence; 0 with fewer than two images or without any value.
@@ -41,7 +58,12 @@ def confidence_above(values_r: Floats, bound: float, images: int) -> float:
         return 0.0
     least = 0.5 / known_r.size  # half of the smallest share that this many resamples can show
     share = float(np.clip(np.mean(known_r > bound), least, 1 - least))
-    return float(special.stdtr(images - 1, special.ndtri(share) * np.sqrt((images - 1) / images)))
+    quantile = float(special.ndtri(share))
+    if share in (least, 1 - least) and float(np.std(known_r)) > 0:
+        beyond = abs(float(np.mean(known_r)) - bound) / float(np.std(known_r))
+        most = -float(special.ndtri(2.0 ** -min(images, MAX_SIGNS)))
+        quantile = float(np.copysign(max(abs(quantile), min(beyond, most)), quantile))
+    return float(special.stdtr(images - 1, quantile * np.sqrt((images - 1) / images)))
 
 
 def spread_quantile(values_r: Floats, confidence: float, images: int) -> tuple[float, float]:

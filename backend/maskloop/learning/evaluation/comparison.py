@@ -24,7 +24,7 @@ class ClassChange:
     label: str
     before: float
     after: float
-    images: int  # images with the class
+    images: int  # images with the class; copies count once
     fall_confidence: float  # confidence that it fell by more than the gate allows, 0..1
 
     @property
@@ -37,7 +37,7 @@ class ClassChange:
 class Comparison:
     """A challenger compared with its champion on the holdout."""
 
-    images: int  # images with a compared class
+    images: int  # images with a compared class; copies count once
     before: float  # score of the champion, mean over the compared classes
     after: float  # score of the challenger
     confidence: float  # confidence that the gain exceeds the margin, 0..1
@@ -89,21 +89,24 @@ def compare(
     nothing_common = not (both_c & has_c).any()
     compared_c = has_c & (known_c if nothing_common else both_c)
     weights_rn = np.concatenate(
-        [np.ones((1, challenger.images)), resample_weights(challenger.images, resamples, seed)]
+        [
+            np.ones((1, challenger.images)),
+            resample_weights(challenger.images, resamples, seed, groups=challenger.groups),
+        ]
     )
     has_rc = weights_rn @ present_nc > 0
     before_rc = np.where(has_rc, _score(champion, weights_rn)[:, of_champion], np.nan)
     after_rc = np.where(has_rc, _score(challenger, weights_rn)[:, columns], np.nan)
     gain_r = mean_known((after_rc - before_rc)[1:, compared_c], 1)
-    images = int(np.count_nonzero(present_nc[:, compared_c].any(axis=1)))
+    images = challenger.count_images(present_nc[:, compared_c].any(axis=1))
     changes = [
         ClassChange(
             label=label,
             before=float(before_rc[0, index]),
             after=float(after_rc[0, index]),
-            images=int(np.count_nonzero(present_nc[:, index])),
+            images=challenger.count_images(present_nc[:, index]),
             fall_confidence=confidence_above(
-                (before_rc - after_rc)[1:, index], class_drop, int(np.count_nonzero(present_nc[:, index]))
+                (before_rc - after_rc)[1:, index], class_drop, challenger.count_images(present_nc[:, index])
             ),
         )
         for index, label in enumerate(labels)

@@ -98,6 +98,7 @@ def evaluate_side_by_side(
             known=checkpoint.labels,
             keys=[example.key for example in examples],
             seconds=times,
+            groups=[example.group or example.key for example in examples],
         )
         for checkpoint, found, times in zip(checkpoints, predictions, seconds, strict=True)
         for evaluated in [_evaluated_labels(checkpoint, examples, labels)]

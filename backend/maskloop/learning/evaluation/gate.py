@@ -11,7 +11,7 @@ from maskloop.learning.evaluation.comparison import ClassChange, Comparison, com
 from maskloop.learning.evaluation.prediction_metrics import Evaluation
 from maskloop.settings import Settings
 
-__all__ = ["GateRule", "PromotionDecision", "decide"]
+__all__ = ["GateRule", "PromotionDecision", "decide", "leave_open"]
 
 _DIGITS = 6
 _FEW_IMAGES = 8  # with fewer, the reason recommends to annotate more
@@ -21,9 +21,11 @@ _FEW_IMAGES = 8  # with fewer, the reason recommends to annotate more
 class GateRule:
     """The conditions of a promotion; the settings explain the defaults."""
 
-    confidence: float = 0.9  # required: that the gain exceeds the margin; for falls of all classes together
+    confidence: float = 0.9  # that the gain exceeds the margin, of all challengers of a champion together
+    judged_before: int = 0  # challengers of this champion that were judged already
     margin: float = 0.0  # the score (mean of AP50, PQ and mean IoU, 0..1) has to rise by more
     class_drop: float = 0.1  # how much the score of a class may fall
+    class_fall: float = 0.3  # a class that fell by more, by chance or not, leaves the decision to a person
     class_floors: Mapping[str, float] = field(default_factory=dict, hash=False)  # class -> lowest score
     slowdown: float = 0.5  # how much longer an image may take: 0.5 allows 1.5 times the time
     resamples: int = 2000
@@ -34,16 +36,35 @@ class GateRule:
             raise ValueError(f"GateRule.confidence: expected 0.5..1, got {self.confidence}")
         if self.resamples < 1000:
             raise ValueError(f"GateRule.resamples: expected at least 1000, got {self.resamples}")
-        if min(self.margin, self.class_drop, self.slowdown) < 0:
+        if min(self.margin, self.class_drop, self.class_fall, self.slowdown, self.judged_before) < 0:
             raise ValueError(f"GateRule: expected no negative bound, got {self}")
 
+    @property
+    def required(self) -> float:
+        """The confidence that is required of this challenger, 0..1.
+
+        A champion's challengers share the risk 1 - confidence: the k-th may spend 1 / (k (k + 1)) of it.
+        Their sum is the whole, so that however many are tried, a champion is replaced by a version that is no
+        better with at most this probability. Until one passes, no challenger depends on what the holdout said
+        of the others, so that it makes no difference that all are judged on the same images.
+
+        Source:
+            Tian and Ramdas, "Online control of the familywise error rate", Statistical Methods in Medical
+            Research 30 (2021): alpha-spending; Blum and Hardt, "The Ladder", ICML 2015: what one bit a round
+            gives away.
+        """
+        turn = self.judged_before + 1
+        return 1 - (1 - self.confidence) / (turn * (turn + 1))
+
     @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
-        """Return the rule of the settings."""
+    def from_settings(cls, settings: Settings, *, judged_before: int = 0) -> Self:
+        """Return the rule of the settings for a champion's next challenger."""
         return cls(
+            judged_before=judged_before,
             confidence=settings.gate_confidence,
             margin=settings.promotion_margin,
             class_drop=settings.gate_class_drop,
+            class_fall=settings.gate_class_fall,
             class_floors=dict(settings.class_floors),
             slowdown=settings.gate_slowdown,
             seed=settings.seed,
@@ -56,6 +77,7 @@ class PromotionDecision:
 
     promote: bool
     reason: str  # one sentence with the numbers, stored in the registry
+    ask: bool = False  # a person has to decide: it may be better
     gain: float = 0.0  # challenger's score minus the champion's; 0 where they cannot be compared
     rule: GateRule = field(default_factory=GateRule)
     comparison: Comparison | None = None  # all numbers; None where they cannot be compared
@@ -64,9 +86,14 @@ class PromotionDecision:
         """Return it as plain values for the registry; None for unknown numbers."""
         values: dict[str, object] = {
             "promote": self.promote,
+            "ask": self.ask,
             "reason": self.reason,
             "gain": _plain(self.gain),
-            "rule": {**asdict(self.rule), "class_floors": dict(self.rule.class_floors)},
+            "rule": {
+                **asdict(self.rule),
+                "class_floors": dict(self.rule.class_floors),
+                "required": _plain(self.rule.required),
+            },
         }
         comparison = self.comparison
         if comparison is None:
@@ -95,7 +122,8 @@ def decide(
     It does when a paired bootstrap over the images gives the required confidence that its score rose by more
     than the margin, no class fell with confidence by more than allowed or fell below its floor, and it is not
     too slow. With more classes each fall needs a higher confidence, so that no class prevents a promotion by
-    chance; a class with few images cannot prevent one, unless it has a floor, which needs no confidence.
+    chance; a class with a floor needs none. Where a class is gone or fell far, by chance or not, and where
+    the confidence is less than this challenger needs but enough for one alone, a person decides.
 
     Args:
         champion: evaluation of the served model on the holdout.
@@ -117,7 +145,7 @@ def decide(
     comparison = compare(
         champion,
         challenger,
-        confidence=rule.confidence,
+        confidence=rule.required,
         margin=rule.margin,
         class_drop=rule.class_drop,
         resamples=rule.resamples,
@@ -130,10 +158,13 @@ def decide(
             rule,
         )
     objections = _objections(comparison, rule)
-    notes = [*objections, *_notes(comparison, rule)]
+    doubts = [] if objections else _doubts(comparison, rule)
+    notes = [*objections, *doubts, *_notes(comparison, rule)]
     sentence = _headline(comparison, rule) + "".join(f"; {note}" for note in notes)
+    better = not objections and _is_better(comparison, rule)
     return PromotionDecision(
-        promote=not objections and _is_better(comparison, rule),
+        promote=better and not doubts,
+        ask=bool(doubts) and (better or _is_likely_better(comparison, rule)),
         reason=sentence,
         gain=comparison.gain,
         rule=rule,
@@ -141,11 +172,21 @@ def decide(
     )
 
 
+def leave_open(reason: str, rule: GateRule) -> PromotionDecision:
+    """Return the decision that a person has to decide, as nothing could be judged."""
+    return PromotionDecision(promote=False, ask=True, reason=reason, rule=rule)
+
+
 def _no_decision(reason: str, rule: GateRule) -> PromotionDecision:
     return PromotionDecision(promote=False, reason=reason, rule=rule)
 
 
 def _is_better(comparison: Comparison, rule: GateRule) -> bool:
+    return comparison.gain > rule.margin and comparison.confidence >= rule.required
+
+
+def _is_likely_better(comparison: Comparison, rule: GateRule) -> bool:
+    """Return whether it would pass if it were the only challenger of its champion."""
     return comparison.gain > rule.margin and comparison.confidence >= rule.confidence
 
 
@@ -172,6 +213,22 @@ def _objections(comparison: Comparison, rule: GateRule) -> list[str]:
     return objections
 
 
+def _doubts(comparison: Comparison, rule: GateRule) -> list[str]:
+    """Return why a version that may be better is not promoted by itself."""
+    if not _is_likely_better(comparison, rule):
+        return []
+    doubts = [
+        f"class {_change_text(change)} {'is gone' if change.after == 0 else 'fell far'}: a person decides"
+        for change in comparison.classes
+        if change.fall > rule.class_fall or change.after == 0 < change.before
+    ]
+    if not _is_better(comparison, rule):
+        doubts.append(
+            f"likely better, but challenger {rule.judged_before + 1} of the same champion: a person decides"
+        )
+    return doubts
+
+
 def _headline(comparison: Comparison, rule: GateRule) -> str:
     verb = "rose" if _is_better(comparison, rule) else "did not rise with confidence"
     low, high = comparison.interval
@@ -179,8 +236,13 @@ def _headline(comparison: Comparison, rule: GateRule) -> str:
     return (
         f"score {verb} by more than {rule.margin:g} on {comparison.images} holdout images: "
         f"{comparison.before:.4f} -> {comparison.after:.4f}{interval}, "
-        f"confidence {comparison.confidence:.1%} of {rule.confidence:.1%} required"
+        f"confidence {_percent(comparison.confidence)} of {_percent(rule.required)} required"
     )
+
+
+def _percent(confidence: float) -> str:
+    """Return a confidence in per cent, with as many digits as it takes to tell it from 100."""
+    return f"{confidence:.1%}" if confidence < 0.995 else f"{math.floor(confidence * 1e5) / 1e3:.3f}%"
 
 
 def _notes(comparison: Comparison, rule: GateRule) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from maskloop.learning.evaluation.ground_truth import GroundTruth, merge_stuff
 from maskloop.learning.evaluation.pixel_counts import count_pixels
 from maskloop.types import HoldoutMetrics, Prediction, Segment
 
-__all__ = ["Evaluation", "evaluate_predictions"]
+__all__ = ["Evaluation", "evaluate_predictions", "join_evaluations"]
 
 _DIGITS = 4  # of the stored metrics of each class and image
 
@@ -39,11 +40,23 @@ class Evaluation:
     objects_nc: Floats  # objects in the ground truth without crowds
     detections: Detections
     seconds_n: Floats  # seconds from pixels to segments; NaN where not measured
+    groups: tuple[str, ...] = ()  # of the N images: copies are in one; empty: each image is alone
 
     @property
     def images(self) -> int:
         """Number of images."""
         return len(self.keys)
+
+    @property
+    def independent_images(self) -> int:
+        """Number of images where copies count once."""
+        return len(set(self.groups)) if self.groups else self.images
+
+    def count_images(self, chosen_n: Any) -> int:
+        """Return how many of the chosen images there are where copies count once; bool (N,)."""
+        if not self.groups:
+            return int(np.count_nonzero(chosen_n))
+        return len({group for group, chosen in zip(self.groups, chosen_n, strict=True) if chosen})
 
     def scores(self, weights_rn: Floats) -> dict[str, Floats]:
         """Return ap50, pq and iou of each class, (R, C), under R weightings of the images.
@@ -152,6 +165,7 @@ def evaluate_predictions(
     known: Collection[str] | None = None,
     keys: Sequence[str] | None = None,
     seconds: Sequence[float] | None = None,
+    groups: Sequence[str] = (),
 ) -> Evaluation:
     """Return the evaluation of predictions against the ground truth.
 
@@ -166,6 +180,7 @@ def evaluate_predictions(
         known: labels that the model has; None for all.
         keys: names of the images; None for their positions.
         seconds: time of each image.
+        groups: group of each image, the same for copies; empty: each image is alone.
 
     Raises:
         ValueError: different numbers of predictions and truths, or a label outside `labels`.
@@ -201,6 +216,36 @@ def evaluate_predictions(
         objects_nc=np.array(objects, np.float64).reshape(len(given), len(labels)),
         detections=Detections.joined(detections),
         seconds_n=np.full(len(given), np.nan) if seconds is None else np.asarray(seconds, np.float64),
+        groups=tuple(groups),
+    )
+
+
+def join_evaluations(parts: Sequence[Evaluation]) -> Evaluation:
+    """Return evaluations of the same classes on different images as one.
+
+    Raises:
+        ValueError: none, or other classes.
+    """
+    if not parts or len({(part.labels, part.stuff) for part in parts}) != 1:
+        raise ValueError(f"join_evaluations: expected parts with the same classes, got {len(parts)} parts")
+    starts = np.cumsum([0, *(part.images for part in parts)])
+    shifted = [
+        replace(part.detections, image_d=part.detections.image_d + start)
+        for part, start in zip(parts, starts[:-1], strict=True)
+    ]
+    grouped = any(part.groups for part in parts)
+    return Evaluation(
+        labels=parts[0].labels,
+        known=frozenset[str]().union(*(part.known for part in parts)),
+        stuff=parts[0].stuff,
+        keys=tuple(key for part in parts for key in part.keys),
+        panoptic_4nc=np.concatenate([part.panoptic_4nc for part in parts], axis=1),
+        area_3nc=np.concatenate([part.area_3nc for part in parts], axis=1),
+        boundary_3nc=np.concatenate([part.boundary_3nc for part in parts], axis=1),
+        objects_nc=np.concatenate([part.objects_nc for part in parts]),
+        detections=Detections.joined(shifted),
+        seconds_n=np.concatenate([part.seconds_n for part in parts]),
+        groups=tuple(group for part in parts for group in (part.groups or part.keys)) if grouped else (),
     )
 
 

@@ -18,19 +18,26 @@ class Release(StrEnum):
     """The result of the gate for a version."""
 
     PROMOTED = "promoted"  # is the champion
-    WAITING = "waiting"  # passed the gate, waits for a manual promotion
+    WAITING = "waiting"  # passed the gate or may be better, waits for a manual promotion
     SHADOW = "shadow"  # the same, and predicts beside the champion
     REFUSED = "refused"  # did not pass the gate
 
 
 def release(
-    version: ModelVersion, *, better: bool, reason: str, mode: PromotionMode, registry: ModelRegistry
+    version: ModelVersion,
+    *,
+    better: bool,
+    ask: bool = False,
+    reason: str,
+    mode: PromotionMode,
+    registry: ModelRegistry,
 ) -> Release:
     """Promote an evaluated version or set its alias, as the mode requires; a repetition changes nothing.
 
     Args:
         version: a registered version.
         better: whether it passed the gate.
+        ask: whether a person has to decide where it did not.
         reason: the gate's reason, for the history.
         mode: whether a promotion is automatic.
         registry: holds the version.
@@ -38,10 +45,13 @@ def release(
     Raises:
         RegistryError: the registry refuses.
     """
-    if not better:
+    if not better and not ask:
         return Release.REFUSED
     if _was_champion(version, registry):
         return Release.PROMOTED  # promoted before a kill; a rollback since then stays
+    if not better:
+        registry.set_alias(version.name, CHALLENGER, version.number)
+        return Release.WAITING
     match mode:
         case PromotionMode.AUTO:
             registry.promote(version.name, version.number, reason=reason)

@@ -73,6 +73,13 @@ def freeze(database, tmp_path, rules=RULES, **more):
     )
 
 
+def test_freeze_task_on_neither_side_is_left_out_and_named(database, tmp_path, caplog):
+    keep(database, split="neither")
+    keep(database, annotation=71, task=8)
+    assert [one.image.task_id for one in freeze(database, tmp_path).images()] == [8]
+    assert "task_left_out" in caplog.text
+
+
 def test_freeze_names_version_annotator_split_and_model(database, tmp_path):
     keep(database, split="holdout")
     (one,) = freeze(database, tmp_path).images()

@@ -58,10 +58,12 @@ def test_decide_same_input_same_decision():
     assert decide(*pair) == decide(*pair)
 
 
-@pytest.mark.parametrize(("images", "promote"), [(2, False), (3, True)], ids=["two", "three"])
-def test_decide_few_images_never_make_sure(images, promote):
+@pytest.mark.parametrize(
+    ("images", "promote", "ask"), [(2, False, False), (3, False, True), (4, True, False)], ids=["2", "3", "4"]
+)
+def test_decide_few_images_never_make_sure(images, promote, ask):
     decision = decide(evaluated(*["AB"] * images), evaluated(*["ab"] * images))
-    assert decision.promote is promote
+    assert (decision.promote, decision.ask) == (promote, ask)
     assert f"{images} images give little confidence" in decision.reason
 
 
@@ -72,8 +74,8 @@ def test_decide_class_that_vanished_vetoes_by_number_of_images(with_c, vetoed):
     challenger = evaluated(*["abC"] * with_c, *["ab"] * 12, labels=labels)
     decision = decide(champion, challenger)
     assert (f"class c 1.000 -> 0.000 on {with_c} images fell by more than 0.1" in decision.reason) is vetoed
-    assert decision.promote is not vetoed
-    assert ("largest fall that may be chance is c 1.000 -> 0.000" in decision.reason) is not vetoed
+    assert (decision.promote, decision.ask) == (False, not vetoed)  # never by itself, however few images
+    assert (f"class c 1.000 -> 0.000 on {with_c} images is gone: a person" in decision.reason) is not vetoed
     (fall,) = [change for change in decision.comparison.classes if change.label == "c"]
     assert (fall.images, fall.fall) == (with_c, pytest.approx(1.0))
 
@@ -82,7 +84,41 @@ def test_decide_class_that_vanished_vetoes_by_number_of_images(with_c, vetoed):
 def test_decide_class_drop_is_a_setting(drop, promote):
     champion = evaluated(*["Abc"] * 12, labels=("a", "b", "c"))
     challenger = evaluated(*["abC"] * 6, *["abc"] * 6, labels=("a", "b", "c"))
-    assert decide(champion, challenger, GateRule(class_drop=drop)).promote is promote
+    assert decide(champion, challenger, GateRule(class_drop=drop, class_fall=1.0)).promote is promote
+
+
+@pytest.mark.parametrize(("allowed", "ask"), [(0.3, True), (0.6, False)], ids=["beyond", "within"])
+def test_decide_class_that_fell_far_asks_a_person_whatever_the_confidence(allowed, ask):
+    labels = ("a", "b", "c")
+    champion = evaluated(*["ABc"] * 2, *["AB"] * 10, labels=labels)
+    challenger = evaluated("abc", "abC", *["ab"] * 10, labels=labels)
+    decision = decide(champion, challenger, GateRule(class_fall=allowed))
+    assert (decision.promote, decision.ask) == (not ask, ask), decision.reason
+    assert ("fell far: a person decides" in decision.reason) is ask
+
+
+def test_gate_rule_challengers_of_a_champion_share_the_risk():
+    risks = [1 - GateRule(judged_before=number).required for number in range(1000)]
+    assert risks == sorted(risks, reverse=True)
+    assert sum(risks) == pytest.approx(0.1, abs=2e-4)
+    assert GateRule().required == pytest.approx(0.95)
+
+
+def test_decide_later_challenger_needs_more_and_asks_a_person():
+    before = evaluated(*["aB"] * 6, *["ab"] * 3)
+    after = evaluated(*["ab"] * 4, *["aB"] * 2, *["ab"] * 3)
+    verdicts = [decide(before, after, GateRule(judged_before=number)) for number in (0, 9)]
+    assert [(one.promote, one.ask) for one in verdicts] == [(True, False), (False, True)]
+    assert "challenger 10 of the same champion: a person decides" in verdicts[1].reason
+    assert "of 99.909% required" in verdicts[1].reason
+
+
+def test_decide_copies_of_an_image_count_once():
+    champion, challenger = evaluated(*["aB"] * 12), evaluated(*["ab"] * 12)
+    groups = tuple("one" if number < 10 else "two" for number in range(12))
+    decision = decide(replace(champion, groups=groups), replace(challenger, groups=groups))
+    assert not decision.promote
+    assert decision.comparison.images == 2
 
 
 def test_decide_many_classes_of_chance_seldom_veto():
@@ -181,6 +217,23 @@ def test_resample_weights_draw_as_many_as_there_are():
     weights_rn = resample_weights(7, 1000, seed=3)
     assert np.all(weights_rn.sum(axis=1) == 7)
     assert weights_rn.mean(axis=0) == pytest.approx(np.ones(7), abs=0.1)
+
+
+def test_resample_weights_draw_copies_together():
+    weights_rn = resample_weights(5, 200, seed=3, groups=["x", "y", "x", "z", "y"])
+    assert (weights_rn[:, 0] == weights_rn[:, 2]).all()
+    assert (weights_rn[:, 1] == weights_rn[:, 4]).all()
+    assert (weights_rn[:, [0, 1, 3]].sum(axis=1) == 3).all()
+
+
+@pytest.mark.parametrize("images", [20, 60])
+def test_confidence_above_beyond_the_resamples_is_that_of_a_t_test(images):
+    from scipy import stats  # slow to import
+
+    values = np.random.default_rng(images).normal(1.0, 1.0, images)
+    confidence = confidence_above(resample_weights(images, 2000, seed=0) @ values / images, 0.0, images)
+    expected = stats.ttest_1samp(values, 0.0, alternative="greater").pvalue
+    assert 0.2 < (1 - confidence) / expected < 5 or (1 - confidence) < 1e-5
 
 
 @pytest.mark.parametrize("images", [5, 12, 40])

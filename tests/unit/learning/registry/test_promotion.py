@@ -52,6 +52,15 @@ def test_release_by_mode(registry, mode, better, became, champion, waiting):
     assert len(registry.history(NAME)) == champion
 
 
+@pytest.mark.parametrize("mode", list(PromotionMode))
+def test_release_that_a_person_has_to_decide_waits(registry, mode):
+    version = registry.get(NAME, 2)
+    for _ in range(2):
+        found = release(version, better=False, ask=True, reason="r", mode=mode, registry=registry)
+        assert found is Release.WAITING
+    assert (registry.alias(NAME, CHAMPION), registry.alias(NAME, CHALLENGER)) == (1, 2)
+
+
 def test_release_again_after_a_rollback_keeps_the_rollback(registry):
     _release(registry, "auto")
     registry.rollback(NAME)
