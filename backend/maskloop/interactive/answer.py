@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from maskloop.interactive.colour_edges import snap_mask
 from maskloop.interactive.image_features import ImageFeatures
 from maskloop.interactive.pixel_match import corrected_logits, matched_logits
 from maskloop.interactive.prompt import Prompt
@@ -53,7 +54,9 @@ def answer(features: ImageFeatures, prompt: Prompt) -> Segment | None:
     return None if found is None else found.segment
 
 
-def find_answer(features: ImageFeatures, prompt: Prompt, *, tiers: Sequence[Tier] = TIERS) -> Answer | None:
+def find_answer(
+    features: ImageFeatures, prompt: Prompt, *, tiers: Sequence[Tier] = TIERS, snap: bool = True
+) -> Answer | None:
     """Return the object that a prompt means, and which tier found it.
 
     Tiers are tried in order: the best of all queries, then what is like the clicked pixels. Later clicks
@@ -63,13 +66,14 @@ def find_answer(features: ImageFeatures, prompt: Prompt, *, tiers: Sequence[Tier
         features: of the image.
         prompt: what is known of the object.
         tiers: which may answer.
+        snap: move the mask's border to where colours change, see `snap_mask`.
 
     Returns:
         None where no tier has a mask that obeys the prompt.
     """
     with torch.inference_mode():
         for found in _candidates(features, prompt, tiers):
-            segment = _to_segment(features, prompt, found)
+            segment = _to_segment(features, prompt, found, snap=snap)
             if segment is not None:
                 return Answer(segment=segment, tier=found.tier)
     return None
@@ -119,7 +123,7 @@ def _label_of(features: ImageFeatures, prompt: Prompt, probs_k: Tensor) -> str:
     return features.labels[ids[int(probs_k[ids].argmax())]]
 
 
-def _to_segment(features: ImageFeatures, prompt: Prompt, found: _Found) -> Segment | None:
+def _to_segment(features: ImageFeatures, prompt: Prompt, found: _Found, *, snap: bool) -> Segment | None:
     """Return the mask in the image's pixels, within what the prompt allows; None where nothing is left."""
     size_hw = features.size_hw
     window = reach_window(found.logits_hw, size_hw, 0.0)
@@ -128,17 +132,27 @@ def _to_segment(features: ImageFeatures, prompt: Prompt, found: _Found) -> Segme
     mask_hw: BoolMask = np.zeros(size_hw, dtype=np.bool_)
     inside = (slice(window.top, window.bottom), slice(window.left, window.right))
     mask_hw[inside] = upsample_window(found.logits_hw[None], size_hw, window)[0].numpy() > 0
-    if prompt.box_xyxy is not None:
-        mask_hw &= _box_area(prompt.box_xyxy, size_hw)
-    if prompt.forbidden_hw is not None:
-        mask_hw &= ~_scaled(prompt.forbidden_hw, size_hw)
-    mask_hw = _cut_negatives(mask_hw, prompt)
-    mask_hw = _keep_parts(mask_hw, prompt, clicked_only=found.tier == "embedding")
-    crop_hw, offset_yx = crop_mask(mask_hw)
+    clicked_only = found.tier == "embedding"
+    allowed_hw = _allowed(mask_hw, prompt, clicked_only=clicked_only)
+    if snap and features.colours_hwc is not None and allowed_hw.any():
+        snapped_hw = snap_mask(allowed_hw, features.colours_hwc, features.grid_hw, prompt)
+        snapped_hw = _allowed(snapped_hw, prompt, clicked_only=clicked_only)
+        allowed_hw = snapped_hw if snapped_hw.any() else allowed_hw
+    crop_hw, offset_yx = crop_mask(allowed_hw)
     if not crop_hw.size:
         return None
     segment = Segment(mask_hw=crop_hw, offset_yx=offset_yx, label=found.label, score=found.score)
     return segment if prompt.positive else drop_specks(segment, LEAST_PART)
+
+
+def _allowed(mask_hw: BoolMask, prompt: Prompt, *, clicked_only: bool) -> BoolMask:
+    """Return the part of a mask that the prompt allows."""
+    size_hw = (mask_hw.shape[0], mask_hw.shape[1])
+    if prompt.box_xyxy is not None:
+        mask_hw = mask_hw & _box_area(prompt.box_xyxy, size_hw)
+    if prompt.forbidden_hw is not None:
+        mask_hw = mask_hw & ~_scaled(prompt.forbidden_hw, size_hw)
+    return _keep_parts(_cut_negatives(mask_hw, prompt), prompt, clicked_only=clicked_only)
 
 
 def _cut_negatives(mask_hw: BoolMask, prompt: Prompt) -> BoolMask:

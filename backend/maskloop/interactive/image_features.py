@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -14,6 +15,7 @@ from torch.nn import functional
 from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.fast.model_forward import LeanOutput
 from maskloop.segmentation.predict import RawOutput
+from maskloop.types import RgbImage
 
 __all__ = ["ImageFeatures", "image_features", "prediction_heads"]
 
@@ -38,6 +40,7 @@ class ImageFeatures:
     tokens_sc: Tensor | None = None  # float16 (S, C): the pixel decoder's levels, with their padding
     shapes_l: tuple[tuple[int, int], ...] = ()  # of the levels
     share_hw: tuple[float, float] = (1.0, 1.0)  # of the levels that is the image
+    colours_hwc: RgbImage | None = None  # uint8, the image at the size of the model's input
     # without
     logits_nhw: Tensor | None = None  # float16 (N, h, w)
 
@@ -51,8 +54,8 @@ class ImageFeatures:
     @property
     def size_bytes(self) -> int:
         """What it takes in memory."""
-        tensors = (value for value in vars(self).values() if isinstance(value, Tensor))
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        parts = [value for value in vars(self).values() if isinstance(value, Tensor | np.ndarray)]
+        return sum(part.nbytes for part in parts)
 
     def logits_of(self, index: int) -> Tensor:
         """Return float32 (h, w): the mask logits of a query."""
@@ -109,6 +112,7 @@ def image_features(checkpoint: Checkpoint, raw: RawOutput) -> ImageFeatures:
             quality_n=quality_n,
             boxes_n4=boxes_n4,
             logits_nhw=logits_nhw.half(),
+            colours_hwc=_colours(raw),
         )
 
 
@@ -135,7 +139,14 @@ def _of_layers(
         tokens_sc=output.level_tokens[raw.index].half().cpu(),
         shapes_l=output.level_shapes,
         share_hw=(raw.valid_hw[0] / raw.padded_hw[0], raw.valid_hw[1] / raw.padded_hw[1]),
+        colours_hwc=_colours(raw),
     )
+
+
+def _colours(raw: RawOutput) -> RgbImage | None:
+    if raw.pixels_chw is None:
+        return None
+    return np.ascontiguousarray(raw.pixels_chw.permute(1, 2, 0).numpy())
 
 
 def prediction_heads(model: Any) -> tuple[Any, Any, Any]:

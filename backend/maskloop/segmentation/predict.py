@@ -56,6 +56,7 @@ class RawOutput:
     output: Any  # of the whole batch, where features are needed or kept; else None
     index: int  # in it
     for_selection: bool = False  # an embedding is made from the output
+    pixels_chw: Tensor | None = None  # uint8, the image as it was resized, on the CPU; with the output
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -270,6 +271,7 @@ def _forward(
             output=output if features or keep_output else None,
             index=index,
             for_selection=features,
+            pixels_chw=ready[index].pixels_chw if keep_output else None,
         )
         for index, size_hw in enumerate(batch.image_sizes_hw)
     ]
