@@ -17,10 +17,12 @@ from maskloop.segmentation.fast.model_forward import LeanOutput
 from maskloop.segmentation.predict import RawOutput
 from maskloop.types import RgbImage
 
-__all__ = ["ImageFeatures", "image_features", "prediction_heads"]
+__all__ = ["ImageFeatures", "embedding_statistics", "image_features", "prediction_heads"]
 
 KEPT_LAYERS = 3  # the last ones: earlier ones rarely have the better mask, and take time and memory
 STRAY = 0.01  # the share of a mask that may lie beyond each side of its box
+SHRINKAGE = 0.1  # of the covariance
+CHANNELS = 16  # of the pixel embeddings, at once
 CHUNK_VALUES = 1 << 22  # mask logits that are made at once
 
 
@@ -37,9 +39,8 @@ class ImageFeatures:
     # with pixel embeddings
     pixels_chw: Tensor | None = None  # float16 (C, h, w): a mask is the product with a query's embedding
     embeddings_nc: Tensor | None = None  # float32 (N, C)
-    tokens_sc: Tensor | None = None  # float16 (S, C): the pixel decoder's levels, with their padding
-    shapes_l: tuple[tuple[int, int], ...] = ()  # of the levels
-    share_hw: tuple[float, float] = (1.0, 1.0)  # of the levels that is the image
+    mean_c: Tensor | None = None  # float32 (C,): of the pixel embeddings
+    precision_cc: Tensor | None = None  # float32 (C, C): the inverse of their covariance, shrunk
     colours_hwc: RgbImage | None = None  # uint8, the image at the size of the model's input
     # without
     logits_nhw: Tensor | None = None  # float16 (N, h, w)
@@ -67,7 +68,13 @@ class ImageFeatures:
     def project(self, embedding_c: Tensor) -> Tensor:
         """Return float32 (h, w): the mask logits of a mask embedding, float32 (C,)."""
         assert self.pixels_chw is not None
-        return torch.einsum("c,chw->hw", embedding_c, self.pixels_chw.float())
+        logits_s = torch.zeros(self.pixels_chw[0].numel())
+        # a few channels at a time stay in the processor's cache when they become float32
+        for weights_c, pixels_cs in zip(
+            embedding_c.split(CHANNELS), self.pixels_chw.flatten(1).split(CHANNELS), strict=True
+        ):
+            logits_s.addmv_(pixels_cs.float().T, weights_c)
+        return logits_s.view(self.grid_hw)
 
     def at(self, points_p2: Tensor) -> Tensor:
         """Return float32 (N, P): each query's mask logit at points.
@@ -127,6 +134,7 @@ def _of_layers(
     embeddings_nc = to_masks(normed_nc[None])[0].cpu()
     half_chw = _halved(pixels_chw)
     coarse_nhw, quality_n, boxes_n4 = _summaries(_products(embeddings_nc, half_chw))
+    mean_c, precision_cc = embedding_statistics(half_chw)
     return ImageFeatures(
         size_hw=raw.size_hw,
         labels=checkpoint.labels,
@@ -136,9 +144,8 @@ def _of_layers(
         boxes_n4=boxes_n4,
         pixels_chw=pixels_chw.half(),
         embeddings_nc=embeddings_nc,
-        tokens_sc=output.level_tokens[raw.index].half().cpu(),
-        shapes_l=output.level_shapes,
-        share_hw=(raw.valid_hw[0] / raw.padded_hw[0], raw.valid_hw[1] / raw.padded_hw[1]),
+        mean_c=mean_c,
+        precision_cc=precision_cc,
         colours_hwc=_colours(raw),
     )
 
@@ -155,6 +162,19 @@ def prediction_heads(model: Any) -> tuple[Any, Any, Any]:
     if model.config.model_type == "oneformer":
         return decoder.decoder_norm, decoder.mask_embed, decoder.class_embed
     return decoder.layernorm, decoder.mask_predictor.mask_embedder, model.class_predictor
+
+
+def embedding_statistics(pixels_chw: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean (C,) of pixel embeddings and the inverse (C, C) of their covariance.
+
+    The covariance is shrunk towards a multiple of the identity, so that it has an inverse.
+    """
+    pixels_cs = pixels_chw.flatten(1)
+    mean_c = pixels_cs.mean(1)
+    centred_cs = pixels_cs - mean_c[:, None]
+    covariance_cc = centred_cs @ centred_cs.T / pixels_cs.shape[1]
+    scale = covariance_cc.diagonal().mean().clamp(min=1e-6)
+    return mean_c, torch.linalg.inv(covariance_cc + SHRINKAGE * scale * torch.eye(len(mean_c)))
 
 
 def _products(embeddings_nc: Tensor, pixels_chw: Tensor) -> Iterator[Tensor]:

@@ -15,7 +15,7 @@ from maskloop.interactive.query_choice import click_points
 
 __all__ = ["corrected_logits", "matched_logits"]
 
-SHRINKAGE = 0.1  # of the covariance towards a multiple of the identity
+RIDGE = 0.1  # of the clicks' covariance with each other, so that no change is without bound
 MARGIN = 2.0  # logit that a click is to have at least
 REACH = 0.6  # how far a click's correction reaches, in square roots of the mask's area
 LEAST_REACH = 3.0  # pixels of the masks' grid
@@ -38,19 +38,18 @@ def matched_logits(features: ImageFeatures, prompt: Prompt) -> Tensor | None:
     """
     if features.pixels_chw is None:
         return None
-    pixels_cs = features.pixels_chw.float().flatten(1)
+    assert features.mean_c is not None
+    assert features.precision_cc is not None
     object_s, background_s = _samples(features, prompt)
-    mean_c = pixels_cs.mean(1)
-    inside_c = _mean(pixels_cs, object_s)
+    inside_c = _mean(features.pixels_chw, object_s)
     if inside_c is None:
         return None
-    outside_c = _mean(pixels_cs, background_s)
+    outside_c = _mean(features.pixels_chw, background_s)
     if outside_c is None:
-        outside_c = mean_c
-    weights_c = torch.linalg.solve(_covariance(pixels_cs, mean_c), inside_c - outside_c)
+        outside_c = features.mean_c
+    weights_c = features.precision_cc @ (inside_c - outside_c)
     middle = weights_c @ (inside_c + outside_c) / 2
-    logits_hw: Tensor = (weights_c @ pixels_cs - middle).view(features.grid_hw)
-    return logits_hw
+    return features.project(weights_c) - middle
 
 
 def corrected_logits(features: ImageFeatures, logits_hw: Tensor, clicks: tuple[Click, ...]) -> Tensor:
@@ -68,7 +67,7 @@ def corrected_logits(features: ImageFeatures, logits_hw: Tensor, clicks: tuple[C
         Correcting by an optimised change of what makes the mask: Sofiiuk et al., "f-BRS: Rethinking
         Backpropagating Refinement for Interactive Segmentation", CVPR 2020; here in closed form.
     """
-    assert features.pixels_chw is not None
+    assert features.precision_cc is not None
     height, width = logits_hw.shape
     rows = [min(height - 1, int(click.y * height)) for click in clicks]
     columns = [min(width - 1, int(click.x * width)) for click in clicks]
@@ -77,13 +76,12 @@ def corrected_logits(features: ImageFeatures, logits_hw: Tensor, clicks: tuple[C
     lacking_p = (MARGIN - signs_p * now_p).clamp(min=0) * signs_p
     if not bool(lacking_p.any()):
         return logits_hw
-    pixels_cs = features.pixels_chw.float().flatten(1)
     clicked_cp = features.pixels_at(click_points(clicks))
-    spread_cp = torch.linalg.solve(_covariance(pixels_cs, pixels_cs.mean(1)), clicked_cp)
+    spread_cp = features.precision_cc @ clicked_cp
     gram_pp = clicked_cp.T @ spread_cp
-    gram_pp += SHRINKAGE * gram_pp.diagonal().mean() * torch.eye(len(clicks))
+    gram_pp += RIDGE * gram_pp.diagonal().mean() * torch.eye(len(clicks))
     change_c = spread_cp @ torch.linalg.solve(gram_pp, lacking_p)
-    change_hw = (change_c @ pixels_cs).view(height, width)
+    change_hw = features.project(change_c)
     moved = [index for index, lacking in enumerate(lacking_p.tolist()) if lacking]
     reach = max(LEAST_REACH, REACH * math.sqrt(float((logits_hw > 0).sum())))
     near_hw = torch.exp(-((_distances([(rows[i], columns[i]) for i in moved], (height, width)) / reach) ** 2))
@@ -115,15 +113,8 @@ def _samples(features: ImageFeatures, prompt: Prompt) -> tuple[Tensor, Tensor]:
     return tuple(torch.from_numpy(np.flatnonzero(one)) for one in (inside_hw, outside_hw))  # type: ignore[return-value]
 
 
-def _mean(pixels_cs: Tensor, chosen_s: Tensor) -> Tensor | None:
-    return pixels_cs[:, chosen_s].mean(1) if len(chosen_s) else None
-
-
-def _covariance(pixels_cs: Tensor, mean_c: Tensor) -> Tensor:
-    centred_cs = pixels_cs - mean_c[:, None]
-    covariance_cc = centred_cs @ centred_cs.T / pixels_cs.shape[1]
-    scale = covariance_cc.diagonal().mean().clamp(min=1e-6)
-    return covariance_cc + SHRINKAGE * scale * torch.eye(len(mean_c))
+def _mean(pixels_chw: Tensor, chosen_s: Tensor) -> Tensor | None:
+    return pixels_chw.flatten(1)[:, chosen_s].float().mean(1) if len(chosen_s) else None
 
 
 def _distances(places: list[tuple[int, int]], size_hw: tuple[int, int]) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
@@ -46,6 +46,7 @@ class Result:
     aim: float | None = None  # the ratio, or without a reference the figure, that was aimed for
     notes: Mapping[str, object] = field(default_factory=dict)  # numbers of the case's own, for the JSON
     figures: Mapping[str, float] = field(default_factory=dict)  # further keys of its entry in the JSON
+    tables: Mapping[str, Sequence[Mapping[str, object]]] = field(default_factory=dict)  # the JSON's own lists
 
     @property
     def ratio(self) -> float | None:

@@ -16,10 +16,15 @@ def report_json(
     results: Sequence[Result], machine: Mapping[str, object], skipped: Mapping[str, str]
 ) -> dict[str, object]:
     """Return what `--json` writes; `ours` and `reference` are medians, the quartiles stand beside them."""
+    tables: dict[str, list[object]] = {}
+    for result in results:
+        for name, rows in result.tables.items():
+            tables.setdefault(name, []).extend(rows)
     return {
         "machine": dict(machine),
         "cases": [_entry(result) for result in results],
         "skipped": dict(skipped),
+        **tables,
     }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskloop.interactive.image_features import ImageFeatures, _extent
+from maskloop.interactive.image_features import ImageFeatures, _extent, embedding_statistics
 from maskloop.types import BoolMask
 
 SIZE_HW = (48, 64)
@@ -44,6 +44,7 @@ def make_features() -> Callable[..., ImageFeatures]:
         probs = [[disc, 1 - disc - 0.05, 0.05], [1 - block - 0.05, block, 0.05]] + [
             [0.9, 0.05, 0.05]
         ] * merged
+        mean_c, precision_cc = embedding_statistics(pixels_chw)
         return ImageFeatures(
             size_hw=SIZE_HW,
             labels=("disc", "block"),
@@ -53,6 +54,8 @@ def make_features() -> Callable[..., ImageFeatures]:
             boxes_n4=torch.stack([sides[0][0], sides[1][0], sides[0][1], sides[1][1]], dim=1),
             pixels_chw=pixels_chw.half(),
             embeddings_nc=embeddings_nc,
+            mean_c=mean_c,
+            precision_cc=precision_cc,
         )
 
     return make

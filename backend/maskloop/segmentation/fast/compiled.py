@@ -180,8 +180,6 @@ def _first(output: LeanOutput, batch: int) -> LeanOutput:
         pixel_decoder_last_hidden_state=output.pixel_decoder_last_hidden_state[:batch],
         transformer_decoder_last_hidden_state=output.transformer_decoder_last_hidden_state[:batch],
         transformer_decoder_layers=output.transformer_decoder_layers[:, :batch],
-        level_tokens=output.level_tokens[:batch],
-        level_shapes=output.level_shapes,
     )
 
 

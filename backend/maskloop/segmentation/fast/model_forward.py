@@ -26,8 +26,6 @@ class LeanOutput:
     pixel_decoder_last_hidden_state: Tensor  # (B, C, H / 4, W / 4)
     transformer_decoder_last_hidden_state: Tensor  # (B, Q, C)
     transformer_decoder_layers: Tensor  # (L, B, Q, C): the queries after each layer, without the norm
-    level_tokens: Tensor  # (B, S, C): the pixel decoder's levels of strides 32, 16 and 8, one after the other
-    level_shapes: tuple[tuple[int, int], ...]  # their heights and widths
 
 
 def lean_forward(
@@ -78,8 +76,6 @@ def lean_forward(
             pixel_decoder_last_hidden_state=pixels.masks_bchw,
             transformer_decoder_last_hidden_state=queries_bqc,
             transformer_decoder_layers=torch.stack(layers),
-            level_tokens=pixels.tokens_bsc,
-            level_shapes=pixels.shapes_l,
         )
 
 

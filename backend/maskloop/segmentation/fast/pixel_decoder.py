@@ -21,7 +21,6 @@ __all__ = ["PixelFeatures", "centre_pixels", "decode_pixels", "sine_axes", "sine
 class PixelFeatures:
     """What the pixel decoder makes of the backbone's features."""
 
-    tokens_bsc: Tensor  # all levels, one after the other
     levels_bsc: tuple[Tensor, ...]  # strides 32, 16, 8 as tokens
     shapes_l: tuple[tuple[int, int], ...]  # their heights and widths
     masks_bchw: Tensor  # stride 4: a mask is the product of these and a query's embedding
@@ -51,7 +50,6 @@ def decode_pixels(decoder: Any, features: Sequence[Tensor], *, triton: bool = Fa
         tokens_bsc = _encode(layer, tokens_bsc, positions_1sc, pixels_1sl2, shapes_l, triton=triton)
     levels_bsc = tokens_bsc.split([height * width for height, width in shapes_l], dim=1)  # type: ignore[no-untyped-call]
     return PixelFeatures(
-        tokens_bsc=tokens_bsc,
         levels_bsc=levels_bsc,
         shapes_l=shapes_l,
         masks_bchw=_upscale(decoder, features, levels_bsc, shapes_l),

@@ -1,0 +1,135 @@
+"""Clicks: the time of an answer with Swin-T at 800x1088 against the first look, and how good answers are."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..harness.case import Budget, Case, Result, Spread
+from .forward import random_model
+
+if TYPE_CHECKING:
+    from maskloop.interactive.image_features import ImageFeatures
+
+__all__ = ["CASES"]
+
+SIZE_HW = (800, 1088)
+AIM_MS = {"query": 10.0, "all": 50.0}  # at the 95th percentile
+CLICKS, QUICK_CLICKS = 60, 6
+OBJECTS, QUICK_OBJECTS = 60, 3
+
+
+def run(budget: Budget) -> list[Result]:
+    """Return the time of a click by each tier after the first look, then the rows of made-up images."""
+    import torch
+
+    from maskloop.interactive.answer import TIERS, find_answer
+    from maskloop.interactive.prompt import Click, Prompt
+
+    looked, features = _first_look()
+    generator = torch.Generator().manual_seed(0)
+    count = QUICK_CLICKS if budget.quick else CLICKS
+    places = torch.rand(count, 3, 2, generator=generator).tolist()
+    results = []
+    for name, tiers, snap in (
+        ("query", ("query",), False),
+        ("embedding", ("embedding",), False),
+        ("all", TIERS, True),
+    ):
+        wall, cpu = [], []
+        for points in places:
+            prompt = Prompt(
+                clicks=tuple(Click(x=x, y=y, is_positive=number < 2) for number, (x, y) in enumerate(points))
+            )
+            started, used = time.perf_counter(), time.process_time()
+            find_answer(features, prompt, tiers=tiers, snap=snap)  # type: ignore[arg-type]
+            wall.append(1e3 * (time.perf_counter() - started))
+            cpu.append(1e3 * (time.process_time() - used))
+        results.append(
+            Result(
+                name=f"clicks/swin-t {SIZE_HW[0]}x{SIZE_HW[1]} {name}",
+                unit="ms",
+                ours=Spread.of(wall),
+                reference=Spread.of([looked]),
+                reference_name="first look",
+                aim=None,
+                notes={
+                    "p95_ms": _p95(wall),
+                    "p50_cpu_ms": Spread.of(cpu).median,
+                    "p95_cpu_ms": _p95(cpu),
+                    "aim_p95_ms": AIM_MS.get(name),
+                    "features_mb": features.size_bytes / 2**20,
+                },
+            )
+        )
+    return [*results, _quality(budget)]
+
+
+def _first_look() -> tuple[float, ImageFeatures]:
+    """Return the milliseconds of a forward pass with its features, and these."""
+    import torch
+
+    from maskloop.interactive.image_features import image_features
+    from maskloop.segmentation.checkpoint import Checkpoint
+    from maskloop.segmentation.fast.forward import ForwardPlan
+    from maskloop.segmentation.predict import forward_batch, prepare_image
+    from maskloop.segmentation.preprocess import Preprocessing
+    from maskloop.segmentation.test_time_views import ViewPlan
+    from maskloop.types import SegmentationTask
+
+    model = random_model("mask2former", "swin-t", torch.device("cpu"))
+    checkpoint = Checkpoint(
+        model=model,
+        family="mask2former",
+        labels=tuple(f"class {number}" for number in range(80)),
+        thing_ids=frozenset(range(80)),
+        preprocessing=Preprocessing(),
+        task_text=None,
+        source="random",
+        device=torch.device("cpu"),
+        plan=ForwardPlan(precision="float32"),
+    )
+    image: Any = torch.randint(0, 255, (*SIZE_HW, 3), dtype=torch.uint8).numpy()
+    options: Any = {"for_selection": False, "plan": ViewPlan()}
+    views = [prepare_image(checkpoint, image, **options)]
+    started = time.perf_counter()
+    (raws,) = forward_batch(checkpoint, views, task=SegmentationTask.INSTANCE, keep_output=True, **options)
+    features = image_features(checkpoint, raws[0])
+    return 1e3 * (time.perf_counter() - started), features
+
+
+def _quality(budget: Budget) -> Result:
+    from maskloop.lab.base_model import made_up_examples
+    from maskloop.segmentation.checkpoint import load_checkpoint
+    from maskloop.settings import BASE_MODEL
+
+    from ..click_trials import run_trials, targets_of, ways
+    from ..clicks import SEED
+
+    objects = QUICK_OBJECTS if budget.quick else OBJECTS
+    checkpoint = load_checkpoint(BASE_MODEL, device="cpu")
+    targets = targets_of(checkpoint, made_up_examples(SEED, -(-objects // 3), domain="shifted"), objects)
+    tallies = run_trials(targets, ways(), clicks=5 if budget.quick else 20)
+    rows = [
+        {"set": "made-up-shifted", "model": BASE_MODEL.name, "way": way, **tally.row()}
+        for way, tally in tallies.items()
+    ]
+    all_ious, old_ious = ([row[0] for row in tallies[way].ious] for way in ("all", "filter"))
+    assert tallies["all"].disobeyed == 0, "a negative click is inside an answer"
+    return Result(
+        name="clicks/made-up shifted, IoU after one click",
+        unit="IoU",
+        ours=Spread.of(all_ious),
+        reference=Spread.of(old_ious),
+        reference_name="finished prediction",
+        better="more",
+        same=f"all {tallies['all'].negatives} negative clicks are obeyed",
+        tables={"clicks": rows},
+    )
+
+
+def _p95(values: list[float]) -> float:
+    return sorted(values)[min(len(values) - 1, int(0.95 * len(values)))]
+
+
+CASES = [Case(name="clicks", summary="answers to clicks: their time and how good they are", run=run)]
