@@ -44,7 +44,8 @@ def snap_mask(mask_hw: BoolMask, image: RgbImage, grid_hw: tuple[int, int], prom
     cells = max((x1 - x0) / width * grid_hw[1], (y1 - y0) / height * grid_hw[0])
     if cells > max(size_wh):
         return mask_hw
-    before_hw = cv2.resize(mask_hw[y0:y1, x0:x1].astype(np.uint8), size_wh, interpolation=cv2.INTER_AREA)
+    window_hw = mask_hw[y0:y1, x0:x1].astype(np.uint8)
+    before_hw = np.asarray(cv2.resize(window_hw, size_wh, interpolation=cv2.INTER_AREA), dtype=np.uint8)
     marks_hw = _marks(before_hw, cells / max(size_wh))
     for click in prompt.clicks:
         place = int((click.x * width - x0) * scale), int((click.y * height - y0) * scale)
