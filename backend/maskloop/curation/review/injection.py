@@ -167,9 +167,9 @@ def _neighbour(index: int, regions: Sequence[Segment], taken: set[int]) -> int |
     return min(near)[2] if near else None
 
 
-def _free(regions: Sequence[Segment] | object, size_hw: tuple[int, int]) -> Callable[[Segment], bool]:
+def _free(regions: Iterable[Segment], size_hw: tuple[int, int]) -> Callable[[Segment], bool]:
     taken_hw = np.zeros(size_hw, np.bool_)
-    for region in regions:  # type: ignore[attr-defined]
+    for region in regions:
         taken_hw |= paste_segment(region, size_hw)
 
     def is_free(segment: Segment) -> bool:
