@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import PurePosixPath
@@ -54,7 +54,7 @@ def import_folder(
     client: StudioClient,
     become: ImportAs,
     model_version: str,
-    ignored_labels: Sequence[str] = (),
+    ignored_labels: Collection[str] = (),
     on_image: Callable[[int], None] = lambda _: None,
 ) -> ImportReport:
     """Upload a folder's images as tasks; images that the project has from an earlier run are passed over.
@@ -109,9 +109,9 @@ def import_folder(
 
 
 class _Writer:
-    def __init__(self, targets: dict[str, LabelTarget], ignored_labels: Sequence[str]) -> None:
+    def __init__(self, targets: dict[str, LabelTarget], ignored_labels: Collection[str]) -> None:
         self._targets = targets
-        self._ignored = next((label for label in ignored_labels if label in targets), None)
+        self._ignored = next((label for label in sorted(ignored_labels) if label in targets), None)
 
     def regions(self, image: FolderImage, report: ImportReport) -> list[dict[str, Any]]:
         """Return the `result` that shows an image's objects."""

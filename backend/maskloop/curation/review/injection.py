@@ -5,7 +5,7 @@ The shapes of the errors are exchangeable: the benchmark draws them in another w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
