@@ -1,4 +1,4 @@
-"""What annotators are shown after 4, 8 and 12 annotated images, and what it saves, by honest costs.
+"""What annotators are shown after 0, 4, 8 and 12 annotated images, and what it saves, by honest costs.
 
 `python -m tests.benchmarks.first_hour` fine-tunes the shipped model on ever more images of a source, as the
 worker does, finds on a holdout which segments are worth drawing (`showing_search`), and lets a simulated
@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,6 +45,7 @@ from maskloop.types import EditCounts, Prediction, SegmentationTask
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "tests" / "benchmarks" / "results" / "first-hour.jsonl"
 MODEL = Path(maskloop.__file__).parent / "models" / "tiny-mask2former"
+STEPS = (0, 4, 8, 12)  # annotated images
 SERVED = Thresholds.from_settings(Settings.model_construct())
 
 
@@ -55,7 +56,6 @@ class Plan:
     edge: int  # pixels: the shorter side that the model sees
     holdout: int
     rest: int  # images that are only corrected, at most
-    steps: tuple[int, ...] = (4, 8, 12)
     tile: int | None = None  # pixels: only a square around the object nearest to the image's middle
 
 
@@ -161,8 +161,10 @@ def calibration_figures(
     }
 
 
-def run_cell(source: str, seed: int, data: Path, work: Path) -> list[dict[str, object]]:
-    """Return one row for each number of annotated images."""
+def run_source(
+    source: str, seed: int, steps: Sequence[int], data: Path, work: Path
+) -> Iterator[dict[str, object]]:
+    """Yield one row for each number of annotated images; 0 is the model as it is shipped."""
     plan = PLANS[source]
     examples = load_examples(source, data, seed)
     holdout, others = examples[: plan.holdout], examples[plan.holdout :]
@@ -171,38 +173,42 @@ def run_cell(source: str, seed: int, data: Path, work: Path) -> list[dict[str, o
         loaded,
         preprocessing=replace(loaded.preprocessing, shortest_edge=plan.edge, longest_edge=2 * plan.edge),
     )
-    rows, before = [], 0
-    for count in plan.steps:
+    before = 0
+    for count in steps:
         started = time.monotonic()
-        kept = work / f"{source}-{seed}-{count}"
-        if not kept.is_dir():
-            trained = train(model, others[:count], count - before, seed, work / f"{source}-{seed}-run")
-            save_checkpoint(trained, kept)
-        model = load_checkpoint(kept, device="cpu", training=True)
-        seconds, before = time.monotonic() - started, count
-        judged = predict(model, holdout)
-        showing = find_showing(judged, truths_of(holdout, judged), labels=model.labels, rule=ShowingRule())
-        rest = others[count : count + plan.rest + plan.steps[-1] - count]
-        found = predict(model, rest)
-        truths = truths_of(rest, found)
-        labels = sorted({*model.labels, *(one.label for truth in truths for one in truth.segments)})
-        drawn = [shown_segments(one, showing.floors) for one in found]
-        rows.append(
-            {
-                "source": source,
-                "seed": seed,
-                "annotated": count,
-                "images": len(rest),
-                "objects": sum(len(truth.segments) for truth in truths),
-                "all": figures(found, truths, labels),
-                "shown": figures(drawn, truths, labels),
-                "calibration": calibration_figures(found, truths, labels, showing),
-                "showing": showing.as_json(),
-                "train_seconds": round(seconds, 1),
-            }
-        )
-        print(json.dumps(rows[-1]), flush=True)
-    return rows
+        if count:
+            kept = work / f"{source}-{seed}-{count}"
+            if not kept.is_dir():
+                trained = train(model, others[:count], count - before, seed, work / f"{source}-{seed}-run")
+                save_checkpoint(trained, kept)
+            model, before = load_checkpoint(kept, device="cpu", training=True), count
+        yield {
+            "source": source,
+            "seed": seed,
+            "annotated": count,
+            "train_seconds": round(time.monotonic() - started, 1),
+            **judge(model, holdout, others[count : max(STEPS) + plan.rest]),
+        }
+
+
+def judge(
+    model: Checkpoint, holdout: Sequence[TrainingExample], rest: Sequence[TrainingExample]
+) -> Mapping[str, object]:
+    """Return what the holdout says is worth drawing, and what this is worth on the other images."""
+    judged = predict(model, holdout)
+    showing = find_showing(judged, truths_of(holdout, judged), labels=model.labels, rule=ShowingRule())
+    found = predict(model, rest)
+    truths = truths_of(rest, found)
+    labels = sorted({*model.labels, *(one.label for truth in truths for one in truth.segments)})
+    drawn = [shown_segments(one, showing.floors) for one in found]
+    return {
+        "images": len(rest),
+        "objects": sum(len(truth.segments) for truth in truths),
+        "all": figures(found, truths, labels),
+        "shown": figures(drawn, truths, labels),
+        "calibration": calibration_figures(found, truths, labels, showing),
+        "showing": showing.as_json(),
+    }
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -210,15 +216,20 @@ def run(arguments: argparse.Namespace) -> None:
     until = time.monotonic() + 60 * arguments.minutes
     results: Path = arguments.results
     lines = results.read_text(encoding="utf-8").splitlines() if results.is_file() else []
-    done = {(row["source"], row["seed"]) for row in map(json.loads, lines)}
+    done = {(row["source"], row["seed"], row["annotated"]) for row in map(json.loads, lines)}
     for seed in arguments.seeds:
         for source in arguments.sources:
-            if (source, seed) in done or time.monotonic() > until:
+            steps = [count for count in arguments.steps if (source, seed, count) not in done]
+            if not steps or time.monotonic() > until:
                 continue
-            rows = run_cell(source, seed, arguments.data, arguments.work)
-            results.parent.mkdir(parents=True, exist_ok=True)
-            with results.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
+            for row in run_source(source, seed, arguments.steps, arguments.data, arguments.work):
+                if (source, seed, row["annotated"]) not in done:
+                    print(json.dumps(row), flush=True)
+                    results.parent.mkdir(parents=True, exist_ok=True)
+                    with results.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(row) + "\n")
+                if time.monotonic() > until:
+                    break
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -226,6 +237,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sources", nargs="+", choices=sorted(PLANS), default=list(PLANS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--steps", nargs="+", type=int, default=list(STEPS), help="annotated images")
     parser.add_argument("--minutes", type=float, default=60.0, help="no training begins later")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--work", type=Path, default=ROOT / ".maskloop" / "first-hour")

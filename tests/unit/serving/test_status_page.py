@@ -22,9 +22,12 @@ def test_render_status_counts_annotations_set_aside(settings, monkeypatch):
 
 def test_render_status_hostile_text_is_escaped(settings):
     store = Store(settings.resolved_database_url)
-    state = SimpleNamespace(project_id=7, tag="m-v1", shadow=None, trouble="<script>alert(1)</script>")
+    state = SimpleNamespace(
+        project_id=7, tag="m-v1", shadow=None, trouble="<script>alert(1)</script>", showing="draws nothing"
+    )
     page = render_status(store, {}, [state])
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
+    assert "<td>draws nothing</td>" in page
     assert "unreachable" in page
     store.close()

@@ -81,7 +81,8 @@ def find_showing(
     """Return which segments of a model are worth drawing, and the calibration of its scores.
 
     For each class, of the scores from which on its segments are worth drawing by the rule, the one is chosen
-    that saves most seconds against drawing all objects on an empty canvas. A class with fewer than five
+    that saves most seconds against drawing all objects on an empty canvas, or a lower one that saves about
+    as much. A class with fewer than five
     segments takes the score that all classes together have. Where even this is not known, or all that is
     drawn costs more than it saves, nothing is drawn.
 
@@ -101,11 +102,11 @@ def find_showing(
     if any(counts[label] < MIN_REGIONS for label in labels):
         (shared,) = _best_floors(images, [tuple(labels)], rule)
         floors |= {label: shared for label in labels if counts[label] < MIN_REGIONS}
-    drawn = _trace(images, floors)
+    drawn = _flat(_trace(images, floors))
     if sum(rule.saved_s(one.outcome) for one in drawn if one.outcome != "added") <= 0:
         floors = dict.fromkeys(labels, HIDDEN)
-        drawn = _trace(images, floors)
-    found = _trace(images, {})
+        drawn = _flat(_trace(images, floors))
+    found = _flat(_trace(images, {}))
     return Showing(
         floors=floors,
         calibration=_calibration(predictions, truths, labels),
@@ -177,35 +178,56 @@ def _outside(prediction: Prediction, ignored_hw: BoolMask) -> Prediction:
 def _best_floors(
     images: Sequence[tuple[Prediction, GroundTruth]], groups: Sequence[Sequence[str]], rule: ShowingRule
 ) -> list[float]:
-    """Return for each group of labels the score from which on drawing its segments saves most."""
+    """Return for each group of labels the score from which on drawing its segments saves most.
+
+    Of the scores that save about as much (the best one saves more by at most one standard error over the
+    images) the lowest: what a few images say about the last segment is chance.
+
+    Source:
+        The one-standard-error rule of Breiman et al., "Classification and Regression Trees", 1984.
+    """
     scores = [
         np.sort([one.score for found, _ in images for one in found.segments if one.label in group])
         for group in groups
     ]
-    floors, saved = [HIDDEN] * len(groups), [0.0] * len(groups)
+    worthy: list[list[tuple[float, NDArray[np.float64]]]] = [[] for _ in groups]  # score, seconds an image
     for step in range(STEPS):  # from all segments up to the best few
         tried = [float(values[len(values) * step // STEPS]) if len(values) else HIDDEN for values in scores]
         outcomes = _trace(
             images, {label: floor for group, floor in zip(groups, tried, strict=True) for label in group}
         )
         for place, group in enumerate(groups):
-            here = [one.outcome for one in outcomes if one.label in group and one.outcome != "added"]
-            saved_s = sum(map(rule.saved_s, here))
-            stays = sum(outcome in STAYING for outcome in here)
-            is_worthy = len(here) >= MIN_REGIONS and rule.is_worthy(stays / len(here), saved_s / len(here))
-            if is_worthy and saved_s > saved[place]:
-                floors[place], saved[place] = (0.0 if step == 0 else tried[place]), saved_s
-    return floors
+            drawn = [
+                [one.outcome for one in image if one.label in group and one.outcome != "added"]
+                for image in outcomes
+            ]
+            saved_i = np.array([sum(map(rule.saved_s, image)) for image in drawn])
+            stays, count = sum(one in STAYING for image in drawn for one in image), sum(map(len, drawn))
+            if count >= MIN_REGIONS and rule.is_worthy(stays / count, float(saved_i.sum()) / count):
+                worthy[place].append((tried[place] if step else 0.0, saved_i))
+    return [_lowest_about_best(found) if found else HIDDEN for found in worthy]
+
+
+def _lowest_about_best(worthy: Sequence[tuple[float, NDArray[np.float64]]]) -> float:
+    """Return the lowest score that saves about as much as the best one; both ascend."""
+    _, best_i = max(worthy, key=lambda one: float(one[1].sum()))
+    for score, saved_i in worthy:
+        more_i = best_i - saved_i
+        error = float(more_i.std(ddof=1)) * len(more_i) ** 0.5 if len(more_i) > 1 else 0.0
+        if more_i.sum() <= error:
+            return score
+    raise AssertionError("the best one saves as much as itself")
 
 
 def _trace(
     images: Iterable[tuple[Prediction, GroundTruth]], floors: Mapping[str, float]
-) -> list[SegmentOutcome]:
-    return [
-        outcome
-        for found, truth in images
-        for outcome in trace_segments(shown_segments(found, floors).segments, truth.segments)
-    ]
+) -> list[tuple[SegmentOutcome, ...]]:
+    """Return the outcomes on each image of the segments that are drawn, and of the added ones."""
+    return [trace_segments(shown_segments(found, floors).segments, truth.segments) for found, truth in images]
+
+
+def _flat(outcomes: Iterable[Iterable[SegmentOutcome]]) -> list[SegmentOutcome]:
+    return [one for image in outcomes for one in image]
 
 
 def _work_saved(outcomes: Iterable[SegmentOutcome], weights: EditWeights) -> float | None:
