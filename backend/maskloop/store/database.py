@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from maskloop.store.annotations import AnnotationRepository
+from maskloop.store.audit import AuditRepository
 from maskloop.store.corrections import CorrectionRepository
 from maskloop.store.datasets import DatasetRepository
 from maskloop.store.holdout import HoldoutRepository
@@ -42,6 +43,7 @@ class Store:
         self.shadows = ShadowRepository(self._sessions)
         self.scores = ScoreRepository(self._sessions)
         self.overview = OverviewRepository(self._sessions)
+        self.audit = AuditRepository(self._sessions)
         self.shards = ShardRepository(self._sessions, self.jobs)
 
     def close(self) -> None:

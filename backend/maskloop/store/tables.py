@@ -24,6 +24,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 __all__ = [
     "AnnotationRow",
+    "AuditRow",
     "Base",
     "CategoryRow",
     "DatasetRow",
@@ -336,6 +337,21 @@ class ShadowRow(Base):
     images: Mapped[int]  # predicted by both
     differing: Mapped[int]  # of them, where the two predictions differ
     agreement: Mapped[float] = mapped_column(Float)  # sum over the images, each 0..1
+
+
+class AuditRow(Base):
+    """One record of the audit trail; triggers of the database refuse to change or delete it."""
+
+    __tablename__ = "audit_records"
+    __table_args__ = (Index("ux_audit_records_key", "project_id", "key", unique=True),)
+
+    project_id: Mapped[int] = mapped_column(
+        RowNumber, primary_key=True, autoincrement=False
+    )  # 0: all projects
+    number: Mapped[int] = mapped_column(RowNumber, primary_key=True, autoincrement=False)  # 1, 2, 3 ...
+    key: Mapped[str | None]  # what is recorded once has one
+    record: Mapped[str] = mapped_column(Text)  # canonical JSON, as it was hashed
+    digest: Mapped[str]  # SHA-256 of it
 
 
 class SecretRow(Base):

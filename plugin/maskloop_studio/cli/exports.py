@@ -89,6 +89,7 @@ def export_command(
             fetch=fetch_from(services),
             on_image=lambda done: bar.update(shown, completed=done),
         )
+    _record(source, form, snapshot, result, services)
     if as_json:
         typer.echo(json.dumps({"snapshot": snapshot.digest, **result.as_json()}))
     else:
@@ -97,12 +98,27 @@ def export_command(
         raise typer.Exit(1)
 
 
+def _record(source: str, form: str, snapshot: Snapshot, result: ExportResult, services: Services) -> None:
+    from maskloop.store.audit import INSTALLATION, AuditAction, AuditEntry
+    from maskloop_studio.projects.audit_trail import command_line_actor, record
+
+    entry = AuditEntry(
+        project_id=int(source) if _is_project(source) else INSTALLATION,
+        action=AuditAction.EXPORTED,
+        actor=command_line_actor(),
+        subject=f"snapshot {snapshot.digest[:12]}",
+        reason=f"{form} to {result.folder}",
+        facts={"format": form, "snapshot": snapshot.digest, **result.as_json()},
+    )
+    record(entry, services.store.audit)
+
+
 def _find(source: str, include: str, services: Services) -> Snapshot:
     from maskloop_studio.cli.snapshots import snapshot_library
     from maskloop_studio.exchange.making import make_project_snapshot
 
     library = snapshot_library(services)
-    if not (source.isascii() and source.isdecimal() and len(source) < 10):
+    if not _is_project(source):
         if include:
             raise typer.BadParameter("a snapshot is what it is: name a project", param_hint="--include")
         return library.find(source)
@@ -113,6 +129,10 @@ def _find(source: str, include: str, services: Services) -> Snapshot:
             f"left out: {left_out} annotations that could not be read (`maskloop jobs list`)", err=True
         )
     return snapshot
+
+
+def _is_project(source: str) -> bool:
+    return source.isascii() and source.isdecimal() and len(source) < 10
 
 
 def _print(result: ExportResult, snapshot: Snapshot) -> None:

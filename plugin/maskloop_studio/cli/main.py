@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from maskloop.errors import MaskloopError
+from maskloop_studio.cli.audit_lines import audit_command
 from maskloop_studio.cli.bench import bench_command
 from maskloop_studio.cli.daemons import add_daemons
 from maskloop_studio.cli.exports import export_command
@@ -102,6 +103,7 @@ app.add_typer(models_app, name="models")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(snapshot_app, name="snapshot")
 app.add_typer(base_app, name="base-model")
+app.command("audit")(audit_command)
 app.command("simulate")(simulate_command)
 app.command("bench")(bench_command)
 app.command("mlflow")(mlflow_command)

@@ -70,11 +70,13 @@ def promote_model(
     project: ProjectArgument, version: VersionArgument, reason: ReasonOption = "", as_json: JsonOption = False
 ) -> None:
     """Make a version the champion, also one that the gate refused; servers swap within seconds."""
+    from maskloop_studio.projects.audit_trail import command_line_actor
     from maskloop_studio.projects.champion import promote_version
     from maskloop_studio.services import process_services
 
     number = _number(version, project)
-    _print_move(promote_version(project, number, process_services(), reason=reason), as_json=as_json)
+    move = promote_version(project, number, process_services(), reason=reason, actor=command_line_actor())
+    _print_move(move, as_json=as_json)
 
 
 @models_app.command("rollback")
@@ -84,10 +86,12 @@ def rollback_model(project: ProjectArgument, reason: ReasonOption = "", as_json:
     Servers swap within seconds; Label Studio shows the earlier version's stored predictions again at once,
     and those that are missing are made in the background.
     """
+    from maskloop_studio.projects.audit_trail import command_line_actor
     from maskloop_studio.projects.champion import roll_back
     from maskloop_studio.services import process_services
 
-    _print_move(roll_back(project, process_services(), reason=reason), as_json=as_json)
+    move = roll_back(project, process_services(), reason=reason, actor=command_line_actor())
+    _print_move(move, as_json=as_json)
 
 
 @models_app.command("prune")
@@ -106,10 +110,11 @@ def prune_models(
     These always stay: the champion, its parent, the versions of the next three rollbacks, those that wait to
     be promoted, and the version whose predictions Label Studio displays.
     """
+    from maskloop_studio.projects.audit_trail import command_line_actor
     from maskloop_studio.projects.champion import prune_versions
     from maskloop_studio.services import process_services
 
-    gone = prune_versions(project, process_services(), keep=keep)
+    gone = prune_versions(project, process_services(), keep=keep, actor=command_line_actor())
     if as_json:
         typer.echo(json.dumps({"removed": gone}))
         return

@@ -40,6 +40,7 @@ def connect(
     at any time, for instance after the address or the webhook's secret has changed; `maskloop disconnect`
     undoes it.
     """
+    from maskloop_studio.projects.audit_trail import command_line_actor
     from maskloop_studio.projects.connect import carry_out
     from maskloop_studio.projects.connection_plan import plan_connection
     from maskloop_studio.services import process_services
@@ -52,7 +53,7 @@ def connect(
     if dry_run:
         typer.echo(json.dumps(dataclasses.asdict(plan)) if as_json else "nothing was changed (--dry-run)")
         return
-    made = carry_out(plan, services)
+    made = carry_out(plan, services, actor=command_line_actor())
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(made)))
         return
@@ -66,11 +67,12 @@ def disconnect(project: ProjectArgument) -> None:
     Backend (and interactive preannotations with it), webhooks and tabs are removed, and the task sampling is
     Label Studio's default again. Stored predictions and all annotations stay.
     """
+    from maskloop_studio.projects.audit_trail import command_line_actor
     from maskloop_studio.projects.connect import disconnect_project
     from maskloop_studio.projects.task_order import STUDIO_SAMPLING
     from maskloop_studio.services import process_services
 
-    gone = disconnect_project(project, process_services())
+    gone = disconnect_project(project, process_services(), actor=command_line_actor())
     typer.echo(
         f"removed {gone.backends} backends, {gone.webhooks} webhooks and {gone.tabs} tabs "
         f"from project {gone.project_id}"

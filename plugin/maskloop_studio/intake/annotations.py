@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from maskloop.errors import CodecError, MaskloopError, StudioError
 from maskloop.log import log_action
 from maskloop.store.annotations import AnnotationSnapshot, SavedAnnotation, SaveStatus
+from maskloop.store.audit import Actor, ActorKind, AuditAction, AuditEntry
 from maskloop.store.holdout import TRAIN
 from maskloop.store.jobs import Job, JobKind, JobStatus
 from maskloop.store.sessions import now
@@ -201,6 +202,16 @@ def _drop_project(project_id: int, parts: IntakeParts) -> None:
     deleted = parts.store.annotations.delete_project(project_id)
     parts.store.projects.remove(project_id)
     parts.store.scores.forget_project(project_id)
+    parts.store.audit.append(
+        AuditEntry(
+            project_id=project_id,
+            action=AuditAction.DELETED,
+            actor=Actor(kind=ActorKind.STUDIO_USER, name="not named by Label Studio"),
+            subject=f"project {project_id}",
+            reason="deleted in Label Studio",
+            facts={"annotations": deleted},
+        )
+    )
     log_action(logger, "project_deleted", project_id=project_id, annotations=deleted)
 
 

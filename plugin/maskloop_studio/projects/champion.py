@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from maskloop.errors import MaskloopError
 from maskloop.learning.registry import CHAMPION
 from maskloop.log import log_action
+from maskloop.store.audit import MASKLOOP, Actor, AuditAction, AuditEntry
 from maskloop.store.jobs import JobKind, JobStatus
 from maskloop.store.sessions import now
 from maskloop_studio.dispatch import request
+from maskloop_studio.projects.audit_trail import record, record_moves
 from maskloop_studio.projects.training import model_name
 
 if TYPE_CHECKING:
@@ -48,7 +50,9 @@ class ChampionMove:
         return dataclasses.asdict(self)
 
 
-def promote_version(project_id: int, number: int, services: Services, *, reason: str = "") -> ChampionMove:
+def promote_version(
+    project_id: int, number: int, services: Services, *, reason: str = "", actor: Actor = MASKLOOP
+) -> ChampionMove:
     """Make a version the champion; servers load it within seconds, and displayed predictions follow.
 
     Raises:
@@ -57,10 +61,13 @@ def promote_version(project_id: int, number: int, services: Services, *, reason:
     name, registry = model_name(project_id), services.registry
     before = _champion_tag(project_id, services)
     registry.promote(name, number, reason=reason)
+    _record_move(project_id, services, actor)
     return _follow(project_id, before, registry.get(name, number), services, "promoted by hand")
 
 
-def roll_back(project_id: int, services: Services, *, reason: str = "") -> ChampionMove:
+def roll_back(
+    project_id: int, services: Services, *, reason: str = "", actor: Actor = MASKLOOP
+) -> ChampionMove:
     """Make the champion's predecessor champion again; servers and displayed predictions follow.
 
     Raises:
@@ -69,6 +76,7 @@ def roll_back(project_id: int, services: Services, *, reason: str = "") -> Champ
     name = model_name(project_id)
     before = _champion_tag(project_id, services)
     version = services.registry.rollback(name, reason=reason)
+    _record_move(project_id, services, actor)
     return _follow(project_id, before, version, services, "rolled back")
 
 
@@ -79,6 +87,7 @@ def follow_champion(project_id: int, services: Services) -> bool:
         RegistryError: the registry does not answer.
     """
     number = services.registry.alias(model_name(project_id), CHAMPION)
+    record_moves(project_id, registry=services.registry, audit=services.store.audit)
     found = services.store.jobs.find(kind=JobKind.PRELABEL, project_id=project_id, limit=2)
     # One that waits for its time tries failed tasks again: a new champion does not wait for that.
     last = [job for job in found if job.status is not JobStatus.WAITING or job.due_at <= now()][-1:]
@@ -107,7 +116,9 @@ def show_stored(project_id: int, version: ModelVersion, services: Services) -> b
     return True
 
 
-def prune_versions(project_id: int, services: Services, *, keep: int | None = None) -> tuple[str, ...]:
+def prune_versions(
+    project_id: int, services: Services, *, keep: int | None = None, actor: Actor = MASKLOOP
+) -> tuple[str, ...]:
     """Delete a project's old versions and return their tags, oldest first.
 
     Always kept: the champion, its parent, the targets of the next rollbacks, versions that wait to be
@@ -117,6 +128,7 @@ def prune_versions(project_id: int, services: Services, *, keep: int | None = No
         project_id: Label Studio's number.
         services: registry, Label Studio's client and settings.
         keep: number of the newest versions to keep; by default that of the settings.
+        actor: who deletes them, for the audit trail.
 
     Raises:
         StudioError: Label Studio does not answer which version it displays; nothing is deleted.
@@ -125,14 +137,26 @@ def prune_versions(project_id: int, services: Services, *, keep: int | None = No
     from maskloop.learning.registry.promotion import prune
 
     project = services.client.find_project(project_id)
+    kept = services.settings.keep_versions if keep is None else keep
     gone = prune(
         model_name(project_id),
         services.registry,
-        keep=services.settings.keep_versions if keep is None else keep,
+        keep=kept,
         shown=(project.model_version,) if project is not None else (),
     )
     if gone:
         log_action(logger, "versions_pruned", project_id=project_id, versions=", ".join(gone))
+    for tag in gone:
+        record(
+            AuditEntry(
+                project_id=project_id,
+                action=AuditAction.DELETED,
+                actor=actor,
+                subject=tag,
+                reason=f"older than the newest {kept} versions, and not needed for a rollback",
+            ),
+            services.store.audit,
+        )
     return gone
 
 
@@ -142,6 +166,13 @@ def prune_after_training(project_id: int, services: Services) -> None:
         prune_versions(project_id, services)
     except MaskloopError as exc:
         log_action(logger, "versions_not_pruned", level=logging.WARNING, project_id=project_id, error=exc)
+
+
+def _record_move(project_id: int, services: Services, actor: Actor) -> None:
+    try:
+        record_moves(project_id, registry=services.registry, audit=services.store.audit, actor=actor)
+    except MaskloopError as exc:  # it is made: the next look at the history records it
+        log_action(logger, "audit_not_recorded", level=logging.ERROR, project_id=project_id, error=exc)
 
 
 def _champion_tag(project_id: int, services: Services) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from maskloop.log import log_action
+from maskloop.store.audit import MASKLOOP, Actor, AuditAction, AuditEntry
 from maskloop.store.jobs import JobKind
 from maskloop_studio.dispatch import request
 from maskloop_studio.labelstudio.basic_auth import backend_credentials
@@ -18,6 +19,7 @@ from maskloop_studio.labelstudio.webhooks import (
     webhook_headers,
 )
 from maskloop_studio.projects.announcement import withdraw
+from maskloop_studio.projects.audit_trail import record
 from maskloop_studio.projects.connection_plan import (
     BACKEND_TITLE,
     ConnectionPlan,
@@ -86,7 +88,7 @@ def connect_project(
     return carry_out(plan_connection(project_id, backend_url, services, new_labels=new_labels), services)
 
 
-def carry_out(plan: ConnectionPlan, services: Services) -> Connection:
+def carry_out(plan: ConnectionPlan, services: Services, *, actor: Actor = MASKLOOP) -> Connection:
     """Connect a project as planned: model, backend with interactive preannotations, webhook, order of tasks.
 
     Raises:
@@ -109,6 +111,7 @@ def carry_out(plan: ConnectionPlan, services: Services) -> Connection:
     deletion_told = watch_deletions(backend_url, headers, client)
     # `model_version` follows with the first predictions: Label Studio takes no version without predictions.
     set_up_order(project_id, client, tabs=services.settings.order_tabs)
+    _record(project_id, AuditAction.CONNECTED, actor, services, f"{champion.tag} at {backend_url}")
     request(JobKind.PRELABEL, project_id, "connected", store=services.store, queue=services.queue)
     log_action(
         logger, "project_connected", project_id=project_id, model_version=champion.tag, backend=backend_url
@@ -123,7 +126,7 @@ def carry_out(plan: ConnectionPlan, services: Services) -> Connection:
     )
 
 
-def disconnect_project(project_id: int, services: Services) -> Disconnection:
+def disconnect_project(project_id: int, services: Services, *, actor: Actor = MASKLOOP) -> Disconnection:
     """Take maskloop out of a project: backend, webhooks, our tabs, sampling, our line in its description.
 
     Interactive preannotations are a property of the backend and go with it. Stored predictions and
@@ -150,6 +153,7 @@ def disconnect_project(project_id: int, services: Services) -> Disconnection:
     services.store.projects.remove(project_id)
     if not services.store.projects.ids():
         webhooks += forget_deletions(headers, client)
+    _record(project_id, AuditAction.DISCONNECTED, actor, services, f"{backends} backends removed")
     log_action(logger, "project_disconnected", project_id=project_id, backends=backends, webhooks=webhooks)
     return Disconnection(
         project_id=project_id,
@@ -158,6 +162,10 @@ def disconnect_project(project_id: int, services: Services) -> Disconnection:
         tabs=tabs,
         sampling_reset=sampling_reset,
     )
+
+
+def _record(project_id: int, action: AuditAction, actor: Actor, services: Services, reason: str) -> None:
+    record(AuditEntry(project_id=project_id, action=action, actor=actor, reason=reason), services.store.audit)
 
 
 def _drop_old_backends(

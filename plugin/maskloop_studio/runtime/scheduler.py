@@ -103,9 +103,12 @@ class _ScheduleReader:
 
 def _sweep_on(services: Services, stop: threading.Event) -> None:
     """Sweep in this process, not by a job: without sweeps nothing repairs the queue."""
-    prune_at = time.monotonic()
+    prune_at, recorded = time.monotonic(), False
     while not stop.is_set():
         try:
+            if not recorded:
+                _record_settings(services)
+                recorded = True
             sweep(jobs=services.store.jobs, queue=services.queue)
             if time.monotonic() >= prune_at:
                 services.store.jobs.prune(now() - KEEP)
@@ -119,3 +122,10 @@ def _sweep_on(services: Services, stop: threading.Event) -> None:
                 error=exc,
             )
         stop.wait(SWEEP_S)
+
+
+def _record_settings(services: Services) -> None:
+    """Record in the audit trail what differs from the settings of the scheduler before."""
+    from maskloop_studio.projects.audit_trail import command_line_actor, record_settings
+
+    record_settings(services.settings, services.store.audit, actor=command_line_actor())

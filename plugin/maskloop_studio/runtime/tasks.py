@@ -111,10 +111,13 @@ def _score_shard(job: Job, control: JobControl, services: Services) -> dict[str,
 
 
 def _train(job: Job, control: JobControl, services: Services) -> dict[str, object]:
+    from maskloop_studio.projects.audit_trail import record_verdict
     from maskloop_studio.projects.champion import prune_after_training
     from maskloop_studio.projects.training import train_project
 
     outcome = train_project(job, control, services)
+    # Before the job ends: killed in between, the training runs again and records it then.
+    record_verdict(job, outcome, registry=services.registry, audit=services.store.audit)
     prune_after_training(job.project_id, services)
     return outcome
 

@@ -1,0 +1,284 @@
+"""What is recorded in the audit trail, by whom, and the answer to "why does this version serve?"."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+
+from maskloop.errors import MaskloopError
+from maskloop.learning.registry import CHAMPION
+from maskloop.log import log_action
+from maskloop.store.audit import INSTALLATION, Actor, ActorKind, AuditAction, AuditEntry
+from maskloop_studio.projects.training import model_name
+
+if TYPE_CHECKING:
+    from maskloop.learning.registry import ModelRegistry
+    from maskloop.learning.registry.history import PromotionStep
+    from maskloop.settings import Settings
+    from maskloop.store.audit import AuditRecord, AuditRepository
+    from maskloop.store.jobs import Job
+
+__all__ = [
+    "ServingReason",
+    "command_line_actor",
+    "find_serving_reason",
+    "record",
+    "record_moves",
+    "record_settings",
+    "record_verdict",
+    "training_actor",
+]
+
+logger = logging.getLogger(__name__)
+UNKNOWN = Actor(kind=ActorKind.UNKNOWN, name="history of the registry")
+MOVES = (AuditAction.PROMOTED, AuditAction.ROLLED_BACK, AuditAction.CHAMPION_FOUND)
+ACTION_OF_STEP = {"promotion": AuditAction.PROMOTED, "rollback": AuditAction.ROLLED_BACK}
+PAGE = 200  # records that are read at once
+SETTINGS_SUBJECT = "environment"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServingReason:
+    """Why a version serves."""
+
+    champion: str | None  # tag; None: no version serves
+    record: AuditRecord | None  # that made it the champion; None: none is known
+    followed: tuple[AuditRecord, ...]  # refusals and waiting versions since then, newest first
+
+
+def command_line_actor() -> Actor:
+    """Return who runs this command: user@machine, with the user behind sudo."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        user = f"uid {os.getuid()}"
+    behind = os.environ.get("SUDO_USER")
+    name = f"{user} (sudo by {behind})" if behind else user
+    return Actor(kind=ActorKind.COMMAND_LINE, name=f"{name}@{socket.gethostname()}")
+
+
+def training_actor(job: Job) -> Actor:
+    """Return who a training's verdict is recorded for: the gate, or the schedule that started it."""
+    kind = ActorKind.SCHEDULE if job.action.startswith("schedule") else ActorKind.MASKLOOP
+    return Actor(kind=kind, name=job.name)
+
+
+def record(entry: AuditEntry, audit: AuditRepository) -> None:
+    """Record what has been done already; where that fails, log entry and error: it cannot be undone."""
+    try:
+        audit.append(entry)
+    except MaskloopError as exc:
+        log_action(
+            logger,
+            "audit_not_recorded",
+            level=logging.ERROR,
+            project_id=entry.project_id,
+            entry=f"{entry.action}: {entry.subject} {entry.reason}",
+            actor=f"{entry.actor.kind} {entry.actor.name}",
+            error=exc,
+        )
+
+
+def record_moves(
+    project_id: int,
+    *,
+    registry: ModelRegistry,
+    audit: AuditRepository,
+    actor: Actor = UNKNOWN,
+    facts: Mapping[str, Any] | None = None,
+) -> int:
+    """Record the changes of champion that have no record yet; return how many.
+
+    The registry notes each change before it makes it, so none is lost by a kill in between, and the changes
+    of a home from before the audit trail are copied by the first call.
+
+    Args:
+        project_id: Label Studio's number.
+        registry: its history and its champion are read.
+        audit: gets the records.
+        actor: who made the newest change; older ones without a record are by an unknown actor.
+        facts: the figures of the newest change.
+
+    Raises:
+        MaskloopError: registry or database does not answer.
+    """
+    name = model_name(project_id)
+    steps, champion, made = registry.history(name), registry.alias(name, CHAMPION), 0
+    for index, step in enumerate(steps):
+        following = steps[index + 1].before if index + 1 < len(steps) else champion
+        if following == step.before and step.number != following:
+            continue  # noted by the registry, then killed before the change
+        newest = index == len(steps) - 1
+        made += audit.append(
+            AuditEntry(
+                project_id=project_id,
+                action=ACTION_OF_STEP[step.kind],
+                actor=actor if newest else UNKNOWN,
+                subject=f"{name}-v{step.number}",
+                reason=step.reason,
+                facts={
+                    "before": None if step.before is None else f"{name}-v{step.before}",
+                    "changed_at": step.at.isoformat(),
+                    **(dict(facts or {}) if newest else {}),
+                },
+                key=_key_of(step),
+            )
+        )
+    last = steps[-1] if steps else None
+    if champion is not None and (last is None or champion not in (last.number, last.before)):
+        after = "start" if last is None else last.at.isoformat()
+        made += audit.append(
+            AuditEntry(
+                project_id=project_id,
+                action=AuditAction.CHAMPION_FOUND,
+                actor=Actor(kind=ActorKind.UNKNOWN, name="the registry itself"),
+                subject=f"{name}-v{champion}",
+                reason="changed in the registry, past maskloop",
+                key=f"found-v{champion}-after-{after}",
+            )
+        )
+    return made
+
+
+def record_verdict(
+    job: Job, outcome: Mapping[str, Any], *, registry: ModelRegistry, audit: AuditRepository
+) -> None:
+    """Record what the gate decided about a training's version; a training that runs again adds nothing.
+
+    Args:
+        job: the training.
+        outcome: as `train_project` returns it.
+        registry: a promotion is recorded from its history.
+        audit: gets the records.
+    """
+    facts = {
+        "started_by": job.action,
+        **{
+            name: outcome.get(name)
+            for name in (
+                "base",
+                "decision",
+                "champion_metrics",
+                "challenger_metrics",
+                "train_images",
+                "holdout_images",
+            )
+        },
+    }
+    actor = training_actor(job)
+    if outcome["release"] == AuditAction.PROMOTED.value:
+        try:
+            record_moves(job.project_id, registry=registry, audit=audit, actor=actor, facts=facts)
+        except MaskloopError as exc:  # the next look at the history records it
+            log_action(logger, "audit_not_recorded", level=logging.ERROR, training=job.name, error=exc)
+        return
+    record(
+        AuditEntry(
+            project_id=job.project_id,
+            action=AuditAction(outcome["release"]),
+            actor=actor,
+            subject=str(outcome["version"]),
+            reason=str(outcome["reason"]),
+            facts=facts,
+            key=f"verdict-{job.name}",
+        ),
+        audit,
+    )
+
+
+def record_settings(settings: Settings, audit: AuditRepository, *, actor: Actor) -> bool:
+    """Record which settings differ from those that were recorded last; secrets only as "set" or not.
+
+    Returns:
+        Whether there was anything to record.
+
+    Raises:
+        StoreError: the database does not answer.
+    """
+    present = {name: _plain(value) for name, value in settings if value != _default_of(settings, name)}
+    before = next(
+        (
+            dict(found.entry.facts.get("settings", {}))
+            for found in audit.newest(INSTALLATION, limit=PAGE)
+            if found.entry.subject == SETTINGS_SUBJECT
+        ),
+        None,
+    )
+    if before == present:
+        return False
+    known = before or {}
+    changed = {
+        name: [known.get(name), present.get(name)]
+        for name in sorted({*known, *present})
+        if known.get(name) != present.get(name)
+    }
+    return audit.append(
+        AuditEntry(
+            project_id=INSTALLATION,
+            action=AuditAction.SETTING,
+            actor=actor,
+            subject=SETTINGS_SUBJECT,
+            reason="first seen" if before is None else f"changed: {', '.join(changed)}",
+            facts={"changed": changed, "settings": present},
+        )
+    )
+
+
+def find_serving_reason(project_id: int, *, registry: ModelRegistry, audit: AuditRepository) -> ServingReason:
+    """Return the record that made the present champion serve, and the verdicts since.
+
+    Raises:
+        MaskloopError: registry or database does not answer.
+    """
+    name = model_name(project_id)
+    number = registry.alias(name, CHAMPION)
+    champion = None if number is None else f"{name}-v{number}"
+    followed: list[AuditRecord] = []
+    below: int | None = None
+    while page := audit.newest(project_id, limit=PAGE, below=below):
+        for one in page:
+            if one.entry.action in MOVES:
+                found = one if one.entry.subject == champion else None
+                return ServingReason(champion=champion, record=found, followed=tuple(followed))
+            if one.entry.action in (AuditAction.REFUSED, AuditAction.WAITING, AuditAction.SHADOW):
+                followed.append(one)
+        below = page[-1].number
+    return ServingReason(champion=champion, record=None, followed=tuple(followed))
+
+
+def _key_of(step: PromotionStep) -> str:
+    return f"{step.kind}-v{step.number}-{step.at.isoformat()}"
+
+
+def _default_of(settings: Settings, name: str) -> object:
+    field = type(settings).model_fields[name]
+    return field.get_default(call_default_factory=True, validated_data={})
+
+
+def _plain(value: object) -> Any:
+    """Return a setting as plain values, the same ones after a round trip through JSON."""
+    if isinstance(value, SecretStr):
+        return "set, not recorded"
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, frozenset | set):
+        return sorted(str(one) for one in value)
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value if isinstance(value, bool | int | float) or value is None else _without_login(str(value))
+
+
+def _without_login(text: str) -> str:
+    """Return an address without user and password."""
+    head, mark, rest = text.partition("://")
+    if not mark:
+        return text
+    host, slash, path = rest.partition("/")
+    return f"{head}://{host.rpartition('@')[2]}{slash}{path}"
