@@ -164,6 +164,7 @@ def _start(services, job_id):
         "LABEL_STUDIO_URL": settings.label_studio_url,
         "LABEL_STUDIO_API_KEY": settings.label_studio_api_key.get_secret_value(),
         "MASKLOOP_TRAIN_STEPS": str(settings.train_steps),
+        "MASKLOOP_HOLDOUT_LEAST": "5",
     }
     command = [sys.executable, "-c", WORKER, str(job_id)]
     return subprocess.Popen(command, env={**os.environ, **places}, stderr=subprocess.DEVNULL)

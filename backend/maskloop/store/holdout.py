@@ -103,9 +103,11 @@ class HoldoutRepository:
                     return
                 session.add(ImageHashRow(image_key=image_key, hash=image_hash.tobytes()))
                 # As new rows, so that every process reads them again, with the hash.
-                query = select(ImageSideRow).where(ImageSideRow.image_key == image_key)
-                for row in session.scalars(query).all():
-                    _replace(session, row.project_id, {image_key: row.side})
+                query = select(ImageSideRow.project_id, ImageSideRow.side).where(
+                    ImageSideRow.image_key == image_key
+                )
+                for project_id, side in session.execute(query.order_by(ImageSideRow.project_id)).all():
+                    _replace(session, project_id, {image_key: side})
         except IntegrityError:  # another worker stored it at the same moment
             return
 
@@ -245,6 +247,8 @@ def _common_side(sides: Collection[str]) -> str | None:
 
 
 def _replace(session: Session, project_id: int, sides: Mapping[str, str]) -> None:
+    # Rows of a project appear in the order of their numbers: processes read only those that are newer.
+    session.get(ProjectRow, project_id, with_for_update=True)
     keys = list(sides)
     for start in range(0, len(keys), KEYS_AT_ONCE):
         session.execute(
