@@ -199,7 +199,9 @@ def _keep_parts(mask_hw: BoolMask, prompt: Prompt, *, clicked_only: bool) -> Boo
     kept = [
         part for part in range(1, count) if part in clicked or (not clicked_only and areas[part] >= least)
     ]
-    return np.asarray(np.isin(parts_hw, kept))
+    is_kept = np.zeros(count, dtype=np.bool_)
+    is_kept[kept] = True
+    return np.asarray(is_kept[parts_hw])
 
 
 def _part_at(parts_hw: NDArray[Any], row: int, column: int) -> int:
