@@ -11,8 +11,10 @@ from maskloop_studio.labelstudio.protocol import PredictRequest, WebhookEvent
 from maskloop_studio.serving.http.json_body import (
     WINDOW_BYTES,
     _without_long_numbers,
+    has_prompt,
     parse_json,
     request_schema,
+    shorten_tasks,
 )
 
 
@@ -71,3 +73,33 @@ def test_without_long_numbers_equals_one_search_of_the_whole(at, count):
     )
     whole = re.sub(rb"\[[0-9,\s.\-]{256,}+\]", b"[0]", body)
     assert _without_long_numbers(body) == whole
+
+
+@pytest.mark.parametrize(
+    ("context", "is_prompt"),
+    [
+        pytest.param({"result": []}, True, id="a context with a key"),
+        pytest.param({"event": "prewarm"}, True, id="an event"),
+        pytest.param({}, False, id="the host's empty one"),
+        pytest.param(None, False, id="null"),
+    ],
+)
+def test_has_prompt_is_seen_without_parsing(context, is_prompt):
+    body = {"tasks": [{"data": {"image": "x"}}], "params": {"login": None, "context": context}}
+    assert has_prompt(json.dumps(body).encode()) is is_prompt
+    assert has_prompt(json.dumps(body, indent=2).encode()) is is_prompt
+
+
+def test_shorten_tasks_leaves_the_prompt_and_cuts_the_tasks_masks():
+    mask = list(range(5000))
+    regions = [{"value": {"rle": mask}} for _ in range(100)]
+    body = {
+        "tasks": [{"id": 1, "data": {"image": "x"}, "annotations": [{"result": regions}]}],
+        "params": {"context": {"result": [{"type": "brush", "value": {"rle": mask}}]}},
+    }
+    raw = json.dumps(body).encode()
+    short = shorten_tasks(raw)
+    assert len(short) < len(raw) / 50
+    read = json.loads(short)
+    assert read["params"] == body["params"]
+    assert read["tasks"][0]["data"] == {"image": "x"}
