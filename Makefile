@@ -14,7 +14,7 @@ help:
 	@echo "make demo [ARGS='--rounds 2 --exit --json demo.json']   the whole loop on this machine"
 	@echo "make test                                               linter, type checker and all tests"
 	@echo "make test ARGS='-k brush'                               the tests that match, without linter and type checker"
-	@echo "make torture [KILLS=200] [SEED=7]                       kill everything, lose nothing"
+	@echo "make torture [KILLS=200] [SEED=7] [FORM=embedded]       kill everything, lose nothing"
 	@echo "make bench [ARGS='--only start --json start.json']       how fast everything is, as ratios"
 	@echo "make learning-curves [ARGS='--minutes 30']              quality against corrected images, docs/"
 	@echo "make sbom | lock | audit                                 bill of materials, locked versions, advisories"
@@ -32,8 +32,11 @@ test: $(if $(ARGS),,check) $(ML_HOST)/.installed chromium servers
 	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),$(TWO_WORKERS))
 
 # The loop on a real Label Studio while its processes are killed; the same SEED draws the same plan.
+# FORM=embedded (SQLite, Valkey) or FORM=servers (PostgreSQL, Redis) runs one of its two forms.
+FORM_embedded := -k test_loop_under_sigkill
+FORM_servers := -k test_loop_on_redis_and_postgres
 torture: $(VENV)/.dev
-	MASKLOOP_TORTURE_KILLS=$(or $(KILLS),200) MASKLOOP_TORTURE_SEED=$(or $(SEED),7) $(BIN)/python -m pytest tests/torture -s $(ARGS)
+	MASKLOOP_TORTURE_KILLS=$(or $(KILLS),200) MASKLOOP_TORTURE_SEED=$(or $(SEED),7) $(BIN)/python -m pytest tests/torture -s $(FORM_$(FORM)) $(ARGS)
 
 # Side by side with what one would otherwise write; a Label Studio in .venv-studio (make demo) is measured too.
 bench: $(VENV)/.dev

@@ -98,7 +98,7 @@ class Loop:
                 command = [*COMMAND, *service.arguments]
                 service.process = spawn(command, log_path=log_path, env=self._environment)
 
-    def run(self, *arguments: str, timeout_s: float = 120.0) -> str:
+    def run(self, *arguments: str, timeout_s: float = 600.0) -> str:
         """Run a command of maskloop on this home and return what it prints."""
         done = subprocess.run(
             [*COMMAND, *arguments],
