@@ -232,7 +232,7 @@ class Settings(BaseSettings):
         description="auto: segments are drawn where at least this share of them keeps its outline (IoU 0.8)",
     )
     show_saving: Fraction = Field(
-        0.1,
+        0.2,
         description="auto: or where each of them saves at least this share of the time of drawing an object",
     )
     announce: bool = Field(

@@ -38,7 +38,7 @@ class ShowingRule:
     """When a segment is worth drawing."""
 
     kept_share: float = 0.5  # at least this share of what is drawn keeps its outline,
-    saving: float = 0.1  # or each drawn segment saves at least this share of the time of drawing an object
+    saving: float = 0.2  # or each drawn segment saves at least this share of the time of drawing an object
     weights: EditWeights = DEFAULT_WEIGHTS
 
     @classmethod

@@ -14,7 +14,7 @@ from maskloop.learning.evaluation.showing import (
 from maskloop.learning.evaluation.showing_search import ShowingRule, find_showing, least_worthy_score
 from maskloop.types import Prediction, Segment, SegmentOutcome
 
-RULE = ShowingRule()
+RULE = ShowingRule(kept_share=0.5, saving=0.1)
 EDGE = 10
 
 
