@@ -1,16 +1,19 @@
 """The snapshot that a training makes is the one that the command makes."""
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from maskloop.curation.snapshots.library import SnapshotLibrary, check_name
 from maskloop.errors import ConfigurationError, StoreError
+from maskloop.learning.data.training_set import LabelPlan
 from maskloop.store.annotations import AnnotationSnapshot
 from maskloop.store.corrections import DerivedMasks
 from maskloop.store.database import Store
 from maskloop.types import EditCounts, Segment
+from maskloop_studio.projects import training
 from maskloop_studio.projects.freezing import freeze_tasks, note_learnt
 
 CONFIG = """<View><Image name="i" value="$image"/><BrushLabels name="b" toName="i">
@@ -85,3 +88,20 @@ def test_library_finds_by_name_digest_and_beginning_of_it(database, settings):
 def test_name_that_could_be_something_else_raises(name):
     with pytest.raises(ConfigurationError):
         check_name(name)
+
+
+def test_training_names_the_snapshot_of_what_it_learns(database, settings, monkeypatch):
+    champion = SimpleNamespace(labels=("Car",), name="maskloop-1")
+    plan = LabelPlan(labels=("Car", "Blur"), class_of_label={})
+    prediction_plan = SimpleNamespace(task="instance", thresholds=None)
+    monkeypatch.setattr(training, "ensure_champion", lambda *_, **__: champion)
+    monkeypatch.setattr(training, "plan_learning", lambda *_: (plan, prediction_plan))
+    monkeypatch.setattr(training, "ensure_image", lambda *_, **__: None)
+    client = SimpleNamespace(project=lambda _: SimpleNamespace(label_config=CONFIG))
+    services = SimpleNamespace(
+        store=database, settings=settings, client=client, registry=None, image_cache=None, fetcher=None
+    )
+    job = SimpleNamespace(job_id=5, project_id=1, name="training-5")
+    made = training._training_job(job, SimpleNamespace(check=lambda: None), services)
+    assert made.dataset == freeze_tasks(1, label_config=CONFIG, store=database, settings=settings).digest
+    assert [segment.label for segment in made.train[0].segments] == ["Car", "Blur", ""]

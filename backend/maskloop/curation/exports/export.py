@@ -119,6 +119,7 @@ def export_snapshot(
         with _claimed(partial, job):
             _write_images(snapshot, job, form, partial, cache=cache, fetch=fetch, on_image=on_image)
             result = _finish(job, form, partial, target)
+        os.sync()  # once for all files: after a loss of power none may be empty in a folder that looks whole
         partial.rename(target)
     except OSError as exc:
         full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
