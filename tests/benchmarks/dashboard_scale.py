@@ -27,7 +27,7 @@ from maskloop.types import HoldoutMetrics
 from maskloop_studio.serving.app import create_app
 
 NAME = f"maskloop-{PROJECT}"
-PARTS = ("", "/versions", "/edits", "/labels", "/next")
+PARTS = ("", "/versions", "/labels", "/next", "/edits")
 PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 
 
@@ -45,7 +45,7 @@ def _register(registry: MlflowRegistry, folder: Path, versions: int) -> None:
 
 def _fetch_s(url: str) -> float:
     started = time.perf_counter()
-    urllib.request.urlopen(url, timeout=120).read()
+    urllib.request.urlopen(url, timeout=300).read()
     return time.perf_counter() - started
 
 

@@ -167,6 +167,10 @@ class OverviewRepository:
 
     def next_tasks(self, project_id: int, model_version: str, *, limit: int = 10) -> tuple[NextTask, ...]:
         """Return the unlabelled tasks that come first in the order of a version, first one first."""
+        # Not correlated: SQLite, without statistics, would read all annotations again for every task.
+        annotated = select(AnnotationRow.task_id).where(
+            AnnotationRow.project_id == project_id, AnnotationRow.state == "submitted"
+        )
         query = (
             select(
                 ScoredRow.task_id,
@@ -181,13 +185,7 @@ class OverviewRepository:
                 ScoredRow.model_version == model_version,
                 ScoredRow.labelled.is_(False),
                 ScoredRow.score.is_not(None),
-                ~select(AnnotationRow.annotation_id)
-                .where(
-                    AnnotationRow.project_id == ScoredRow.project_id,
-                    AnnotationRow.task_id == ScoredRow.task_id,
-                    AnnotationRow.state == "submitted",
-                )
-                .exists(),
+                ScoredRow.task_id.not_in(annotated),
             )
             .order_by(ScoredRow.score, ScoredRow.task_id)
             .limit(limit)

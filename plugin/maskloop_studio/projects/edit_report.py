@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -103,22 +104,20 @@ def report_project(
         [one.task_id for one in edited], random_share=settings.random_share, seed=settings.seed
     )
     by_chance = {one.task_id for one, is_drawn in zip(edited, drawn, strict=True) if is_drawn}
-    tags = sorted({one.model_version for one in edited}, key=_age)
-    users = sorted({one.annotator for one in edited}, key=lambda user: -1 if user is None else user)
+    of_tag: defaultdict[str, list[EditedTask]] = defaultdict(list)
+    of_user: defaultdict[int | None, list[EditedTask]] = defaultdict(list)
+    for one in edited:
+        of_tag[one.model_version].append(one)
+        of_user[one.annotator].append(one)
+    users = sorted(of_user, key=lambda user: -1 if user is None else user)
     weights = _weights(edited, settings)
     return ProjectReport(
         project_id=project_id,
         random_share=settings.random_share,
-        versions=tuple(
-            _of_version(tag, [one for one in edited if one.model_version == tag], by_chance, weights)
-            for tag in tags
-        ),
+        versions=tuple(_of_version(tag, of_tag[tag], by_chance, weights) for tag in sorted(of_tag, key=_age)),
         worth=_worth(edited, by_chance),
         annotators=tuple(
-            AnnotatorReport(
-                annotator=user, **_figures([one for one in edited if one.annotator == user], weights)
-            )
-            for user in users
+            AnnotatorReport(annotator=user, **_figures(of_user[user], weights)) for user in users
         ),
         weights=weights,
     )
