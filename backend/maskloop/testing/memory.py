@@ -105,6 +105,10 @@ class MemoryRegistry:
         """See ModelRegistry."""
         return self._aliases[name].get(alias)
 
+    def aliases(self, name: str) -> dict[str, int]:
+        """See ModelRegistry."""
+        return dict(self._aliases[name])
+
     def set_alias(self, name: str, alias: str, number: int | None) -> None:
         """See ModelRegistry."""
         if number is None:

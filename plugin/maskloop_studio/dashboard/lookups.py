@@ -71,10 +71,7 @@ def roles_of(project_id: int, registry: ModelRegistry) -> Roles:
     """Return the roles of a project's versions; with the reason where the registry does not answer."""
     name = model_name(project_id)
     try:
-        return Roles(
-            champion=registry.alias(name, CHAMPION),
-            challenger=registry.alias(name, CHALLENGER),
-            shadow=registry.alias(name, SHADOW),
-        )
+        held = registry.aliases(name)
+        return Roles(champion=held.get(CHAMPION), challenger=held.get(CHALLENGER), shadow=held.get(SHADOW))
     except MaskloopError as exc:
         return Roles(trouble=str(exc))

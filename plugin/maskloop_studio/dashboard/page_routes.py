@@ -105,6 +105,8 @@ def _error_page(request: Request, renderer: PageRenderer, error: Exception) -> R
         }
     is_fragment = request.headers.get("hx-request") == "true"
     template = "error_fragment.html" if is_fragment else "error.html"
+    query = f"?{request.url.query}" if request.url.query else ""
+    values["again"] = f"{request.url.path}{query}" if is_fragment and status == 503 else ""
     # htmx swaps in successful answers only; a fragment's error has to be seen.
     return renderer.page(
         request, template, values | {"status": status}, status=200 if is_fragment else status

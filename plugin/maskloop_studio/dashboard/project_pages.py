@@ -50,6 +50,7 @@ class _ProjectCard:
     champion: ModelVersion | None
     troubles: list[str]
     step: Step
+    roles: Roles
 
 
 class _ProjectPages:
@@ -92,6 +93,7 @@ class _ProjectPages:
             champion=self._champion(counts.project_id, roles),
             troubles=troubles_of(counts, served=served, roles=roles, config_trouble=config_trouble),
             step=next_step(counts, roles=roles, settings=self._services.settings),
+            roles=roles,
         )
 
     def _champion(self, project_id: int, roles: Roles) -> ModelVersion | None:
@@ -109,12 +111,11 @@ class _ProjectPages:
         card = self._card(counts, self.titles.of([project_id]).get(project_id, ""), served)
         trainings = store.trainings.of(project_id, limit=POINTS)
         points = quality_points(trainings)
-        roles = roles_of(project_id, self._services.registry)
         return self._quality_values(points) | {
             "card": card,
             "counts": counts,
             "served": served,
-            "roles": roles,
+            "roles": card.roles,
             "running": [one for one in trainings if one.status in ("running", "queued")],
             "recent": [one for one in reversed(trainings) if one.status not in ("running", "queued")][:5],
             "holdout": store.overview.holdout(project_id),

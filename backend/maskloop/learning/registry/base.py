@@ -115,6 +115,9 @@ class ModelRegistry(Protocol):
     def alias(self, name: str, alias: str) -> int | None:
         """Return the number of the version that an alias points at; its files are not checked."""
 
+    def aliases(self, name: str) -> dict[str, int]:
+        """Return all aliases of a model with their versions' numbers, in one call; see `alias`."""
+
     def set_alias(self, name: str, alias: str, number: int | None) -> None:
         """Point an alias other than the champion's at a version, or remove it with None.
 

@@ -157,6 +157,10 @@ class MlflowRegistry:
         """See ModelRegistry."""
         return self._aliases(name).get(alias)
 
+    def aliases(self, name: str) -> dict[str, int]:
+        """See ModelRegistry."""
+        return self._aliases(name)
+
     def set_alias(self, name: str, alias: str, number: int | None) -> None:
         """See ModelRegistry."""
         if number is not None:
