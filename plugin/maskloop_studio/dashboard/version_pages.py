@@ -29,7 +29,8 @@ from maskloop_studio.dashboard.quality import quality_points
 from maskloop_studio.dashboard.rendering import PageRenderer
 from maskloop_studio.errors import NotFoundError
 from maskloop_studio.projects.champion import promote_version, roll_back
-from maskloop_studio.projects.training import ensure_image, model_name
+from maskloop_studio.projects.frozen_corrections import ensure_image
+from maskloop_studio.projects.training import model_name
 
 if TYPE_CHECKING:
     from maskloop.types import Correction, ModelVersion
