@@ -174,6 +174,13 @@ class Settings(BaseSettings):
     # reconciling
     sync_minutes: int = Field(10, ge=1, description="how often projects are compared with Label Studio")
 
+    # notices
+    notify_url: SecretStr | None = Field(
+        None, description="gets a JSON post for what people should know; works as a Slack webhook"
+    )
+    notify_secret: SecretStr | None = Field(None, description="signs these posts (HMAC-SHA256)")
+    allow_private_notify: bool = Field(False, description="post to private addresses too")
+
     # images
     max_image_bytes: int = Field(64 * 2**20, ge=1)
     max_image_pixels: int = Field(100_000_000, ge=1)

@@ -8,6 +8,7 @@ from maskloop.store.corrections import CorrectionRepository
 from maskloop.store.datasets import DatasetRepository
 from maskloop.store.holdout import HoldoutRepository
 from maskloop.store.jobs import JobRepository
+from maskloop.store.notices import NoticeRepository
 from maskloop.store.overview import OverviewRepository
 from maskloop.store.projects import ProjectRepository
 from maskloop.store.pushes import PushRepository
@@ -43,6 +44,7 @@ class Store:
         self.shadows = ShadowRepository(self._sessions)
         self.scores = ScoreRepository(self._sessions)
         self.overview = OverviewRepository(self._sessions)
+        self.notices = NoticeRepository(self._sessions)
         self.audit = AuditRepository(self._sessions)
         self.shards = ShardRepository(self._sessions, self.jobs)
 

@@ -34,6 +34,7 @@ __all__ = [
     "JudgementRow",
     "LabelConfigRow",
     "MasksRow",
+    "NoticeRow",
     "ProjectRow",
     "PushedRow",
     "ScoredRow",
@@ -68,6 +69,28 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 class Base(DeclarativeBase):
     """All tables."""
+
+
+class NoticeRow(Base):
+    """A message to MASKLOOP_NOTIFY_URL: it waits, arrived, or was given up."""
+
+    __tablename__ = "notices"
+    __table_args__ = (
+        Index("ux_notices_key", "key", unique=True),
+        Index("ix_notices_due", "ended_at", "due_at"),
+    )
+
+    notice_id: Mapped[int] = mapped_column(RowNumber, primary_key=True, autoincrement=True)
+    key: Mapped[str]  # of the event: it is told once
+    kind: Mapped[str]
+    project_id: Mapped[int | None] = mapped_column(BigInteger)
+    text: Mapped[str] = mapped_column(Text)
+    facts: Mapped[str] = mapped_column(Text)  # JSON
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    due_at: Mapped[datetime] = mapped_column(UtcDateTime)  # not sent before
+    attempts: Mapped[int] = mapped_column(default=0)  # that went wrong
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)  # it arrived or was given up
+    error: Mapped[str | None] = mapped_column(Text, default=None)  # of the last attempt
 
 
 class ProjectRow(Base):

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from maskloop.errors import MaskloopError
 from maskloop.log import log_action
 from maskloop.queue.cron import Schedule, check_cron_line, run_cron
+from maskloop.store.jobs import JobStatus
 from maskloop.store.sessions import now
+from maskloop_studio.runtime.notify import note_disk, note_lost, send_until
 from maskloop_studio.runtime.tasks import sweep
 
 if TYPE_CHECKING:
@@ -39,12 +41,15 @@ def run_scheduler(services: Services, connection: Redis, stop: threading.Event) 
     reader = _ScheduleReader(services.settings)
     sweeper = threading.Thread(target=_sweep_on, args=(services, stop), name="sweeper")
     sweeper.start()
+    notifier = _start_notifier(services, stop)
     try:
         # The database may be away now: it is read within run_cron, which waits for it.
         run_cron(connection, lambda: reader(services.store.projects), stop)
     finally:
         stop.set()
         sweeper.join()
+        if notifier is not None:
+            notifier.join()
 
 
 def read_schedules(
@@ -109,9 +114,12 @@ def _sweep_on(services: Services, stop: threading.Event) -> None:
             if not recorded:
                 _record_settings(services)
                 recorded = True
+            if services.settings.notify_url is not None:
+                _note_trouble(services)
             sweep(jobs=services.store.jobs, queue=services.queue)
             if time.monotonic() >= prune_at:
                 services.store.jobs.prune(now() - KEEP)
+                services.store.notices.prune(now() - KEEP)
                 prune_at = time.monotonic() + PRUNE_S
         except Exception as exc:
             log_action(
@@ -129,3 +137,29 @@ def _record_settings(services: Services) -> None:
     from maskloop_studio.projects.audit_trail import command_line_actor, record_settings
 
     record_settings(services.settings, services.store.audit, actor=command_line_actor())
+
+
+def _note_trouble(services: Services) -> None:
+    store = services.store
+    for job in store.jobs.due():
+        if job.status is JobStatus.RUNNING:  # due, since its lease lapsed
+            note_lost(job, store.notices)
+    note_disk(services.settings, store.notices)
+
+
+def _start_notifier(services: Services, stop: threading.Event) -> threading.Thread | None:
+    """Start the thread that posts notices: a receiver that hangs must not keep the queue from being swept."""
+    if services.settings.notify_url is None:
+        return None
+
+    def send() -> None:
+        while not stop.is_set():
+            try:
+                send_until(stop, services.settings, services.store.notices)
+            except Exception:  # the thread outlives any fault
+                log_action(logger, "notifier_failed", level=logging.ERROR, exc_info=True)
+                stop.wait(SWEEP_S)
+
+    thread = threading.Thread(target=send, name="notifier")
+    thread.start()
+    return thread

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
+from maskloop.errors import MaskloopError
 from maskloop.log import configure_logging, log_action
 from maskloop.queue.lease import JobControl, run_job
 from maskloop.store.jobs import Job, JobKind, JobStatus
 from maskloop.store.sessions import now
 from maskloop_studio.dispatch import count_new_corrections, job_spec, queue_or_wait, request
+from maskloop_studio.runtime.notify import note_end
 from maskloop_studio.services import Services, process_services
 
 if TYPE_CHECKING:
@@ -32,7 +34,21 @@ def run(job_id: int) -> None:
     configure_logging(services.settings.log)
     status = work_on(job_id, services)
     if status is not None:
+        _note_end(job_id, status, services)
         _queue_next(job_id, jobs=services.store.jobs, queue=services.queue)
+
+
+def _note_end(job_id: int, status: JobStatus, services: Services) -> None:
+    """Put a notice about a job's end in the outbox; trouble with it is logged and stops nothing."""
+    if services.settings.notify_url is None:
+        return
+    store = services.store
+    try:
+        job = store.jobs.get(job_id)
+        if job is not None:
+            note_end(job, status, job.outcome, store.notices)
+    except MaskloopError as exc:
+        log_action(logger, "end_not_noted", level=logging.WARNING, job_id=job_id, error=exc)
 
 
 def work_on(job_id: int, services: Services) -> JobStatus | None:
