@@ -24,7 +24,7 @@ LAYERS = [
     "maskloop_studio.__main__",
     "maskloop_studio.cli",
     "maskloop_studio.demo | maskloop_studio.doctor | maskloop_studio.ml_backend",
-    "maskloop_studio.prelabel | maskloop_studio.exchange",
+    "maskloop_studio.prelabel | maskloop_studio.exchange | maskloop_studio.review",
     "maskloop_studio.serving",
     "maskloop_studio.dashboard",
     "maskloop_studio.serving.http",

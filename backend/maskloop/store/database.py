@@ -12,6 +12,7 @@ from maskloop.store.notices import NoticeRepository
 from maskloop.store.overview import OverviewRepository
 from maskloop.store.projects import ProjectRepository
 from maskloop.store.pushes import PushRepository
+from maskloop.store.reviews import ReviewRepository
 from maskloop.store.scores import ScoreRepository
 from maskloop.store.sessions import Sessions
 from maskloop.store.shadows import ShadowRepository
@@ -46,6 +47,7 @@ class Store:
         self.overview = OverviewRepository(self._sessions)
         self.notices = NoticeRepository(self._sessions)
         self.audit = AuditRepository(self._sessions)
+        self.reviews = ReviewRepository(self._sessions)
         self.shards = ShardRepository(self._sessions, self.jobs)
 
     def close(self) -> None:

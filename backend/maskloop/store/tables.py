@@ -41,6 +41,7 @@ __all__ = [
     "SecretRow",
     "SetAsideRow",
     "ShadowRow",
+    "SuspicionRow",
     "TrainingRow",
     "UtcDateTime",
     "VersionRow",
@@ -375,6 +376,33 @@ class AuditRow(Base):
     key: Mapped[str | None]  # what is recorded once has one
     record: Mapped[str] = mapped_column(Text)  # canonical JSON, as it was hashed
     digest: Mapped[str]  # SHA-256 of it
+
+
+class SuspicionRow(Base):
+    """An annotation that is probably wrong, as it was shown, and what a reviewer decided."""
+
+    __tablename__ = "suspicions"
+    __table_args__ = (
+        Index("ix_suspicions_project", "project_id", "verdict"),
+        {"sqlite_autoincrement": True},  # a reviewer may still have an old number
+    )
+
+    suspicion_id: Mapped[int] = mapped_column(RowNumber, primary_key=True, autoincrement=True)
+    project_id: Mapped[int] = mapped_column(BigInteger)
+    task_id: Mapped[int] = mapped_column(BigInteger)
+    annotation_id: Mapped[int] = mapped_column(BigInteger)
+    version_id: Mapped[int] = mapped_column(BigInteger)  # of the annotation, as it was judged
+    view: Mapped[str]  # which of the task's images
+    image_index: Mapped[int]  # its page
+    image_key: Mapped[str]  # SHA-256 of the image file
+    kind: Mapped[str]
+    score: Mapped[float] = mapped_column(Float)
+    segment: Mapped[str] = mapped_column(Text)  # the region, or the object that has none
+    missing: Mapped[bool]
+    features: Mapped[dict[str, float]] = mapped_column(JSON)  # as they were, to learn from
+    verdict: Mapped[str]  # open, right or wrong
+    shown_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    decided_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
 
 
 class SecretRow(Base):

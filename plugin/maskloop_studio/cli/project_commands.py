@@ -9,13 +9,14 @@ from typing import Annotated, cast
 import typer
 
 from maskloop_studio.cli.parameters import JsonOption, ProjectArgument, WaitOption
+from maskloop_studio.cli.review import review
 
 __all__ = ["add_project_commands"]
 
 
 def add_project_commands(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (connect, disconnect, sync, doctor, prelabel, train, evaluate, report):
+    for command in (connect, disconnect, sync, doctor, prelabel, train, evaluate, report, review):
         app.command()(command)
 
 

@@ -179,6 +179,10 @@ class StudioClient(PredictionCalls, ViewCalls):
             return tasks[0] if tasks else None
         return self._find(f"api/tasks/{task_id}", params={"include": TASK_FIELDS}, read=to_task)
 
+    def update_task(self, task_id: int, *, data: Mapping[str, Any]) -> None:
+        """Replace a task's data; its annotations and predictions stay."""
+        self._request("PATCH", f"api/tasks/{task_id}/", body={"data": dict(data)})
+
     def task_annotations(self, task_id: int) -> list[Json]:
         """Return a task's annotations as Label Studio gives them; skipped ones are not among them."""
         return self._json("GET", f"api/tasks/{task_id}/annotations/", read=list)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from maskloop.learning.registry.base import rollback_line
 from maskloop.log import log_action
+from maskloop.store.reviews import REVIEW_TAG
 from maskloop_studio.prelabel.push import PushTarget, patiently
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def clean_up(
     kept = {champion.tag, *earlier}
     removed = 0
     for tag in pushed:
-        if tag not in kept:
+        if tag not in kept and tag != REVIEW_TAG:  # a review has a removal of its own
             stale = dataclasses.replace(target, tag=tag)
             removed += _remove_version(stale, connections=settings.push_connections, check=check)
     for tag in store.scores.versions(project_id) - kept:

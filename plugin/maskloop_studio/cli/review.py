@@ -1,0 +1,125 @@
+"""`maskloop review`: annotations that are probably wrong, in Label Studio and as a page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from maskloop_studio.cli.parameters import JsonOption, ProjectArgument
+
+if TYPE_CHECKING:
+    from maskloop_studio.review.run_review import ReviewOutcome
+
+__all__ = ["review"]
+
+SHOWN = 20  # lines of the table
+
+
+def review(
+    project: ProjectArgument,
+    *,
+    top: Annotated[int, typer.Option(min=1, max=10_000, help="How many suspicions are shown.")] = 100,
+    html: Annotated[Path | None, typer.Option(help="Write crops of them as one HTML file.")] = None,
+    tab: Annotated[bool, typer.Option(help="Make the tab and the proposals in Label Studio.")] = True,
+    right: Annotated[
+        list[int] | None, typer.Option(help="This suspicion's annotation is right: it comes no more.")
+    ] = None,
+    wrong: Annotated[list[int] | None, typer.Option(help="This suspicion was an error.")] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove tab and proposals, and end.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Rank a project's annotations by how likely they are wrong, and show the likeliest errors.
+
+    Each image is judged by the newest model version that has not learnt from it. In Label Studio a tab
+    "maskloop: review" has the tasks in that order, each with a prediction of version maskloop-review: the
+    annotation with the errors mended. What a reviewer saves is learnt from at the next review.
+    """
+    from maskloop.errors import ConfigurationError
+    from maskloop.files import write_whole
+    from maskloop.store.reviews import Verdict
+    from maskloop_studio.review.review_tab import remove_review
+    from maskloop_studio.review.run_review import decide, review_project
+    from maskloop_studio.services import process_services
+
+    services = process_services()
+    if clear:
+        tasks = remove_review(project, client=services.client, pushes=services.store.pushes)
+        typer.echo(f"removed the review of {tasks} tasks from project {project}")
+        return
+    if right or wrong:
+        for verdict, numbers in ((Verdict.RIGHT, right or []), (Verdict.WRONG, wrong or [])):
+            known = decide(project, numbers, verdict, services)
+            unknown = sorted(set(numbers) - set(known))
+            if unknown:
+                raise ConfigurationError(
+                    f"review of project {project}",
+                    expected="numbers that the last review printed",
+                    got=", ".join(map(str, unknown)),
+                    remedy=f"run `maskloop review {project}` and take its numbers",
+                )
+            if numbers:
+                typer.echo(f"kept as {verdict}: {', '.join(map(str, known))}")
+        return
+
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
+
+    outcome = review_project(project, services, top=top, in_studio=tab, say=say)
+    if html is not None:
+        from maskloop.curation.review.gallery import gallery_html
+
+        write_whole(html, "".join(gallery_html(f"Review of project {project}", outcome.cards)))
+    typer.echo(json.dumps(_as_json(outcome)) if as_json else _in_words(outcome, html=html, tab=tab))
+    if outcome.unreadable:
+        raise typer.Exit(1)
+
+
+def _as_json(outcome: ReviewOutcome) -> dict[str, object]:
+    return {
+        "project": outcome.project_id,
+        "images": outcome.images,
+        "unseen": outcome.unseen,
+        "unreadable": list(outcome.unreadable),
+        "calibrated": outcome.calibrated,
+        "confirmed": outcome.confirmed,
+        "settled": dict(outcome.settled),
+        "suspicions": [
+            {
+                "number": one.number,
+                "task": one.task_id,
+                "annotation": one.annotation_id,
+                "kind": one.kind,
+                "score": round(one.score, 4),
+                "label": one.segment.label,
+                "missing": one.missing,
+                "box_yxyx": list(one.segment.box_yxyx),
+            }
+            for one in outcome.shown
+        ],
+    }
+
+
+def _in_words(outcome: ReviewOutcome, *, html: Path | None, tab: bool) -> str:
+    lines = [f"{outcome.images} images reviewed, {len(outcome.shown)} suspicions"]
+    for one in outcome.shown[:SHOWN]:
+        what = f"{one.segment.label}, task {one.task_id}"
+        lines.append(f"{one.number:>6}  {one.score:>4.0%}  {one.kind:<20}  {what}")
+    if len(outcome.shown) > SHOWN:
+        lines.append(f"        and {len(outcome.shown) - SHOWN} more: --json lists all")
+    if not outcome.calibrated:
+        lines.append("note: too few regions to calibrate on: the scores are by rule")
+    if outcome.unseen:
+        lines.append(f"note: {outcome.unseen} images were not reviewed: every version has learnt from them")
+    if outcome.confirmed:
+        lines.append(f"{outcome.confirmed} left out: a reviewer said that they are right")
+    for verdict, count in outcome.settled.items():
+        lines.append(f"decided since the last review: {count} {verdict}")
+    lines += [f"not readable: {reason}" for reason in outcome.unreadable]
+    if tab:
+        lines.append("in Label Studio: the tab 'maskloop: review'; `--clear` removes it")
+    if html is not None:
+        lines.append(f"crops: {html}")
+    return "\n".join(lines)

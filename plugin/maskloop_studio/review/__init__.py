@@ -1,0 +1,1 @@
+"""Bringing a review of annotations into Label Studio."""
