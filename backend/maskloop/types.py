@@ -62,6 +62,7 @@ class AnnotationRule(StrEnum):
     NEWEST = "newest"  # saved last
     FIRST = "first"  # made first
     GROUND_TRUTH = "ground-truth"  # marked as ground truth, else the newest
+    CONSENSUS = "consensus"  # agrees best with the others, among equals the newest
 
 
 class ShowMode(StrEnum):

@@ -61,7 +61,7 @@ def _instead(region: Segment, one: Suspicion, image: ReviewImage) -> tuple[Segme
 def _objects_inside(region: Segment, image: ReviewImage) -> tuple[Segment, ...]:
     """Return separate objects that lie in the region, with its label."""
     objects = [one for one in image.evidence[0].segments if one.score >= PART_SCORE]
-    inside_n = shared_pixels(objects, [region])[:, 0] if objects else []
+    inside_n = shared_pixels(objects, [region])[:, 0].tolist() if objects else []
     chosen: list[Segment] = []
     for one, shared in zip(objects, inside_n, strict=True):
         if shared < INSIDE * one.area:

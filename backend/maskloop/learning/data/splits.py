@@ -6,7 +6,8 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from maskloop.types import AnnotationRule, Correction
+from maskloop.masks import agreement
+from maskloop.types import AnnotationRule, Correction, Prediction
 
 __all__ = ["choose_corrections", "describe_holdout_gaps", "is_validation", "split_validation"]
 
@@ -93,4 +94,40 @@ def _choose(corrections: list[Correction], rule: AnnotationRule) -> Correction:
         return min(corrections, key=lambda correction: correction.annotation_id)
     if rule is AnnotationRule.GROUND_TRUTH:
         corrections = [correction for correction in corrections if correction.ground_truth] or corrections
+    if rule is AnnotationRule.CONSENSUS:
+        corrections = _best_agreeing(corrections)
     return max(corrections, key=lambda correction: (correction.updated_at, correction.annotation_id))
+
+
+def _best_agreeing(corrections: list[Correction]) -> list[Correction]:
+    """Return the images of the annotations whose mean agreement with the others is the highest.
+
+    With two annotations both agree as much, so both are returned. Annotations are compared image by image.
+    """
+    of_annotation: defaultdict[int, dict[tuple[str, int], Correction]] = defaultdict(dict)
+    for one in corrections:
+        of_annotation[one.annotation_id][one.view, one.image_index] = one
+    if len(of_annotation) < 3:
+        return corrections
+    scores = {
+        number: round(
+            sum(_agreement(images, others) for other, others in of_annotation.items() if other != number),
+            9,
+        )
+        for number, images in of_annotation.items()
+    }
+    best = max(scores.values())
+    return [one for one in corrections if scores[one.annotation_id] == best]
+
+
+def _agreement(first: dict[tuple[str, int], Correction], second: dict[tuple[str, int], Correction]) -> float:
+    """Return 0..1: mean agreement over the images that both have."""
+    common = first.keys() & second.keys()
+    if not common:
+        return 0.0
+    shared: float = sum(agreement(_prediction(first[one]), _prediction(second[one])) for one in common)
+    return shared / len(common)
+
+
+def _prediction(correction: Correction) -> Prediction:
+    return Prediction(segments=correction.segments, size_hw=correction.size_hw, confidence=1.0)

@@ -86,3 +86,13 @@ def test_choose_corrections_keeps_all_images_of_the_chosen_annotation(make_corre
         (71, "rgb", 0),
         (71, "rgb", 1),
     ]
+
+
+def test_choose_corrections_consensus_takes_the_one_most_alike(make_correction):
+    later = make_correction().updated_at + timedelta(hours=1)
+    alike = [make_correction(annotation_id=number) for number in (70, 71)]
+    odd = make_correction(annotation_id=72, updated_at=later, segments=())
+    (chosen,) = choose_corrections((*alike, odd), AnnotationRule.CONSENSUS)
+    assert chosen.annotation_id == 71
+    (newest,) = choose_corrections((alike[0], odd), AnnotationRule.CONSENSUS)
+    assert newest.annotation_id == 72
