@@ -42,7 +42,7 @@ LAYERS = [
     "maskloop.testing | maskloop.lab.simulation",
     "maskloop.lab",
     "maskloop.curation.exports | maskloop.curation.imports | maskloop.curation.review",
-    "maskloop.curation.agreement",
+    "maskloop.curation.agreement | maskloop.curation.duplicates",
     "maskloop.curation.snapshots",
     "maskloop.curation",
     "maskloop.learning",

@@ -9,6 +9,7 @@ from typing import Annotated, cast
 import typer
 
 from maskloop_studio.cli.agreement import agreement
+from maskloop_studio.cli.alike_images import images
 from maskloop_studio.cli.parameters import JsonOption, ProjectArgument, WaitOption
 from maskloop_studio.cli.review import review
 
@@ -17,7 +18,9 @@ __all__ = ["add_project_commands"]
 
 def add_project_commands(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (connect, disconnect, sync, doctor, prelabel, train, evaluate, report, review, agreement):
+    judging = (train, evaluate, report)
+    curating = (review, agreement, images)
+    for command in (connect, disconnect, sync, doctor, prelabel, *judging, *curating):
         app.command()(command)
 
 

@@ -13,7 +13,8 @@ from maskloop.errors import ImageError, StudioError, TrainingError
 from maskloop.store.reviews import REVIEW_TAG, StoredSuspicion, Verdict
 from maskloop.types import UNLABELLED, Correction, Prediction, Segment, SegmentationTask
 from maskloop_studio.projects.correction_labels import match_correction_labels
-from maskloop_studio.projects.training import ensure_champion, ensure_image, model_name, plan_learning
+from maskloop_studio.projects.frozen_corrections import ensure_image
+from maskloop_studio.projects.training import ensure_champion, model_name, plan_learning
 from maskloop_studio.review.review_tab import TaskProposal, show_proposals
 
 if TYPE_CHECKING:
