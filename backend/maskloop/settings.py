@@ -221,9 +221,7 @@ class Settings(BaseSettings):
         description="further views of an image, smaller and mirrored, whose predictions are compared",
     )
 
-    hide_annotators: bool = Field(
-        False, description="`maskloop agreement` names annotators by letters in place of their numbers"
-    )
+    hide_annotators: bool = Field(False, description="`maskloop agreement` names annotators by letters")
 
     # cost of annotators' work
     edit_seconds: dict[EditName, PositiveSeconds] = Field(
