@@ -27,7 +27,7 @@ from maskloop.types import HoldoutMetrics
 from maskloop_studio.serving.app import create_app
 
 NAME = f"maskloop-{PROJECT}"
-PARTS = ("", "/versions", "/labels", "/next", "/edits")
+PARTS = ("", "/versions", "/labels", "/next")
 PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 
 
@@ -71,6 +71,7 @@ def main() -> None:
     parser.add_argument("--versions", type=int, default=200)
     parser.add_argument("--tasks", type=int, default=100_000)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--edits", action="store_true", help="also the report of edits: takes a minute")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch)
@@ -89,7 +90,7 @@ def main() -> None:
         base = f"http://127.0.0.1:{port}/dashboard/projects/{PROJECT}"
         try:
             seconds = {}
-            for part in PARTS:
+            for part in (*PARTS, *(("/edits",) if options.edits else ())):
                 first, *later = (_fetch_s(f"{base}{part}") for _ in range(options.repeats + 1))
                 seconds[part or "page"] = {"first": first, "median": statistics.median(later)}
             paints = _paints_s(base, options.repeats)
