@@ -33,10 +33,11 @@ def stored_predictions(project_id: int, include: str, services: Services) -> Ite
         ConfigurationError: it has another form, or nothing of such a version was pushed.
         StudioError: Label Studio does not answer.
     """
-    from maskloop.learning.data.snapshot import split_of
     from maskloop.store.corrections import TaskCorrections
+    from maskloop.store.holdout import HOLDOUT, TRAIN, content_position
 
     version = include.removeprefix(PREFIX)
+    sides = services.store.holdout.sides(project_id)
     pushed = sorted(services.store.pushes.of(project_id, version))
     if not include.startswith(PREFIX) or not pushed:
         raise ConfigurationError(
@@ -53,7 +54,10 @@ def stored_predictions(project_id: int, include: str, services: Services) -> Ite
             continue
         corrections = _read(project_id, task_id, version, config_text, services)
         if corrections:
-            split = split_of(project_id, task_id, services.settings.holdout_fraction)
+            # As intake would place the images of the task, if it were annotated.
+            key = min(one.image_key for one in corrections)
+            by_content = HOLDOUT if content_position(key) < services.settings.holdout_fraction else TRAIN
+            split = sides.get(key, by_content)
             yield TaskCorrections(task_id=task_id, split=split, corrections=corrections)
 
 

@@ -13,7 +13,7 @@ from maskloop.store.annotations import AnnotationSnapshot
 from maskloop.store.corrections import DerivedMasks
 from maskloop.store.database import Store
 from maskloop.types import EditCounts, Segment
-from maskloop_studio.projects import training
+from maskloop_studio.projects import frozen_corrections, training
 from maskloop_studio.projects.freezing import freeze_tasks, note_learnt
 
 CONFIG = """<View><Image name="i" value="$image"/><BrushLabels name="b" toName="i">
@@ -96,7 +96,10 @@ def test_training_names_the_snapshot_of_what_it_learns(database, settings, monke
     prediction_plan = SimpleNamespace(task="instance", thresholds=None)
     monkeypatch.setattr(training, "ensure_champion", lambda *_, **__: champion)
     monkeypatch.setattr(training, "plan_learning", lambda *_: (plan, prediction_plan))
-    monkeypatch.setattr(training, "ensure_image", lambda *_, **__: None)
+    monkeypatch.setattr(frozen_corrections, "ensure_image", lambda *_, **__: None)
+    monkeypatch.setattr(
+        frozen_corrections, "near_groups", lambda given, **_: {one.image_key: one.image_key for one in given}
+    )
     client = SimpleNamespace(project=lambda _: SimpleNamespace(label_config=CONFIG))
     services = SimpleNamespace(
         store=database, settings=settings, client=client, registry=None, image_cache=None, fetcher=None
