@@ -8,6 +8,7 @@ from maskloop.store.corrections import CorrectionRepository
 from maskloop.store.datasets import DatasetRepository
 from maskloop.store.holdout import HoldoutRepository
 from maskloop.store.jobs import JobRepository
+from maskloop.store.loop_counts import LoopCountsRepository
 from maskloop.store.notices import NoticeRepository
 from maskloop.store.overview import OverviewRepository
 from maskloop.store.projects import ProjectRepository
@@ -44,6 +45,7 @@ class Store:
         self.pushes = PushRepository(self._sessions)
         self.shadows = ShadowRepository(self._sessions)
         self.scores = ScoreRepository(self._sessions)
+        self.loop_counts = LoopCountsRepository(self._sessions)
         self.overview = OverviewRepository(self._sessions)
         self.notices = NoticeRepository(self._sessions)
         self.audit = AuditRepository(self._sessions)

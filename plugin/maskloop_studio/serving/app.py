@@ -16,7 +16,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi_offline import FastAPIOffline
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, ProcessCollector, generate_latest
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -47,6 +47,7 @@ from maskloop_studio.serving.http.json_body import (
 from maskloop_studio.serving.http.json_reader import JsonReader
 from maskloop_studio.serving.http.login import LoginMiddleware
 from maskloop_studio.serving.http.request_meter import RequestMeter
+from maskloop_studio.serving.loop_metrics import LoopCollector
 from maskloop_studio.serving.pauses import freeze_heap, switch_often
 from maskloop_studio.serving.prediction_slots import PredictionSlots
 from maskloop_studio.serving.request_threads import RequestThreads
@@ -335,6 +336,8 @@ async def _disconnect(request: Request) -> None:
 def _add_operator_routes(app: FastAPI, server: _Server, registry: CollectorRegistry) -> None:
     services, handlers = server.services, server.handlers
     jobs = Gauge("maskloop_jobs", "Jobs in the database", ["status"], registry=registry)
+    registry.register(LoopCollector(lambda: services.store, services.settings.home))
+    ProcessCollector(registry=registry)  # memory, CPU and open files of this server
     waiting = Gauge("maskloop_jobs_waiting", "Jobs that wait in the queue", ["queue"], registry=registry)
 
     def collect() -> bytes:

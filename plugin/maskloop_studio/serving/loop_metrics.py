@@ -1,0 +1,126 @@
+"""The loop's figures for Prometheus, read from the database when it asks, at most every few seconds.
+
+Names and units follow https://prometheus.io/docs/practices/naming/. Labels are bounded: kinds and states are
+fixed, the first 200 projects and 100 classes of each are told; projects left out are counted.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from maskloop.store.database import Store
+    from maskloop.store.trainings import Training
+
+__all__ = ["LoopCollector"]
+
+MAX_PROJECTS = 200
+MAX_CLASSES = 100
+MAX_LABEL = 100  # characters of a class's name
+FRESH_S = 10.0  # several Prometheus servers, or an impatient one, cost no further queries
+QUALITY = ("ap50", "pq", "miou", "boundary_iou")
+
+
+class LoopCollector(Collector):
+    """Figures of the whole loop; each server tells the same.
+
+    Args:
+        store: the database.
+        home: the folder whose disk is looked at.
+        clock_s: a clock that only goes forward.
+    """
+
+    def __init__(
+        self, store: Callable[[], Store], home: Path, *, clock_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store, self._home, self._clock_s = store, home, clock_s
+        self._read_at, self._found = -math.inf, list[Metric]()
+
+    def describe(self) -> Iterable[Metric]:
+        """Name nothing beforehand: registering must not read the database."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics.
+
+        Raises:
+            StoreError: the database does not answer.
+        """
+        at = self._clock_s()
+        if at - self._read_at >= FRESH_S:
+            self._found = self._read()
+            self._read_at = at
+        return list(self._found)
+
+    def _read(self) -> list[Metric]:
+        store = self._store()
+        counts = store.loop_counts.read()
+        known = sorted(store.projects.ids())
+        told = frozenset(known[:MAX_PROJECTS])
+        step = {str(one.project_id): float(one.step) for one in counts.trainings if one.project_id in told}
+        steps = {str(one.project_id): float(one.steps) for one in counts.trainings if one.project_id in told}
+        free = {"home": float(shutil.disk_usage(self._home).free)} if self._home.exists() else {}
+        quality, by_class = _quality(store.trainings.of(limit=MAX_PROJECTS * 2), told)
+        return [
+            _gauge("jobs_by_kind", "Jobs in the database", ("kind", "status"), counts.jobs),
+            _gauge("job_due_seconds", "Time that the oldest due job waits", ("kind",), counts.oldest_due_s),
+            _gauge("job_leases_lapsed", "Running jobs whose worker is silent", ("kind",), counts.lapsed),
+            _gauge(
+                "annotations",
+                "Annotations as they stand",
+                ("project", "state", "split"),
+                {key: count for key, count in counts.annotations.items() if key[0] in told},
+            ),
+            _gauge(
+                "corrected_regions",
+                "Predicted regions by what annotators did to them",
+                ("project", "edit"),
+                {key: count for key, count in counts.edits.items() if key[0] in told},
+            ),
+            _gauge("training_step", "Steps of the running training", ("project",), step),
+            _gauge("training_steps_planned", "Steps that it will take", ("project",), steps),
+            _gauge("holdout_quality", "Serving version on the holdout, 0..1", ("project", "metric"), quality),
+            _gauge("holdout_class_quality", "The same by class", ("project", "class", "metric"), by_class),
+            _gauge("disk_free_bytes", "Free space", ("folder",), free),
+            _gauge("projects", "Connected projects", (), {(): len(known)}),
+            _gauge("projects_left_out", "Projects without metrics", (), {(): len(known) - len(told)}),
+        ]
+
+
+def _quality(
+    trainings: Iterable[Training], told: frozenset[int]
+) -> tuple[dict[tuple[int, str], float], dict[tuple[int, str, str], float]]:
+    """Return the serving versions' figures, as the newest training that ended well judged them."""
+    quality: dict[tuple[int, str], float] = {}
+    by_class: dict[tuple[int, str, str], float] = {}
+    newest = {one.project_id: one.outcome for one in trainings if one.outcome and one.project_id in told}
+    for project_id, outcome in newest.items():
+        metrics = outcome.get("challenger_metrics" if outcome.get("promoted") else "champion_metrics")
+        if not isinstance(metrics, Mapping):
+            continue
+        for name in QUALITY:
+            if isinstance(metrics.get(name), float | int):
+                quality[project_id, name] = float(metrics[name])
+        classes = metrics.get("per_class")
+        for label, figures in list(classes.items())[:MAX_CLASSES] if isinstance(classes, Mapping) else ():
+            for name, value in figures.items():
+                if isinstance(value, float | int):
+                    by_class[project_id, str(label)[:MAX_LABEL], str(name)] = float(value)
+    return quality, by_class
+
+
+def _gauge(name: str, text: str, labels: tuple[str, ...], values: Mapping[object, float]) -> Metric:
+    family = GaugeMetricFamily(f"maskloop_{name}", text, labels=labels)
+    for key, value in values.items():
+        parts = key if isinstance(key, tuple) else (key,)
+        family.add_metric([str(part) for part in parts], float(value))
+    return family
