@@ -256,6 +256,13 @@ def test_promote_and_roll_back_change_the_champion_with_reason_and_user(client, 
     assert "&lt;b&gt;good" in answer.text
     client.post(f"{BASE}/rollback", data=_form(client))
     assert looped.registry.alias(NAME, CHAMPION) == before
+    rolled, promoted, *_ = looped.store.audit.newest(int(NAME.rpartition("-")[2]), limit=5)
+    for record, action in ((rolled, "rolled_back"), (promoted, "promoted")):
+        assert (record.entry.action, record.entry.actor.kind, record.entry.actor.name) == (
+            action,
+            "dashboard",
+            "ann",
+        )
 
 
 def test_failed_job_is_shown_with_its_reason_and_retried(client, looped):

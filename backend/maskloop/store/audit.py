@@ -62,6 +62,7 @@ class ActorKind(StrEnum):
 
     STUDIO_USER = "label_studio_user"
     COMMAND_LINE = "command_line"
+    DASHBOARD = "dashboard"  # by its login's user
     SCHEDULE = "schedule"
     MASKLOOP = "maskloop"  # by itself: the gate, pruning, a project that is gone
     UNKNOWN = "unknown"  # done past maskloop, or before there was an audit trail

@@ -12,6 +12,7 @@ from fastapi.responses import RedirectResponse
 
 from maskloop.errors import MaskloopError, RegistryError
 from maskloop.log import log_action
+from maskloop.store.audit import Actor, ActorKind
 from maskloop_studio.dashboard.dashboard_parts import DashboardParts
 from maskloop_studio.dashboard.gate_picture import draw_gate
 from maskloop_studio.dashboard.holdout_images import (
@@ -226,7 +227,7 @@ class _VersionPages:
 
     def promote(self, project_id: int, number: int, reason: str, user: str) -> None:
         self.find(project_id, number)
-        move = promote_version(project_id, number, self._services, reason=reason)
+        move = promote_version(project_id, number, self._services, reason=reason, actor=_actor(user))
         log_action(
             logger,
             "promoted_by_hand",
@@ -238,7 +239,7 @@ class _VersionPages:
 
     def roll_back(self, project_id: int, reason: str, user: str) -> int:
         find_project(project_id, self._services.store)
-        move = roll_back(project_id, self._services, reason=reason)
+        move = roll_back(project_id, self._services, reason=reason, actor=_actor(user))
         log_action(
             logger,
             "rolled_back_by_hand",
@@ -351,6 +352,10 @@ def _add_actions(router: APIRouter, parts: DashboardParts, pages: _VersionPages,
         user = guard.check_action(request, form)
         number = await parts.run(lambda: pages.roll_back(project_id, _reason(form, user), user))
         return back(request, project_id, number, "rolled-back")
+
+
+def _actor(user: str) -> Actor:
+    return Actor(kind=ActorKind.DASHBOARD, name=user)
 
 
 def _reason(form: Mapping[str, str], user: str) -> str:
