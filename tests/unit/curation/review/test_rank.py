@@ -4,12 +4,19 @@ import numpy as np
 import pytest
 from tests.unit.curation.review.conftest import LABELS, SIZE_HW, evidence_of, rectangle, scene
 
+from maskloop.curation.review import error_classifier
 from maskloop.curation.review.error_classifier import CLEAN, Lesson
 from maskloop.curation.review.rank import rank
 from maskloop.curation.review.suspicion import ReviewImage, SuspicionKind
 from maskloop.types import Segment
 
 K = SuspicionKind
+
+
+@pytest.fixture(autouse=True)
+def few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Enough where the evidence is plain, and several times as fast."""
+    monkeypatch.setattr(error_classifier, "TREES", 30)
 
 
 def _other(label: str) -> str:
