@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -118,7 +118,7 @@ def _quality(
     return quality, by_class
 
 
-def _gauge(name: str, text: str, labels: tuple[str, ...], values: Mapping[object, float]) -> Metric:
+def _gauge(name: str, text: str, labels: tuple[str, ...], values: Mapping[Any, float]) -> Metric:
     family = GaugeMetricFamily(f"maskloop_{name}", text, labels=labels)
     for key, value in values.items():
         parts = key if isinstance(key, tuple) else (key,)
