@@ -25,7 +25,7 @@ def doubt_empty(
 
     Such a confidence is multiplied by the usual distance of a labelled image from the nearest other one, over
     the image's distance from the nearest labelled one, at most 1: the model has learnt from images like it as
-    much as these are like each other. With fewer than two labelled images it is at most .5.
+    much as these are like each other. With fewer than two labelled images it is halved.
 
     Args:
         confidence_n: (N,) 0..1.
@@ -41,7 +41,7 @@ def doubt_empty(
     if not is_empty_n.any():
         return doubted_n
     if len(labelled_md) < MIN_LABELLED:
-        doubted_n[is_empty_n] = np.minimum(doubted_n[is_empty_n], EMPTY_CONFIDENCE)
+        doubted_n[is_empty_n] = doubted_n[is_empty_n] * EMPTY_CONFIDENCE
         return doubted_n
     distance_e, _ = nearest_labelled(embedding_nd[is_empty_n], labelled_md)
     usual = float(np.median(_distances_to_others(labelled_md[:MAX_LABELLED])))

@@ -18,7 +18,7 @@ from maskloop.store.jobs import JobKind
 from maskloop.store.sessions import now
 from maskloop_studio import services as services_module
 from maskloop_studio.cli.main import app
-from maskloop_studio.doctor import command, machine, order, project
+from maskloop_studio.doctor import command, drawing, machine, order, project
 from maskloop_studio.doctor.check_context import CheckContext
 from maskloop_studio.doctor.check_run import run_checks
 from maskloop_studio.doctor.command import examine, print_findings
@@ -112,7 +112,7 @@ def services(settings):
     store.close()
 
 
-CHECKS = (*project.PROJECT_CHECKS, *order.ORDER_CHECKS)
+CHECKS = (*project.PROJECT_CHECKS, *order.ORDER_CHECKS, *drawing.DRAWING_CHECKS)
 
 
 def look(services, *checks):

@@ -22,7 +22,8 @@ def answer_json(response: PredictResponse) -> bytes:
         else entry.model_dump_json()
         for entry in response.results
     )
-    return f'{{"results":[{",".join(entries)}],"model_version":{version}}}'.encode()
+    note = json.dumps(response.note, ensure_ascii=False)
+    return f'{{"results":[{",".join(entries)}],"model_version":{version},"note":{note}}}'.encode()
 
 
 def status_of(error: MaskloopError) -> int:
