@@ -145,7 +145,8 @@ def test_version_shows_the_gates_decision(client, looped):
     assert (
         f"Gain {gate['gain']:+.3f}, interval {gate['interval'][0]:+.3f} to {gate['interval'][1]:+.3f}" in page
     )
-    assert page.count('<circle class="') == 6 + 1, "each holdout image, and the gain"
+    judged = json.loads((newest.path / "judgement.json").read_text())["challenger"]["images"]
+    assert page.count('<circle class="') == len(judged) + 1, "each image that was judged, and the gain"
 
 
 def test_layers_have_the_size_of_the_image(client, looped):
