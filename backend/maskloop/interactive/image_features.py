@@ -71,7 +71,7 @@ class ImageFeatures:
         logits_s = torch.zeros(self.pixels_chw[0].numel())
         # a few channels at a time stay in the processor's cache when they become float32
         for weights_c, pixels_cs in zip(
-            embedding_c.split(CHANNELS), self.pixels_chw.flatten(1).split(CHANNELS), strict=True
+            torch.split(embedding_c, CHANNELS), torch.split(self.pixels_chw.flatten(1), CHANNELS), strict=True
         ):
             logits_s.addmv_(pixels_cs.float().T, weights_c)
         return logits_s.view(self.grid_hw)
