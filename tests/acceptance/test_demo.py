@@ -34,13 +34,14 @@ def test_demo_two_rounds_end_better_than_they_began(studio, tmp_path):
         assert left_over() == {}, "every process has ended with the demo"
     report = json.loads((tmp_path / "demo.json").read_text())
     first, last = report["rounds"][0], report["rounds"][-1]
-    assert [row["corrected"] for row in report["rounds"]] == [16, 16]
+    corrected, again = (row["corrected"] for row in report["rounds"])
+    assert 10 <= corrected == again <= 16, "the holdout is chosen by content: how many are left varies"
     for name in ("ap50", "pq", "miou"):
         assert last["metrics"][name] > first["before"][name]
     assert any(row["promoted"] for row in report["rounds"])
     for row in report["rounds"]:
         regions = row["regions"]
         assert regions["kept"] + regions["changed"] + regions["removed"] == row["regions_drawn"]
-        assert row["objects"] >= 16
+        assert row["objects"] >= row["corrected"]
         assert 0 <= row["fragments"] <= row["regions_drawn"]
         assert -5 < row["work_saved"] <= 1

@@ -207,6 +207,7 @@ def part_of(evaluation: Evaluation, images: Sequence[int]) -> Evaluation:
     return replace(
         evaluation,
         keys=tuple(evaluation.keys[image] for image in images),
+        groups=tuple(evaluation.groups[image] for image in images) if evaluation.groups else (),
         panoptic_4nc=evaluation.panoptic_4nc[:, list(images)],
         area_3nc=evaluation.area_3nc[:, list(images)],
         boundary_3nc=evaluation.boundary_3nc[:, list(images)],

@@ -228,7 +228,9 @@ def test_webhook_bad_body_is_refused(server, body, words):
     ],
 )
 def test_other_route_bad_body_is_refused(server, path, body):
-    assert_refused(server.post(body, path=path), {422}, "/docs")
+    deep = body.startswith(b"[[")  # of the small routes it is refused before it is read
+    statuses, words = ({413, 422}, "") if deep else ({422}, "/docs")
+    assert_refused(server.post(body, path=path), statuses, words)
 
 
 def test_webhook_foreign_project_is_refused(server):

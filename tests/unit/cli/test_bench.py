@@ -127,7 +127,8 @@ def test_bench_passes_options_and_exit_code_on(monkeypatch, tmp_path, ended, cod
     monkeypatch.setattr(subprocess, "run", run)
     options = ["--only", "a", "--only", "b", "--json", str(tmp_path / "x"), "--seconds", "3", "--quick"]
     assert CliRunner().invoke(app, ["bench", *options]).exit_code == code
-    passed = ["-m", "tests.benchmarks", "--seconds", "3.0", "--only", "a", "--only", "b"]
+    passed = ["-m", "tests.benchmarks", "--seconds", "3.0", "--requests", "100000", "--minutes", "10.0"]
+    passed += ["--only", "a", "--only", "b"]
     assert seen == [([*passed, "--json", str(tmp_path / "x"), "--quick"], REPOSITORY)]
 
 

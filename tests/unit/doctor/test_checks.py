@@ -103,7 +103,9 @@ def services(settings):
     store.projects.save(7, CONFIG)
     client = Studio(store.projects.webhook_secret())
     version = SimpleNamespace(tag="maskloop-7-v2", labels=("disc",))
-    registry = SimpleNamespace(alias=lambda _name, _alias: 2, get=lambda _name, _number: version)
+    registry = SimpleNamespace(
+        alias=lambda _name, _alias: 2, get=lambda _name, _number: version, versions=lambda _name: []
+    )
     fetcher = SimpleNamespace(fetch=lambda _uri, task_id: _png())
     job_id = store.jobs.request(JobKind.SYNC, 7)
     store.jobs.claim(job_id, "me")
@@ -312,6 +314,7 @@ def test_run_checks_database_away_is_one_trouble(services):
     store = SimpleNamespace(jobs=SimpleNamespace(counts=fail, find=fail))
     store.projects = SimpleNamespace(ids=fail, absences=fail, webhook_secret=fail)
     store.annotations = SimpleNamespace(count_set_aside=fail)
+    store.scores = SimpleNamespace(empty_counts=fail)
     services.store = store
     findings = look(services, machine.check_database, *CHECKS)
     assert [one.check for one in findings if one.level is Level.TROUBLE] == ["database"]

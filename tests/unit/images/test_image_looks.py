@@ -83,7 +83,9 @@ def test_look_after_a_prediction_uses_its_features(parts):
     use_output, end = parts.looks.observer(_image(), b"first")
     assert parts.looks.observer(_image(), b"first") is None, "it is being made"
     use_output(SimpleNamespace(model=MODEL), None)
-    end(Future())
+    predicted = Future()
+    predicted.set_result([object()])
+    end(predicted)
     assert parts.looks.known(_image()) is not None
     assert parts.looks.look(_image(), TimeLimit(20)) is not None
     assert parts.engine.submitted == 0

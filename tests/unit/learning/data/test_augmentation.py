@@ -104,10 +104,11 @@ def test_augment_any_jitter_keeps_image_and_masks_together(seed, height, width, 
         (("R_eye", "L_eye"), (("R_eye", "L_eye"),)),
         (("Left", "Right", "LEFT"), (("Left", "Right"),)),
         (("left hand", "head"), ()),
-        (("leftover", "rightover", "lr", "rl"), ()),
+        (("lefteye", "righteye", "lr", "rl"), (("lefteye", "righteye"),)),
+        (("leftover", "bright", "lr", "rl"), ()),
         ((), ()),
     ],
-    ids=["words", "letters", "case", "alone", "inside-words", "none"],
+    ids=["words", "letters", "case", "alone", "inside-words", "no-half", "none"],
 )
 def test_mirror_pairs_are_found_by_name(labels, expected):
     assert mirror_pairs(labels) == expected
