@@ -1,14 +1,14 @@
 import io
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from tests.paths import SHARED
 
 from maskloop.similarity import HASH_BITS, HASH_BYTES, group_near, hash_distances, near_pairs, perceptual_hash
 
-CLOTHES = Path("/work/shared/data/clothes/images")
+CLOTHES = SHARED / "data" / "clothes" / "images"
 NEAR = 0.2
 
 
