@@ -18,7 +18,7 @@ from maskloop.errors import first_line
 from maskloop.log import log_action
 from maskloop.masks import segment_iou
 from maskloop.segmentation.checkpoint import Checkpoint
-from maskloop.segmentation.fast.forward import inference_dtype
+from maskloop.segmentation.fast.forward import cpu_has_bfloat16
 from maskloop.types import Prediction, Segment
 
 __all__ = ["PrecisionChecks", "agreement"]
@@ -51,7 +51,7 @@ class PrecisionChecks:
         """
         self._lock = threading.Lock()
         self._checks: WeakKeyDictionary[torch.nn.Module, _Check] = WeakKeyDictionary()
-        self._bfloat16_cpu = _has_bfloat16() if bfloat16_cpu is None else bfloat16_cpu
+        self._bfloat16_cpu = cpu_has_bfloat16() if bfloat16_cpu is None else bfloat16_cpu
 
     def chosen(self, checkpoint: Checkpoint) -> Checkpoint:
         """Return the checkpoint as it is to be run now: in bfloat16 once that has passed."""
@@ -141,9 +141,3 @@ def _has_partner(segment: Segment, others: tuple[Segment, ...]) -> bool:
 
 def _in_bfloat16(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, plan=replace(checkpoint.plan, precision="bfloat16"))
-
-
-def _has_bfloat16() -> bool:
-    return bool(torch.cpu._is_avx512_bf16_supported()) and (
-        inference_dtype("auto", torch.device("cpu")) is torch.float32
-    )

@@ -101,7 +101,7 @@ def test_precision_checks_failure_stays_with_float32(large, caplog):
 
 def test_engine_changes_to_bfloat16_once_the_first_images_agree(monkeypatch):
     monkeypatch.setattr(precision_check, "LARGE_PARAMETERS", 1)
-    monkeypatch.setattr(precision_check, "_has_bfloat16", lambda: True)
+    monkeypatch.setattr(precision_check, "cpu_has_bfloat16", lambda: True)
     seen = []
 
     def forward(checkpoint, *inputs, **options):
@@ -121,7 +121,7 @@ def test_engine_changes_to_bfloat16_once_the_first_images_agree(monkeypatch):
 
 def test_engine_answers_where_bfloat16_fails(monkeypatch):
     monkeypatch.setattr(precision_check, "LARGE_PARAMETERS", 1)
-    monkeypatch.setattr(precision_check, "_has_bfloat16", lambda: True)
+    monkeypatch.setattr(precision_check, "cpu_has_bfloat16", lambda: True)
 
     def forward(checkpoint, *inputs, **options):
         if checkpoint.plan.precision == "bfloat16":

@@ -24,6 +24,7 @@ from maskloop.learning.training.recipe import LARGE_PARAMETERS, FinetuneRecipe
 from maskloop.learning.training.schedule import rate_factor
 from maskloop.learning.training.weight_average import WeightAverage
 from maskloop.log import log_action
+from maskloop.segmentation.fast.forward import cpu_has_bfloat16
 
 __all__ = [
     "SegmentationTrainer",
@@ -306,4 +307,4 @@ def uses_bfloat16(recipe: FinetuneRecipe, device: torch.device, parameters: int)
         return recipe.precision == "bfloat16"
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    return parameters >= LARGE_PARAMETERS and bool(torch.cpu._is_avx512_bf16_supported())
+    return parameters >= LARGE_PARAMETERS and cpu_has_bfloat16()

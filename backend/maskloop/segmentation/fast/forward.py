@@ -16,7 +16,15 @@ from maskloop.errors import first_line
 from maskloop.log import log_action
 from maskloop.segmentation.fast.source_check import is_replaceable
 
-__all__ = ["CompileMode", "ForwardPlan", "Precision", "can_compile", "forward_pass", "inference_dtype"]
+__all__ = [
+    "CompileMode",
+    "ForwardPlan",
+    "Precision",
+    "can_compile",
+    "cpu_has_bfloat16",
+    "forward_pass",
+    "inference_dtype",
+]
 
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
 CompileMode: TypeAlias = Literal["on", "off"]
@@ -85,6 +93,11 @@ def inference_dtype(precision: Precision, device: torch.device) -> torch.dtype:
         wide = device.type != "cuda" or not torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.float32 if wide else torch.bfloat16
     return torch.float32 if precision == "float32" else torch.bfloat16
+
+
+def cpu_has_bfloat16() -> bool:
+    """Return whether this CPU has bfloat16 instructions: without them bfloat16 is slower than float32."""
+    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def can_compile(model: Any, plan: ForwardPlan, mode: CompileMode) -> bool:
