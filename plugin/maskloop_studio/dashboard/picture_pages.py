@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from maskloop.errors import MaskloopError
 from maskloop_studio.dashboard.dashboard_parts import DashboardParts
@@ -29,6 +29,13 @@ Share: TypeAlias = Annotated[float | None, Query(ge=0, le=1, allow_inf_nan=False
 TaskNumber: TypeAlias = Annotated[int | None, Query(ge=1, lt=2**62)]
 VersionChoice: TypeAlias = Annotated[int | None, Query(ge=1, lt=2**31)]
 ImageNumber: TypeAlias = Annotated[int, Query(ge=0, lt=1000)]
+
+
+def _threshold_choice(score: Share = None, mask: Share = None, overlap: Share = None) -> ThresholdChoice:
+    return ThresholdChoice(score=score, mask=mask, overlap=overlap)
+
+
+Choice: TypeAlias = Annotated[ThresholdChoice, Depends(_threshold_choice)]
 NAMES = ("score", "mask", "overlap")
 SAME_SCORE = 0.005  # half of a slider's step
 MOST_SEGMENTS = 200  # in the table
@@ -172,11 +179,8 @@ def add_picture_pages(
         project_id: ProjectNumber,
         task: TaskNumber = None,
         version: VersionChoice = None,
-        score: Share = None,
-        mask: Share = None,
-        overlap: Share = None,
+        choice: Choice,
     ) -> Response:
-        choice = ThresholdChoice(score=score, mask=mask, overlap=overlap)
         values = await parts.run(lambda: pages.page(project_id, task, version, choice))
         return renderer.page(request, "pictures.html", values)
 
@@ -195,11 +199,8 @@ def add_picture_pages(
         task: Annotated[int, Query(ge=1, lt=2**62)],
         image: ImageNumber = 0,
         version: VersionChoice = None,
-        score: Share = None,
-        mask: Share = None,
-        overlap: Share = None,
+        choice: Choice,
     ) -> Response:
-        choice = ThresholdChoice(score=score, mask=mask, overlap=overlap)
         content = await parts.predict(
             request, lambda limit: pages.layer(project_id, (task, image), version, choice, limit)
         )
@@ -213,11 +214,8 @@ def add_picture_pages(
         task: Annotated[int, Query(ge=1, lt=2**62)],
         image: ImageNumber = 0,
         version: VersionChoice = None,
-        score: Share = None,
-        mask: Share = None,
-        overlap: Share = None,
+        choice: Choice,
     ) -> Response:
-        choice = ThresholdChoice(score=score, mask=mask, overlap=overlap)
         values = await parts.predict(
             request, lambda limit: pages.segments(project_id, (task, image), version, choice, limit)
         )
