@@ -33,7 +33,7 @@ from maskloop.segmentation.postprocess import Thresholds
 from maskloop.settings import Settings
 
 from .curve_data import SOURCES, Pool, Source, draw, load_pool
-from .learning_curves import append_row
+from .learning_curves import append_row, read_lines
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "tests" / "benchmarks" / "results" / "few-images.jsonl"
@@ -42,7 +42,6 @@ SIZES = (4, 16, 64, 256)
 MADE_UP_HOLDOUT = 40
 SERVED = Thresholds(part=0.02, duplicate=0.7)
 UNFILTERED = Thresholds(score=0.0, part=0.02, duplicate=0.7)
-Recipe = FinetuneRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +56,13 @@ class Data:
     seed: int
 
 
-def recipe_1(data: Data) -> Recipe:
+def recipe_1(data: Data) -> FinetuneRecipe:
     """Return the recipe as it was: steps grow with the square root of the images; no further additions."""
     density = min(max(data.objects / max(data.images, 1) / 8, 1.0), 2.0)
     classes = min(max(data.classes / 10, 1.0), 2.0)
     new = 1.0 + min(data.new_classes / max(data.classes, 1), 1.0)
     steps = round(min(new * max(35 * math.sqrt(data.images * density * classes), 100), 5000))
-    return Recipe(
+    return FinetuneRecipe(
         steps=steps,
         warmup=max(5, min(steps // 10, 100)),
         seed=data.seed,
@@ -74,7 +73,7 @@ def recipe_1(data: Data) -> Recipe:
     )
 
 
-def chosen(data: Data) -> Recipe:
+def chosen(data: Data) -> FinetuneRecipe:
     """Return the recipe that a worker chooses now."""
     settings = Settings.model_construct(seed=data.seed, train_precision="float32")
     recipe = choose_recipe(
@@ -88,17 +87,17 @@ def chosen(data: Data) -> Recipe:
     return replace(recipe, threads=1)
 
 
-def with_steps(recipe: Recipe, steps: int) -> Recipe:
+def with_steps(recipe: FinetuneRecipe, steps: int) -> FinetuneRecipe:
     """Return the recipe with another length, and what depends on it."""
     return replace(
         recipe, steps=steps, warmup=max(5, min(steps // 10, 100)), save_every=max(10, min(50, steps // 8))
     )
 
 
-def views(count: int) -> Callable[[Data], Recipe]:
+def views(count: int) -> Callable[[Data], FinetuneRecipe]:
     """Return `recipe-1` with at least so many views a photo."""
 
-    def way(data: Data) -> Recipe:
+    def way(data: Data) -> FinetuneRecipe:
         recipe = recipe_1(data)
         return with_steps(recipe, max(recipe.steps, math.ceil(count * data.images / recipe.batch)))
 
@@ -106,18 +105,18 @@ def views(count: int) -> Callable[[Data], Recipe]:
 
 
 def plus(
-    base: Callable[[Data], Recipe], *, augmentation: dict[str, Any] | None = None, **changes: Any
-) -> Callable[[Data], Recipe]:
+    base: Callable[[Data], FinetuneRecipe], *, augmentation: dict[str, Any] | None = None, **changes: Any
+) -> Callable[[Data], FinetuneRecipe]:
     """Return the way with some fields of its recipe and of its augmentation changed."""
 
-    def way(data: Data) -> Recipe:
+    def way(data: Data) -> FinetuneRecipe:
         recipe = replace(base(data), **changes)
         return replace(recipe, augmentation=replace(recipe.augmentation, **(augmentation or {})))
 
     return way
 
 
-WAYS: dict[str, Callable[[Data], Recipe]] = {
+WAYS: dict[str, Callable[[Data], FinetuneRecipe]] = {
     "recipe-1": recipe_1,
     "views-60": views(60),
     "views-100": views(100),
@@ -200,22 +199,11 @@ def _measure(
     )
 
 
-def read_rows(path: Path) -> list[dict[str, object]]:
-    """Return the results so far; a line that was cut off is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows
-
-
 def run(arguments: argparse.Namespace) -> None:
     """Fill the cells that are missing, as long as there is time."""
     until = time.monotonic() + 60 * arguments.minutes
     torch.set_num_threads(1)
-    done = {_cell(row) for row in read_rows(arguments.results)}
+    done = {_cell(row) for row in read_lines(arguments.results)}
     for name in arguments.sets:
         pool, edge = load_set(name, arguments.data)
         sizes = sorted({min(images, len(pool.training)) for images in arguments.images})
@@ -230,7 +218,7 @@ def run(arguments: argparse.Namespace) -> None:
             print(*cell, json.dumps(found), flush=True)
     if arguments.json is not None:
         arguments.json.write_text(
-            json.dumps({"rows": read_rows(arguments.results)}, indent=1), encoding="utf-8"
+            json.dumps({"rows": read_lines(arguments.results)}, indent=1), encoding="utf-8"
         )
 
 

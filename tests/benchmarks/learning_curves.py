@@ -208,17 +208,20 @@ def planned_cells(
                     yield Cell(source=name, family=family, images=images, seed=seed)
 
 
-def read_rows(path: Path) -> list[dict[str, object]]:
-    """Return the results of this plan; a line that was cut off is left out."""
+def read_lines(path: Path) -> list[dict[str, object]]:
+    """Return the results of a file of JSON lines; a line that was cut off is left out."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
-            row = json.loads(line)
+            rows.append(json.loads(line))
         except ValueError:
             continue
-        if row.get("plan") == PLAN:
-            rows.append(row)
     return rows
+
+
+def read_rows(path: Path) -> list[dict[str, object]]:
+    """Return the results of this plan."""
+    return [row for row in read_lines(path) if row.get("plan") == PLAN]
 
 
 def cell_of(row: dict[str, object]) -> Cell:
