@@ -6,6 +6,7 @@ from maskloop.store.annotations import AnnotationRepository
 from maskloop.store.audit import AuditRepository
 from maskloop.store.corrections import CorrectionRepository
 from maskloop.store.datasets import DatasetRepository
+from maskloop.store.edit_rows import EditRowRepository
 from maskloop.store.holdout import HoldoutRepository
 from maskloop.store.jobs import JobRepository
 from maskloop.store.loop_counts import LoopCountsRepository
@@ -40,6 +41,7 @@ class Store:
         self.annotations = AnnotationRepository(self._sessions)
         self.corrections = CorrectionRepository(self._sessions)
         self.datasets = DatasetRepository(self._sessions)
+        self.edit_rows = EditRowRepository(self._sessions)
         self.holdout = HoldoutRepository(self._sessions)
         self.trainings = TrainingRepository(self._sessions, self.jobs)
         self.pushes = PushRepository(self._sessions)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from maskloop.errors import MaskloopError
 from maskloop_studio.dashboard.dashboard_parts import DashboardParts, Served
-from maskloop_studio.dashboard.edit_reports import EditReports
+from maskloop_studio.dashboard.edit_summaries import edit_summaries
 from maskloop_studio.dashboard.lookups import ProjectNumber, Roles, find_project, no_such_page, roles_of
 from maskloop_studio.dashboard.project_state import (
     Step,
@@ -59,7 +59,7 @@ class _ProjectPages:
     def __init__(self, parts: DashboardParts) -> None:
         self._parts = parts
         self._services: Services = parts.services
-        self.reports = EditReports(parts.services.settings)
+        self.reports = edit_summaries(parts.services)
         self.titles = StudioTitles(lambda: parts.services.client)
 
     def projects(self, page: int) -> dict[str, Any]:
@@ -141,7 +141,7 @@ class _ProjectPages:
     def edits(self, project_id: int) -> dict[str, Any]:
         store = self._services.store
         find_project(project_id, store)
-        report = self.reports.of(project_id, store)
+        report = self.reports.of(project_id)
         versions = report.versions
         kinds = ("kept", "nudged", "redrawn", "relabelled", "removed", "added")
         return {
@@ -198,7 +198,7 @@ class _ProjectPages:
     def work_saved(self, project_id: int) -> dict[str, Any]:
         store = self._services.store
         find_project(project_id, store)
-        versions = self.reports.of(project_id, store).versions
+        versions = self.reports.of(project_id).versions
         return {"saved": versions[-1] if versions else None}
 
     def versions(self, project_id: int, below: int | None) -> dict[str, Any]:

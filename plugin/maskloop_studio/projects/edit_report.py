@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from maskloop.settings import Settings
     from maskloop.store.corrections import CorrectionRepository, EditedTask
 
-__all__ = ["AnnotatorReport", "ProjectReport", "VersionReport", "report_project"]
+__all__ = ["AnnotatorReport", "ProjectReport", "VersionReport", "report_project", "version_age"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ def report_project(
     return ProjectReport(
         project_id=project_id,
         random_share=settings.random_share,
-        versions=tuple(_of_version(tag, of_tag[tag], by_chance, weights) for tag in sorted(of_tag, key=_age)),
+        versions=tuple(_of_version(tag, of_tag[tag], by_chance, weights) for tag in sorted(of_tag, key=version_age)),
         worth=_worth(edited, by_chance),
         annotators=tuple(
             AnnotatorReport(annotator=user, **_figures(of_user[user], weights)) for user in users
@@ -176,6 +176,7 @@ def _corrections(edits: EditCounts) -> float:
     return float(edits.changed + edits.added + edits.removed)
 
 
-def _age(tag: str) -> tuple[int, str]:
+def version_age(tag: str) -> tuple[int, str]:
+    """Return what orders tags of versions by their numbers."""
     number = tag.rpartition("-v")[2]
     return (int(number) if number.isdecimal() else 0), tag

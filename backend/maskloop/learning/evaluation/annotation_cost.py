@@ -15,6 +15,7 @@ __all__ = [
     "EditWeights",
     "correction_cost_s",
     "drawing_cost_s",
+    "fit_weights",
     "measure_weights",
     "weights_from_settings",
     "work_saved",
@@ -98,9 +99,23 @@ def measure_weights(
     """
     if len(edits) < MIN_ANNOTATIONS:
         return prior
+    return fit_weights(np.array([_features(one) for one in edits]), lead_times_s, prior=prior)
+
+
+def fit_weights(
+    counts_ak: NDArray[np.float64], lead_times_s: Sequence[float] | NDArray[np.float64], *, prior: EditWeights
+) -> EditWeights:
+    """Return the weights of `measure_weights` for edits that are counted already.
+
+    Args:
+        counts_ak: (A, 5), how often each of relabel, nudge, redraw, delete and add counts.
+        lead_times_s: of the same annotations, seconds.
+        prior: the weights of the settings.
+    """
+    if len(counts_ak) < MIN_ANNOTATIONS:
+        return prior
     from scipy.optimize import lsq_linear
 
-    counts_ak = np.array([_features(one) for one in edits])
     set_k = np.array([getattr(prior, name) for name in WEIGHT_NAMES])
     often_k = counts_ak.sum(axis=0) >= MIN_OCCURRENCES
     if not often_k.any():
@@ -108,13 +123,13 @@ def measure_weights(
     times_a = np.asarray(lead_times_s, dtype=np.float64)
     times_a = np.minimum(times_a, np.quantile(times_a, TAIL))
     rest_a = times_a - counts_ak[:, ~often_k] @ set_k[~often_k]
-    design = np.column_stack([np.ones(len(edits)), counts_ak[:, often_k]])
+    design = np.column_stack([np.ones(len(counts_ak)), counts_ak[:, often_k]])
     low, high = np.append(0.0, set_k[often_k] / MOST_FACTOR), np.append(np.inf, set_k[often_k] * MOST_FACTOR)
     solved = lsq_linear(design, rest_a, bounds=(low, high)).x[1:]
     weights_k = set_k.copy()
     weights_k[often_k] = solved
     named = dict(zip(WEIGHT_NAMES, (float(value) for value in weights_k), strict=True))
-    return EditWeights(measured_from=len(edits), **named)
+    return EditWeights(measured_from=len(counts_ak), **named)
 
 
 def _features(edits: EditCounts) -> NDArray[np.float64]:
