@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 import uvicorn
 from pydantic import SecretStr
-from tests.fakes.looped_project import PROJECT, make_services, run_loop
+from tests.fakes.looped_project import PROJECT, add_curation, make_services, run_loop
 from tests.waiting import until
 
 from maskloop.processes import find_free_port
@@ -29,6 +29,7 @@ def looped(tmp_path_factory):
     )
     services = make_services(settings)
     run_loop(services, trainings=1)
+    add_curation(services)
     running = services.store.jobs.request(JobKind.TRAINING, PROJECT, "runs")
     services.store.jobs.claim(running, "host:1:a", lease_s=3600)
     services.store.jobs.renew(
@@ -94,6 +95,11 @@ def _paths(services):
         f"{version}/compare?other=1",
         f"{version}/image?image={PROJECT}/101/1101",
         f"{BASE}/pictures?task=201&score=0.2",
+        f"{BASE}/review",
+        f"{BASE}/images",
+        f"{BASE}/annotators",
+        f"{BASE}/audit",
+        "/dashboard/projects/0/audit",
         "/dashboard/jobs?show=all",
         f"/dashboard/trainings/{services.running_training}",
     ]

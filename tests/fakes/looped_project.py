@@ -8,6 +8,7 @@ from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from sqlalchemy import insert
 
@@ -17,6 +18,7 @@ from maskloop.store.annotations import AnnotationSnapshot
 from maskloop.store.corrections import DerivedMasks
 from maskloop.store.database import Store
 from maskloop.store.jobs import JobKind
+from maskloop.store.reviews import StoredSuspicion
 from maskloop.store.scores import Arranged, ScoredTask
 from maskloop.store.sessions import now
 from maskloop.store.tables import AnnotationRow, JobRow, MasksRow, ScoredRow, TrainingRow, VersionRow
@@ -78,20 +80,33 @@ def png(seed: int, size: int) -> bytes:
 
 
 def annotate(
-    services: Services, seed: int, *, split: str = "train", model_version: str | None = None, size: int = 48
+    services: Services,
+    seed: int,
+    *,
+    split: str = "train",
+    model_version: str | None = None,
+    size: int = 48,
+    second: bool = False,
 ) -> int:
-    """Store a made-up image and its true segments as an annotation of task `seed`; return the version."""
+    """Store a made-up image and its true segments as an annotation of task `seed`; return the version.
+
+    With `second` it is another annotator's, who has drawn all objects but one.
+    """
     made = make_image(seed, size_hw=(size, size), domain="shifted")
     key = services.image_cache.put(png(seed, size))
     at = now() - timedelta(hours=seed % 50)
     saved = services.store.annotations.save(
         AnnotationSnapshot(
-            annotation_id=1000 + seed,
+            annotation_id=(5000 if second else 1000) + seed,
             project_id=PROJECT,
             task_id=seed,
             updated_at=at,
             state="submitted",
-            content={"result": [{"id": f"r{seed}"}], "lead_time": 12.0 + seed, "completed_by": 1 + seed % 2},
+            content={
+                "result": [{"id": f"r{seed}"}],
+                "lead_time": 12.0 + seed,
+                "completed_by": 9 if second else 1 + seed % 2,
+            },
             label_config=CONFIG,
             split=split,
             read_at=now(),
@@ -105,7 +120,7 @@ def annotate(
             image_key=key,
             image_uri=f"/data/upload/{PROJECT}/{seed}.png",
             size_hw=(size, size),
-            segments=made.segments,
+            segments=made.segments[:-1] if second else made.segments,
             edits=edits,
             approximate=False,
             model_version=model_version,
@@ -150,6 +165,43 @@ def run_loop(services: Services, *, trainings: int = 2, images: int = 4, size: i
     ]
     services.store.scores.arrange(PROJECT, champion.tag, places)
     return made
+
+
+def add_curation(services: Services) -> tuple[int, ...]:
+    """Give the project a review, a task that two people drew, and alike images; return the suspicions."""
+    version = annotate(services, 60)
+    annotate(services, 60, second=True)
+    (correction,) = services.store.corrections.at([version])
+    suspicions = [
+        StoredSuspicion(
+            task_id=60,
+            annotation_id=1060,
+            version_id=version,
+            view="",
+            image_index=0,
+            image_key=correction.image_key,
+            kind=kind,
+            score=score,
+            segment=correction.segments[0],
+            missing=kind == "overlooked",
+            features={"iou": 0.5},
+        )
+        for kind, score in (("wrong class", 0.25), ("overlooked", 0.75))
+    ]
+    tag = f"maskloop-{PROJECT}-v{services.registry.newest(f'maskloop-{PROJECT}', limit=1)[0].number}"
+    embeddings = np.eye(4, 8, dtype=np.float16)[[0, 0, 1, 2]] + np.float16(0.01)
+    services.store.scores.add(
+        PROJECT,
+        tag,
+        [
+            ScoredTask(task_id=300 + index, confidence=0.5, signals={}, embedding_d=one)
+            for index, one in enumerate(embeddings)
+        ],
+    )
+    for task in range(300, 304):
+        address = "data:image/png;base64," + base64.b64encode(png(task, 48)).decode()
+        services.client.images[task] = address  # type: ignore[attr-defined]
+    return services.store.reviews.replace_open(PROJECT, suspicions)
 
 
 def fill_rows(store: Store, *, versions: int, tasks: int) -> None:

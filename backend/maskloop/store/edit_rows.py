@@ -1,4 +1,4 @@
-"""What annotators did to predictions, a few numbers for each annotation: read in order, or only what is new."""
+"""What annotators did to predictions: a few numbers for each annotation, all of them or what is new."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class EditRowRepository:
         self._sessions = sessions
 
     def read(self, project_id: int, *, after_version: int = 0) -> Iterator[EditRow]:
-        """Yield a project's submitted annotations with edits, those newer than a version, by version number."""
+        """Yield a project's submitted annotations with edits that are newer than a version."""
         query = (
             select(
                 AnnotationRow.annotation_id,

@@ -203,6 +203,35 @@ class OverviewRepository:
                 for row in session.execute(query)
             )
 
+    def image_keys(self, project_id: int) -> dict[int, str]:
+        """Return task -> SHA-256 of its first image, of the tasks with submitted annotations."""
+        query = (
+            select(AnnotationRow.task_id, MasksRow.image_key)
+            .join(MasksRow, MasksRow.version_id == AnnotationRow.version_id)
+            .where(AnnotationRow.project_id == project_id, AnnotationRow.state == "submitted")
+            .order_by(AnnotationRow.annotation_id, MasksRow.view, MasksRow.image_index)
+        )
+        keys: dict[int, str] = {}
+        with self._sessions.read() as session:
+            for task_id, key in session.execute(query):
+                keys.setdefault(task_id, key)
+        return keys
+
+    def drawn_twice(self, project_id: int, *, limit: int) -> tuple[int, ...]:
+        """Return the versions of the annotations of tasks that have several, of the newest such tasks."""
+        submitted = (AnnotationRow.project_id == project_id, AnnotationRow.state == "submitted")
+        tasks = (
+            select(AnnotationRow.task_id)
+            .where(*submitted)
+            .group_by(AnnotationRow.task_id)
+            .having(func.count() > 1)
+            .order_by(func.max(AnnotationRow.version_id).desc())
+            .limit(limit)
+        )
+        query = select(AnnotationRow.version_id).where(*submitted, AnnotationRow.task_id.in_(tasks))
+        with self._sessions.read() as session:
+            return tuple(session.scalars(query.order_by(AnnotationRow.annotation_id)))
+
     def corrections_stamp(self, project_id: int) -> tuple[int, int]:
         """Return a pair that changes whenever the project's submitted annotations do: count, newest version.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 
 from maskloop.store.segments import segments_from_text, segments_to_text
 from maskloop.store.sessions import Sessions, now
@@ -72,6 +72,35 @@ class ReviewRepository:
         )
         with self._sessions.read() as session:
             return tuple(_stored(row) for row in session.scalars(query.order_by(SuspicionRow.suspicion_id)))
+
+    def counts(self, project_id: int) -> dict[Verdict, int]:
+        """Return how many of a project's suspicions have each verdict."""
+        query = select(SuspicionRow.verdict, func.count()).where(SuspicionRow.project_id == project_id)
+        with self._sessions.read() as session:
+            found = {row[0]: row[1] for row in session.execute(query.group_by(SuspicionRow.verdict))}
+        return {verdict: found.get(verdict.value, 0) for verdict in Verdict}
+
+    def page(
+        self, project_id: int, verdict: Verdict, *, limit: int, offset: int = 0, kind: str | None = None
+    ) -> tuple[StoredSuspicion, ...]:
+        """Return some of a project's suspicions with a verdict, the likeliest errors first."""
+        query = select(SuspicionRow).where(
+            SuspicionRow.project_id == project_id, SuspicionRow.verdict == verdict.value
+        )
+        if kind is not None:
+            query = query.where(SuspicionRow.kind == kind)
+        query = query.order_by(SuspicionRow.score.desc(), SuspicionRow.suspicion_id)
+        with self._sessions.read() as session:
+            return tuple(_stored(row) for row in session.scalars(query.limit(limit).offset(offset)))
+
+    def get(self, project_id: int, number: int) -> StoredSuspicion | None:
+        """Return one suspicion of a project."""
+        query = select(SuspicionRow).where(
+            SuspicionRow.project_id == project_id, SuspicionRow.suspicion_id == number
+        )
+        with self._sessions.read() as session:
+            row = session.scalar(query)
+            return None if row is None else _stored(row)
 
     def decide(self, project_id: int, numbers: Sequence[int], verdict: Verdict) -> tuple[int, ...]:
         """Store a verdict and return the numbers that there are."""

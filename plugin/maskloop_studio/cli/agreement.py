@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import statistics
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from maskloop_studio.cli.parameters import JsonOption, ProjectArgument
 
 if TYPE_CHECKING:
-    from maskloop.curation.agreement.pairwise import Agreement, DrawnImage, ProjectAgreement
-    from maskloop.types import Correction
+    from maskloop.curation.agreement.pairwise import Agreement, ProjectAgreement
 
 __all__ = ["agreement"]
 
@@ -27,13 +24,14 @@ def agreement(project: ProjectArgument, *, as_json: JsonOption = False) -> None:
     import typer
 
     from maskloop.curation.agreement.pairwise import measure_agreement
+    from maskloop_studio.projects.annotators import annotator_names, drawn_by_several, seconds_a_region
     from maskloop_studio.services import process_services
 
     services = process_services()
     corrections = services.store.corrections.of(project)
-    names = _names(corrections, hidden=services.settings.hide_annotators)
-    found = measure_agreement(_drawn(corrections))
-    times = _seconds_a_region(corrections)
+    names = annotator_names({one.annotator for one in corrections}, hidden=services.settings.hide_annotators)
+    found = measure_agreement(drawn_by_several(corrections))
+    times = seconds_a_region(corrections)
     if as_json:
         typer.echo(json.dumps(_as_json(found, names, times)))
         return
@@ -42,49 +40,6 @@ def agreement(project: ProjectArgument, *, as_json: JsonOption = False) -> None:
     else:
         typer.echo("\n".join(_lines(found, names)))
     typer.echo("\n".join(f"{names[user]}: {seconds:.1f} s a region" for user, seconds in times.items()))
-
-
-def _names(corrections: Iterable[Correction], *, hidden: bool) -> dict[int, str]:
-    users = sorted({one.annotator for one in corrections if one.annotator is not None})
-    if hidden:
-        return {user: f"annotator {_letters(number)}" for number, user in enumerate(users)}
-    return {user: f"user {user}" for user in users}
-
-
-def _letters(number: int) -> str:
-    """Return A to Z, then AA, AB ..."""
-    letters = ""
-    while number >= 0:
-        letters = chr(ord("A") + number % 26) + letters
-        number = number // 26 - 1
-    return letters
-
-
-def _drawn(corrections: Iterable[Correction]) -> list[DrawnImage]:
-    """Return the images that two annotators or more drew on; of one person the newest annotation counts."""
-    from maskloop.curation.agreement.pairwise import DrawnImage
-
-    images: defaultdict[tuple[int, str, int], dict[int, Correction]] = defaultdict(dict)
-    for one in sorted(corrections, key=lambda each: each.updated_at):
-        if one.annotator is not None and not one.approximate:
-            images[one.task_id, one.view, one.image_index][one.annotator] = one
-    return [
-        DrawnImage(
-            size_hw=next(iter(of_user.values())).size_hw,
-            regions={user: one.segments for user, one in of_user.items()},
-        )
-        for of_user in images.values()
-        if len(of_user) > 1 and len({one.size_hw for one in of_user.values()}) == 1
-    ]
-
-
-def _seconds_a_region(corrections: Iterable[Correction]) -> dict[int, float]:
-    """Return annotator -> median over annotations of lead time a region."""
-    times: defaultdict[int, list[float]] = defaultdict(list)
-    for one in corrections:
-        if one.annotator is not None and one.lead_time_s is not None and one.segments:
-            times[one.annotator].append(one.lead_time_s / len(one.segments))
-    return {user: statistics.median(some) for user, some in sorted(times.items())}
 
 
 def _lines(found: ProjectAgreement, names: Mapping[int, str]) -> Iterable[str]:

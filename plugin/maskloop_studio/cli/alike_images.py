@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-import numpy as np
 import typer
 
 from maskloop_studio.cli.parameters import JsonOption, ProjectArgument
-
-if TYPE_CHECKING:
-    from maskloop.curation.duplicates.alike import TaskImageFacts
-    from maskloop_studio.services import Services
 
 __all__ = ["images"]
 
@@ -37,9 +32,10 @@ def images(
     predicted (`maskloop prelabel`).
     """
     from maskloop.curation.duplicates.alike import find_alike, find_outliers
+    from maskloop_studio.projects.task_image_facts import task_image_facts
     from maskloop_studio.services import process_services
 
-    facts = _facts(project, process_services())
+    facts = task_image_facts(project, process_services())
     both = not duplicates and not outliers
     found: dict[str, list[dict[str, object]]] = {}
     if duplicates or both:
@@ -64,20 +60,3 @@ def images(
         typer.echo(f"duplicate: tasks {one['tasks']}, {one['likeness']}, distance {one['distance']}")
     for one in found.get("outliers", ()):
         typer.echo(f"outlier: task {one['task']}, distance {one['distance']} to its fifth neighbour")
-
-
-def _facts(project_id: int, services: Services) -> list[TaskImageFacts]:
-    """Return what is known of each task's first image."""
-    from maskloop.curation.duplicates.alike import facts_of
-    from maskloop_studio.projects.training import model_name
-
-    keys: dict[int, str] = {}
-    for one in services.store.corrections.stream(project_id):
-        keys.setdefault(one.task_id, one.image_key)
-    champion = services.registry.champion(model_name(project_id))
-    embeddings = {}
-    if champion is not None:
-        for task in services.store.scores.pool_tasks(project_id, champion.tag):
-            if task.embedding_d is not None:
-                embeddings[task.task_id] = task.embedding_d.astype(np.float32)
-    return facts_of(keys, services.store.holdout.hashes(keys.values()), embeddings)

@@ -1,4 +1,4 @@
-"""What annotators did to predictions, for the pages: ledgers of edits that are kept and brought up to date."""
+"""What annotators did to predictions, for the pages: ledgers of edits that are brought up to date."""
 
 from __future__ import annotations
 

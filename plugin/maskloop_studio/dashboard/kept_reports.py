@@ -1,4 +1,4 @@
-"""Reports that read a whole project: made in a thread of their own, and kept while the project stays as it is.
+"""Reports that read a whole project: made in a thread of their own, and kept while it stays as it is.
 
 Requests wait for one only for a moment, so that none of them holds a thread that other requests need.
 """

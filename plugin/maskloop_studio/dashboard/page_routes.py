@@ -14,14 +14,20 @@ from starlette.staticfiles import StaticFiles
 
 from maskloop.errors import MaskloopError
 from maskloop.log import log_action
+from maskloop_studio.dashboard.alike_pages import add_alike_pages
+from maskloop_studio.dashboard.audit_pages import add_audit_pages
 from maskloop_studio.dashboard.dashboard_parts import DashboardParts
+from maskloop_studio.dashboard.edit_summaries import edit_summaries
 from maskloop_studio.dashboard.job_pages import add_job_pages
 from maskloop_studio.dashboard.lookups import no_such_page
 from maskloop_studio.dashboard.model_drawings import ModelDrawings
 from maskloop_studio.dashboard.page_guard import HEADERS, PageGuard
+from maskloop_studio.dashboard.people_pages import add_people_pages
 from maskloop_studio.dashboard.picture_pages import add_picture_pages
 from maskloop_studio.dashboard.project_pages import add_project_pages
 from maskloop_studio.dashboard.rendering import STATIC_DIR, PageRenderer
+from maskloop_studio.dashboard.review_pages import add_review_pages
+from maskloop_studio.dashboard.small_pictures import SmallPictures
 from maskloop_studio.dashboard.version_pages import add_version_pages
 from maskloop_studio.labelstudio.basic_auth import expected_credentials
 from maskloop_studio.serving.http.answers import status_of
@@ -41,11 +47,17 @@ def add_dashboard(app: FastAPI, parts: DashboardParts) -> None:
     renderer = PageRenderer(guard)
     app.mount("/dashboard/static", _StaticFiles(directory=STATIC_DIR), name="dashboard-static")
     router = APIRouter(prefix="/dashboard", route_class=_page_route(guard, renderer), include_in_schema=False)
-    add_project_pages(router, parts, renderer)
+    edits = edit_summaries(parts.services)
+    add_project_pages(router, parts, renderer, edits)
     add_job_pages(router, parts, renderer, guard)
     drawings = ModelDrawings(parts.services)
     add_version_pages(router, parts, renderer, guard, drawings)
     add_picture_pages(router, parts, renderer, drawings)
+    pictures = SmallPictures(parts.services, drawings)
+    add_review_pages(router, parts, renderer, guard, pictures)
+    add_alike_pages(router, parts, renderer, pictures)
+    add_people_pages(router, parts, renderer, edits)
+    add_audit_pages(router, parts, renderer)
 
     @router.get("/{rest:path}")
     async def no_page(rest: str) -> Response:

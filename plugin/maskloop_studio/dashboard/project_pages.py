@@ -10,7 +10,8 @@ from fastapi import APIRouter, Query, Request, Response
 
 from maskloop.errors import MaskloopError
 from maskloop_studio.dashboard.dashboard_parts import DashboardParts, Served
-from maskloop_studio.dashboard.edit_summaries import edit_summaries
+from maskloop_studio.dashboard.judging import judging_state, not_judged
+from maskloop_studio.dashboard.kept_reports import KeptReports
 from maskloop_studio.dashboard.lookups import ProjectNumber, Roles, find_project, no_such_page, roles_of
 from maskloop_studio.dashboard.project_state import (
     Step,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from maskloop.store.database import Store
     from maskloop.store.overview import ProjectCounts
     from maskloop.types import ModelVersion
+    from maskloop_studio.projects.edit_ledger import EditSummary
     from maskloop_studio.services import Services
 
 __all__ = ["add_project_pages"]
@@ -56,10 +58,10 @@ class _ProjectCard:
 class _ProjectPages:
     """Makes the values of the pages; called in threads."""
 
-    def __init__(self, parts: DashboardParts) -> None:
+    def __init__(self, parts: DashboardParts, reports: KeptReports[EditSummary]) -> None:
         self._parts = parts
         self._services: Services = parts.services
-        self.reports = edit_summaries(parts.services)
+        self.reports = reports
         self.titles = StudioTitles(lambda: parts.services.client)
 
     def projects(self, page: int) -> dict[str, Any]:
@@ -92,9 +94,21 @@ class _ProjectPages:
             classes=classes,
             champion=self._champion(counts.project_id, roles),
             troubles=troubles_of(counts, served=served, roles=roles, config_trouble=config_trouble),
-            step=next_step(counts, roles=roles, settings=self._services.settings),
+            step=next_step(
+                counts,
+                roles=roles,
+                settings=self._services.settings,
+                unjudged=self._unjudged(counts.project_id, roles),
+            ),
             roles=roles,
         )
+
+    def _unjudged(self, project_id: int, roles: Roles) -> str | None:
+        waiting = roles.challenger or roles.shadow
+        if waiting is None:
+            return None
+        trainings = self._services.store.trainings.of(project_id, limit=POINTS)
+        return not_judged(trainings, f"{model_name(project_id)}-v{waiting}")
 
     def _champion(self, project_id: int, roles: Roles) -> ModelVersion | None:
         if roles.champion is None:
@@ -119,6 +133,13 @@ class _ProjectPages:
             "running": [one for one in trainings if one.status in ("running", "queued")],
             "recent": [one for one in reversed(trainings) if one.status not in ("running", "queued")][:5],
             "holdout": store.overview.holdout(project_id),
+            "judging": judging_state(
+                counts,
+                trainings,
+                store.holdout.judgements(project_id),
+                settings,
+                champion=card.champion,
+            ),
             "schedules": _schedules(project_id, store, settings),
             "settings": settings,
             "studio": settings.label_studio_url,
@@ -238,9 +259,11 @@ def quality_chart(points: Sequence[QualityPoint]) -> dict[str, Any]:
     }
 
 
-def add_project_pages(router: APIRouter, parts: DashboardParts, renderer: PageRenderer) -> None:
+def add_project_pages(
+    router: APIRouter, parts: DashboardParts, renderer: PageRenderer, reports: KeptReports[EditSummary]
+) -> None:
     """Add the pages of projects."""
-    pages = _ProjectPages(parts)
+    pages = _ProjectPages(parts, reports)
 
     @router.get("")
     async def projects(request: Request, page: PageNumber = 1) -> Response:

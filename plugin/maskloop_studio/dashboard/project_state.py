@@ -68,8 +68,17 @@ def troubles_of(
     return found
 
 
-def next_step(counts: ProjectCounts, *, roles: Roles, settings: Settings) -> Step:
-    """Return what a person does next for a project."""
+def next_step(
+    counts: ProjectCounts, *, roles: Roles, settings: Settings, unjudged: str | None = None
+) -> Step:
+    """Return what a person does next for a project.
+
+    Args:
+        counts: how it stands.
+        roles: its versions' roles.
+        settings: what starts a training.
+        unjudged: why nothing has judged the version that waits; None where something has.
+    """
     number = counts.project_id
     if counts.missing_since is not None:
         return Step(
@@ -81,8 +90,9 @@ def next_step(counts: ProjectCounts, *, roles: Roles, settings: Settings) -> Ste
         return Step(text="Look at the failed jobs.", link="jobs", link_text="Failed jobs")
     waiting = roles.challenger or roles.shadow
     if waiting is not None:
+        judged = "was judged better" if unjudged is None else f"could not be judged ({unjudged})"
         return Step(
-            text=f"Version {waiting} was judged better and waits for you: look at it, then promote it.",
+            text=f"Version {waiting} {judged} and waits for you: look at it, then promote it.",
             link=f"versions/{waiting}",
             link_text=f"Version {waiting}",
         )

@@ -25,6 +25,7 @@ NOTICES = {
     "retried": "The job is due now.",
     "cancelled": "The job was cancelled; one that runs ends at its next step.",
     "training": "A training is queued.",
+    "decided": "Your decision is kept; the next review learns from it.",
     "nothing": "Nothing was changed: it has ended meanwhile.",
 }
 
@@ -48,8 +49,10 @@ class PageRenderer:
             "score": lambda value: "–" if value is None else f"{value:.3f}",
             "signed": lambda value: "–" if value is None else f"{value:+.3f}",
             "percent": lambda value: "–" if value is None else f"{value:.0%}",
+            "percent1": lambda value: "–" if value is None else f"{value:.1%}",
             "seconds": _duration,
             "megabytes": lambda value: "–" if value is None else f"{value:,.0f} MB",
+            "pretty": lambda value: json.dumps(value, indent=1, ensure_ascii=False, default=str),
             "chart": lambda value: json.dumps(value, separators=(",", ":"), default=_plain),
         }
 

@@ -114,7 +114,9 @@ def report_project(
     return ProjectReport(
         project_id=project_id,
         random_share=settings.random_share,
-        versions=tuple(_of_version(tag, of_tag[tag], by_chance, weights) for tag in sorted(of_tag, key=version_age)),
+        versions=tuple(
+            _of_version(tag, of_tag[tag], by_chance, weights) for tag in sorted(of_tag, key=version_age)
+        ),
         worth=_worth(edited, by_chance),
         annotators=tuple(
             AnnotatorReport(annotator=user, **_figures(of_user[user], weights)) for user in users

@@ -1,4 +1,4 @@
-"""A ledger of edits has the figures of the report that reads everything, also when it is brought up to date."""
+"""A ledger of edits has the figures of the report that reads everything, also after new annotations."""
 
 import dataclasses
 

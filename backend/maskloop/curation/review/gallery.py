@@ -14,7 +14,7 @@ from maskloop.curation.review.suspicion import Suspicion
 from maskloop.masks import paste_segment
 from maskloop.types import RgbImage, Segment
 
-__all__ = ["Card", "gallery_html"]
+__all__ = ["Card", "draw_crop", "gallery_html"]
 
 EDGE = 220  # pixels: the longer side of a crop as it is shown
 MARGIN = 0.35  # of the longer side of what is shown, around it
@@ -66,7 +66,8 @@ def _figure(card: Card) -> str:
     where = html.escape(card.where)
     if card.link is not None:
         where = f'<a href="{html.escape(card.link, quote=True)}">{where}</a>'
-    picture = base64.b64encode(_crop(card)).decode()
+    crop = draw_crop(card.read_image(), drawn=card.region, proposed=one.proposal)
+    picture = base64.b64encode(crop).decode()
     return (
         f'<figure><img alt="" src="data:image/jpeg;base64,{picture}">'
         f"<b>{card.number}: {html.escape(str(one.kind))}, {one.score:.0%}</b>{where}"
@@ -74,13 +75,18 @@ def _figure(card: Card) -> str:
     )
 
 
-def _crop(card: Card) -> bytes:
-    """Return a JPEG of the place, with the outlines drawn."""
-    shown = [one for one in (card.region, card.suspicion.proposal) if one is not None]
+def draw_crop(image_hwc: RgbImage, *, drawn: Segment | None, proposed: Segment | None) -> bytes:
+    """Return a JPEG of the place of one segment or two, with their outlines drawn.
+
+    Args:
+        image_hwc: uint8 (H, W, 3), upright.
+        drawn: as annotated, in red; None: nothing is.
+        proposed: as a model sees it, in green.
+    """
+    shown = [one for one in (drawn, proposed) if one is not None]
     boxes_n4 = np.array([one.box_yxyx for one in shown])
     (top, left), (bottom, right) = boxes_n4[:, :2].min(axis=0), boxes_n4[:, 2:].max(axis=0)
     margin = int(MARGIN * max(bottom - top, right - left)) + 4
-    image_hwc = card.read_image()
     height, width = image_hwc.shape[:2]
     rows = slice(max(0, top - margin), min(height, bottom + margin))
     columns = slice(max(0, left - margin), min(width, right + margin))
@@ -90,7 +96,7 @@ def _crop(card: Card) -> bytes:
         max(1, round((rows.stop - rows.start) * scale)),
     )
     crop_hwc = cv2.resize(np.ascontiguousarray(image_hwc[rows, columns]), size_wh)
-    for segment, colour in ((card.region, DRAWN), (card.suspicion.proposal, PROPOSED)):
+    for segment, colour in ((drawn, DRAWN), (proposed, PROPOSED)):
         if segment is None:
             continue
         mask_hw = paste_segment(segment, (height, width))[rows, columns].astype(np.uint8)
