@@ -35,7 +35,8 @@ class Services:
         from maskloop.store.database import Store
 
         prepare_home(self.settings.home)
-        return Store(self.settings.resolved_database_url)
+        home = self.settings.home
+        return Store(self.settings.resolved_database_url, audit_folder=home / "audit-outbox")
 
     @functools.cached_property
     def queue(self) -> JobQueue:

@@ -281,6 +281,11 @@ def test_failed_job_is_shown_with_its_reason_and_retried(client, looped):
     assert jobs.get(number).status is JobStatus.WAITING
     client.post(f"/dashboard/jobs/{number}/cancel", data=_form(client))
     assert jobs.get(number).status is JobStatus.CANCELLED
+    recorded = [one.entry for one in looped.store.audit.newest(PROJECT, limit=2)]
+    assert [(one.action, one.actor.name, one.subject) for one in recorded] == [
+        ("cancelled", "ann", f"sync-{number}"),
+        ("retried", "ann", f"sync-{number}"),
+    ]
 
 
 def test_running_training_shows_how_it_goes(client, looped):

@@ -55,6 +55,11 @@ class AuditAction(StrEnum):
     DELETED = "deleted"
     CONNECTED = "connected"
     DISCONNECTED = "disconnected"
+    FROZEN = "frozen"  # a snapshot was made
+    REQUESTED = "requested"  # a job, by a person
+    RETRIED = "retried"
+    CANCELLED = "cancelled"
+    DROPPED = "dropped"
 
 
 class ActorKind(StrEnum):

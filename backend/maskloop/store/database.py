@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from maskloop.store.annotations import AnnotationRepository
 from maskloop.store.audit import AuditRepository
+from maskloop.store.audit_outbox import AuditOutbox
 from maskloop.store.corrections import CorrectionRepository
 from maskloop.store.datasets import DatasetRepository
 from maskloop.store.edit_rows import EditRowRepository
@@ -29,12 +32,13 @@ class Store:
 
     Args:
         url: SQLAlchemy's address of the database.
+        audit_folder: keeps audit entries while the database is away; by default they are logged only.
 
     Raises:
         StoreError: the database cannot be opened.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, audit_folder: Path | None = None) -> None:
         self._sessions = Sessions(url)
         self.projects = ProjectRepository(self._sessions)
         self.jobs = JobRepository(self._sessions)
@@ -51,6 +55,7 @@ class Store:
         self.overview = OverviewRepository(self._sessions)
         self.notices = NoticeRepository(self._sessions)
         self.audit = AuditRepository(self._sessions)
+        self.audit_outbox = None if audit_folder is None else AuditOutbox(audit_folder)
         self.reviews = ReviewRepository(self._sessions)
         self.shards = ShardRepository(self._sessions, self.jobs)
 

@@ -6,11 +6,14 @@ import gc
 import signal
 import threading
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from maskloop_studio.cli.parameters import HostOption, PortOption
+
+if TYPE_CHECKING:
+    from maskloop_studio.services import Services
 
 __all__ = ["add_daemons"]
 
@@ -66,7 +69,26 @@ def serve(host: HostOption = None, port: PortOption = None) -> None:
     prepare_home(settings.home)
     host, port = host or settings.host, port or settings.port
     check_free_port(host, port)
-    run_server(Services(settings), host=host, port=port)
+    services = Services(settings)
+    # Beside the start: a database that is away must not keep the server from answering.
+    threading.Thread(target=_record_settings, args=(services,), name="settings", daemon=True).start()
+    run_server(services, host=host, port=port)
+
+
+def _record_settings(services: Services) -> None:
+    import logging
+    import socket
+
+    from maskloop.errors import MaskloopError
+    from maskloop.log import log_action
+    from maskloop_studio.projects.audit_trail import command_line_actor, record_settings
+
+    try:
+        process = f"the server on {socket.gethostname()}"
+        record_settings(services.settings, services.store.audit, actor=command_line_actor(), process=process)
+    except MaskloopError as exc:
+        logger = logging.getLogger(__name__)
+        log_action(logger, "settings_not_recorded", level=logging.WARNING, error=exc)
 
 
 def worker(

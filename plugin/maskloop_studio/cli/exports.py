@@ -110,7 +110,7 @@ def _record(source: str, form: str, snapshot: Snapshot, result: ExportResult, se
         reason=f"{form} to {result.folder}",
         facts={"format": form, "snapshot": snapshot.digest, **result.as_json()},
     )
-    record(entry, services.store.audit)
+    record(entry, services.store)
 
 
 def _find(source: str, include: str, services: Services) -> Snapshot:

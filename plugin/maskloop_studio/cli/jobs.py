@@ -72,6 +72,7 @@ def retry_jobs(jobs: JobNames = None, every: AllDead = False, project: ProjectOp
         if again is None:
             typer.echo(f"{job.name} is {job.status.value}: nothing to try again")
             continue
+        _record(job, "retried", services.store)
         other = (
             "" if again == job.job_id else f" ({job.kind.value}-{again} waits already and does the same work)"
         )
@@ -84,6 +85,8 @@ def drop_jobs(jobs: JobNames = None, every: AllDead = False, project: ProjectOpt
     store = _store()
     for job in _chosen(jobs, every, project):
         dropped = store.jobs.drop(job.job_id)
+        if dropped:
+            _record(job, "dropped", store)
         typer.echo(f"{job.name} dropped" if dropped else f"{job.name} is {job.status.value}: not dropped")
 
 
@@ -96,9 +99,17 @@ def cancel_jobs(jobs: JobNames = None, project: ProjectOption = None) -> None:
         if became is None:
             typer.echo(f"{job.name} is {job.status.value}: nothing to cancel")
         else:
+            _record(job, "cancelled", store)
             typer.echo(
                 f"{job.name} {'cancelled' if became is JobStatus.CANCELLED else 'ends at its next step'}"
             )
+
+
+def _record(job: Job, action: str, store: Store) -> None:
+    from maskloop.store.audit import AuditAction
+    from maskloop_studio.projects.audit_trail import command_line_actor, record_job
+
+    record_job(job, AuditAction(action), command_line_actor(), store)
 
 
 def _chosen(names: list[str] | None, every: bool, project: int | None) -> list[Job]:

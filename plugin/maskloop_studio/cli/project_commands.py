@@ -144,9 +144,11 @@ def train(project: ProjectArgument, wait: WaitOption = True) -> None:
     Where a training of the project runs already, it is followed and no second one is queued.
     """
     from maskloop.queue.spec import QueueName
+    from maskloop.store.audit import AuditAction
     from maskloop.store.jobs import JobKind, JobStatus
     from maskloop_studio.cli.preflight import require_project, warn_unserved
     from maskloop_studio.dispatch import request
+    from maskloop_studio.projects.audit_trail import command_line_actor, record_job
     from maskloop_studio.runtime.follow import follow_training
     from maskloop_studio.services import process_services
 
@@ -161,6 +163,9 @@ def train(project: ProjectArgument, wait: WaitOption = True) -> None:
         typer.echo(f"training {number} of project {project} runs already: no second one is queued")
     else:
         number = request(JobKind.TRAINING, project, "maskloop train", store=store, queue=services.queue)
+        job = store.jobs.get(number)
+        if job is not None:
+            record_job(job, AuditAction.REQUESTED, command_line_actor(), store)
         typer.echo(f"training {number} is queued")
         warn_unserved(QueueName.TRAIN, services.settings)
     if wait:

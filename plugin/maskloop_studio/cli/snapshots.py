@@ -72,6 +72,7 @@ def create_snapshot(
         assert project is not None
         snapshot, left_out = make_project_snapshot(project, services)
     snapshot_library(services).note(snapshot, name=name, reason="command")
+    _record(snapshot, name, services)
     if as_json:
         typer.echo(json.dumps({**_facts(snapshot), "name": name, "left_out": left_out}))
         return
@@ -156,6 +157,21 @@ def verify(snapshot: SnapshotArgument, as_json: JsonOption = False) -> None:
         typer.echo(f"{found.digest[:12]}: rows, masks and {found.image_count} images are as they were frozen")
     if troubles:
         raise typer.Exit(1)
+
+
+def _record(snapshot: Snapshot, name: str, services: Services) -> None:
+    from maskloop.store.audit import INSTALLATION, AuditAction, AuditEntry
+    from maskloop_studio.projects.audit_trail import command_line_actor, record
+
+    entry = AuditEntry(
+        project_id=snapshot.manifest.project_id or INSTALLATION,
+        action=AuditAction.FROZEN,
+        actor=command_line_actor(),
+        subject=f"snapshot {snapshot.digest[:12]}",
+        reason=name,
+        facts={"snapshot": snapshot.digest, "images": dict(snapshot.manifest.counts["images"])},
+    )
+    record(entry, services.store)
 
 
 def _facts(snapshot: Snapshot) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from fastapi.responses import RedirectResponse
 
 from maskloop.errors import MaskloopError
 from maskloop.log import log_action
+from maskloop.store.audit import Actor, ActorKind, AuditAction
 from maskloop.store.jobs import Job, JobKind, JobStatus
 from maskloop_studio.dashboard.dashboard_parts import DashboardParts
 from maskloop_studio.dashboard.lookups import JobNumber, ProjectNumber, find_project
@@ -21,6 +22,7 @@ from maskloop_studio.dashboard.rendering import PageRenderer
 from maskloop_studio.dispatch import request as request_job
 from maskloop_studio.dispatch import try_again
 from maskloop_studio.errors import NotFoundError
+from maskloop_studio.projects.audit_trail import record_job
 from maskloop_studio.projects.training import model_name
 
 if TYPE_CHECKING:
@@ -132,12 +134,16 @@ class _JobPages:
         job = self._job(number)
         done = try_again(job, store=self._services.store, queue=self._services.queue)
         log_action(logger, "job_retried", job_id=job.name, project_id=job.project_id, user=user)
+        if done is not None:
+            record_job(job, AuditAction.RETRIED, _actor(user), self._services.store)
         return job, "nothing" if done is None else "retried"
 
     def cancel(self, number: int, user: str) -> tuple[Job, str]:
         job = self._job(number)
         done = self._services.store.jobs.cancel(number)
         log_action(logger, "job_cancelled", job_id=job.name, project_id=job.project_id, user=user)
+        if done is not None:
+            record_job(job, AuditAction.CANCELLED, _actor(user), self._services.store)
         return job, "nothing" if done is None else "cancelled"
 
     def train(self, project_id: int, user: str) -> int:
@@ -147,6 +153,7 @@ class _JobPages:
             JobKind.TRAINING, project_id, f"dashboard, {user}", store=store, queue=self._services.queue
         )
         log_action(logger, "training_requested", project_id=project_id, job_id=number, user=user)
+        record_job(self._job(number), AuditAction.REQUESTED, _actor(user), store)
         return number
 
     def _job(self, number: int) -> Job:
@@ -204,6 +211,10 @@ def add_job_pages(router: APIRouter, parts: DashboardParts, renderer: PageRender
         user = guard.check_action(request, await read_form(request))
         number = await parts.run(lambda: pages.train(project_id, user))
         return back(request, f"trainings/{number}", "training")
+
+
+def _actor(user: str) -> Actor:
+    return Actor(kind=ActorKind.DASHBOARD, name=user)
 
 
 def _lease(job: Job) -> _Lease:

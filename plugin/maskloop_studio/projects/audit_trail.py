@@ -6,7 +6,7 @@ import getpass
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from maskloop.learning.registry.history import PromotionStep
     from maskloop.settings import Settings
     from maskloop.store.audit import AuditRecord, AuditRepository
+    from maskloop.store.database import Store
     from maskloop.store.jobs import Job
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "command_line_actor",
     "find_serving_reason",
     "record",
+    "record_job",
     "record_moves",
     "record_settings",
     "record_verdict",
@@ -70,11 +72,22 @@ def training_actor(job: Job) -> Actor:
     return Actor(kind=kind, name=job.name)
 
 
-def record(entry: AuditEntry, audit: AuditRepository) -> None:
-    """Record what has been done already; where that fails, log entry and error: it cannot be undone."""
+def record(entry: AuditEntry, store: Store) -> None:
+    """Record what has been done already: it cannot be undone.
+
+    Where the database does not answer, the entry is kept in MASKLOOP_HOME and recorded later; it also stands
+    in the log, for the case that the disk fails as well.
+    """
     try:
-        audit.append(entry)
+        store.audit.append(entry)
     except MaskloopError as exc:
+        kept = False
+        if store.audit_outbox is not None:
+            try:
+                store.audit_outbox.keep(entry)
+                kept = True
+            except OSError as trouble:
+                log_action(logger, "audit_not_kept", level=logging.ERROR, error=trouble)
         log_action(
             logger,
             "audit_not_recorded",
@@ -82,8 +95,22 @@ def record(entry: AuditEntry, audit: AuditRepository) -> None:
             project_id=entry.project_id,
             entry=f"{entry.action}: {entry.subject} {entry.reason}",
             actor=f"{entry.actor.kind} {entry.actor.name}",
+            recorded_later=kept,
             error=exc,
         )
+
+
+def record_job(job: Job, action: AuditAction, actor: Actor, store: Store) -> None:
+    """Record what a person did to a job."""
+    entry = AuditEntry(
+        project_id=job.project_id,
+        action=action,
+        actor=actor,
+        subject=job.name,
+        reason=job.action,
+        facts={"kind": job.kind.value, "status_before": job.status.value, "error": (job.error or "")[:500]},
+    )
+    record(entry, store)
 
 
 def record_moves(
@@ -147,16 +174,14 @@ def record_moves(
     return made
 
 
-def record_verdict(
-    job: Job, outcome: Mapping[str, Any], *, registry: ModelRegistry, audit: AuditRepository
-) -> None:
+def record_verdict(job: Job, outcome: Mapping[str, Any], *, registry: ModelRegistry, store: Store) -> None:
     """Record what the gate decided about a training's version; a training that runs again adds nothing.
 
     Args:
         job: the training.
         outcome: as `train_project` returns it.
         registry: a promotion is recorded from its history.
-        audit: gets the records.
+        store: gets the records.
     """
     facts = {
         "started_by": job.action,
@@ -175,7 +200,7 @@ def record_verdict(
     actor = training_actor(job)
     if outcome["release"] == AuditAction.PROMOTED.value:
         try:
-            record_moves(job.project_id, registry=registry, audit=audit, actor=actor, facts=facts)
+            record_moves(job.project_id, registry=registry, audit=store.audit, actor=actor, facts=facts)
         except MaskloopError as exc:  # the next look at the history records it
             log_action(logger, "audit_not_recorded", level=logging.ERROR, training=job.name, error=exc)
         return
@@ -189,12 +214,20 @@ def record_verdict(
             facts=facts,
             key=f"verdict-{job.name}",
         ),
-        audit,
+        store,
     )
 
 
-def record_settings(settings: Settings, audit: AuditRepository, *, actor: Actor) -> bool:
+def record_settings(
+    settings: Settings, audit: AuditRepository, *, actor: Actor, process: str | None = None
+) -> bool:
     """Record which settings differ from those that were recorded last; secrets only as "set" or not.
+
+    Args:
+        settings: of this process.
+        audit: gets the record.
+        actor: who started the process.
+        process: what has these settings, where it is not the scheduler: each is compared with itself.
 
     Returns:
         Whether there was anything to record.
@@ -203,11 +236,12 @@ def record_settings(settings: Settings, audit: AuditRepository, *, actor: Actor)
         StoreError: the database does not answer.
     """
     present = {name: _plain(value) for name, value in settings if value != _default_of(settings, name)}
+    subject = SETTINGS_SUBJECT if process is None else f"{SETTINGS_SUBJECT} of {process}"
     before = next(
         (
             dict(found.entry.facts.get("settings", {}))
-            for found in audit.newest(INSTALLATION, limit=PAGE)
-            if found.entry.subject == SETTINGS_SUBJECT
+            for found in _all_records(INSTALLATION, audit)
+            if found.entry.subject == subject
         ),
         None,
     )
@@ -224,11 +258,19 @@ def record_settings(settings: Settings, audit: AuditRepository, *, actor: Actor)
             project_id=INSTALLATION,
             action=AuditAction.SETTING,
             actor=actor,
-            subject=SETTINGS_SUBJECT,
+            subject=subject,
             reason="first seen" if before is None else f"changed: {', '.join(changed)}",
             facts={"changed": changed, "settings": present},
         )
     )
+
+
+def _all_records(project_id: int, audit: AuditRepository) -> Iterator[AuditRecord]:
+    """Yield a project's records, newest first, a page at a time."""
+    below: int | None = None
+    while page := audit.newest(project_id, limit=PAGE, below=below):
+        yield from page
+        below = page[-1].number
 
 
 def find_serving_reason(project_id: int, *, registry: ModelRegistry, audit: AuditRepository) -> ServingReason:
@@ -241,15 +283,12 @@ def find_serving_reason(project_id: int, *, registry: ModelRegistry, audit: Audi
     number = registry.alias(name, CHAMPION)
     champion = None if number is None else f"{name}-v{number}"
     followed: list[AuditRecord] = []
-    below: int | None = None
-    while page := audit.newest(project_id, limit=PAGE, below=below):
-        for one in page:
-            if one.entry.action in MOVES:
-                found = one if one.entry.subject == champion else None
-                return ServingReason(champion=champion, record=found, followed=tuple(followed))
-            if one.entry.action in (AuditAction.REFUSED, AuditAction.WAITING, AuditAction.SHADOW):
-                followed.append(one)
-        below = page[-1].number
+    for one in _all_records(project_id, audit):
+        if one.entry.action in MOVES:
+            found = one if one.entry.subject == champion else None
+            return ServingReason(champion=champion, record=found, followed=tuple(followed))
+        if one.entry.action in (AuditAction.REFUSED, AuditAction.WAITING, AuditAction.SHADOW):
+            followed.append(one)
     return ServingReason(champion=champion, record=None, followed=tuple(followed))
 
 

@@ -62,6 +62,7 @@ def promote_version(
     before = _champion_tag(project_id, services)
     registry.promote(name, number, reason=reason)
     _record_move(project_id, services, actor)
+    _note_move(project_id, before, services, actor)
     return _follow(project_id, before, registry.get(name, number), services, "promoted by hand")
 
 
@@ -77,6 +78,7 @@ def roll_back(
     before = _champion_tag(project_id, services)
     version = services.registry.rollback(name, reason=reason)
     _record_move(project_id, services, actor)
+    _note_move(project_id, before, services, actor)
     return _follow(project_id, before, version, services, "rolled back")
 
 
@@ -155,7 +157,7 @@ def prune_versions(
                 subject=tag,
                 reason=f"older than the newest {kept} versions, and not needed for a rollback",
             ),
-            services.store.audit,
+            services.store,
         )
     return gone
 
@@ -173,6 +175,28 @@ def _record_move(project_id: int, services: Services, actor: Actor) -> None:
         record_moves(project_id, registry=services.registry, audit=services.store.audit, actor=actor)
     except MaskloopError as exc:  # it is made: the next look at the history records it
         log_action(logger, "audit_not_recorded", level=logging.ERROR, project_id=project_id, error=exc)
+
+
+def _note_move(project_id: int, before: str | None, services: Services, actor: Actor) -> None:
+    """Put a notice about the newest change of champion; trouble with it is logged and stops nothing."""
+    if services.settings.notify_url is None:
+        return
+    name = model_name(project_id)
+    try:
+        step = services.registry.history(name)[-1]
+        kind = "rolled_back" if step.kind == "rollback" else "promoted"
+        by = f"{actor.kind.value.replace('_', ' ')} {actor.name}".strip()
+        after = f"{name}-v{step.number}"
+        reason = f": {step.reason}" if step.reason else ""
+        services.store.notices.put(
+            kind,
+            f"project {project_id}: {after} {kind.replace('_', ' ')} by {by}{reason}",
+            key=f"{kind}-{after}-{step.at.isoformat()}",
+            project_id=project_id,
+            facts={"version": after, "before": before, "reason": step.reason, "by": by},
+        )
+    except (MaskloopError, IndexError) as exc:
+        log_action(logger, "move_not_noted", level=logging.WARNING, project_id=project_id, error=exc)
 
 
 def _champion_tag(project_id: int, services: Services) -> str | None:

@@ -165,7 +165,7 @@ def disconnect_project(project_id: int, services: Services, *, actor: Actor = MA
 
 
 def _record(project_id: int, action: AuditAction, actor: Actor, services: Services, reason: str) -> None:
-    record(AuditEntry(project_id=project_id, action=action, actor=actor, reason=reason), services.store.audit)
+    record(AuditEntry(project_id=project_id, action=action, actor=actor, reason=reason), services.store)
 
 
 def _drop_old_backends(

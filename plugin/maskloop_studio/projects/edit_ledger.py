@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -163,5 +162,5 @@ def _features(counts_nk: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _median(values_n: NDArray[np.float64]) -> float | None:
-    known: Sequence[float] = values_n[np.isfinite(values_n)]  # type: ignore[assignment]
+    known = values_n[np.isfinite(values_n)]
     return float(np.median(known)) if len(known) else None

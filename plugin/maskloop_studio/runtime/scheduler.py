@@ -114,6 +114,7 @@ def _sweep_on(services: Services, stop: threading.Event) -> None:
             if not recorded:
                 _record_settings(services)
                 recorded = True
+            _record_kept(services)
             if services.settings.notify_url is not None:
                 _note_trouble(services)
             sweep(jobs=services.store.jobs, queue=services.queue)
@@ -137,6 +138,13 @@ def _record_settings(services: Services) -> None:
     from maskloop_studio.projects.audit_trail import command_line_actor, record_settings
 
     record_settings(services.settings, services.store.audit, actor=command_line_actor())
+
+
+def _record_kept(services: Services) -> None:
+    """Record what could not be recorded while the database was away; this machine's processes share it."""
+    outbox = services.store.audit_outbox
+    if outbox is not None:
+        outbox.deliver(services.store.audit)
 
 
 def _note_trouble(services: Services) -> None:

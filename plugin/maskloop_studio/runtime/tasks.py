@@ -133,7 +133,7 @@ def _train(job: Job, control: JobControl, services: Services) -> dict[str, objec
 
     outcome = train_project(job, control, services)
     # Before the job ends: killed in between, the training runs again and records it then.
-    record_verdict(job, outcome, registry=services.registry, audit=services.store.audit)
+    record_verdict(job, outcome, registry=services.registry, store=services.store)
     prune_after_training(job.project_id, services)
     return outcome
 

@@ -58,4 +58,4 @@ class OptionsCache:
             reason=f"changed: {', '.join(names)}",
             facts={"changed": {name: [before.get(name), after.get(name)] for name in names}},
         )
-        record(entry, self._store().audit)
+        record(entry, self._store())

@@ -87,8 +87,8 @@ def test_record_verdict_of_a_training_that_runs_again_is_recorded_once(store, re
     job = _job(store, "schedule, 9 new corrections")
     registry.promote(NAME, 2, reason=OUTCOME["reason"])
     for _ in range(2):
-        record_verdict(job, OUTCOME, registry=registry, audit=store.audit)
-        record_verdict(job, OUTCOME | {"release": "refused"}, registry=registry, audit=store.audit)
+        record_verdict(job, OUTCOME, registry=registry, store=store)
+        record_verdict(job, OUTCOME | {"release": "refused"}, registry=registry, store=store)
     assert _told(store)[1:] == [("promoted", f"{NAME}-v2"), ("refused", f"{NAME}-v2")]
     promoted = store.audit.newest(1, limit=2)[1].entry
     assert promoted.actor == Actor(kind=ActorKind.SCHEDULE, name=job.name)
@@ -131,7 +131,7 @@ def test_command_line_actor_names_the_user_behind_sudo(monkeypatch):
 
 def test_audit_command_answers_why_and_verifies(store, registry, settings, monkeypatch):
     registry.promote(NAME, 2, reason="better by 0.1")
-    record_verdict(_job(store), OUTCOME, registry=registry, audit=store.audit)
+    record_verdict(_job(store), OUTCOME, registry=registry, store=store)
     parts = services_module.Services(settings)
     parts.__dict__.update(store=store, registry=registry)
     monkeypatch.setattr(services_module, "process_services", lambda: parts)
