@@ -45,7 +45,7 @@ class SmallPictures:
         scale = min(1.0, EDGE / max(height, width))
         size_wh = max(1, round(width * scale)), max(1, round(height * scale))
         small_hwc = cv2.resize(image_hwc, size_wh, interpolation=cv2.INTER_AREA)
-        return _jpeg(small_hwc)
+        return _jpeg(small_hwc.astype(np.uint8, copy=False))
 
     def of_suspicion(self, suspicion: StoredSuspicion) -> bytes:
         """Return the place of a region that is probably wrong, as a small JPEG; red: drawn, green: missing.
