@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from maskloop.lab.tiny_models import build_tiny_mask2former, build_tiny_oneformer
+from maskloop.lab.tiny_models import Tiny, build_tiny_mask2former, build_tiny_oneformer
 from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.fast import compiled
 from maskloop.segmentation.fast.compiled import batch_bucket, graph_count, is_settled
@@ -41,6 +41,12 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(compiled, "_backend", backend)
     return batches
+
+
+@pytest.fixture
+def swin() -> Checkpoint:
+    """One family, for what is alike in both: what is done where compiling fails."""
+    return build_tiny_mask2former(("cat", "dog"), seed=3, backbone="swin")
 
 
 @pytest.fixture(params=BUILDERS)
@@ -110,7 +116,7 @@ def test_compiled_forward_too_many_shapes_runs_without(
 
 
 def test_compiled_forward_compiler_fails_runs_without_and_says_so_once(
-    fresh: Checkpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    swin: Checkpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: Any) -> None:
         raise OSError("no compiler here")
@@ -118,15 +124,15 @@ def test_compiled_forward_compiler_fails_runs_without_and_says_so_once(
     monkeypatch.setattr(compiled, "_backend", broken)
     with caplog.at_level(logging.WARNING):
         for batch in (1, 2, 1):
-            ours, plain = (ask(fresh, batch, plan).masks_queries_logits for plan in (COMPILED, PLAIN))
+            ours, plain = (ask(swin, batch, plan).masks_queries_logits for plan in (COMPILED, PLAIN))
             assert torch.equal(ours, plain)
     records = [record for record in caplog.records if getattr(record, "action", "") == "compile_off"]
     assert len(records) == 1
-    assert graph_count(fresh.model) == 0
+    assert graph_count(swin.model) == 0
 
 
 def test_compiled_forward_graph_fails_later_runs_without(
-    fresh: Checkpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    swin: Checkpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     runs: list[int] = []
 
@@ -140,37 +146,35 @@ def test_compiled_forward_graph_fails_later_runs_without(
         return run
 
     monkeypatch.setattr(compiled, "_backend", backend)
-    ask(fresh, 1, COMPILED)
-    assert torch.equal(
-        ask(fresh, 1, COMPILED).masks_queries_logits, ask(fresh, 1, PLAIN).masks_queries_logits
-    )
-    ask(fresh, 1, COMPILED)
+    ask(swin, 1, COMPILED)
+    assert torch.equal(ask(swin, 1, COMPILED).masks_queries_logits, ask(swin, 1, PLAIN).masks_queries_logits)
+    ask(swin, 1, COMPILED)
     assert len(runs) == 2
     assert caplog.text.count("illegal instruction") == 1
 
 
 @pytest.mark.usefixtures("traced")
-def test_compiled_forward_tracing_elsewhere_runs_without_for_once(fresh: Checkpoint) -> None:
-    ask(fresh, 1, COMPILED)
-    plain = ask(fresh, 1, PLAIN).masks_queries_logits
+def test_compiled_forward_tracing_elsewhere_runs_without_for_once(swin: Checkpoint) -> None:
+    ask(swin, 1, COMPILED)
+    plain = ask(swin, 1, PLAIN).masks_queries_logits
     key = ((1, 64, 96), torch.float32)
-    kept = compiled._GRAPHS[fresh.model].made[key]
+    kept = compiled._GRAPHS[swin.model].made[key]
 
     def refuse(*_: Any, **__: Any) -> LeanOutput:
         raise RuntimeError("Detected that you are using FX to symbolically trace")
 
-    compiled._GRAPHS[fresh.model].made[key] = refuse
+    compiled._GRAPHS[swin.model].made[key] = refuse
     with compiled._COMPILING:
-        assert torch.equal(ask(fresh, 1, COMPILED).masks_queries_logits, plain)
-    assert compiled._GRAPHS[fresh.model].made[key] is refuse
-    compiled._GRAPHS[fresh.model].made[key] = kept
+        assert torch.equal(ask(swin, 1, COMPILED).masks_queries_logits, plain)
+    assert compiled._GRAPHS[swin.model].made[key] is refuse
+    compiled._GRAPHS[swin.model].made[key] = kept
 
 
-def test_compiled_forward_other_thread_uses_the_same_graph(fresh: Checkpoint, traced: list[int]) -> None:
-    thread = threading.Thread(target=ask, args=(fresh, 1, COMPILED))
+def test_compiled_forward_other_thread_uses_the_same_graph(swin: Checkpoint, traced: list[int]) -> None:
+    thread = threading.Thread(target=ask, args=(swin, 1, COMPILED))
     thread.start()
     thread.join()
-    ask(fresh, 1, COMPILED, seed=4)
+    ask(swin, 1, COMPILED, seed=4)
     assert traced == [1]
 
 
@@ -207,7 +211,7 @@ def test_can_compile_only_where_the_setting_is_on(
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 def test_compiled_forward_real_compiler_equals_plain() -> None:
-    checkpoint = build_tiny_mask2former(("cat", "dog"), seed=3)
+    checkpoint = build_tiny_mask2former(("cat", "dog"), seed=3, tiny=Tiny(decoder_layers=2))
     ours, plain = (ask(checkpoint, 1, plan, side=32) for plan in (COMPILED, PLAIN))
     assert graph_count(checkpoint.model) == 1
     torch.testing.assert_close(ours.masks_queries_logits, plain.masks_queries_logits, atol=1e-4, rtol=1e-4)
