@@ -2,6 +2,8 @@
 "use strict";
 (() => {
   const drawn = new Set();
+  const DAY_S = 86400;
+  const isoDay = (seconds) => new Date(seconds * 1000).toISOString().slice(0, 10);
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const short = (value) => (value == null ? "–" : Math.abs(value) >= 1000 ? value.toFixed(0) : String(+value.toFixed(3)));
 
@@ -37,6 +39,15 @@
     };
   }
 
+  const DAYS = {
+    incrs: [1, 2, 7, 14, 28, 91, 182, 364, 1092].map((days) => days * DAY_S),
+    space: 90,
+    values: (plot, splits) => splits.map(isoDay),
+  };
+  const steps = (names) => ({
+    values: (plot, splits) => splits.map((at) => (Number.isInteger(at) ? (names ? (names[at - 1] || "").replace(/^.*-v/, "v") : String(at)) : "")),
+  });
+
   function options(chart, width) {
     const axis = { stroke: css("--soft"), grid: { stroke: css("--grid"), width: 1 }, ticks: { stroke: css("--grid") } };
     const names = chart.names;
@@ -48,7 +59,16 @@
       height: 230,
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
       scales: {
-        x: { time: !whole, range: (_, low, high) => (low === high ? [low - (whole ? 1 : 86400), high + (whole ? 1 : 86400)] : [low - (high - low) * 0.03, high + (high - low) * 0.03]) },
+        x: {
+          time: !whole,
+          range: (plot, low, high) => {
+            // Of a single day uPlot itself would make years; and a day's bar is a day wide.
+            const [first] = plot.data[0], room = whole ? 1 : DAY_S / 2;
+            if (plot.data[0].length === 1) return [first - room, first + room];
+            const edge = Math.max((high - low) * 0.03, whole ? 0 : room);
+            return [low - edge, high + edge];
+          },
+        },
         y: {
           range: (_, low, high) => {
             const least = Math.min(low ?? 0, ...bounds), most = Math.max(high ?? 1, ...bounds);
@@ -60,7 +80,7 @@
       legend: { live: true },
       cursor: { points: { size: 7 } },
       series: [
-        { label: chart.kind === "step" ? "step" : chart.kind === "day" ? "day" : "version", value: (plot, raw) => (raw == null ? "–" : chart.kind === "day" ? new Date(raw * 1000).toISOString().slice(0, 10) : names ? names[Math.round(raw) - 1] : String(raw)) },
+        { label: chart.kind === "step" ? "step" : chart.kind === "day" ? "day" : "version", value: (plot, raw) => (raw == null ? "–" : chart.kind === "day" ? isoDay(raw) : names ? names[Math.round(raw) - 1] : String(raw)) },
         ...chart.series.map((one, index) => ({
           label: one.label,
           stroke: css("--s" + (index % 8)),
@@ -73,7 +93,7 @@
           value: (plot, raw, series, at) => short(at == null ? null : one.values[at]),
         })),
       ],
-      axes: [{ ...axis, values: whole ? (plot, splits) => splits.map((split) => (Number.isInteger(split) ? (names ? (names[split - 1] || "").replace(/^.*-v/, "v") : String(split)) : "")) : undefined }, axis],
+      axes: [{ ...axis, ...(whole ? steps(names) : DAYS) }, axis],
       hooks: { draw: [intervals(chart)] },
     };
   }
