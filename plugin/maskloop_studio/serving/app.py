@@ -37,6 +37,7 @@ from maskloop_studio.serving.http.json_body import (
     MAX_EVENT_TREE_BYTES,
     MAX_FORM_TREE_BYTES,
     MAX_TREE_BYTES,
+    check_form_size,
     has_prompt,
     is_small,
     parse_json,
@@ -48,7 +49,7 @@ from maskloop_studio.serving.http.json_reader import JsonReader
 from maskloop_studio.serving.http.login import LoginMiddleware
 from maskloop_studio.serving.http.request_meter import RequestMeter
 from maskloop_studio.serving.loop_metrics import LoopCollector
-from maskloop_studio.serving.pauses import freeze_heap, switch_often
+from maskloop_studio.serving.pauses import ShortCollections, switch_often
 from maskloop_studio.serving.prediction_slots import PredictionSlots
 from maskloop_studio.serving.request_threads import RequestThreads
 from maskloop_studio.serving.sender_guard import SECRET_HEADER
@@ -131,7 +132,8 @@ def create_app(services: Services, *, bind_host: str | None = None) -> FastAPI:
         ConfigurationError: the settings ask for half of HTTP Basic credentials.
     """
     is_own_process = bind_host is not None
-    server = _make_server(services, after_load=freeze_heap if is_own_process else None)
+    collections = ShortCollections() if is_own_process else None
+    server = _make_server(services, collections)
     registry = CollectorRegistry()
 
     @asynccontextmanager
@@ -139,8 +141,9 @@ def create_app(services: Services, *, bind_host: str | None = None) -> FastAPI:
         _open_store(services)
         server.handlers.start()
         server.webhooks.writer.start()
-        if is_own_process:
+        if collections is not None:
             switch_often()
+            collections.start()
             server.predict_reader.start()
             server.event_reader.start()
         yield
@@ -156,6 +159,8 @@ def create_app(services: Services, *, bind_host: str | None = None) -> FastAPI:
             threads.close()
         for reader in (server.predict_reader, server.event_reader):
             reader.close()
+        if collections is not None:
+            collections.stop()
         services.close()
 
     # FastAPI's own /docs loads Swagger UI from another host: without a network the page is blank.
@@ -185,9 +190,9 @@ def create_app(services: Services, *, bind_host: str | None = None) -> FastAPI:
     return app
 
 
-def _make_server(services: Services, *, after_load: Callable[[], None] | None) -> _Server:
+def _make_server(services: Services, collections: ShortCollections | None) -> _Server:
     settings = services.settings
-    handlers = RequestHandlers(services, after_load=after_load)
+    handlers = RequestHandlers(services, collections=collections)
     webhook_threads = RequestThreads(WEBHOOK_THREADS, name="webhook")
     return _Server(
         services=services,
@@ -243,7 +248,9 @@ def _add_studio_routes(app: FastAPI, server: _Server) -> None:
         body = await _json_bytes(request)
         limit = TimeLimit(server.services.settings.predict_deadline_s)
         most_bytes = min(MAX_TREE_BYTES, server.services.memory.trees.total_bytes)
-        is_click = has_prompt(body)
+        # A large body is searched beside the event loop, which answers all others meanwhile.
+        search = partial(has_prompt, body)
+        is_click = search() if is_small(body) else await server.threads.run(search)
 
         def work(limit: TimeLimit) -> bytes:
             # Also reading and writing JSON: of large masks it takes seconds.
@@ -258,7 +265,7 @@ def _add_studio_routes(app: FastAPI, server: _Server) -> None:
 
     @app.post("/job_status", openapi_extra=request_schema(wire.JobStatusRequest))
     async def job_status(request: Request) -> wire.JobStatusResponse:
-        job = await _read(request, wire.JobStatusRequest)
+        job = await _read(request, wire.JobStatusRequest, server.threads)
         return await server.threads.run(lambda: handlers.job_status(job))
 
 
@@ -300,28 +307,28 @@ def _add_project_routes(app: FastAPI, server: _Server) -> None:
         responses={401: {"description": "new extra_params without the credentials of `maskloop connect`"}},
     )
     async def setup(request: Request) -> wire.SetupResponse:
-        body = await _read(request, wire.SetupRequest)
+        body = await _read(request, wire.SetupRequest, threads)
         header = request.headers.get("Authorization")
         is_trusted = header is not None and await server.webhooks.guard.has_credentials(header)
         return await threads.run(lambda: handlers.setup(body, is_trusted=is_trusted))
 
     @app.post("/validate", openapi_extra=request_schema(wire.ValidateRequest))
     async def validate(request: Request) -> dict[str, str]:
-        body = await _read(request, wire.ValidateRequest)
+        body = await _read(request, wire.ValidateRequest, threads)
         await threads.run(lambda: handlers.validate(body))
         return {"status": "ok"}
 
     @app.post("/delete", openapi_extra=request_schema(wire.DeleteRequest))
     async def delete(request: Request) -> dict[str, str]:
         # Annotations outlive a disconnected backend: connecting again goes on where it was.
-        body = await _read(request, wire.DeleteRequest)
+        body = await _read(request, wire.DeleteRequest, threads)
         log_action(logger, "backend_disconnected", project_id=wire.project_number(body.project))
         return {"status": "ok"}
 
     @app.post("/duplicate_model", openapi_extra=request_schema(wire.DuplicateRequest))
     async def duplicate_model(request: Request) -> dict[str, str]:
         # The copy starts from the base model and learns from its own corrections.
-        body = await _read(request, wire.DuplicateRequest)
+        body = await _read(request, wire.DuplicateRequest, threads)
         source, target = wire.project_number(body.project_src), wire.project_number(body.project_dst)
         log_action(logger, "project_copied", source=source, target=target)
         return {"status": "ok"}
@@ -386,9 +393,11 @@ def _tree_room(trees: MemoryBudget, body: bytes) -> Iterator[None]:
         trees.release(size)
 
 
-async def _read(request: Request, model: type[Body]) -> Body:
-    body = await _json_bytes(request)
-    return parse_json(model, body, place=request.url.path[1:], max_tree_bytes=MAX_FORM_TREE_BYTES)
+async def _read(request: Request, model: type[Body], threads: RequestThreads) -> Body:
+    body, place = await _json_bytes(request), request.url.path[1:]
+    check_form_size(body, place=place)
+    read = partial(parse_json, model, body, place=place, max_tree_bytes=MAX_FORM_TREE_BYTES)
+    return read() if is_small(body) else await threads.run(read)
 
 
 async def _json_bytes(request: Request) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -33,6 +32,7 @@ from maskloop_studio.serving.floor_cache import FloorCache
 from maskloop_studio.serving.model_directory import ModelDirectory
 from maskloop_studio.serving.options_cache import OptionsCache
 from maskloop_studio.serving.outbox import Outbox
+from maskloop_studio.serving.pauses import ShortCollections, freeze_heap
 from maskloop_studio.serving.sender_guard import SenderGuard
 from maskloop_studio.serving.shadow import ShadowRunner
 
@@ -52,13 +52,13 @@ logger = logging.getLogger(__name__)
 class RequestHandlers:
     """Setup, predictions and jobs; one per process, safe to call from many threads."""
 
-    def __init__(self, services: Services, *, after_load: Callable[[], None] | None = None) -> None:
+    def __init__(self, services: Services, *, collections: ShortCollections | None = None) -> None:
         """Args:
         services: their parts are made at the first use, so that the server answers before torch is
             imported and while the database is away.
-        after_load: called once the model of the settings is loaded.
+        collections: those of garbage, where the process is the server's own.
         """
-        self._services = services
+        self._services, self._collections = services, collections
         store = self._store
         self._strangers: set[int] = set()  # connected projects only
         self.outbox = Outbox(lambda: services.queue)
@@ -67,8 +67,8 @@ class RequestHandlers:
             registry=lambda: services.registry,
             engine=lambda: services.engine,
             store=store,
-            on_swap=lambda source: services.looks.drop_model(source),
-            after_load=after_load,
+            on_swap=self._forget_model,
+            after_load=None if collections is None else freeze_heap,
         )
         self.shadows = ShadowRunner(services.settings, fetcher=lambda: services.fetcher, store=store)
         self.options = OptionsCache(store)
@@ -209,6 +209,11 @@ class RequestHandlers:
 
     def _store(self) -> Store:
         return self._services.store
+
+    def _forget_model(self, source: str) -> None:
+        self._services.looks.drop_model(source)
+        if self._collections is not None:
+            self._collections.look_at_all()
 
 
 class WebhookHandler:

@@ -18,6 +18,7 @@ __all__ = [
     "MAX_EVENT_TREE_BYTES",
     "MAX_FORM_TREE_BYTES",
     "MAX_TREE_BYTES",
+    "check_form_size",
     "has_prompt",
     "is_small",
     "parse_json",
@@ -29,6 +30,7 @@ __all__ = [
 MAX_TREE_BYTES = 256 * 2**20
 MAX_EVENT_TREE_BYTES = 64 * 2**20  # of a million regions' points, or a quarter of a million subjects
 MAX_FORM_TREE_BYTES = 4 * 2**20  # of other routes' bodies: a label config is one text
+MAX_FORM_BYTES = 8 * 2**20  # 1 MiB of label config whose characters are all written as \uXXXX takes 6
 SMALL_BYTES, SMALL_TREE_BYTES = 2**17, 2**20  # parsed in some milliseconds
 BYTES_PER_CONTAINER = 256  # measured: 94 to 246 for an empty list or a small object
 BYTES_PER_VALUE = 56  # measured: 54 for a small number
@@ -37,6 +39,7 @@ NUMBERS = re.compile(rb"[0-9,\s.\-]*+")
 LONG_CHARS = 257  # of `LONG_START`
 WINDOW_BYTES = 2**19  # searched at once: other threads run in between
 PROMPT = re.compile(rb'"context"\s*+:\s*+\{\s*+"')  # a context that is not empty
+PROMPT_BYTES = 128  # that the pattern spans, unless somebody wrote spaces to hide it
 PARAMS = b'"params"'
 SOME_NUMBER = b"[0]"  # what is left is no list of objects either, so it is refused where one is expected
 
@@ -88,7 +91,23 @@ def parse_json(
 
 def has_prompt(body: bytes) -> bool:
     """Return whether a prediction request seems to be interactive, without parsing it."""
-    return PROMPT.search(body) is not None
+    starts = range(0, max(1, len(body)), WINDOW_BYTES)
+    return any(PROMPT.search(body, at, at + WINDOW_BYTES + PROMPT_BYTES) is not None for at in starts)
+
+
+def check_form_size(body: bytes, *, place: str) -> None:
+    """Refuse a body that is no prediction request, no event, and larger than any label config.
+
+    Raises:
+        TooLargeError: it is.
+    """
+    if len(body) > MAX_FORM_BYTES:
+        raise TooLargeError(
+            place,
+            expected=f"at most {MAX_FORM_BYTES >> 20} MiB",
+            got="more",
+            remedy="send a label config of at most 1 MiB",
+        )
 
 
 def shorten_tasks(body: bytes) -> bytes:
@@ -137,8 +156,12 @@ def is_small(body: bytes, *, skip_numbers: bool = False) -> bool:
 
 def tree_bytes(body: bytes) -> int:
     """Return the memory that a body takes when it is parsed, at most, about."""
-    containers = body.count(b"[") + body.count(b"{")
-    return containers * BYTES_PER_CONTAINER + body.count(b",") * BYTES_PER_VALUE
+    size = 0
+    for at in range(0, len(body), WINDOW_BYTES):
+        end = at + WINDOW_BYTES
+        containers = body.count(b"[", at, end) + body.count(b"{", at, end)
+        size += containers * BYTES_PER_CONTAINER + body.count(b",", at, end) * BYTES_PER_VALUE
+    return size
 
 
 def request_schema(model: type[BaseModel]) -> dict[str, Any]:

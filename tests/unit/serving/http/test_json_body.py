@@ -15,6 +15,7 @@ from maskloop_studio.serving.http.json_body import (
     parse_json,
     request_schema,
     shorten_tasks,
+    tree_bytes,
 )
 
 
@@ -88,6 +89,18 @@ def test_has_prompt_is_seen_without_parsing(context, is_prompt):
     body = {"tasks": [{"data": {"image": "x"}}], "params": {"login": None, "context": context}}
     assert has_prompt(json.dumps(body).encode()) is is_prompt
     assert has_prompt(json.dumps(body, indent=2).encode()) is is_prompt
+
+
+@pytest.mark.parametrize(
+    "before", [0, WINDOW_BYTES - 9, WINDOW_BYTES - 1, WINDOW_BYTES, 2 * WINDOW_BYTES - 4]
+)
+def test_has_prompt_is_seen_wherever_it_stands(before):
+    assert has_prompt(b" " * before + b'"context": {"result": []}')
+
+
+@pytest.mark.parametrize("length", [0, 1, WINDOW_BYTES - 1, WINDOW_BYTES, 2 * WINDOW_BYTES + 1])
+def test_tree_bytes_counts_every_character_once(length):
+    assert tree_bytes(b"[" * length) == length * tree_bytes(b"[")
 
 
 def test_shorten_tasks_leaves_the_prompt_and_cuts_the_tasks_masks():
