@@ -1,5 +1,7 @@
 """What health checks and webhooks beside an attack see; in a process of its own, which no attack slows down.
 
+Each is sent at its time and timed from it: a stall counts for all that it kept waiting.
+
     python -m tests.benchmarks.hostile_beside
 
 Reads one line of JSON (port, secret), says "ready", sends until its standard input ends, prints the answers.
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import subprocess
@@ -25,7 +28,7 @@ from .webhook_load import make_event
 
 __all__ = ["Beside", "observed"]
 
-PAUSE_S = 0.05  # between two health checks, and between two webhooks
+EVERY_S = 0.05  # a health check and a webhook, whether or not those before are answered
 MADE_AHEAD = 200  # events; each gets a number of its own when it is sent
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -90,19 +93,23 @@ async def _observe(port: int, secret: str) -> dict[str, list[dict[str, object]]]
     health: list[Answer] = []
     webhooks: list[Answer] = []
 
-    async def check_health() -> None:
-        while not over.is_set():
-            health.append(await send(port, request("GET", "/health")))
-            await asyncio.sleep(PAUSE_S)
+    async def ask(answers: list[Answer], content: bytes, due: float) -> None:
+        answers.append(await send(port, content, since=due))
 
-    async def send_webhooks() -> None:
-        while not over.is_set():
-            number = first + len(webhooks)
-            body = events[number % MADE_AHEAD].replace(b"4242424242", b"%d" % number)
-            webhooks.append(await send(port, webhook(body, secret)))
-            await asyncio.sleep(PAUSE_S)
+    async def send_all() -> None:
+        async with asyncio.TaskGroup() as group:
+            started = time.perf_counter()
+            for number in itertools.count():
+                due = started + number * EVERY_S
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                if over.is_set():
+                    return
+                event = first + number
+                body = events[event % MADE_AHEAD].replace(b"4242424242", b"%d" % event)
+                group.create_task(ask(health, request("GET", "/health"), due))
+                group.create_task(ask(webhooks, webhook(body, secret), due))
 
-    working = asyncio.gather(check_health(), send_webhooks())
+    working = asyncio.ensure_future(send_all())
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.read)
     over.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -122,16 +123,28 @@ async def _warm_up(port: int, secret: str) -> None:
         await send(port, webhook(make_event(9_000_000 + number, rng, brush=False), secret))
 
 
-async def watch(target: Target, attack: Callable[[], Awaitable[list[Answer]]]) -> Figures:
-    """Observe the server in peace, then under an attack, with its peak of memory meanwhile."""
+async def watch(
+    target: Target, attack: Callable[[int], Awaitable[list[Answer]]], *, least_s: float = 0.0
+) -> Figures:
+    """Observe the server in peace, then under an attack, with its peak of memory meanwhile.
+
+    Args:
+        target: the server.
+        attack: one round of it, called with the round's number.
+        least_s: rounds follow each other for so long, and the last one is ended.
+    """
     async with observed(target.port, target.secret) as quiet:
         await asyncio.sleep(QUIET_S)
     for pid in family(target.pid):
         Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")  # forgets the peak so far
     async with observed(target.port, target.secret) as beside:
-        started = time.perf_counter()
-        answers = await attack()
-        seconds = time.perf_counter() - started
+        answers: list[Answer] = []
+        seconds, started = 0.0, time.perf_counter()
+        for number in itertools.count():
+            answers += await attack(number)
+            seconds = time.perf_counter() - started
+            if seconds >= least_s:
+                break
     return Figures(
         answers=answers,
         beside=beside,

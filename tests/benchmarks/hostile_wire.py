@@ -40,9 +40,15 @@ def webhook(body: bytes, secret: str) -> bytes:
     return request("POST", "/webhook", body, f"X-Maskloop-Secret: {secret}")
 
 
-async def send(port: int, content: bytes) -> Answer:
-    """Send bytes over a connection of their own and read the head of the answer."""
-    started = time.perf_counter()
+async def send(port: int, content: bytes, *, since: float | None = None) -> Answer:
+    """Send bytes over a connection of their own and read the answer.
+
+    Args:
+        port: of loopback.
+        content: a request.
+        since: the moment of `time.perf_counter()` from which it is timed; now where None.
+    """
+    started = time.perf_counter() if since is None else since
     writer = None
     head = b""
     try:

@@ -26,10 +26,12 @@ from ..webhook_load import CONFIG, make_event
 
 __all__ = ["CASES", "mutated_requests"]
 
-Attack: TypeAlias = Callable[[], Awaitable[list[Answer]]]
+Attack: TypeAlias = Callable[[int], Awaitable[list[Answer]]]  # one round, by its number
 QUICK_REQUESTS = 300
+LEAST_S = 15.0  # of rounds of one attack: 300 webhooks beside it
 SAY_S = 15.0  # between two lines of progress
 AT_ONCE = 8
+FIRST_BOMB = 5_000_000  # number of an annotation
 AIM_MS = 100.0  # webhooks beside every attack, p99
 TRAFFIC = SHARED / "label-studio" / "traffic"
 ODD_VALUES: tuple[object, ...] = (
@@ -90,12 +92,10 @@ def run(budget: Budget) -> list[Result]:
     count = min(budget.requests, QUICK_REQUESTS) if budget.quick else budget.requests
     share = 1 if budget.quick else 4
     attacks: dict[str, Callable[[Target], Attack]] = {
-        "mutated requests": lambda target: _sending(
-            target, mutated_requests(target.secret, count), seconds=60 * budget.minutes, of=count
-        ),
-        "mask bombs": lambda target: _sending(target, _mask_bombs(target.secret, 6 * share)),
-        "json bombs": lambda target: _sending(target, _json_bombs(target.secret, 8 * share)),
-        "config bombs": lambda target: _sending(target, _config_bombs(8 * share)),
+        "mutated requests": lambda target: _mutated_requests(target, count, 60 * budget.minutes),
+        "mask bombs": lambda target: _mask_bombs(target, 6 * share),
+        "json bombs": lambda target: _json_bombs(target, 8 * share),
+        "config bombs": lambda target: _config_bombs(target, 8 * share),
         "image bombs": lambda target: _image_bombs(target, 6 * share),
         "slow hosts": lambda target: _slow_hosts(target, 21 * share),
         "idle connections": lambda target: _idle_connections(target, 300),
@@ -105,7 +105,8 @@ def run(budget: Budget) -> list[Result]:
     with tempfile.TemporaryDirectory() as folder, serve_target(Path(folder)) as target:
         for name, prepare in attacks.items():
             attack = prepare(target)  # before anything is timed
-            figures = asyncio.run(watch(target, attack))
+            least_s = 0.0 if budget.quick or name == "mutated requests" else LEAST_S
+            figures = asyncio.run(watch(target, attack, least_s=least_s))
             results.append(_result(name, figures))
             print(f"  {name}: {figures.as_json()}", file=sys.stderr, flush=True)
     return results
@@ -125,35 +126,41 @@ def _result(name: str, figures: Figures) -> Result:
     )
 
 
-def _sending(target: Target, requests: Iterable[bytes], *, seconds: float = 3600.0, of: int = 0) -> Attack:
-    """Return what sends requests over AT_ONCE connections at the same time.
+async def _send_all(target: Target, requests: Iterable[bytes]) -> list[Answer]:
+    """Send requests, made while they are sent, over AT_ONCE connections at the same time."""
+    answers: list[Answer] = []
+    waiting = iter(requests)
 
-    Args:
-        target: where to.
-        requests: what; made while they are sent.
-        seconds: how long; what is not sent by then stays unsent.
-        of: how many they are, where progress is to be printed.
-    """
+    async def work() -> None:
+        for content in waiting:
+            answers.append(await send(target.port, content))
 
-    async def attack() -> list[Answer]:
-        answers: list[Answer] = []
-        waiting = iter(requests)
-        started = time.monotonic()
+    await asyncio.gather(*(work() for _ in range(AT_ONCE)))
+    return answers
 
-        async def work() -> None:
-            for content in waiting:
+
+def _mutated_requests(target: Target, count: int, seconds: float) -> Attack:
+    """Mutated requests, as many as can be sent in so many seconds; progress is printed."""
+
+    async def attack(number: int) -> list[Answer]:
+        sent, started = 0, time.monotonic()
+
+        def ahead() -> Iterator[bytes]:
+            nonlocal sent
+            for content in mutated_requests(target.secret, count, number):
                 if time.monotonic() - started > seconds:
                     return
-                answers.append(await send(target.port, content))
+                sent += 1
+                yield content
 
         async def tell() -> None:
-            while of:
+            while True:
                 await asyncio.sleep(SAY_S)
                 passed_s = time.monotonic() - started
-                print(f"  {len(answers)} of {of} requests, {passed_s:.0f} s", file=sys.stderr, flush=True)
+                print(f"  {sent} of {count} requests, {passed_s:.0f} s", file=sys.stderr, flush=True)
 
         telling = asyncio.ensure_future(tell())
-        await asyncio.gather(*(work() for _ in range(AT_ONCE)))
+        answers = await _send_all(target, ahead())
         telling.cancel()
         return answers
 
@@ -242,13 +249,12 @@ def _damage(rng: random.Random, content: bytes) -> bytes:
     return rng.choice(choices)
 
 
-def _mask_bombs(secret: str, count: int) -> list[bytes]:
+def _mask_bombs(target: Target, count: int) -> Attack:
     """Events with masks of 20 MB, with a small mask that claims 10^8 pixels, with 10,000 whole boxes."""
-    rng, made = np.random.default_rng(0), []
-    for number in range(count):
-        event = json.loads(make_event(5_000_000 + number, rng, brush=False))
+    rng, bodies = np.random.default_rng(0), []
+    for kind in range(3):
+        event = json.loads(make_event(FIRST_BOMB, rng, brush=False))
         region = event["annotation"]["result"][0]
-        kind = number % 3
         if kind == 0:
             value = {"format": "rle", "rle": [255] * 5_000_000, "brushlabels": ["disc"]}
             event["annotation"]["result"] = [region | {"type": "brushlabels", "value": value}]
@@ -260,25 +266,33 @@ def _mask_bombs(secret: str, count: int) -> list[bytes]:
             box = {"x": 0, "y": 0, "width": 100, "height": 100, "rotation": 0, "rectanglelabels": ["disc"]}
             large = {"original_width": 2000, "original_height": 2000, "type": "rectanglelabels"}
             event["annotation"]["result"] = [region | large | {"value": box}] * 10_000
-        made.append(webhook(json.dumps(event).encode(), secret))
-    return made
+        bodies.append(json.dumps(event).encode())
+
+    def events(first: int) -> Iterator[bytes]:
+        for number in range(first, first + count):
+            # The annotation's own number is the first one; each event is a new one.
+            body = bodies[number % 3].replace(b"%d" % FIRST_BOMB, b"%d" % (FIRST_BOMB + number), 1)
+            yield webhook(body, target.secret)
+
+    return lambda number: _send_all(target, events(number * count))
 
 
-def _json_bombs(secret: str, count: int) -> list[bytes]:
+def _json_bombs(target: Target, count: int) -> Attack:
     wide = json.dumps({"tasks": [{"id": 1, "data": {"a": [[]] * 300_000}}] * 3, "label_config": CONFIG})
     deep = '{"tasks":' + "[" * 500_000 + "]" * 500_000 + "}"
     many = json.dumps({"tasks": [{"data": {}}] * 100_000, "label_config": CONFIG, "project": "1.1"})
     long = json.dumps({"action": "ANNOTATION_CREATED", "annotation": {"id": 1, "x": "a" * 30_000_000}})
-    made = []
-    for number in range(count):
-        body = (wide, deep, many, long)[number % 4].encode()
-        made.append(webhook(body, secret) if number % 4 == 3 else request("POST", "/predict", body))
-    return made
+    bombs = [request("POST", "/predict", body.encode()) for body in (wide, deep, many)]
+    bombs.append(webhook(long.encode(), target.secret))
+    return lambda _number: _send_all(target, (bombs[number % 4] for number in range(count)))
 
 
-def _config_bombs(count: int) -> list[bytes]:
-    made = []
-    for number in range(count):
+def _config_bombs(target: Target, count: int) -> Attack:
+    return lambda number: _send_all(target, _bomb_configs(number * count, count))
+
+
+def _bomb_configs(first: int, count: int) -> Iterator[bytes]:
+    for number in range(first, first + count):
         size = 1200 + number  # no two alike: none comes from the cache
         product = (
             '<View><Image name="image" value="$image"/>'
@@ -295,8 +309,7 @@ def _config_bombs(count: int) -> list[bytes]:
             body = {"project": "1.1", "schema": config}
         elif path == "/predict":
             body = {"tasks": [{"id": 1, "data": {"image": "x"}}], "label_config": config}
-        made.append(request("POST", path, json.dumps(body).encode()))
-    return made
+        yield request("POST", path, json.dumps(body).encode())
 
 
 def _image_bombs(target: Target, count: int) -> Attack:
@@ -315,11 +328,11 @@ def _image_bombs(target: Target, count: int) -> Attack:
         writer.write(data)
         await writer.drain()
 
-    async def attack() -> list[Answer]:
+    async def attack(_number: int) -> list[Answer]:
         async with _image_host(answer) as port:
             tasks = [{"id": n, "data": {"image": f"http://127.0.0.1:{port}{p}"}} for n, p in enumerate(files)]
             body = json.dumps({"tasks": tasks * 2, "label_config": CONFIG, "project": "1.1"}).encode()
-            return await _sending(target, [request("POST", "/predict", body)] * count)()
+            return await _send_all(target, [request("POST", "/predict", body)] * count)
 
     return attack
 
@@ -327,7 +340,7 @@ def _image_bombs(target: Target, count: int) -> Attack:
 def _slow_hosts(target: Target, count: int) -> Attack:
     """Predictions of images whose host sends a byte a second, all at once."""
 
-    async def attack() -> list[Answer]:
+    async def attack(_number: int) -> list[Answer]:
 
         async def answer(_path: str, writer: asyncio.StreamWriter) -> None:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 1000000\r\n\r\n")
@@ -353,7 +366,7 @@ def _slow_hosts(target: Target, count: int) -> Attack:
 def _idle_connections(target: Target, count: int) -> Attack:
     """Connections that send nothing, half a head or half a body, for five seconds."""
 
-    async def attack() -> list[Answer]:
+    async def attack(_number: int) -> list[Answer]:
         halves = (
             b"",
             b"GET /health HTTP/1.1\r\nHost: 127.0",
@@ -377,7 +390,7 @@ def _idle_connections(target: Target, count: int) -> Attack:
 def _abandoned_requests(target: Target, count: int) -> Attack:
     """Predictions whose client is gone at once; then one prediction that is waited for."""
 
-    async def attack() -> list[Answer]:
+    async def attack(_number: int) -> list[Answer]:
 
         async def answer(_path: str, writer: asyncio.StreamWriter) -> None:
             data = _png(1_000, 1_000)
