@@ -50,15 +50,21 @@ def _segment(mask_hw: BoolMask, label: str, score: float) -> Segment:
 
 def open_task(browser: Any, studio: RealStudio, project_id: int, task_id: int) -> Any:
     """Log in like a person and open the task; return the page once it lists regions."""
-    page = browser.new_page(viewport={"width": 1400, "height": 860})
+    page = log_in(browser, studio)
+    page.goto(f"{studio.url}/projects/{project_id}/data?task={task_id}")
+    page.wait_for_selector(".lsf-outliner-item__title")
+    return page
+
+
+def log_in(browser: Any, studio: RealStudio, *, height: int = 860) -> Any:
+    """Return a page of a new browser session in which a person is logged in."""
+    page = browser.new_page(viewport={"width": 1400, "height": height})
     page.set_default_timeout(WAIT_MS)
     page.goto(f"{studio.url}/user/login/")
     page.fill("input[name=email]", studio.username)
     page.fill("input[name=password]", studio.password)
     page.click("button[type=submit]")
     page.wait_for_url(lambda url: "/user/login" not in url)
-    page.goto(f"{studio.url}/projects/{project_id}/data?task={task_id}")
-    page.wait_for_selector(".lsf-outliner-item__title")
     return page
 
 

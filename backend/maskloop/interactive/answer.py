@@ -30,6 +30,7 @@ LEAST_PART = 0.02  # of the area: smaller separate parts are not drawn
 MOST_MATCHED = 0.4  # of the image: pixels that are like the clicked one everywhere are no object
 BOX_SLACK = 0.05  # of a box's sides, by which an object may reach beyond it
 CUT_SHARE = 0.5  # of the way from a click beside the object to the nearest one on it
+LEAST_CUT = 0.1  # of the square root of the area: the radius of what a click inside the answer takes away
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -160,26 +161,37 @@ def _cut_negatives(mask_hw: BoolMask, prompt: Prompt) -> BoolMask:
     pixels = [
         (_pixel(click.y, mask_hw.shape[0]), _pixel(click.x, mask_hw.shape[1])) for click in prompt.negative
     ]
-    hit = [(row, column) for row, column in pixels if mask_hw[row, column]]
-    if not hit:
+    if not pixels or not mask_hw.any():
         return mask_hw
     on_object = [
         (_pixel(one.y, mask_hw.shape[0]), _pixel(one.x, mask_hw.shape[1])) for one in prompt.positive
     ]
-    _, parts_hw = cv2.connectedComponents(mask_hw.astype(np.uint8))
-    kept = {int(parts_hw[place]) for place in on_object}
+    side = math.sqrt(float(mask_hw.sum()))
+    parts_hw: NDArray[Any] | None = None
     cut_hw = np.zeros(mask_hw.shape, dtype=np.uint8)
-    for row, column in hit:
-        part = int(parts_hw[row, column])
-        if on_object and part not in kept:
-            cut_hw[parts_hw == part] = 1
-            continue
-        nearest = min(
-            (math.hypot(row - y, column - x) for y, x in on_object),
-            default=math.sqrt(float(mask_hw.sum())) / 4,
-        )
-        cv2.circle(cut_hw, (column, row), max(0, int(CUT_SHARE * nearest)), 1, thickness=-1)
+    for row, column in pixels:
+        reach = CUT_SHARE * min((math.hypot(row - y, column - x) for y, x in on_object), default=side / 2)
+        if mask_hw[row, column]:
+            if parts_hw is None:
+                _, parts_hw = cv2.connectedComponents(mask_hw.astype(np.uint8))
+            part = int(parts_hw[row, column])
+            if on_object and part not in {int(parts_hw[place]) for place in on_object}:
+                cut_hw[parts_hw == part] = 1
+                continue
+        else:
+            # A pinhole obeys the click, but nobody who clicks means a pinhole.
+            reach = min(reach, LEAST_CUT * side)
+            if _share_around(mask_hw, row, column, reach) < 0.5:
+                continue
+        cv2.circle(cut_hw, (column, row), max(0, int(reach)), 1, thickness=-1)
     return np.asarray(mask_hw & (cut_hw == 0))
+
+
+def _share_around(mask_hw: BoolMask, row: int, column: int, radius: float) -> float:
+    """Return which share of the square around a pixel is inside."""
+    half = max(0, int(radius))
+    window = (slice(max(0, row - half), row + half + 1), slice(max(0, column - half), column + half + 1))
+    return float(mask_hw[window].mean())
 
 
 def _keep_parts(mask_hw: BoolMask, prompt: Prompt, *, clicked_only: bool) -> BoolMask:

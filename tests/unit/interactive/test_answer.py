@@ -66,6 +66,15 @@ def test_answer_negative_click_chooses_the_query_without_it(make_features):
     assert _iou(segment, "disc") > 0.6
 
 
+def test_answer_negative_click_on_the_object_takes_more_than_a_pixel(make_features):
+    x, y = 0.13, 0.25
+    segment = answer(make_features(), Prompt(clicks=_clicks((0.25, 0.42), (x, y, -1))))
+    row, column = int(48 * y), int(64 * x)
+    mask_hw = paste_segment(segment, SIZE_HW)
+    assert not any(mask_hw[row + down, column + right] for down, right in ((0, 1), (0, -1), (1, 0), (-1, 0)))
+    assert _iou(segment, "disc") > 0.5
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_answer_clicks_are_obeyed_wherever_they_are(make_features, seed):
     rng = np.random.default_rng(seed)
