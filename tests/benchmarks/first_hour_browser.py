@@ -42,7 +42,7 @@ from maskloop_studio.formats.label_config import parse_label_config
 from maskloop_studio.services import Services
 
 STAGES = (0, 4, 8, 12)  # annotated photos
-PATIENCE_S = 1200.0
+PATIENCE_S = 600.0
 COLOURS = 128  # of a screenshot's palette
 
 
@@ -86,8 +86,8 @@ def run(given: argparse.Namespace) -> list[dict[str, Any]]:
         )
         images = dict(zip(tasks, material.images, strict=True))
         stack.enter_context(_up(environment, home / "up.log", port))
-        _maskloop(environment, "connect", str(project.id), "--new-labels")
-        _wait_for_predictions(services, project.id, services.client.project(project.id).model_version)
+        connected = json.loads(_maskloop(environment, "connect", str(project.id), "--new-labels", "--json"))
+        _wait_for_predictions(services, project.id, str(connected["model_version"]))
         annotator = SimulatedAnnotator(services.client, seed=given.seed)
         rows: list[dict[str, Any]] = []
         for annotated in STAGES:

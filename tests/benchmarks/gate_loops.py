@@ -181,10 +181,13 @@ def share_interval(count: int, total: int) -> tuple[float, float]:
     return round(float(found.low), 3), round(float(found.high), 3)
 
 
-def loops_table(loops: int, rounds: Sequence[int], holdouts: Sequence[int]) -> list[dict[str, object]]:
+def loops_table(
+    loops: int, rounds: Sequence[int], holdouts: Sequence[int], worlds: Sequence[str]
+) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
+    cases = [(world, rule) for world, rule in CASES if world in worlds]
     for holdout in holdouts if loops else ():
-        for world, rule in CASES:
+        for world, rule in cases:
             ended = [
                 run_loop(seed, world=world, rule=rule, holdout=holdout, rounds=rounds)
                 for seed in range(loops)
@@ -232,16 +235,20 @@ def main() -> None:
     parser.add_argument("--loops", type=int, default=100, help="0 for the table of true gains alone")
     parser.add_argument("--rounds", default="20,100")
     parser.add_argument("--holdouts", default="8,24", help="images; of the loops")
-    parser.add_argument("--tries", type=int, default=200, help="of each cell of the table of true gains")
+    parser.add_argument("--worlds", nargs="+", choices=sorted(WORLDS), default=list(WORLDS))
+    parser.add_argument("--tries", type=int, default=200, help="of each true gain; 0 for the loops alone")
     parser.add_argument("--json", type=Path, help="where the numbers go as well")
     arguments = parser.parse_args()
     started = time.process_time()
     holdouts = [int(value) for value in arguments.holdouts.split(",")]
     report = {
         "loops": loops_table(
-            arguments.loops, [int(value) for value in arguments.rounds.split(",")], holdouts
+            arguments.loops,
+            [int(value) for value in arguments.rounds.split(",")],
+            holdouts,
+            arguments.worlds,
         ),
-        "power": power_table(arguments.tries, POWER_HOLDOUTS),
+        "power": power_table(arguments.tries, POWER_HOLDOUTS) if arguments.tries else [],
         "rule": asdict(replace(GateRule(), class_floors={})),
         "cpu_seconds": round(time.process_time() - started, 1),
     }
