@@ -74,6 +74,7 @@ def test_run_training_small_holdout_is_cross_validated(train):
     outcome, _ = train(holdout_least=8)
     assert (outcome.judged_by, outcome.images_needed) == ("cross-validation", 17)
     assert "cross-validated on 7 images, 17 more annotated images are needed" in outcome.decision.reason
+    assert outcome.showing.images == 7, "what is worth showing is found on all of them too"
     stored = json.loads((outcome.version.path / EVALUATION_FILE).read_text())
     for side in ("champion", "challenger"):
         images = sorted(image["image"] for image in stored[side]["images"])

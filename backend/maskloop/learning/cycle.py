@@ -16,6 +16,7 @@ from maskloop.learning.data.training_set import TrainingSet, build_training_set,
 from maskloop.learning.evaluation.anchoring import measure_anchoring
 from maskloop.learning.evaluation.evaluate import evaluate_side_by_side, predict_examples
 from maskloop.learning.evaluation.gate import GateRule, decide, leave_open
+from maskloop.learning.evaluation.ground_truth import GroundTruth
 from maskloop.learning.evaluation.prediction_metrics import Evaluation
 from maskloop.learning.evaluation.showing import Showing, read_showing
 from maskloop.learning.evaluation.showing_search import ShowingRule, find_showing
@@ -38,11 +39,13 @@ from maskloop.segmentation.checkpoint import Checkpoint, declare_kinds, load_che
 from maskloop.settings import Settings
 from maskloop.store.holdout import is_blind
 from maskloop.store.images import ImageCache
-from maskloop.types import SegmentationTask
+from maskloop.types import Prediction, SegmentationTask
 
 __all__ = ["run_training"]
 
 logger = logging.getLogger(__name__)
+
+_Unseen = tuple[list[Prediction], list[GroundTruth]]  # of images that the model has not learnt from
 
 
 def run_training(
@@ -211,8 +214,9 @@ def _evaluate(
 ) -> GateReport:
     """Judge both models on the holdout, or by cross-validation where it is too small, and decide."""
     rule = GateRule.from_settings(settings, judged_before=job.judged_before)
-    showing = _find_showing(job, training_set, challenger, ShowingRule.from_settings(settings))
-    holdout = training_set.holdout_examples
+    holdout, labels = training_set.holdout_examples, challenger.checkpoint.labels
+    # Validation images are not learnt from either: they only say when to stop.
+    unseen = [_predict_unseen(job, challenger.checkpoint, (*holdout, *training_set.validation), labels)]
     pool = (*training_set.examples, *training_set.validation, *holdout)
     holdout_rule = HoldoutRule.from_settings(settings)
     needed = holdout_rule.missing(count_groups(pool), count_groups(holdout))
@@ -232,7 +236,7 @@ def _evaluate(
         return GateReport(
             champion=before,
             challenger=after,
-            showing=showing,
+            showing=_find_showing(challenger, unseen, settings),
             decision=decide(before, after, rule),
             anchoring=measure_anchoring(before, blind, seed=settings.seed),
         )
@@ -246,7 +250,7 @@ def _evaluate(
         return GateReport(
             champion=before,
             challenger=after,
-            showing=showing,
+            showing=_find_showing(challenger, unseen, settings),
             decision=leave_open(f"not judged yet: {place}; a person decides", rule),
             judged_by=JudgedBy.NOBODY,
             images_needed=needed,
@@ -262,15 +266,20 @@ def _evaluate(
             on_progress=on_progress,
         )
 
+    def evaluate_part(model: Checkpoint, examples: Sequence[TrainingExample]) -> tuple[Evaluation, ...]:
+        if model is not challenger.checkpoint:
+            unseen.append(_predict_unseen(job, model, examples, labels))
+        return evaluate(model, examples)
+
     before, after = cross_validate(
-        training_set.examples, holdout, challenger=challenger.checkpoint, train=train, evaluate=evaluate
+        training_set.examples, holdout, challenger=challenger.checkpoint, train=train, evaluate=evaluate_part
     )
     decision = decide(before, after, rule)
     reason = f"cross-validated on {count_groups(judged)} images, {place}; {decision.reason}"
     return GateReport(
         champion=before,
         challenger=after,
-        showing=showing,
+        showing=_find_showing(challenger, unseen, settings),
         decision=dataclasses.replace(decision, reason=reason),
         judged_by=JudgedBy.CROSS_VALIDATION,
         images_needed=needed,
@@ -297,24 +306,29 @@ def _train_part(
     return load_checkpoint(done, device=settings.device)
 
 
-def _find_showing(
-    job: TrainingJob, training_set: TrainingSet, challenger: Challenger, rule: ShowingRule
-) -> Showing:
-    """Return which segments annotators are shown; the one that is saved where it was registered before."""
+def _predict_unseen(
+    job: TrainingJob, model: Checkpoint, examples: Sequence[TrainingExample], labels: Sequence[str]
+) -> _Unseen:
+    return predict_examples(model, examples, labels=labels, task=job.task, thresholds=job.thresholds)
+
+
+def _find_showing(challenger: Challenger, unseen: Sequence[_Unseen], settings: Settings) -> Showing:
+    """Return which segments annotators are shown; the one that is saved where it was registered before.
+
+    Args:
+        challenger: the model that is shown.
+        unseen: predictions and truth: of the challenger, and of the models of the cross-validation where
+            there is one, since a handful of holdout images says little.
+        settings: when showing is worth it.
+    """
     version = challenger.version
     known = read_showing(version.path) if version is not None else None
     if known is not None:
         return known
-    labels = challenger.checkpoint.labels
-    found, truths = predict_examples(
-        challenger.checkpoint,
-        # Validation images are not learnt from either: they only say when to stop.
-        (*training_set.holdout_examples, *training_set.validation),
-        labels=labels,
-        task=job.task,
-        thresholds=job.thresholds,
-    )
-    return find_showing(found, truths, labels=labels, rule=rule)
+    found = [prediction for predictions, _ in unseen for prediction in predictions]
+    truths = [truth for _, true in unseen for truth in true]
+    rule = ShowingRule.from_settings(settings)
+    return find_showing(found, truths, labels=challenger.checkpoint.labels, rule=rule)
 
 
 def _call_both(

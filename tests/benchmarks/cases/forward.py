@@ -21,58 +21,27 @@ if TYPE_CHECKING:
 
     from maskloop.segmentation.fast.forward import ForwardPlan
 
-__all__ = ["CASES"]
+__all__ = [
+    "CASES",
+    "FAMILIES",
+    "compare_half",
+    "equal_in_double",
+    "equal_in_float",
+    "random_inputs",
+    "random_model",
+    "run_ours",
+    "run_plain",
+    "trained_iou",
+]
 
 FAMILIES = ("mask2former", "oneformer")
-SIZES_HW = ((480, 640), (800, 1088))
 QUESTION = (49406, 518, 10549, 533, 27725, 49407)  # "the task is instance", as CLIP's tokenizer has it
 EXACT, SHARE_EXACT = 1e-4, 0.95  # a logit of a layer's mask that is 0 to rounding may hide a pixel or not:
-# transformers with one thread instead of two differs from itself in the same way, see `_equal_in_float`
+# transformers with one thread instead of two differs from itself in the same way, see `equal_in_float`
 MEDIAN_EXACT = 1e-5
 SEEDS = (2, 3, 4)
 LEAST_IOU, LEAST_CORRELATION = 0.99, 0.999
 TRAINED_IMAGES = 16
-
-
-def forward_cpu(budget: Budget) -> list[Result]:
-    """Run both families on the CPU, in float32 and in bfloat16, and say what masks have in common."""
-    import torch
-
-    import maskloop.segmentation.fast.forward as ours
-
-    fast = ours.ForwardPlan(precision="float32")
-    half = ours.ForwardPlan(precision="bfloat16")
-    results = []
-    for family in FAMILIES[:1] if budget.quick else FAMILIES:
-        model = random_model(family, "swin-t", torch.device("cpu"))
-        exact = _equal_in_double(model)
-        trained = _trained_iou(family, half)
-        for size_hw in SIZES_HW[:1] if budget.quick else SIZES_HW:
-            inputs = random_inputs(family, size_hw, 1, torch.device("cpu"))
-            rounding = _equal_in_float(model, size_hw, fast)
-            for plan, aim in ((fast, 1.5), (half, 3.0)):
-                if plan is half and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-                    continue
-                pair = side_by_side(
-                    functools.partial(run_ours, model, inputs, plan),
-                    functools.partial(run_plain, model, inputs),
-                    budget,
-                    min_rounds=1 if budget.quick else 3,
-                )
-                said = (
-                    f"{rounding}; {exact}"
-                    if plan is fast
-                    else f"{_compare_half(pair.ours, pair.reference)}; {trained}"
-                )
-                results.append(
-                    pair.result(
-                        f"forward-cpu/{family} swin-t {size_hw[0]}x{size_hw[1]} {plan.precision}",
-                        against="transformers, float32",
-                        same=said,
-                        aim=aim,
-                    )
-                )
-    return results
 
 
 def forward_gpu(budget: Budget) -> list[Result]:
@@ -115,7 +84,7 @@ def forward_gpu(budget: Budget) -> list[Result]:
                                 f"forward-gpu/{family} {backbone} 1024 px batch {batch} {ways}",
                                 images=batch,
                                 against=name,
-                                same=_compare_half(pair.ours, truth),
+                                same=compare_half(pair.ours, truth),
                                 aim=aim,
                                 notes={"peak_bytes_of_both": torch.cuda.max_memory_allocated()},
                             )
@@ -192,7 +161,7 @@ def _half(call: Callable[..., Any], inputs: dict[str, Tensor]) -> Any:
         return call(inputs)
 
 
-def _equal_in_float(model: Any, size_hw: tuple[int, int], plan: ForwardPlan) -> str:
+def equal_in_float(model: Any, size_hw: tuple[int, int], plan: ForwardPlan) -> str:
     """Compare in float32 on several inputs, and transformers with itself, one thread against all."""
     import torch
 
@@ -224,7 +193,7 @@ def _apart(one: Any, other: Any) -> tuple[float, float, float]:
     return float(apart.median()), float(apart.le(EXACT).float().mean()), float(apart.max())
 
 
-def _equal_in_double(model: Any) -> str:
+def equal_in_double(model: Any) -> str:
     """Compare in float64, where rounding moves no logit across 0, on a small input."""
     import torch
 
@@ -243,7 +212,7 @@ def _equal_in_double(model: Any) -> str:
     return f"to {worst:.1g} in float64"
 
 
-def _compare_half(ours: Any, reference: Any) -> str:
+def compare_half(ours: Any, reference: Any) -> str:
     import torch
 
     pair = torch.stack((ours[1].float().flatten(), reference[1].float().flatten()))
@@ -252,7 +221,7 @@ def _compare_half(ours: Any, reference: Any) -> str:
     return f"mask logits correlate by {correlation:.5f}"
 
 
-def _trained_iou(family: str, plan: ForwardPlan) -> str:
+def trained_iou(family: str, plan: ForwardPlan) -> str:
     """Compare the masks of found objects in the shipped trained model, ours against transformers' float32."""
     import torch
 
@@ -285,6 +254,5 @@ def _trained_iou(family: str, plan: ForwardPlan) -> str:
 
 
 CASES = [
-    Case(name="forward-cpu", summary="the forward pass on the CPU, against transformers'", run=forward_cpu),
     Case(name="forward-gpu", summary="the forward pass on CUDA, against transformers'", run=forward_gpu),
 ]

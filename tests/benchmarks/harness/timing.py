@@ -10,7 +10,7 @@ from typing import Any
 
 from .case import Budget, Result, Spread
 
-__all__ = ["Pair", "clocked", "side_by_side"]
+__all__ = ["Pair", "clocked", "in_turn", "side_by_side"]
 
 MIN_ROUNDS, MAX_ROUNDS = 5, 200
 
@@ -80,20 +80,53 @@ def side_by_side(
         min_rounds: counted at least, however long they take.
         synchronise: waits for the device inside what is timed, where one is used.
     """
+    names = ("reference", "ours")
+    seconds, results = in_turn(
+        dict(zip(names, (reference, ours), strict=True)),
+        budget,
+        warmup=warmup,
+        min_rounds=min_rounds,
+        synchronise=synchronise,
+    )
+    return Pair(
+        ours_s=seconds["ours"],
+        reference_s=seconds["reference"],
+        ours=results["ours"],
+        reference=results["reference"],
+    )
+
+
+def in_turn(
+    ways: Mapping[str, Callable[[], Any]],
+    budget: Budget,
+    *,
+    warmup: int = 1,
+    min_rounds: int = MIN_ROUNDS,
+    synchronise: Callable[[], None] | None = None,
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Run all in turn until the time is over; which of them is first changes every round.
+
+    Arguments as for `side_by_side`.
+
+    Returns:
+        The seconds of each round by name, and what the last round of each returned.
+    """
     for _ in range(warmup):
-        clocked(ours, synchronise)
-        clocked(reference, synchronise)
-    seconds: tuple[list[float], list[float]] = ([], [])
-    results: list[Any] = [None, None]
+        for way in ways.values():
+            clocked(way, synchronise)
+    names = tuple(ways)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    results: dict[str, Any] = dict.fromkeys(names)
     end = time.perf_counter() + budget.seconds
     rounds = 0
     while rounds < min_rounds or (time.perf_counter() < end and rounds < MAX_ROUNDS):
-        for which in (0, 1) if rounds % 2 else (1, 0):
-            results[which] = None  # free its memory before the next round
-            took, results[which] = clocked((ours, reference)[which], synchronise)
-            seconds[which].append(took)
+        first = -rounds % len(names)
+        for name in names[first:] + names[:first]:
+            results[name] = None  # free its memory before the next round
+            took, results[name] = clocked(ways[name], synchronise)
+            seconds[name].append(took)
         rounds += 1
-    return Pair(ours_s=seconds[0], reference_s=seconds[1], ours=results[0], reference=results[1])
+    return seconds, results
 
 
 def clocked(work: Callable[[], Any], synchronise: Callable[[], None] | None = None) -> tuple[float, Any]:

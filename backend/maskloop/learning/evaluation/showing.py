@@ -64,14 +64,14 @@ class Showing:
     def in_words(self) -> str:
         """Return it as a sentence for people."""
         saved = "" if self.work_saved_by_all is None else f" (all would save {self.work_saved_by_all:.0%})"
-        of_holdout = f"the holdout's {self.images} images with {self.objects} objects"
+        unseen = f"{self.images} images that taught it nothing, with {self.objects} objects"
         if self.draws_nothing:
             if not self.images:
                 return "draws nothing: no annotated image is left to judge by"
             if not self.found:
-                return f"draws nothing: finds nothing on {of_holdout}"
-            return f"draws nothing: {self.found} segments on {of_holdout} are not worth correcting{saved}"
-        kept = f"draws {self.drawn} of {self.found} segments on {of_holdout}"
+                return f"draws nothing: finds nothing on {unseen}"
+            return f"draws nothing: {self.found} segments on {unseen} are not worth correcting{saved}"
+        kept = f"draws {self.drawn} of {self.found} segments on {unseen}"
         worth = "" if self.work_saved is None else f", which saves {self.work_saved:.0%} of the work{saved}"
         hidden = f"; never {', '.join(self.hidden)}" if self.hidden else ""
         return f"{kept}{worth}{hidden}"
