@@ -45,7 +45,13 @@ def imported() -> frozenset[str]:
             modules |= _modules(path)
     own = {"maskloop", "maskloop_studio"} | set(sys.stdlib_module_names)
     owners = packages_distributions()
-    return frozenset(canonical(name) for module in modules - own for name in owners.get(module, [module]))
+    named = declared(project()["dependencies"]).union(*extras().values())
+    found: set[str] = set()
+    for module in modules - own:
+        names = {canonical(name) for name in owners.get(module, [module])}
+        # A namespace has several owners: those that are declared are meant, such as opentelemetry's SDK.
+        found |= (names & named or names) if len(names) > 1 else names
+    return frozenset(found)
 
 
 def _modules(path: Path) -> set[str]:

@@ -57,13 +57,13 @@ LAYERS = [
     "maskloop.store",
     "maskloop.store.migrations",
     "maskloop.store.migrations.versions",
-    "maskloop.selection | maskloop.lab.synthetic",
+    "maskloop.selection | maskloop.lab.synthetic | maskloop.drift",
     "maskloop.polygons",
     "maskloop.mask_runs | maskloop.masks | maskloop.settings | maskloop.home | maskloop.similarity",
-    "maskloop.types | maskloop.processes",
+    "maskloop.types | maskloop.processes | maskloop.tracing",
     "maskloop",
     "maskloop.files | maskloop.label_pairs | maskloop.log | maskloop.malloc",
-    "maskloop.memory_budget | maskloop.prefetch",
+    "maskloop.memory_budget | maskloop.prefetch | maskloop.hit_counter",
     "maskloop.errors",
 ]
 LEVELS = {name.strip(): level for level, line in enumerate(LAYERS) for name in line.split("|")}

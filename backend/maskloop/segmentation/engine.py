@@ -15,6 +15,7 @@ from typing import Self, TypeAlias
 import torch
 
 from maskloop.errors import ImageError
+from maskloop.hit_counter import HitCounter
 from maskloop.log import log_action
 from maskloop.memory_budget import MemoryBudget
 from maskloop.segmentation.checkpoint import Checkpoint
@@ -234,6 +235,11 @@ class Engine:
     def held(self) -> tuple[str, ...]:
         """Sources of the checkpoints in memory, least recently used first."""
         return self._cache.held
+
+    @property
+    def model_lookups(self) -> HitCounter:
+        """How often a model was held already, and how often it was not."""
+        return self._cache.lookups
 
     @property
     def max_batch(self) -> int:

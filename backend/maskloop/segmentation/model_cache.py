@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 
 from maskloop.errors import MaskloopError
+from maskloop.hit_counter import HitCounter
 from maskloop.log import log_action
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint
 from maskloop.segmentation.fast.forward import CompileMode, can_compile
@@ -39,6 +40,7 @@ class ModelCache:
         self._lock = threading.Lock()  # guards everything below
         self._models: OrderedDict[str, Checkpoint] = OrderedDict()  # least recently used first
         self._loading: dict[str, Future[Checkpoint]] = {}
+        self.lookups = HitCounter()
         self._claims: Counter[str] = Counter()  # by source
         self._closed = False
         self._one_load = threading.Lock()  # two at once would hold one more than a swap needs
@@ -52,6 +54,7 @@ class ModelCache:
         """
         with self._lock:
             self._check_open()
+            self.lookups.note(source in self._models)
             if source in self._models:
                 self._models.move_to_end(source)
                 return self._models[source]

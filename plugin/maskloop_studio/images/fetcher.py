@@ -15,6 +15,7 @@ from urllib.parse import quote
 import httpx
 
 from maskloop.errors import ImageError
+from maskloop.hit_counter import HitCounter
 from maskloop.prefetch import prefetch_map
 from maskloop.settings import Settings
 from maskloop.store.images import ImageCache
@@ -48,6 +49,7 @@ class ImageFetcher:
         self._settings = settings
         self._base = check_address(settings.label_studio_url) if settings.label_studio_url else None
         self._cache = cache
+        self.lookups = HitCounter()  # of uploads in the cache
         if allow_private is None:
             allow_private = settings.allow_private_images
         self._downloader = ImageDownloader(settings, allow_private=allow_private)
@@ -160,6 +162,7 @@ class ImageFetcher:
         if self._cache is None or not self._is_upload(url):
             return self._downloader.download(url, limit)
         data = self._cache.recall(url)
+        self.lookups.note(data is not None)
         if data is None or len(data) > self._settings.max_image_bytes:
             data = self._downloader.download(url, limit)
             self._cache.remember(url, data)

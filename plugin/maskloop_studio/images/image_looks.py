@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from maskloop.errors import MaskloopError
+from maskloop.hit_counter import HitCounter
 from maskloop.segmentation.image import EncodedImage
 from maskloop.types import PredictionFailure, SegmentationTask
 
@@ -66,6 +67,7 @@ class ImageLooks:
         """
         self._fetcher, self._engine, self._cache = fetcher, engine, cache
         self._max_pixels, self._files, self._max_file_bytes = max_pixels, files, max_file_bytes
+        self.lookups = HitCounter()  # of images that a click was about
         self._lock = threading.Lock()
         self._pending: dict[FeatureKey, Future[ImageFeatures | None]] = {}
         self._addresses: OrderedDict[str, tuple[str, float]] = OrderedDict()
@@ -102,6 +104,7 @@ class ImageLooks:
             ModelLoadError: the checkpoint cannot be loaded.
         """
         found = self.known(image)
+        self.lookups.note(found is not None)
         if found is not None:
             return found
         most = min(self._max_file_bytes, self._files.total_bytes)
