@@ -77,6 +77,7 @@ class PromotionMode(StrEnum):
     """What becomes of a model that was judged better than the champion."""
 
     AUTO = "auto"  # it becomes the champion
+    TRIAL = "trial"  # the same, but the champion before it draws half of the tasks until edits decide
     MANUAL = "manual"  # it waits for `maskloop models promote`
     SHADOW = (
         "shadow"  # it waits; meanwhile it predicts as well as the champion, and its predictions are not shown
@@ -144,6 +145,7 @@ class SelectionInputs:
 
     signals: Signals
     embedding_d: NDArray[np.float32]  # (D,) of unit length, from the model's own features
+    look_k: NDArray[np.float32] | None = None  # (K,) sharpness, light, colour: segmentation/image_look.py
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

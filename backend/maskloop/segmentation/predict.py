@@ -19,6 +19,7 @@ from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.embedding import image_embedding
 from maskloop.segmentation.families import patch_grid
 from maskloop.segmentation.fast.forward import forward_pass
+from maskloop.segmentation.image_look import image_look
 from maskloop.segmentation.postprocess import Thresholds, segments_of
 from maskloop.segmentation.preprocess import Batch, ResizedImage, join_batch, resize_image, resized_size
 from maskloop.segmentation.test_time_views import ViewPlan, view_image, view_model, view_prediction
@@ -66,6 +67,7 @@ class _ImageOutput:
     prediction: Prediction
     uncertainty: Uncertainty
     embedding_d: NDArray[np.float32] | None  # None without features
+    look_k: NDArray[np.float32] | None  # the same
 
 
 def predict_images(
@@ -217,7 +219,9 @@ def _with_selection_inputs(output: _ImageOutput, views: Sequence[Prediction]) ->
     return replace(
         output.prediction,
         confidence=image_confidence(signals, output.uncertainty.objects),
-        selection_inputs=SelectionInputs(signals=signals, embedding_d=output.embedding_d),
+        selection_inputs=SelectionInputs(
+            signals=signals, embedding_d=output.embedding_d, look_k=output.look_k
+        ),
     )
 
 
@@ -271,7 +275,7 @@ def _forward(
             output=output if features or keep_output else None,
             index=index,
             for_selection=features,
-            pixels_chw=ready[index].pixels_chw if keep_output else None,
+            pixels_chw=ready[index].pixels_chw if features or keep_output else None,
         )
         for index, size_hw in enumerate(batch.image_sizes_hw)
     ]
@@ -310,7 +314,10 @@ def _read_output(
         confidence=image_confidence(uncertainty.signals, uncertainty.objects),
     )
     return _ImageOutput(
-        prediction=prediction, uncertainty=uncertainty, embedding_d=_embedding(checkpoint, raw)
+        prediction=prediction,
+        uncertainty=uncertainty,
+        embedding_d=_embedding(checkpoint, raw),
+        look_k=image_look(raw.pixels_chw) if raw.for_selection and raw.pixels_chw is not None else None,
     )
 
 
