@@ -9,6 +9,7 @@ from maskloop.store.audit import AuditRepository
 from maskloop.store.audit_outbox import AuditOutbox
 from maskloop.store.corrections import CorrectionRepository
 from maskloop.store.datasets import DatasetRepository
+from maskloop.store.drifts import DriftRepository
 from maskloop.store.edit_rows import EditRowRepository
 from maskloop.store.holdout import HoldoutRepository
 from maskloop.store.jobs import JobRepository
@@ -23,6 +24,7 @@ from maskloop.store.sessions import Sessions
 from maskloop.store.shadows import ShadowRepository
 from maskloop.store.shards import ShardRepository
 from maskloop.store.trainings import TrainingRepository
+from maskloop.store.trials import TrialRepository
 
 __all__ = ["Store"]
 
@@ -40,14 +42,17 @@ class Store:
 
     def __init__(self, url: str, *, audit_folder: Path | None = None) -> None:
         self._sessions = Sessions(url)
+        self.scope = url  # tells installations apart, for `tracing`; it may hold a password
         self.projects = ProjectRepository(self._sessions)
         self.jobs = JobRepository(self._sessions)
         self.annotations = AnnotationRepository(self._sessions)
         self.corrections = CorrectionRepository(self._sessions)
         self.datasets = DatasetRepository(self._sessions)
+        self.drifts = DriftRepository(self._sessions)
         self.edit_rows = EditRowRepository(self._sessions)
         self.holdout = HoldoutRepository(self._sessions)
         self.trainings = TrainingRepository(self._sessions, self.jobs)
+        self.trials = TrialRepository(self._sessions)
         self.pushes = PushRepository(self._sessions)
         self.shadows = ShadowRepository(self._sessions)
         self.scores = ScoreRepository(self._sessions)

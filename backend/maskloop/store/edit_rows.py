@@ -17,6 +17,7 @@ __all__ = ["EDIT_FIELDS", "EditRow", "EditRowRepository"]
 # The order of `EditRow.counts`: the fields of `types.EditCounts`.
 EDIT_FIELDS = ("kept", "changed", "added", "removed", "nudged", "redrawn", "relabelled", "split", "merged")
 ROWS_AT_ONCE = 5000
+VERSION = 2  # place of the annotation's version in a row
 SPLITS = ("train", "holdout", "neither")
 
 
@@ -24,6 +25,7 @@ class EditRow(NamedTuple):
     """One annotation that began with a prediction; plain numbers, since there may be 100,000 of them."""
 
     annotation_id: int
+    task_id: int
     version_id: int  # of the annotation
     model_version: str  # whose prediction it was
     annotator: int | None
@@ -38,11 +40,20 @@ class EditRowRepository:
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
-    def read(self, project_id: int, *, after_version: int = 0) -> Iterator[EditRow]:
-        """Yield a project's submitted annotations with edits that are newer than a version."""
+    def read(
+        self, project_id: int, *, after_version: int = 0, model_version: str | None = None
+    ) -> Iterator[EditRow]:
+        """Yield a project's submitted annotations with edits.
+
+        Args:
+            project_id: Label Studio's number.
+            after_version: only annotations that are newer than this version of an annotation.
+            model_version: only of this version's predictions.
+        """
         query = (
             select(
                 AnnotationRow.annotation_id,
+                AnnotationRow.task_id,
                 AnnotationRow.version_id,
                 MasksRow.model_version,
                 VersionRow.annotator,
@@ -61,6 +72,8 @@ class EditRowRepository:
                 MasksRow.model_version.is_not(None),
             )
         )
+        if model_version is not None:
+            query = query.where(MasksRow.model_version == model_version)
         for split in SPLITS:  # each is a walk along the index of project, state, split and version
             last = after_version
             while True:
@@ -74,11 +87,11 @@ class EditRowRepository:
                 whole = len(rows) < ROWS_AT_ONCE
                 if not whole:  # the last annotation may have more images than fitted in
                     rows = _without_last(rows)
-                for _, images in groupby(rows, key=itemgetter(1)):
+                for _, images in groupby(rows, key=itemgetter(VERSION)):
                     yield _edit_row(list(images))
                 if whole or not rows:
                     break
-                last = rows[-1][1]
+                last = rows[-1][VERSION]
 
     def gone(self, project_id: int) -> frozenset[int]:
         """Return the annotations that do not count any more: deleted, or skipped."""
@@ -91,15 +104,15 @@ class EditRowRepository:
 
 def _without_last(rows: list[Any]) -> list[Any]:
     """Return the rows without those of the last annotation; all where there is no other."""
-    last = rows[-1][1]
-    return [row for row in rows if row[1] != last] or rows
+    last = rows[-1][VERSION]
+    return [row for row in rows if row[VERSION] != last] or rows
 
 
 def _edit_row(images: list[Any]) -> EditRow:
-    number, version, _, annotator, lead_time_s, *_ = images[0]
+    number, task_id, version, _, annotator, lead_time_s, *_ = images[0]
     totals = dict.fromkeys(EDIT_FIELDS, 0)
     has_kinds = False
-    for _, _, _, _, _, label_edits, *by_origin in images:
+    for _, _, _, _, _, _, label_edits, *by_origin in images:
         if label_edits is None:
             for name, count in zip(EDIT_FIELDS, by_origin, strict=False):
                 totals[name] += count
@@ -109,8 +122,9 @@ def _edit_row(images: list[Any]) -> EditRow:
             _add(totals, edits)
     return EditRow(
         annotation_id=number,
+        task_id=task_id,
         version_id=version,
-        model_version=min(row[2] for row in images),
+        model_version=min(row[VERSION + 1] for row in images),
         annotator=annotator,
         lead_time_s=lead_time_s,
         has_kinds=has_kinds,

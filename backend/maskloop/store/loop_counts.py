@@ -10,11 +10,11 @@ from sqlalchemy import func, select
 
 from maskloop.store.job_types import JobStatus
 from maskloop.store.sessions import Sessions
-from maskloop.store.tables import AnnotationRow, JobRow, MasksRow, VersionRow
+from maskloop.store.tables import AnnotationRow, JobRow
 
 __all__ = ["LoopCounts", "LoopCountsRepository", "RunningTraining"]
 
-EDITS = ("kept", "changed", "added", "removed")
+RELEASES = frozenset(("promoted", "waiting", "shadow", "refused", "failed"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,7 @@ class RunningTraining:
     project_id: int
     step: int
     steps: int  # 0: not known yet
+    details: Mapping[str, float]  # loss, images_per_s, memory_mb, eta_s; without those not known yet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +35,8 @@ class LoopCounts:
     lapsed: Mapping[str, int]  # kind of job -> running jobs whose worker gave no sign of life in time
     jobs: Mapping[tuple[str, str], int]  # kind, status -> jobs
     annotations: Mapping[tuple[int, str, str], int]  # project, state, split -> annotations
-    edits: Mapping[tuple[int, str], int]  # project, kind of edit -> regions, of all versions that are kept
     trainings: tuple[RunningTraining, ...]
+    releases: Mapping[tuple[int, str], int]  # project, release (or failed) -> trainings that ended
 
 
 class LoopCountsRepository:
@@ -68,31 +69,46 @@ class LoopCountsRepository:
                     AnnotationRow.project_id, AnnotationRow.state, AnnotationRow.split, func.count()
                 ).group_by(AnnotationRow.project_id, AnnotationRow.state, AnnotationRow.split)
             )
-            edits = session.execute(
-                select(VersionRow.project_id, *(func.sum(getattr(MasksRow, name)) for name in EDITS))
-                .join(VersionRow, VersionRow.version_id == MasksRow.version_id)
-                .group_by(VersionRow.project_id)
-            )
             trainings = session.execute(
-                select(JobRow.project_id, JobRow.done, JobRow.total).where(
+                select(JobRow.project_id, JobRow.done, JobRow.total, JobRow.details).where(
                     JobRow.status == JobStatus.RUNNING, JobRow.kind == "training"
                 )
             )
+            ended = (  # a subquery: PostgreSQL takes an expression with a parameter twice for two
+                select(
+                    JobRow.project_id, JobRow.status, JobRow.outcome["release"].as_string().label("release")
+                )
+                .where(JobRow.kind == "training", JobRow.status.in_((JobStatus.DONE, JobStatus.DEAD)))
+                .subquery()
+            )
+            outcomes = session.execute(
+                select(ended.c.project_id, ended.c.status, ended.c.release, func.count()).group_by(
+                    ended.c.project_id, ended.c.status, ended.c.release
+                )
+            )
+            releases: dict[tuple[int, str], int] = {}
+            for project_id, status, kind, count in outcomes:
+                release = "failed" if status == JobStatus.DEAD else str(kind or "none")
+                key = (project_id, release if release in RELEASES else "none")
+                releases[key] = releases.get(key, 0) + count
             return LoopCounts(
                 oldest_due_s=oldest,
                 lapsed={str(kind): count for kind, count in lapsed},
                 jobs={(str(kind), str(status)): count for kind, status, count in jobs},
                 annotations={(one, str(state), str(split)): n for one, state, split, n in annotations},
-                edits={
-                    (project_id, name): int(count or 0)
-                    for project_id, *counts in edits
-                    for name, count in zip(EDITS, counts, strict=True)
-                },
                 trainings=tuple(
-                    RunningTraining(project_id=project_id, step=done, steps=total)
-                    for project_id, done, total in trainings
+                    RunningTraining(project_id=project_id, step=done, steps=total, details=_numbers(details))
+                    for project_id, done, total, details in trainings
                 ),
+                releases=releases,
             )
+
+
+def _numbers(details: object) -> dict[str, float]:
+    """Return the numbers among stored details."""
+    if not isinstance(details, Mapping):
+        return {}
+    return {str(name): float(one) for name, one in details.items() if isinstance(one, int | float)}
 
 
 def _age_s(since: datetime, at: datetime) -> float:

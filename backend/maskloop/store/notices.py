@@ -28,7 +28,7 @@ class Notice:
     """One message that waits."""
 
     notice_id: int
-    kind: str  # promoted, refused, waiting, shadow, failed, worker_lost, disk_low
+    kind: str  # promoted, rolled_back, refused, waiting, shadow, failed, worker_lost, disk_low, drift, trial
     project_id: int | None
     text: str  # for people
     facts: Mapping[str, Any]  # for machines; plain values

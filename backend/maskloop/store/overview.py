@@ -217,6 +217,14 @@ class OverviewRepository:
                 keys.setdefault(task_id, key)
         return keys
 
+    def sides_of_tasks(self, project_id: int) -> dict[int, str]:
+        """Return task -> split (train, holdout or neither) of the tasks with submitted annotations."""
+        query = select(AnnotationRow.task_id, AnnotationRow.split).where(
+            AnnotationRow.project_id == project_id, AnnotationRow.state == "submitted"
+        )
+        with self._sessions.read() as session:
+            return {task_id: split for task_id, split in session.execute(query)}
+
     def drawn_twice(self, project_id: int, *, limit: int) -> tuple[int, ...]:
         """Return the versions of the annotations of tasks that have several, of the newest such tasks."""
         submitted = (AnnotationRow.project_id == project_id, AnnotationRow.state == "submitted")

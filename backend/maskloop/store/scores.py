@@ -37,6 +37,8 @@ class ScoredTask:
     labelled: bool = False  # it had an annotation: only its embedding counts
     found: int | None = None  # segments on its images; None where it could not be predicted
     drawn: int | None = None  # of these: segments that annotators are shown
+    look_k: NDArray[np.float32] | None = None  # of the least sure image
+    made_by: str | None = None  # tag of the version that drew the regions; None: the row's own
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,6 +52,17 @@ class PoolTask:
     score: float | None
     cluster: int | None
     found: int | None = None  # segments; None: an older maskloop stored it
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WatchedTask:
+    """A predicted task as drift is watched: in the order in which tasks were predicted."""
+
+    task_id: int
+    confidence: float
+    embedding_d: NDArray[np.float16]
+    look_k: NDArray[np.float32] | None  # sharpness, light, colour; None: an older maskloop stored it
+    labelled: bool  # it had an annotation when it was predicted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +128,48 @@ class ScoreRepository:
                 for task_id, task in by_id.items()
                 if task_id not in known
             )
+
+    def made_by(self, project_id: int, model_version: str, task_id: int) -> str:
+        """Return the version that drew a task's stored prediction of a version: on a trial it is another."""
+        query = select(ScoredRow.made_by).where(*_of(project_id, model_version), ScoredRow.task_id == task_id)
+        with self._sessions.read() as session:
+            return session.scalar(query) or model_version
+
+    def newest_id(self, project_id: int, model_version: str) -> int:
+        """Return a number that grows whenever a task of a version is predicted; 0 where none is."""
+        query = select(func.max(ScoredRow.scored_id)).where(*_of(project_id, model_version))
+        with self._sessions.read() as session:
+            return int(session.scalar(query) or 0)
+
+    def watched(self, project_id: int, model_version: str, *, newest: int) -> tuple[WatchedTask, ...]:
+        """Return the newest tasks that a version predicted, labelled ones first, each kind oldest first."""
+        query = select(
+            ScoredRow.task_id,
+            ScoredRow.confidence,
+            ScoredRow.embedding,
+            ScoredRow.labelled,
+            ScoredRow.look,
+        ).where(
+            *_of(project_id, model_version),
+            ScoredRow.confidence.is_not(None),
+            ScoredRow.embedding.is_not(None),
+        )
+        found: list[Any] = []
+        with self._sessions.read() as session:
+            for labelled in (True, False):
+                some = query.where(ScoredRow.labelled.is_(labelled))
+                rows = session.execute(some.order_by(ScoredRow.scored_id.desc()).limit(newest)).all()
+                found += rows[::-1]
+        return tuple(
+            WatchedTask(
+                task_id=task_id,
+                confidence=float(confidence),
+                embedding_d=np.frombuffer(embedding, dtype=np.float16),
+                look_k=None if look is None else np.frombuffer(look, dtype=np.float32),
+                labelled=labelled,
+            )
+            for task_id, confidence, embedding, labelled, look in found
+        )
 
     def pool_tasks(self, project_id: int, model_version: str) -> Iterator[PoolTask]:
         """Yield the tasks that a version could predict, by their numbers."""
@@ -357,6 +412,8 @@ def _row(project_id: int, model_version: str, task: ScoredTask) -> ScoredRow:
         labelled=task.labelled,
         found=task.found,
         drawn=task.drawn,
+        look=None if task.look_k is None else task.look_k.astype(np.float32).tobytes(),
+        made_by=task.made_by,
     )
 
 

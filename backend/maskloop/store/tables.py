@@ -28,6 +28,7 @@ __all__ = [
     "Base",
     "CategoryRow",
     "DatasetRow",
+    "DriftRow",
     "ImageHashRow",
     "ImageSideRow",
     "JobRow",
@@ -43,6 +44,7 @@ __all__ = [
     "ShadowRow",
     "SuspicionRow",
     "TrainingRow",
+    "TrialRow",
     "UtcDateTime",
     "VersionRow",
 ]
@@ -348,6 +350,8 @@ class ScoredRow(Base):
     # Label Studio has score, cluster and regions. The column keeps its name, so that an older version that
     # still runs on another machine can go on.
     pushed: Mapped[bool] = mapped_column("told", default=False)
+    look: Mapped[bytes | None] = mapped_column(LargeBinary)  # float32: sharpness, light, colour
+    made_by: Mapped[str | None]  # tag of the version that drew its regions; None: model_version itself
 
 
 class ShadowRow(Base):
@@ -403,6 +407,44 @@ class SuspicionRow(Base):
     verdict: Mapped[str]  # open, right or wrong
     shown_at: Mapped[datetime] = mapped_column(UtcDateTime)
     decided_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+
+
+class DriftRow(Base):
+    """How one signal of drift stands for a version."""
+
+    __tablename__ = "drift_signals"
+
+    project_id: Mapped[int] = mapped_column(RowNumber, primary_key=True, autoincrement=False)
+    model_version: Mapped[str] = mapped_column(primary_key=True)  # tag
+    signal: Mapped[str] = mapped_column(primary_key=True)  # images, scores or corrections
+    known: Mapped[int]  # images that say how the others should be
+    images: Mapped[int]  # that were watched
+    evidence: Mapped[float] = mapped_column(Float)  # base-10 logarithm
+    threshold: Mapped[float] = mapped_column(Float)  # of the evidence, at which the alarm is raised
+    strange_share: Mapped[float | None] = mapped_column(Float)  # of the last images
+    alarms: Mapped[int]
+    first_alarm: Mapped[int | None]  # which image raised the first alarm, from 1
+    last_alarm: Mapped[int | None]
+    tasks: Mapped[list[int]] = mapped_column(JSON)  # to label
+    stamp: Mapped[str]  # what it was measured from
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class TrialRow(Base):
+    """A version on trial: the champion before it goes on drawing for its half of the tasks."""
+
+    __tablename__ = "trials"
+
+    project_id: Mapped[int] = mapped_column(RowNumber, primary_key=True, autoincrement=False)
+    new_version: Mapped[str] = mapped_column(primary_key=True)  # tag
+    old_version: Mapped[str]
+    after_version: Mapped[int] = mapped_column(BigInteger)  # newer versions of annotations count
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+    verdict: Mapped[str]  # open, better, worse, alike or overtaken
+    pairs: Mapped[int]  # images of each version that were compared
+    old_share: Mapped[float | None] = mapped_column(Float, default=None)  # of regions kept untouched
+    new_share: Mapped[float | None] = mapped_column(Float, default=None)
 
 
 class SecretRow(Base):

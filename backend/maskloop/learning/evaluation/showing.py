@@ -38,6 +38,8 @@ class Showing:
     drawn: int = 0  # of these: with a score from the floor on
     work_saved: float | None = None  # on the holdout, of what is drawn; None: there is nothing to draw
     work_saved_by_all: float | None = None  # the same if all were drawn
+    # of each image: the share of the drawn and missing regions that has to be corrected, 0..1
+    holdout_shares: tuple[float, ...] = ()
 
     @property
     def hidden(self) -> tuple[str, ...]:
@@ -104,11 +106,16 @@ def _read(folder: str) -> Showing | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         calibration = values["calibration"]
-        names = {one.name for one in dataclasses.fields(Showing)} - {"calibration", "floors"}
+        names = {one.name for one in dataclasses.fields(Showing)} - {
+            "calibration",
+            "floors",
+            "holdout_shares",
+        }
         return Showing(
             floors={str(label): float(floor) for label, floor in values["floors"].items()},
             calibration=ScoreCalibration(**calibration) if calibration else None,
             **{name: value for name, value in values.items() if name in names},
+            holdout_shares=tuple(float(share) for share in values.get("holdout_shares") or ()),
         )
     except (FileNotFoundError, NotADirectoryError):
         return None

@@ -102,10 +102,12 @@ def find_showing(
     if any(counts[label] < MIN_REGIONS for label in labels):
         (shared,) = _best_floors(images, [tuple(labels)], rule)
         floors |= {label: shared for label in labels if counts[label] < MIN_REGIONS}
-    drawn = _flat(_trace(images, floors))
+    traced = _trace(images, floors)
+    drawn = _flat(traced)
     if sum(rule.saved_s(one.outcome) for one in drawn if one.outcome != "added") <= 0:
         floors = dict.fromkeys(labels, HIDDEN)
-        drawn = _flat(_trace(images, floors))
+        traced = _trace(images, floors)
+        drawn = _flat(traced)
     found = _flat(_trace(images, {}))
     return Showing(
         floors=floors,
@@ -116,6 +118,7 @@ def find_showing(
         drawn=sum(one.outcome != "added" for one in drawn),
         work_saved=_work_saved(drawn, rule.weights),
         work_saved_by_all=_work_saved(found, rule.weights),
+        holdout_shares=tuple(_share_to_correct(image) for image in traced),
     )
 
 
@@ -224,6 +227,13 @@ def _trace(
 ) -> list[tuple[SegmentOutcome, ...]]:
     """Return the outcomes on each image of the segments that are drawn, and of the added ones."""
     return [trace_segments(shown_segments(found, floors).segments, truth.segments) for found, truth in images]
+
+
+def _share_to_correct(outcomes: Sequence[SegmentOutcome]) -> float:
+    """Return the share of an image's drawn and missing regions that is not kept as drawn, 0..1."""
+    if not outcomes:
+        return 0.0
+    return round(sum(one.outcome != "kept" for one in outcomes) / len(outcomes), 4)
 
 
 def _flat(outcomes: Iterable[Iterable[SegmentOutcome]]) -> list[SegmentOutcome]:
