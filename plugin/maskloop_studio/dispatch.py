@@ -9,6 +9,7 @@ from maskloop.errors import ConfigurationError, QueueError
 from maskloop.log import log_action
 from maskloop.queue.spec import JobQueue, JobSpec, QueueName
 from maskloop.store.jobs import JobKind, JobStatus
+from maskloop.tracing import note_request
 
 if TYPE_CHECKING:
     from maskloop.store.database import Store
@@ -93,6 +94,7 @@ def request(
         return running
     job_id = store.jobs.request(kind, project_id, reason, quiet_s=quiet_s)
     log_action(logger, "job_requested", job_id=f"{kind.value}-{job_id}", project_id=project_id, reason=reason)
+    note_request(f"{kind.value}-{job_id}", store.scope, reason)
     if not quiet_s:
         queue_or_wait(queue, job_spec(kind, job_id))
     return job_id

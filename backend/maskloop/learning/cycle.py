@@ -39,6 +39,7 @@ from maskloop.segmentation.checkpoint import Checkpoint, declare_kinds, load_che
 from maskloop.settings import Settings
 from maskloop.store.holdout import is_blind
 from maskloop.store.images import ImageCache
+from maskloop.tracing import span
 from maskloop.types import Prediction, SegmentationTask
 
 __all__ = ["run_training"]
@@ -79,22 +80,25 @@ def run_training(
         challenger = _find_challenger(job, training_set, champion, registry, settings)
         if challenger is None:
             control = TrainingControl(on_progress=_call_both(run_log.record, on_progress))
-            challenger = _train_challenger(job, training_set, champion, settings, control)
-        report = _evaluate(
-            job, training_set, champion, challenger, settings=settings, on_progress=on_progress
-        )
+            with span("fine-tune", images=len(training_set.examples)):
+                challenger = _train_challenger(job, training_set, champion, settings, control)
+        with span("judge", images=len(training_set.holdout_examples)):
+            report = _evaluate(
+                job, training_set, champion, challenger, settings=settings, on_progress=on_progress
+            )
         version = challenger.version or register_challenger(
             job, challenger, training_set, report, registry=registry, settings=settings, run_id=run_log.run_id
         )
     decision = report.decision
-    result = release(
-        version,
-        better=decision.promote,
-        ask=decision.ask,
-        reason=decision.reason,
-        mode=settings.promotion,
-        registry=registry,
-    )
+    with span("release", version=version.tag, better=decision.promote, reason=decision.reason):
+        result = release(
+            version,
+            better=decision.promote,
+            ask=decision.ask,
+            reason=decision.reason,
+            mode=settings.promotion,
+            registry=registry,
+        )
     shutil.rmtree(job.work_dir, ignore_errors=True)  # not earlier: a killed training continues from it
     log_action(
         logger,

@@ -200,13 +200,21 @@ def _read_image(
         segments=content.segments,
         edits=edits.total,
         approximate=is_approximate(here),
-        model_version=predicted.get("model_version"),
+        model_version=_maker(version, predicted, parts),
         label_edits=edits.by_label,
         outcomes=edits.outcomes,
         view=image.to_name if _has_views(config) else "",
         image_index=image.item_index or 0,
     )
     return masks, content.set_aside
+
+
+def _maker(version: AnnotationVersion, predicted: Mapping[str, Any], parts: IntakeParts) -> str | None:
+    """Return the version that drew a prediction: on a trial not always the one that it is named after."""
+    named = predicted.get("model_version")
+    if not isinstance(named, str) or not named:
+        return named
+    return parts.store.scores.made_by(version.project_id, named, version.task_id)
 
 
 def _has_views(config: LabelConfig) -> bool:

@@ -9,9 +9,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from maskloop.errors import MaskloopError
+from maskloop.learning.evaluation.trial import is_old_versions
 from maskloop.log import log_action, log_failures
 from maskloop.prefetch import prefetch_map
 from maskloop.queue.lease import run_job
@@ -27,12 +28,15 @@ from maskloop_studio.projects.training import model_name
 
 if TYPE_CHECKING:
     from maskloop.queue.lease import JobControl
+    from maskloop.store.trials import Trial
     from maskloop.types import ImageResult, ModelVersion
     from maskloop_studio.formats import Region, TaskImage
     from maskloop_studio.images.image_pipeline import ImagePipeline
     from maskloop_studio.labelstudio.predictions import TaskStand
     from maskloop_studio.projects.prediction_plan import PredictionPlan, ProjectPlan
     from maskloop_studio.services import Services
+
+    ScoreTasks: TypeAlias = Callable[[Sequence[TaskStand]], list[ScoredTask | None]]
 
 __all__ = ["score_shard", "score_unlabelled"]
 
@@ -113,7 +117,17 @@ def score_shard(
     stands = services.client.task_stands(project_id, wanted, with_data=True)
     tasks = [stands[task_id] for task_id in wanted if task_id in stands]
     plan = plan or PLANS.of_running_prelabelling(project_id, champion, services)
-    score = functools.partial(_score, plan=plan, source=str(champion.path), images=services.images)
+    score: ScoreTasks = functools.partial(
+        _score, plan=plan, source=str(champion.path), images=services.images
+    )
+    trial = store.trials.running(project_id)
+    if trial is not None and trial.new == tag:
+        try:
+            score = _on_trial(score, trial, services)
+        except (
+            MaskloopError
+        ) as exc:  # the new version draws all: what it draws does not count for the old one
+            log_action(logger, "trial_not_drawn", level=logging.WARNING, model_version=trial.old, error=exc)
     on_progress(0, len(tasks))
     kept, looked_at = 0, time.monotonic()
     failures: list[tuple[int | None, object]] = []
@@ -130,6 +144,39 @@ def score_shard(
                 looked_at = time.monotonic()
     log_failures(logger, "tasks_not_predicted", failures, project_id=project_id, job_id=job.name)
     return kept
+
+
+def _on_trial(score: ScoreTasks, trial: Trial, services: Services) -> ScoreTasks:
+    """Return what predicts tasks where the old version draws half of them.
+
+    Their order still comes from the new version: embeddings of two models cannot be compared.
+    """
+    old = services.registry.get(model_name(trial.project_id), int(trial.old.rpartition("-v")[2]))
+    plan = plan_project(
+        trial.project_id,
+        old,
+        settings=services.settings,
+        client=services.client,
+        projects=services.store.projects,
+        corrections=services.store.corrections,
+    )
+    draw = functools.partial(_score, plan=plan, source=str(old.path), images=services.images)
+
+    def score_both(tasks: Sequence[TaskStand]) -> list[ScoredTask | None]:
+        rows = score(tasks)
+        half = [one for one in tasks if not one.annotated and is_old_versions(one.id, trial.new)]
+        drawn = {one.task_id: one for one in draw(half) if one is not None and not one.error}
+        return [
+            _drawn_by(row, drawn.get(row.task_id), trial.old) if row is not None else None for row in rows
+        ]
+
+    return score_both
+
+
+def _drawn_by(row: ScoredTask, old: ScoredTask | None, tag: str) -> ScoredTask:
+    if old is None or row.error:
+        return row
+    return dataclasses.replace(row, regions=old.regions, found=old.found, drawn=old.drawn, made_by=tag)
 
 
 class PlanCache:
@@ -228,6 +275,7 @@ def _row(
         confidence=least_sure.confidence,
         signals=dataclasses.asdict(inputs.signals) if inputs is not None else None,
         embedding_d=inputs.embedding_d if inputs is not None else None,
+        look_k=inputs.look_k if inputs is not None else None,
         regions=regions,
         labelled=task.annotated,
         found=sum(len(one.segments) for one in predictions),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from maskloop.log import log_action
 from maskloop.store.jobs import Job, JobKind
+from maskloop.types import PromotionMode
 from maskloop_studio.dispatch import request
 from maskloop_studio.formats.label_config import LabelMap
 from maskloop_studio.projects.announcement import Announcer
@@ -101,6 +102,13 @@ def train_project(job: Job, control: JobControl, services: Services) -> dict[str
     )
     announcer.trained(str(outcome["version"]), str(outcome["release"]))
     if outcome["promoted"]:
+        if services.settings.promotion is PromotionMode.TRIAL:
+            services.store.trials.begin(
+                job.project_id,
+                new=str(outcome["version"]),
+                old=str(outcome["base"]),
+                after_version=services.store.corrections.last_version(job.project_id),
+            )
         # Before the job ends: killed in between, the training runs again and requests it again.
         request(
             JobKind.PRELABEL,

@@ -12,6 +12,7 @@ from maskloop.log import configure_logging, log_action
 from maskloop.queue.lease import JobControl, run_job
 from maskloop.store.jobs import Job, JobKind, JobStatus
 from maskloop.store.sessions import now
+from maskloop.tracing import flush_spans, job_span
 from maskloop_studio.dispatch import count_new_corrections, job_spec, queue_or_wait, request
 from maskloop_studio.runtime.notify import note_end
 from maskloop_studio.services import Services, process_services
@@ -32,10 +33,13 @@ def run(job_id: int) -> None:
     """Do one job; RQ calls this, in each of the queues."""
     services = process_services()
     configure_logging(services.settings.log)
-    status = work_on(job_id, services)
-    if status is not None:
-        _note_end(job_id, status, services)
-        _queue_next(job_id, jobs=services.store.jobs, queue=services.queue)
+    try:
+        status = work_on(job_id, services)
+        if status is not None:
+            _note_end(job_id, status, services)
+            _queue_next(job_id, jobs=services.store.jobs, queue=services.queue)
+    finally:
+        flush_spans()  # RQ ends this process without a further word
 
 
 def _note_end(job_id: int, status: JobStatus, services: Services) -> None:
@@ -55,7 +59,9 @@ def work_on(job_id: int, services: Services) -> JobStatus | None:
     """Claim a job and do it; return its status, None where another worker has it or it is done."""
 
     def work(job: Job, control: JobControl) -> dict[str, object] | None:
-        return WORK[job.kind](job, control, services)
+        scope = services.store.scope
+        with job_span(job.name, scope, project=job.project_id, reason=job.action, attempt=job.attempts + 1):
+            return WORK[job.kind](job, control, services)
 
     return run_job(job_id, work, jobs=services.store.jobs)
 
@@ -112,12 +118,19 @@ def _take_event(job: Job, control: JobControl, services: Services) -> None:
 
     if job.action in HANDLED_ACTIONS:
         take_event(job, control, IntakeParts.of(services))
+        if services.store.trials.running(job.project_id) is not None:
+            from maskloop_studio.projects.trial_watch import check_trial
+
+            check_trial(job.project_id, services)
 
 
 def _renew(job: Job, control: JobControl, services: Services) -> dict[str, object]:
     from maskloop_studio.prelabel.run import prelabel_project
+    from maskloop_studio.projects.drift_watch import check_drift
 
-    return prelabel_project(job.project_id, services, on_progress=control.progress).as_json()
+    outcome = prelabel_project(job.project_id, services, on_progress=control.progress).as_json()
+    check_drift(job.project_id, services)
+    return outcome
 
 
 def _score_shard(job: Job, control: JobControl, services: Services) -> dict[str, object]:
@@ -141,6 +154,8 @@ def _train(job: Job, control: JobControl, services: Services) -> dict[str, objec
 def _sync(job: Job, control: JobControl, services: Services) -> dict[str, object]:
     from maskloop_studio.intake.reconcile import find_changes
     from maskloop_studio.projects.champion import follow_champion
+    from maskloop_studio.projects.drift_watch import check_drift
+    from maskloop_studio.projects.trial_watch import check_trial
 
     report = find_changes(
         job.project_id,
@@ -153,7 +168,9 @@ def _sync(job: Job, control: JobControl, services: Services) -> dict[str, object
     for event_id in report.event_ids:
         queue_or_wait(services.queue, job_spec(JobKind.EVENT, event_id))
     if not (report.project_away or report.project_gone):
+        check_trial(job.project_id, services)
         follow_champion(job.project_id, services)
+        check_drift(job.project_id, services)
     return report.as_json()
 
 

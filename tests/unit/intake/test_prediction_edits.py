@@ -4,6 +4,7 @@ import pytest
 from tests.unit.intake.conftest import box_mask, brush, unreadable
 
 from maskloop.store.jobs import JobKind, JobStatus
+from maskloop.store.scores import ScoredTask
 from maskloop.types import EditCounts
 
 NUDGED = EditCounts(changed=1, nudged=1)
@@ -59,6 +60,16 @@ def test_take_unreadable_prediction_counts_by_origin_and_says_so(studio, parts, 
     (edited,) = parts.store.corrections.edited(1)
     assert (edited.edits, dict(edited.label_edits)) == (EditCounts(changed=1), {})
     assert "edits_counted_by_origin" in caplog.text
+
+
+def test_take_on_a_trial_edits_count_for_the_version_that_drew(studio, parts, take, predict):
+    drawn = ScoredTask(task_id=7, confidence=0.5, signals={}, made_by="maskloop-1-v0")
+    parts.store.scores.add(1, "maskloop-1-v1", [drawn])
+    studio.annotate([brush(origin="prediction")])
+    predict(brush())
+    take(70)
+    (edited,) = parts.store.corrections.edited(1)
+    assert (edited.task_id, edited.model_version) == (7, "maskloop-1-v0")
 
 
 def test_take_prediction_gone_counts_by_origin(studio, parts, take, predict):

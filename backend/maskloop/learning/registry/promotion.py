@@ -53,7 +53,7 @@ def release(
         registry.set_alias(version.name, CHALLENGER, version.number)
         return Release.WAITING
     match mode:
-        case PromotionMode.AUTO:
+        case PromotionMode.AUTO | PromotionMode.TRIAL:
             registry.promote(version.name, version.number, reason=reason)
             return Release.PROMOTED
         case PromotionMode.MANUAL:

@@ -36,6 +36,7 @@ def _release(registry, mode, *, better=True):
     ("mode", "better", "became", "champion", "waiting"),
     [
         pytest.param("auto", True, Release.PROMOTED, 2, (None, None), id="auto"),
+        pytest.param("trial", True, Release.PROMOTED, 2, (None, None), id="trial"),
         pytest.param("manual", True, Release.WAITING, 1, (2, None), id="manual"),
         pytest.param("shadow", True, Release.SHADOW, 1, (None, 2), id="shadow"),
         *(
