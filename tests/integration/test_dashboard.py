@@ -57,7 +57,7 @@ def _pages(services):
         f"/dashboard/trainings/{training}",
         f"/dashboard/trainings/{training}/live",
         BASE,
-        *(f"{BASE}/{part}" for part in ("edits", "labels", "next", "work-saved", "versions")),
+        *(f"{BASE}/{part}" for part in ("edits", "labels", "next", "drift", "work-saved", "versions")),
         version,
         f"{version}/images",
         f"{version}/images?order=fell",

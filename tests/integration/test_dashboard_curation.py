@@ -14,6 +14,7 @@ from tests.fakes.looped_project import CONFIG, PROJECT, add_curation, annotate, 
 from maskloop.errors import StoreError
 from maskloop.settings import Settings
 from maskloop.store.audit import INSTALLATION, Actor, ActorKind, AuditAction, AuditEntry
+from maskloop.store.drifts import DriftState
 from maskloop.store.reviews import Verdict
 from maskloop_studio.projects.training import ensure_champion
 from maskloop_studio.serving.app import create_app
@@ -176,6 +177,30 @@ def test_project_page_says_how_versions_are_judged(client, curated):
     page = _get(client, BASE)
     assert "Not judged by the holdout yet: 19 more annotated images are needed" in page
     assert "95.0% confidence is required" in page
+
+
+def test_drift_alarm_is_shown_with_the_tasks_to_label(client, curated):
+    state = DriftState(
+        model_version=f"maskloop-{PROJECT}-v1",
+        signal="images",
+        known=20,
+        images=150,
+        evidence=1.25,
+        threshold=5.5,
+        strange_share=0.5,
+        alarms=2,
+        first_alarm=120,
+        last_alarm=140,
+        tasks=(301, 303),
+    )
+    curated.store.drifts.save(PROJECT, state.model_version, [state])
+    page = _get(client, f"{BASE}/drift")
+    assert "<strong>alarm</strong> at image 120, 2 times" in page
+    assert 'href="http://studio.test/projects/7/data?task=303"' in page
+    assert "Drift, new images unlike those learnt" in _get(client, BASE)
+    assert "Drift, new images unlike those learnt" in _get(client, "/dashboard")
+    curated.store.drifts.save(PROJECT, state.model_version, [])
+    assert "Not measured yet" in _get(client, f"{BASE}/drift")
 
 
 BAD = [

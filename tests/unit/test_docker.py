@@ -21,7 +21,7 @@ SERVICES = load_compose()["services"]
 OURS = ("server", "worker", "trainer", "scheduler")
 TARGETS = ("cpu", "gpu", "mlflow")
 SECRET_NAME = re.compile(r"PASSWORD|SECRET|TOKEN|API_KEY", re.IGNORECASE)
-PINNED = re.compile(r"[\w./-]+:\d+\.\d+(\.\d+)?(-\w[\w.-]*)?")
+PINNED = re.compile(r"[\w./-]+:v?\d+\.\d+(\.\d+)?(-\w[\w.-]*)?")
 
 
 def _setting_names():

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 if TYPE_CHECKING:
     from fastapi import Request
 
+    from maskloop_studio.dashboard.kept_reports import KeptReports
     from maskloop_studio.images.time_limit import TimeLimit
+    from maskloop_studio.projects.edit_ledger import EditSummary
     from maskloop_studio.services import Services
 
 __all__ = ["DashboardParts", "PredictInSlot", "RunInThread", "Served"]
@@ -57,5 +59,6 @@ class DashboardParts:
     services: Services  # database, registry, queue, Label Studio, engine, settings
     served: Callable[[], Sequence[Served]]  # what answers in this process
     queue_lengths: Callable[[], Mapping[str, int]]  # empty where the queue does not answer
+    edits: KeptReports[EditSummary]  # what annotators did to predictions, by project
     run: RunInThread
     predict: PredictInSlot

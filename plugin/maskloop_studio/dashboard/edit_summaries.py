@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["edit_summaries"]
 
-MOST_LEDGERS = 16  # of projects; one of 100,000 annotations takes about 20 MB
+MOST_LEDGERS = 256  # of projects, no fewer than have metrics; 100,000 annotations take about 20 MB
 WHOLE_S = 3600.0  # then a ledger is made anew: masks that are derived again have no new version
 
 

@@ -18,7 +18,7 @@ from maskloop_studio.errors import OverloadedError
 __all__ = ["KEPT_S", "KeptReports"]
 
 Report = TypeVar("Report")
-MOST_PROJECTS = 64
+MOST_PROJECTS = 256  # no fewer than have metrics
 KEPT_S = 300.0  # what changes without the stamp is seen after this time
 PATIENCE_S = 2.0  # of a request
 
@@ -78,6 +78,19 @@ class KeptReports(Generic[Report]):
                 remedy="it appears by itself in a moment, or reload the page",
             )
         return making.result().report
+
+    def soon(self, project_id: int) -> Report | None:
+        """Return the report where it is kept, maybe an older one; else None, and it is begun to be made.
+
+        Raises:
+            MaskloopError: what finding the stamp or making it raised.
+        """
+        try:
+            return self.of(project_id, patience_s=0.0)
+        except OverloadedError:
+            with self._lock:
+                kept = self._kept.get(project_id)
+            return None if kept is None else kept.report
 
     def _make_one(self, project_id: int, stamp: Hashable) -> _Kept[Report]:
         try:

@@ -17,7 +17,6 @@ from maskloop.log import log_action
 from maskloop_studio.dashboard.alike_pages import add_alike_pages
 from maskloop_studio.dashboard.audit_pages import add_audit_pages
 from maskloop_studio.dashboard.dashboard_parts import DashboardParts
-from maskloop_studio.dashboard.edit_summaries import edit_summaries
 from maskloop_studio.dashboard.job_pages import add_job_pages
 from maskloop_studio.dashboard.lookups import no_such_page
 from maskloop_studio.dashboard.model_drawings import ModelDrawings
@@ -47,8 +46,7 @@ def add_dashboard(app: FastAPI, parts: DashboardParts) -> None:
     renderer = PageRenderer(guard)
     app.mount("/dashboard/static", _StaticFiles(directory=STATIC_DIR), name="dashboard-static")
     router = APIRouter(prefix="/dashboard", route_class=_page_route(guard, renderer), include_in_schema=False)
-    edits = edit_summaries(parts.services)
-    add_project_pages(router, parts, renderer, edits)
+    add_project_pages(router, parts, renderer, parts.edits)
     add_job_pages(router, parts, renderer, guard)
     drawings = ModelDrawings(parts.services)
     add_version_pages(router, parts, renderer, guard, drawings)
@@ -56,7 +54,7 @@ def add_dashboard(app: FastAPI, parts: DashboardParts) -> None:
     pictures = SmallPictures(parts.services, drawings)
     add_review_pages(router, parts, renderer, guard, pictures)
     add_alike_pages(router, parts, renderer, pictures)
-    add_people_pages(router, parts, renderer, edits)
+    add_people_pages(router, parts, renderer, parts.edits)
     add_audit_pages(router, parts, renderer)
 
     @router.get("/{rest:path}")

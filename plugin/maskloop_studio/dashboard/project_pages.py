@@ -39,6 +39,11 @@ PROJECTS_A_PAGE = 20
 VERSIONS_A_PAGE = 50
 VERSIONS_SHOWN = 12  # on the project's page
 POINTS = 200  # trainings in a chart
+SIGNAL_WORDS_OF_DRIFT = {
+    "images": "new images unlike those learnt",
+    "scores": "the model's confidence shifts",
+    "corrections": "more corrections than promised",
+}
 CLASS_LINES = 8  # in a chart; the table has all
 PageNumber = Annotated[int, Query(ge=1, le=10**6)]
 Below = Annotated[int | None, Query(ge=1, lt=2**31)]
@@ -93,7 +98,10 @@ class _ProjectPages:
             title=title or f"Project {counts.project_id}",
             classes=classes,
             champion=self._champion(counts.project_id, roles),
-            troubles=troubles_of(counts, served=served, roles=roles, config_trouble=config_trouble),
+            troubles=[
+                *troubles_of(counts, served=served, roles=roles, config_trouble=config_trouble),
+                *self._drifting(counts.project_id, roles),
+            ],
             step=next_step(
                 counts,
                 roles=roles,
@@ -102,6 +110,17 @@ class _ProjectPages:
             ),
             roles=roles,
         )
+
+    def _drifting(self, project_id: int, roles: Roles) -> list[str]:
+        """Return a sentence for each signal of the champion that has raised its alarm."""
+        if roles.champion is None:
+            return []
+        states = self._services.store.drifts.of(project_id, f"{model_name(project_id)}-v{roles.champion}")
+        return [
+            f"Drift, {SIGNAL_WORDS_OF_DRIFT.get(one.signal, one.signal)}: see below which images to label"
+            for one in states
+            if one.alarms
+        ]
 
     def _unjudged(self, project_id: int, roles: Roles) -> str | None:
         waiting = roles.challenger or roles.shadow
@@ -140,6 +159,7 @@ class _ProjectPages:
                 settings,
                 champion=card.champion,
             ),
+            "trials": store.trials.of(project_id)[:3],
             "schedules": _schedules(project_id, store, settings),
             "settings": settings,
             "studio": settings.label_studio_url,
@@ -216,6 +236,20 @@ class _ProjectPages:
             "studio": self._services.settings.label_studio_url,
         }
 
+    def drift(self, project_id: int) -> dict[str, Any]:
+        store = self._services.store
+        find_project(project_id, store)
+        roles = roles_of(project_id, self._services.registry)
+        tag = None if roles.champion is None else f"{model_name(project_id)}-v{roles.champion}"
+        return {
+            "project_id": project_id,
+            "tag": tag,
+            "states": () if tag is None else store.drifts.of(project_id, tag),
+            "words": SIGNAL_WORDS_OF_DRIFT,
+            "minutes": self._services.settings.sync_minutes,
+            "studio": self._services.settings.label_studio_url,
+        }
+
     def work_saved(self, project_id: int) -> dict[str, Any]:
         store = self._services.store
         find_project(project_id, store)
@@ -289,6 +323,11 @@ def add_project_pages(
     async def next_tasks(request: Request, project_id: ProjectNumber) -> Response:
         values = await parts.run(lambda: pages.next_tasks(project_id))
         return renderer.page(request, "project_next.html", values)
+
+    @router.get("/projects/{project_id}/drift")
+    async def drift(request: Request, project_id: ProjectNumber) -> Response:
+        values = await parts.run(lambda: pages.drift(project_id))
+        return renderer.page(request, "project_drift.html", values)
 
     @router.get("/projects/{project_id}/work-saved")
     async def work_saved(request: Request, project_id: ProjectNumber) -> Response:

@@ -23,6 +23,7 @@ from starlette.exceptions import HTTPException
 from maskloop.errors import MaskloopError, QueueError, StoreError
 from maskloop.log import log_action
 from maskloop_studio.dashboard.dashboard_parts import DashboardParts
+from maskloop_studio.dashboard.edit_summaries import edit_summaries
 from maskloop_studio.dashboard.page_routes import add_dashboard
 from maskloop_studio.errors import OverloadedError, WrongMediaError
 from maskloop_studio.images.time_limit import TimeLimit
@@ -51,12 +52,15 @@ from maskloop_studio.serving.http.request_meter import RequestMeter
 from maskloop_studio.serving.loop_metrics import LoopCollector
 from maskloop_studio.serving.pauses import ShortCollections, switch_often
 from maskloop_studio.serving.prediction_slots import PredictionSlots
+from maskloop_studio.serving.process_metrics import AnswerTimes, ProcessMetrics
 from maskloop_studio.serving.request_threads import RequestThreads
 from maskloop_studio.serving.sender_guard import SECRET_HEADER
 from maskloop_studio.serving.status_page import render_status
 
 if TYPE_CHECKING:
     from maskloop.memory_budget import MemoryBudget
+    from maskloop_studio.dashboard.kept_reports import KeptReports
+    from maskloop_studio.projects.edit_ledger import EditSummary
     from maskloop_studio.services import Services
 
 __all__ = ["MAX_BODY_BYTES", "create_app", "run_server"]
@@ -182,11 +186,12 @@ def create_app(services: Services, *, bind_host: str | None = None) -> FastAPI:
         RequestMeter, routes=("/", "/dashboard", "/metrics", *STUDIO_ROUTES), registry=registry
     )
     _add_error_handlers(app)
-    _add_studio_routes(app, server)
+    _add_studio_routes(app, server, AnswerTimes(registry))
     _add_webhook_route(app, server)
     _add_project_routes(app, server)
-    _add_operator_routes(app, server, registry)
-    add_dashboard(app, _dashboard_parts(server))
+    edits = edit_summaries(services)
+    _add_operator_routes(app, server, registry, edits)
+    add_dashboard(app, _dashboard_parts(server, edits))
     return app
 
 
@@ -208,7 +213,7 @@ def _make_server(services: Services, collections: ShortCollections | None) -> _S
     )
 
 
-def _dashboard_parts(server: _Server) -> DashboardParts:
+def _dashboard_parts(server: _Server, edits: KeptReports[EditSummary]) -> DashboardParts:
     settings = server.services.settings
 
     async def predict(request: Request, work: Callable[[TimeLimit], Result]) -> Result:
@@ -219,12 +224,13 @@ def _dashboard_parts(server: _Server) -> DashboardParts:
         services=server.services,
         served=server.handlers.directory.states,
         queue_lengths=partial(_queue_lengths, server.services),
+        edits=edits,
         run=server.threads.run,
         predict=predict,
     )
 
 
-def _add_studio_routes(app: FastAPI, server: _Server) -> None:
+def _add_studio_routes(app: FastAPI, server: _Server, times: AnswerTimes) -> None:
     handlers = server.handlers
 
     # What is answered on the event loop is answered at once, however busy the threads are.
@@ -260,7 +266,8 @@ def _add_studio_routes(app: FastAPI, server: _Server) -> None:
                 return answer_json(handlers.predict(tasks, limit))
 
         slots = server.click_slots if is_click else server.slots
-        content = await slots.run(work, limit=limit, disconnect=partial(_disconnect, request))
+        with times.measure(is_click=is_click):
+            content = await slots.run(work, limit=limit, disconnect=partial(_disconnect, request))
         return Response(content, media_type="application/json")
 
     @app.post("/job_status", openapi_extra=request_schema(wire.JobStatusRequest))
@@ -340,10 +347,13 @@ async def _disconnect(request: Request) -> None:
         pass
 
 
-def _add_operator_routes(app: FastAPI, server: _Server, registry: CollectorRegistry) -> None:
+def _add_operator_routes(
+    app: FastAPI, server: _Server, registry: CollectorRegistry, edits: KeptReports[EditSummary]
+) -> None:
     services, handlers = server.services, server.handlers
     jobs = Gauge("maskloop_jobs", "Jobs in the database", ["status"], registry=registry)
-    registry.register(LoopCollector(lambda: services.store, services.settings.home))
+    registry.register(LoopCollector(lambda: services.store, services.settings.home, edits=edits.soon))
+    registry.register(ProcessMetrics(services))
     ProcessCollector(registry=registry)  # memory, CPU and open files of this server
     waiting = Gauge("maskloop_jobs_waiting", "Jobs that wait in the queue", ["queue"], registry=registry)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from maskloop.errors import CodecError
 from maskloop.log import log_action
+from maskloop.store.job_types import JobKind
+from maskloop.tracing import note_span
 from maskloop_studio.errors import UnauthorizedError
 from maskloop_studio.formats import map_labels, parse_label_config
 from maskloop_studio.images.time_limit import TimeLimit
@@ -226,6 +229,7 @@ class WebhookHandler:
         run: calls a function in a thread that no prediction uses.
         """
         self.guard = SenderGuard(services.settings, store=lambda: services.store, run=run)
+        self._scope = services.settings.resolved_database_url
         self.writer = EventWriter(lambda: services.store, outbox)
 
     async def handle(
@@ -243,6 +247,7 @@ class WebhookHandler:
             RefusedError: the sender is not trusted, or the event is of unknown kind or of a foreign project.
             StoreError: the database cannot keep it.
         """
+        started_ns = time.time_ns()
         if event.action == START_TRAINING and secret is None:
             await self.guard.check_credentials(authorization, place="webhook, START_TRAINING")
         else:
@@ -255,4 +260,14 @@ class WebhookHandler:
         new = read_event(event)
         if new is None:
             return WebhookResponse(status="ignored")
-        return WebhookResponse(status="known" if await self.writer.add(new) is None else "accepted")
+        event_id = await self.writer.add(new)
+        if event_id is None:
+            return WebhookResponse(status="known")
+        note_span(
+            "webhook",
+            f"{JobKind.EVENT.value}-{event_id}",
+            self._scope,
+            started_ns=started_ns,
+            attributes={"action": event.action, "project": project_id},
+        )
+        return WebhookResponse(status="accepted")

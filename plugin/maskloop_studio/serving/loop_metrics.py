@@ -17,9 +17,12 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from maskloop.store.edit_rows import EDIT_FIELDS
+
 if TYPE_CHECKING:
     from maskloop.store.database import Store
     from maskloop.store.trainings import Training
+    from maskloop_studio.projects.edit_ledger import EditSummary
 
 __all__ = ["LoopCollector"]
 
@@ -27,6 +30,12 @@ MAX_PROJECTS = 200
 MAX_CLASSES = 100
 MAX_LABEL = 100  # characters of a class's name
 FRESH_S = 10.0  # several Prometheus servers, or an impatient one, cost no further queries
+TRAINING_DETAILS = (  # metric, help, name in a job's details, factor
+    ("training_loss", "Loss of the running training at its last report", "loss", 1.0),
+    ("training_images_per_second", "Images a second that it learns from", "images_per_s", 1.0),
+    ("training_seconds_left", "Time that it still takes", "eta_s", 1.0),
+    ("training_memory_bytes", "The most memory it took: of the GPU where it uses one", "memory_mb", 2.0**20),
+)
 QUALITY = ("ap50", "pq", "miou", "boundary_iou")
 
 
@@ -36,13 +45,19 @@ class LoopCollector(Collector):
     Args:
         store: the database.
         home: the folder whose disk is looked at.
+        edits: returns what annotators did to a project's predictions; None where it is not known yet.
         clock_s: a clock that only goes forward.
     """
 
     def __init__(
-        self, store: Callable[[], Store], home: Path, *, clock_s: Callable[[], float] = time.monotonic
+        self,
+        store: Callable[[], Store],
+        home: Path,
+        *,
+        edits: Callable[[int], EditSummary | None],
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store, self._home, self._clock_s = store, home, clock_s
+        self._store, self._home, self._edits, self._clock_s = store, home, edits, clock_s
         self._read_at, self._found = -math.inf, list[Metric]()
 
     def describe(self) -> Iterable[Metric]:
@@ -66,8 +81,18 @@ class LoopCollector(Collector):
         counts = store.loop_counts.read()
         known = sorted(store.projects.ids())
         told = frozenset(known[:MAX_PROJECTS])
+        summaries = {
+            number: summary for number in sorted(told) if (summary := self._edits(number)) is not None
+        }
         step = {str(one.project_id): float(one.step) for one in counts.trainings if one.project_id in told}
         steps = {str(one.project_id): float(one.steps) for one in counts.trainings if one.project_id in told}
+        details = {str(one.project_id): one.details for one in counts.trainings if one.project_id in told}
+        drift = {
+            (str(project_id), one.signal): one
+            for project_id, states in store.drifts.newest().items()
+            if project_id in told
+            for one in states
+        }
         free = {"home": float(shutil.disk_usage(self._home).free)} if self._home.exists() else {}
         quality, by_class = _quality(store.trainings.of(limit=MAX_PROJECTS * 2), told)
         return [
@@ -84,12 +109,59 @@ class LoopCollector(Collector):
                 "corrected_regions",
                 "Predicted regions by what annotators did to them",
                 ("project", "edit"),
-                {key: count for key, count in counts.edits.items() if key[0] in told},
+                {
+                    (number, name): sum(getattr(one.edits, name) for one in summary.versions)
+                    for number, summary in summaries.items()
+                    for name in EDIT_FIELDS
+                },
+            ),
+            _gauge(
+                "work_saved",
+                "Share of the work that the newest corrected version's predictions save",
+                ("project",),
+                {
+                    number: summary.versions[-1].work_saved
+                    for number, summary in summaries.items()
+                    if summary.versions and summary.versions[-1].work_saved is not None
+                },
             ),
             _gauge("training_step", "Steps of the running training", ("project",), step),
             _gauge("training_steps_planned", "Steps that it will take", ("project",), steps),
+            *(
+                _gauge(
+                    name,
+                    text,
+                    ("project",),
+                    {key: factor * values[stored] for key, values in details.items() if stored in values},
+                )
+                for name, text, stored, factor in TRAINING_DETAILS
+            ),
+            _gauge(
+                "trainings_ended",
+                "Trainings that ended, of those that the database still has",
+                ("project", "release"),
+                {key: count for key, count in counts.releases.items() if key[0] in told},
+            ),
             _gauge("holdout_quality", "Serving version on the holdout, 0..1", ("project", "metric"), quality),
             _gauge("holdout_class_quality", "The same by class", ("project", "class", "metric"), by_class),
+            _gauge(
+                "drift_evidence",
+                "Base-10 logarithm of the evidence that new images differ; drift_threshold is the alarm's",
+                ("project", "signal"),
+                {key: one.evidence for key, one in drift.items()},
+            ),
+            _gauge(
+                "drift_threshold",
+                "Of the evidence",
+                ("project", "signal"),
+                {key: one.threshold for key, one in drift.items()},
+            ),
+            _gauge(
+                "drift_alarm",
+                "1: the signal was raised since the present version serves",
+                ("project", "signal"),
+                {key: float(one.alarms > 0) for key, one in drift.items()},
+            ),
             _gauge("disk_free_bytes", "Free space", ("folder",), free),
             _gauge("projects", "Connected projects", (), {(): len(known)}),
             _gauge("projects_left_out", "Projects without metrics", (), {(): len(known) - len(told)}),

@@ -45,9 +45,28 @@ def test_of_slow_report_holds_no_request_and_is_found_later():
     for _ in range(2):
         with pytest.raises(OverloadedError, match="still being made"):
             reports.of(7, patience_s=0.05)
+    assert reports.soon(7) is None
     may_end.set()
     assert reports.of(7, patience_s=60) == "report"
     assert made == [7]
+
+
+def test_soon_returns_the_older_report_while_a_new_one_is_made():
+    may_end, stamp = threading.Event(), [1]
+    may_end.set()
+
+    def make(_):
+        may_end.wait(60)
+        return stamp[0]
+
+    reports = KeptReports("tests", make, lambda _: stamp[0])
+    assert reports.of(7, patience_s=60) == 1
+    may_end.clear()
+    stamp[0] = 2
+    assert reports.soon(7) == 1
+    may_end.set()
+    assert reports.of(7, patience_s=60) == 2
+    assert reports.soon(7) == 2
 
 
 def test_of_error_is_raised_and_the_next_call_tries_again():

@@ -11,8 +11,10 @@ from tests.paths import REPOSITORY
 
 from maskloop.store.annotations import AnnotationSnapshot
 from maskloop.store.corrections import DerivedMasks
+from maskloop.store.drifts import DriftState
 from maskloop.store.jobs import JobKind
 from maskloop.types import EditCounts
+from maskloop_studio.projects.edit_ledger import EditLedger
 from maskloop_studio.serving.loop_metrics import LoopCollector
 
 RULES = REPOSITORY / "docker" / "prometheus" / "maskloop.rules.yaml"
@@ -41,10 +43,16 @@ def clock():
 
 
 @pytest.fixture
-def told(store, home, clock):
+def told(store, home, clock, settings):
     """Return the text that Prometheus gets."""
+
+    def edits(project_id):
+        ledger = EditLedger(project_id)
+        ledger.update(store.edit_rows)
+        return ledger.summary(settings)
+
     registry = CollectorRegistry()
-    registry.register(LoopCollector(lambda: store, home, clock_s=lambda: clock[0]))
+    registry.register(LoopCollector(lambda: store, home, edits=edits, clock_s=lambda: clock[0]))
     return lambda: generate_latest(registry).decode()
 
 
@@ -101,6 +109,24 @@ def test_jobs_and_trainings_are_told_from_their_rows(store, told, clock):
     assert ("prelabel", "waiting") in _values(told(), "jobs_by_kind")
 
 
+def test_running_and_ended_trainings_are_told_with_their_figures(store, told):
+    store.projects.save(1, "<View/>")
+    for release in ("promoted", "refused", "refused", "<b>new</b>"):
+        ended = store.jobs.request(JobKind.TRAINING, 1, "r")
+        store.jobs.claim(ended, "worker", lease_s=60)
+        store.jobs.finish(ended, "worker", {"release": release})
+    running = store.jobs.request(JobKind.TRAINING, 1, "r")
+    store.jobs.claim(running, "worker", lease_s=60)
+    details = {"loss": 1.25, "images_per_s": 3.0, "memory_mb": 2.0, "eta_s": 60.0}
+    store.jobs.renew(running, "worker", done=4, total=9, details=details, lease_s=60)
+    text = told()
+    assert _values(text, "training_loss") == {("1",): 1.25}
+    assert _values(text, "training_images_per_second") == {("1",): 3.0}
+    assert _values(text, "training_memory_bytes") == {("1",): 2 * 2**20}
+    assert _values(text, "training_seconds_left") == {("1",): 60.0}
+    assert _values(text, "trainings_ended") == {("1", "promoted"): 1, ("1", "refused"): 2, ("1", "none"): 1}
+
+
 def test_regions_and_quality_are_told_by_project_and_class(store, told):
     store.projects.save(1, "<View/>")
     _keep(store)
@@ -111,9 +137,23 @@ def test_regions_and_quality_are_told_by_project_and_class(store, told):
     store.jobs.finish(job_id, "worker", outcome)
     text = told()
     assert _values(text, "corrected_regions")["added", "1"] == 2
+    assert _values(text, "work_saved") == {("1",): pytest.approx(1 / 3)}
     assert _values(text, "annotations") == {("1", "train", "submitted"): 1}
     assert _values(text, "holdout_quality")["pq", "1"] == 0.4
     assert _values(text, "holdout_class_quality") == {("a", "pq", "1"): 0.3}
+
+
+def test_drift_of_the_newest_version_is_told(store, told):
+    store.projects.save(1, "<View/>")
+    shared = {"known": 9, "images": 50, "threshold": 5.5, "strange_share": 0.1, "last_alarm": None}
+    for tag, alarms in (("m-v1", 1), ("m-v2", 0)):
+        state = DriftState(
+            model_version=tag, signal="images", evidence=1.5, alarms=alarms, first_alarm=None, **shared
+        )
+        store.drifts.save(1, tag, [state])
+    text = told()
+    assert _values(text, "drift_alarm") == {("1", "images"): 0}
+    assert _values(text, "drift_evidence") == {("1", "images"): 1.5}
 
 
 def test_projects_beyond_the_bound_are_left_out_and_counted(store, told, monkeypatch):
