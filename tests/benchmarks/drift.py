@@ -12,6 +12,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import cv2
@@ -20,7 +21,7 @@ import numpy as np
 from maskloop.drift.detector import watch
 from maskloop.drift.signals import learnt_distances
 from maskloop.lab.synthetic.shapes import make_image
-from maskloop.segmentation.checkpoint import load_checkpoint
+from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint
 from maskloop.segmentation.predict import predict_images
 from maskloop.settings import Settings
 from maskloop.types import RgbImage, SegmentationTask
@@ -41,13 +42,13 @@ def _blur(image: RgbImage) -> RgbImage:
     return np.asarray(cv2.GaussianBlur(image, (0, 0), 2.0))
 
 
-def _familiar(seed: int) -> RgbImage:
+def familiar(seed: int) -> RgbImage:
     return make_image(seed, size_hw=(96, 96), classes=FAMILIAR).image_hwc
 
 
 CHANGES: dict[str, Callable[[int], RgbImage]] = {
-    "other camera": lambda seed: _camera(_familiar(seed)),
-    "blur": lambda seed: _blur(_familiar(seed)),
+    "other camera": lambda seed: _camera(familiar(seed)),
+    "blur": lambda seed: _blur(familiar(seed)),
     "new class": lambda seed: make_image(seed, size_hw=(96, 96), classes=("star", "ring")).image_hwc,
     "other site": lambda seed: (
         make_image(seed, size_hw=(96, 96), classes=FAMILIAR, domain="shifted").image_hwc
@@ -55,7 +56,7 @@ CHANGES: dict[str, Callable[[int], RgbImage]] = {
 }
 
 
-def _false_alarms(runs: int, two_sided: bool) -> dict[str, float]:
+def false_alarms(runs: int, two_sided: bool) -> dict[str, float]:
     alarms, with_one = 0, 0
     for seed in range(runs):
         rng = np.random.default_rng(seed)
@@ -71,9 +72,9 @@ def _false_alarms(runs: int, two_sided: bool) -> dict[str, float]:
     return {"runs": runs, "images": runs * IMAGES, "alarms": alarms, "runs_with_one": with_one}
 
 
-def _look(checkpoint: object, images: Sequence[RgbImage]) -> Looked:
+def look(checkpoint: Checkpoint, images: Sequence[RgbImage]) -> Looked:
     found = predict_images(
-        checkpoint,  # type: ignore[arg-type]
+        checkpoint,
         images,
         task=SegmentationTask.INSTANCE,
         for_selection=True,
@@ -83,19 +84,47 @@ def _look(checkpoint: object, images: Sequence[RgbImage]) -> Looked:
     return embeddings_nd, np.stack([one.look_k for one in inputs]), [one.confidence for one in found]
 
 
-def _told_after(learnt: Looked, known: Looked, stream: Looked, seed: int) -> dict[str, int | None]:
-    ties = np.random.default_rng(seed).random(BEFORE + AFTER)
-    by_images = watch(
-        [learnt_distances(learnt[kind], known[kind]).tolist() for kind in (0, 1)],
-        [learnt_distances(learnt[kind], stream[kind]).tolist() for kind in (0, 1)],
-        ties,
-        images_per_alarm=THRESHOLD,
-    ).alarms
-    by_scores = watch([known[2]], [stream[2]], ties, images_per_alarm=THRESHOLD, two_sided=True).alarms
-    return {
-        name: found[0] + 1 - BEFORE if found else None
-        for name, found in (("images", by_images), ("scores", by_scores))
-    }
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scene:
+    """A project before anything changes: images learnt from, of the holdout, and new ones."""
+
+    first: int  # seed of its first image
+    learnt: Looked
+    known: Looked
+    before: Looked
+
+    @classmethod
+    def look(cls, checkpoint: Checkpoint, *, first: int) -> Scene:
+        """Return what the model sees in them."""
+        return cls(
+            first=first,
+            learnt=look(checkpoint, [familiar(first + n) for n in range(LEARNT)]),
+            known=look(checkpoint, [familiar(first + 1000 + n) for n in range(KNOWN)]),
+            before=look(checkpoint, [familiar(first + 2000 + n) for n in range(BEFORE)]),
+        )
+
+    def told_after(self, checkpoint: Checkpoint, change: str, seed: int) -> dict[str, int | None]:
+        """Return signal -> after how many changed images it told; None: it did not; negative: before them."""
+        after = look(checkpoint, [CHANGES[change](self.first + 3000 + n) for n in range(AFTER)])
+        stream = [np.concatenate([self.before[kind], after[kind]]) for kind in (0, 1)]
+        ties = np.random.default_rng(seed).random(BEFORE + AFTER).tolist()
+        by_images = watch(
+            [learnt_distances(self.learnt[kind], self.known[kind]).tolist() for kind in (0, 1)],
+            [learnt_distances(self.learnt[kind], stream[kind]).tolist() for kind in (0, 1)],
+            ties,
+            images_per_alarm=THRESHOLD,
+        ).alarms
+        by_scores = watch(
+            [self.known[2]],
+            [self.before[2] + after[2]],
+            ties,
+            images_per_alarm=THRESHOLD,
+            two_sided=True,
+        ).alarms
+        return {
+            name: found[0] + 1 - BEFORE if found else None
+            for name, found in (("images", by_images), ("scores", by_scores))
+        }
 
 
 def main() -> None:
@@ -109,25 +138,16 @@ def main() -> None:
     started = time.monotonic()
     result: dict[str, object] = {
         "false_alarms": {
-            "one-sided": _false_alarms(options.runs, False),
-            "two-sided": _false_alarms(options.runs, True),
+            "one-sided": false_alarms(options.runs, False),
+            "two-sided": false_alarms(options.runs, True),
         }
     }
     checkpoint = load_checkpoint(Settings().model, device="cpu")
     told: dict[str, list[dict[str, int | None]]] = {name: [] for name in CHANGES}
     for seed in range(options.seeds):
-        first = 100_000 * (seed + 1)
-        learnt = _look(checkpoint, [_familiar(first + n) for n in range(LEARNT)])
-        known = _look(checkpoint, [_familiar(first + 1000 + n) for n in range(KNOWN)])
-        before = _look(checkpoint, [_familiar(first + 2000 + n) for n in range(BEFORE)])
-        for name, make in CHANGES.items():
-            after = _look(checkpoint, [make(first + 3000 + n) for n in range(AFTER)])
-            stream = (
-                np.concatenate([before[0], after[0]]),
-                np.concatenate([before[1], after[1]]),
-                before[2] + after[2],
-            )
-            told[name].append(_told_after(learnt, known, stream, seed))
+        scene = Scene.look(checkpoint, first=100_000 * (seed + 1))
+        for name in CHANGES:
+            told[name].append(scene.told_after(checkpoint, name, seed))
     print(json.dumps(result | {"told_after": told, "seconds": round(time.monotonic() - started)}, indent=1))
 
 

@@ -31,7 +31,7 @@ def image_look(pixels_chw: Tensor) -> NDArray[np.float32]:
         images", 2003.
     """
     image_hwc = np.ascontiguousarray(pixels_chw.permute(1, 2, 0).numpy())
-    grey_hw = cv2.cvtColor(image_hwc, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
+    grey_hw = np.asarray(cv2.cvtColor(image_hwc, cv2.COLOR_RGB2GRAY), np.float32) / np.float32(255)
     red, green, blue = cv2.split(image_hwc.astype(np.float32) / 255)
     red_green_hw, yellow_blue_hw = red - green, (red + green) / 2 - blue
     contrast = max(float(grey_hw.var()), SMALLEST)
