@@ -107,7 +107,7 @@ class Settings(BaseSettings):
         description="labels of stuff: one panoptic segment an image, no instances (JSON); default: as the "
         "label config or the checkpoint has them",
     )
-    max_batch: int = Field(8, ge=1, le=256, description="images in one forward pass")
+    max_batch: int | None = Field(None, ge=1, le=256, description="images in one forward pass, at the most")
 
     # drawing
     prefer_control: str = Field(

@@ -18,6 +18,7 @@ from maskloop.errors import ImageError
 from maskloop.hit_counter import HitCounter
 from maskloop.log import log_action
 from maskloop.memory_budget import MemoryBudget
+from maskloop.segmentation.batch_size import MOST_BY_DEFAULT, batch_limit
 from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.compile_warmup import CompileWarmup
 from maskloop.segmentation.failures import prediction_failure
@@ -105,7 +106,7 @@ class Engine:
         *,
         task: SegmentationTask,
         thresholds: Thresholds,
-        max_batch: int,
+        max_batch: int | None,
         device: str,
         keep: int = 2,
         plan: ViewPlan = ViewPlan(),  # noqa: B008  # frozen
@@ -118,7 +119,7 @@ class Engine:
         Args:
             task: which post-processing, for requests that name none.
             thresholds: what counts, for requests that name none.
-            max_batch: images in one forward pass, of one request or several.
+            max_batch: images in one forward pass, of one request or several; None: by model and device.
             device: as for load_checkpoint.
             keep: checkpoints held; more while requests for them wait.
             plan: which views the inputs of image selection are computed from.
@@ -127,7 +128,7 @@ class Engine:
             memory: for the pixels of all images that are decoded or made masks of at the same time; an
                 image that it does not hold is refused.
         """
-        if max_batch < 1 or keep < 1:
+        if (max_batch is not None and max_batch < 1) or keep < 1:
             raise ValueError(f"Engine: expected max_batch and keep of at least 1, got {max_batch} and {keep}")
         self._task, self._thresholds, self._max_batch, self._plan = task, thresholds, max_batch, plan
         self._cache = ModelCache(device=device, keep=keep, compile_mode=compile_mode)
@@ -244,7 +245,7 @@ class Engine:
     @property
     def max_batch(self) -> int:
         """Images in one forward pass, at the most."""
-        return self._max_batch
+        return self._max_batch or MOST_BY_DEFAULT
 
     @property
     def queued(self) -> int:
@@ -334,12 +335,14 @@ class Engine:
         """Take the oldest image and others like it, as many as fit; forget cancelled requests."""
         items: list[_Item] = []
         left: deque[_Item] = deque()
+        limit = 1
         for item in self._ready:
             first = items[0] if items else item
             alike = item.sizes_hw == first.sizes_hw and item.request.fits(first.request)
-            if len(items) == self._max_batch or not alike:
+            if not alike or (items and len(items) >= limit):
                 left.append(item)
             elif self._begin(item.request):
+                limit = limit if items else self._max_batch or batch_limit(item.request.checkpoint)
                 items.append(item)
         self._ready = left
         return items

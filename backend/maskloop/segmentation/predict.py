@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maskloop.masks import drop_duplicates, drop_pieces, drop_specks
+from maskloop.segmentation.batch_size import batch_limit
 from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.embedding import image_embedding
 from maskloop.segmentation.families import patch_grid
@@ -76,7 +77,7 @@ def predict_images(
     *,
     task: SegmentationTask,
     thresholds: Thresholds = Thresholds(),  # noqa: B008  # frozen
-    max_batch: int = 8,
+    max_batch: int | None = None,
     for_selection: bool = False,
     plan: ViewPlan = ViewPlan(),  # noqa: B008  # frozen
 ) -> list[Prediction]:
@@ -91,7 +92,7 @@ def predict_images(
         images: uint8 (H, W, 3), upright RGB, any sizes; may be none.
         task: which post-processing, and the task token of OneFormer.
         thresholds: what counts.
-        max_batch: images in one forward pass.
+        max_batch: images in one forward pass; None: by model and device.
         for_selection: with the inputs of image selection; one more forward pass for each view, same segments.
         plan: which views.
 
@@ -102,7 +103,7 @@ def predict_images(
         ImageError: an image is not uint8 (H, W, 3) or has no pixels.
     """
     predictions: dict[int, Prediction] = {}
-    for indices in _groups(checkpoint, images, max_batch, for_selection, plan):
+    for indices in _groups(checkpoint, images, max_batch or batch_limit(checkpoint), for_selection, plan):
         ready = [
             prepare_image(checkpoint, images[index], for_selection=for_selection, plan=plan)
             for index in indices

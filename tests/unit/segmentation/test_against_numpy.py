@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -267,6 +267,9 @@ def test_segments_edge_is_straight_to_the_pixel_at_full_resolution(
 
 class LocalModel:
     """Stands in for a model that looks only at a spot and knows one thing: what is bright."""
+
+    def parameters(self) -> Iterator[torch.Tensor]:
+        return iter(())
 
     def __call__(self, *, pixel_values: Tensor, **_: Any) -> SimpleNamespace:
         bright_bhw = functional.avg_pool2d(pixel_values[:, :1], 4)

@@ -19,6 +19,7 @@ from PIL import Image
 from maskloop.errors import ImageError, MaskloopError, ModelLoadError
 from maskloop.masks import paste_segment
 from maskloop.memory_budget import MemoryBudget
+from maskloop.segmentation import batch_size
 from maskloop.segmentation import engine as engine_module
 from maskloop.segmentation import model_cache as shelf_module
 from maskloop.segmentation.engine import Engine, EngineClosedError
@@ -31,7 +32,7 @@ from maskloop.types import Prediction, PredictionFailure, RgbImage, Segmentation
 WAIT_S = 30.0  # far above what anything here takes; only a hang reaches it
 
 
-def make_engine(keep: int = 2, max_batch: int = 4, helpers: int | None = None) -> Engine:
+def make_engine(keep: int = 2, max_batch: int | None = 4, helpers: int | None = None) -> Engine:
     return Engine(
         task=SegmentationTask.INSTANCE,
         thresholds=Thresholds(score=0.01),
@@ -165,6 +166,28 @@ def test_submit_only_equal_tasks_share_a_batch_and_thresholds_stay_their_own(
     assert gate.tasks[1:] == [instance, panoptic]
     default = Thresholds(score=0.01)
     assert gate.thresholds[1:] == [default, strict, default, strict, default, strict]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sizes"), [(10**12, [1, 8, 1]), (1, [1] * 10)], ids=["small", "large"]
+)
+def test_submit_batch_not_set_follows_the_model(
+    gate: Gate,
+    cat_dog_folders: dict[str, Path],
+    make_image: Callable[..., RgbImage],
+    monkeypatch: pytest.MonkeyPatch,
+    parameters: int,
+    sizes: list[int],
+) -> None:
+    monkeypatch.setattr(batch_size, "CACHED_PARAMETERS", parameters)
+    source = str(cat_dog_folders["cat"])
+    with make_engine(max_batch=None) as engine:
+        futures = [engine.submit([make_image()], source=source)]
+        assert gate.entered.wait(WAIT_S)
+        futures += [engine.submit([make_image()], source=source) for _ in range(9)]
+        gate.open_when_ready(engine, 9)
+        assert all(isinstance(future.result(WAIT_S)[0], Prediction) for future in futures)
+    assert [count for _, count in gate.batches] == sizes
 
 
 def test_submit_only_equal_sizes_share_a_batch(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +29,9 @@ class BrightModel:
 
     def __init__(self) -> None:
         self.shapes: list[tuple[int, ...]] = []
+
+    def parameters(self) -> Iterator[torch.Tensor]:
+        return iter(())
 
     def __call__(self, *, pixel_values: torch.Tensor, pixel_mask: torch.Tensor, **_: Any) -> SimpleNamespace:
         self.shapes.append(tuple(pixel_values.shape))
@@ -114,7 +117,7 @@ def test_predict_images_oneformer_task_changes_the_question(
     model = checkpoint.model
     spy = replace(checkpoint, model=lambda **inputs: asked.append(inputs["task_inputs"]) or model(**inputs))
     for task in SegmentationTask:
-        predict_images(spy, [make_image()], task=task)
+        predict_images(spy, [make_image()], task=task, max_batch=1)
     words = [
         checkpoint.task_text.tokenizer.decode(ids[0][ids[0] > 0], skip_special_tokens=True) for ids in asked
     ]
