@@ -4,10 +4,12 @@ import base64
 import io
 import json
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from maskloop.curation.exports.export import export_snapshot
@@ -91,6 +93,27 @@ def test_supervision_reads_yolo_labels(export):
     assert found.classes[:2] == ["cat", "Cat"]
     (detections,) = [one for path, _, one in found if path.endswith("first.png")]
     assert detections.class_id.tolist() == [category - 1 for _, category, _, _ in FIRST]
+
+
+def test_yolo_labels_pass_ultralytics_rules(export):
+    # https://docs.ultralytics.com/datasets/segment: labels/ in place of images/, .txt in place of the suffix;
+    # an integer class below the number of names, then at least three points, all within 0..1; no line twice.
+    folder = export("yolo-seg").folder
+    names = yaml.safe_load((folder / "data.yaml").read_text())["names"]
+    assert sorted(names) == list(range(len(names)))
+    images = [path for path in (folder / "images").rglob("*") if path.is_file()]
+    assert len(images) == len(NAMES)
+    for image in images:
+        head, _, tail = str(image).rpartition("/images/")
+        label = Path(f"{head}/labels/{tail}").with_suffix(".txt")
+        rows = [line.split() for line in label.read_text().splitlines()]
+        assert all(row[0].isdigit() and int(row[0]) < len(names) for row in rows)
+        points = [np.array(row[1:], np.float32) for row in rows]
+        assert all(len(one) >= 6 and len(one) % 2 == 0 for one in points)
+        assert all(one.min() >= 0 and one.max() <= 1 for one in points)
+        boxes = [(*one.reshape(-1, 2).min(0), *one.reshape(-1, 2).max(0)) for one in points]
+        lines = {(row[0], *box) for row, box in zip(rows, boxes, strict=True)}
+        assert len(lines) == len(rows)  # two lines of one class and box count as one line twice
 
 
 def test_yolo_lines_filled_by_even_odd_give_the_masks_back(export):
