@@ -252,6 +252,7 @@ class Settings(BaseSettings):
     annotation_rule: AnnotationRule = Field(
         AnnotationRule.NEWEST, description="which of several annotations of one task counts"
     )
+    train_duplicates: bool = Field(True, description="false: learn from one of several near copies only")
     label_renames: Annotated[dict[str, str], NoDecode] = Field(
         default_factory=dict, description="labels that have a new name in the label config: old=new,old2=new2"
     )

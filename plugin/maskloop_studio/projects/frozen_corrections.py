@@ -72,6 +72,7 @@ def freeze_corrections(
         ImageError: an image cannot be had.
     """
     from maskloop.learning.data.snapshot import SnapshotManifest
+    from maskloop.learning.data.splits import leave_out_copies
 
     corrections = store.corrections
     if snapshot.exists():
@@ -111,6 +112,10 @@ def freeze_corrections(
             )
         )
         train = tuple(one for one in train if one.image_key not in sides)
+    if not images.settings.train_duplicates:
+        every = len(train)
+        train = tuple(leave_out_copies(train, groups))
+        log_action(logger, "copies_left_out", project_id=project_id, corrections=every - len(train))
     SnapshotManifest.of(train=train, holdout=holdout).write(snapshot)
     return FrozenCorrections(train=train, holdout=holdout, groups=groups)
 

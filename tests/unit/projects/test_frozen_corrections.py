@@ -147,3 +147,14 @@ def test_freeze_corrections_decodes_each_correction_once(make_project, tmp_path,
         frozen = project.freeze(tmp_path / "snapshot.json")
         assert sorted(one.task_id for one in (*frozen.train, *frozen.holdout)) == [1, 2, 3]
         assert len(decoded) == 3 * attempt
+
+
+@pytest.mark.parametrize(("duplicates", "tasks"), [(True, {1, 2, 3}), (False, {2, 3})], ids=["all", "one"])
+def test_freeze_corrections_leaves_copies_out_where_it_should(make_project, tmp_path, duplicates, tasks):
+    project = make_project(train_duplicates=duplicates, holdout_fraction=0.0)
+    for task_id, seed in ((1, 1), (2, 1), (3, 2)):
+        project.annotate(task_id, png(seed), at=SAVED + timedelta(hours=task_id))
+    frozen = project.freeze(tmp_path / "snapshot.json")
+    assert {one.task_id for one in frozen.train} == tasks
+    again = project.freeze(tmp_path / "snapshot.json")
+    assert [one.version_id for one in again.train] == [one.version_id for one in frozen.train]

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from maskloop.masks import agreement
 from maskloop.types import AnnotationRule, Correction, Prediction
 
-__all__ = ["choose_corrections", "describe_holdout_gaps", "is_validation", "split_validation"]
+__all__ = [
+    "choose_corrections",
+    "describe_holdout_gaps",
+    "is_validation",
+    "leave_out_copies",
+    "split_validation",
+]
 
 MIN_IMAGES_TO_VALIDATE = 40  # fewer images are of more use for training than for validation
 MIN_HOLDOUT_IMAGES = 3  # per class
@@ -68,6 +74,29 @@ def describe_holdout_gaps(holdout: Iterable[frozenset[str]], classes: Sequence[s
     if not parts:
         return None
     return f"the holdout of {len(images)} images has {' and '.join(parts)}: correct more tasks with them"
+
+
+def leave_out_copies(corrections: Iterable[Correction], groups: Mapping[str, str]) -> list[Correction]:
+    """Return the corrections of one image of each group: the one that was annotated last.
+
+    All annotations of that image stay: `choose_corrections` chooses among them.
+
+    Args:
+        corrections: of one project.
+        groups: image key -> group of images that are nearly the same; an image without one is alone.
+    """
+    given = list(corrections)
+    newest: dict[str, Correction] = {}
+    for one in sorted(
+        given, key=lambda each: (each.updated_at, each.version_id, each.view, each.image_index)
+    ):
+        newest[groups.get(one.image_key, one.image_key)] = one
+    kept = {_place(one) for one in newest.values()}
+    return [one for one in given if _place(one) in kept]
+
+
+def _place(correction: Correction) -> tuple[int, str, int]:
+    return correction.task_id, correction.view, correction.image_index
 
 
 def choose_corrections(corrections: Iterable[Correction], rule: AnnotationRule) -> list[Correction]:

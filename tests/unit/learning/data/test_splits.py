@@ -7,6 +7,7 @@ from maskloop.learning.data.splits import (
     choose_corrections,
     describe_holdout_gaps,
     is_validation,
+    leave_out_copies,
     split_validation,
 )
 from maskloop.types import AnnotationRule
@@ -96,3 +97,27 @@ def test_choose_corrections_consensus_takes_the_one_most_alike(make_correction):
     assert chosen.annotation_id == 71
     (newest,) = choose_corrections((alike[0], odd), AnnotationRule.CONSENSUS)
     assert newest.annotation_id == 72
+
+
+@pytest.mark.parametrize(
+    ("groups", "kept"),
+    [
+        pytest.param({}, {1, 2, 3}, id="none are alike"),
+        pytest.param({"a": "g", "b": "g"}, {2, 3}, id="two of three"),
+        pytest.param({"a": "g", "b": "g", "c": "g"}, {3}, id="all"),
+    ],
+)
+def test_leave_out_copies_keeps_the_one_annotated_last(make_correction, groups, kept):
+    start = make_correction().updated_at
+    corrections = [
+        make_correction(
+            task_id=task, image_key=key, annotation_id=task, updated_at=start + timedelta(hours=task)
+        )
+        for task, key in ((1, "a"), (2, "b"), (3, "c"))
+    ]
+    assert {one.task_id for one in leave_out_copies(reversed(corrections), groups)} == kept
+
+
+def test_leave_out_copies_keeps_every_annotation_of_the_image(make_correction):
+    two = [make_correction(task_id=1, annotation_id=number) for number in (70, 71)]
+    assert leave_out_copies(two, {}) == two
