@@ -191,16 +191,22 @@ def report(
     annotators: Annotated[bool, typer.Option(help="Count annotator by annotator.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Count what annotators corrected, version by version, the work saved, and what choosing images gains.
+    """Count what annotators corrected, the work saved, what choosing images gains; name the weak classes.
 
     Regions are compared by outline and label: kept (IoU >= .95), nudged (>= .8), redrawn and so on.
     A share of the tasks, MASKLOOP_RANDOM_SHARE, is drawn by chance: the chosen tasks are compared with these.
     """
     from maskloop_studio.cli.report import print_report
+    from maskloop_studio.projects.training import model_name
+    from maskloop_studio.projects.weak_classes import judged_versions, learnt_objects, weak_classes
     from maskloop_studio.services import process_services
 
     services = process_services()
-    outcomes = [one.outcome or {} for one in services.store.trainings.of(project)]
+    trainings = services.store.trainings.of(project)
+    outcomes = [one.outcome or {} for one in trainings]
+    judged = judged_versions(trainings)
+    versions = services.registry.versions(model_name(project)) if judged else ()
+    learnt = learnt_objects(versions, [one.number for one in judged], services.store.corrections)
     measured = [one["anchoring"] for one in outcomes if isinstance(one.get("anchoring"), dict)]
     print_report(
         project,
@@ -209,4 +215,5 @@ def report(
         by_annotator=annotators,
         as_json=as_json,
         anchoring=cast("dict[str, object]", measured[-1]) if measured else None,
+        weak=weak_classes(judged, learnt),
     )

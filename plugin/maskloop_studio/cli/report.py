@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from maskloop.selection.gain import MIN_IMAGES
@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from maskloop.settings import Settings
     from maskloop.store.corrections import CorrectionRepository
     from maskloop_studio.projects.edit_report import AnnotatorReport, ProjectReport, VersionReport
+    from maskloop_studio.projects.weak_classes import WeakClass
 
-__all__ = ["print_report"]
+__all__ = ["print_report", "weak_lines"]
+
+MOST_CLASSES = 15  # of the table of weak ones
 
 
 def print_report(
@@ -27,6 +30,7 @@ def print_report(
     by_annotator: bool = False,
     as_json: bool,
     anchoring: Mapping[str, Any] | None = None,
+    weak: Sequence[WeakClass] = (),
 ) -> None:
     """Print a project's report, as tables or as JSON; see `report_project`.
 
@@ -37,15 +41,19 @@ def print_report(
         by_annotator: a line for each annotator instead of each version.
         as_json: print JSON.
         anchoring: how the newest training measured it; None where it could not.
+        weak: the classes of the newest judged version, the weakest first.
     """
     import typer
 
     report = report_project(project_id, corrections=corrections, settings=settings)
     if as_json:
-        typer.echo(json.dumps(report.as_json() | {"anchoring": anchoring}))
+        classes = [one.as_json() for one in weak]
+        typer.echo(json.dumps(report.as_json() | {"anchoring": anchoring, "weak_classes": classes}))
         return
     if anchoring is not None:
         typer.echo(anchoring_text(anchoring))
+    for line in weak_lines(weak):
+        typer.echo(line)
     if not report.versions:
         typer.echo(f"project {project_id}: no prediction has been corrected yet")
         return
@@ -70,6 +78,23 @@ def anchoring_text(values: Mapping[str, Any]) -> str:
         f"annotators saw\npredictions, {values['blind']:.3f} on {values['blind_images']} where they did not "
         f"(difference {low:+.3f} to {high:+.3f}, 90 % confidence)"
     )
+
+
+def weak_lines(weak: Sequence[WeakClass]) -> list[str]:
+    """Return the classes that are worth labelling as lines of a table, the weakest first; none for none."""
+    if not weak:
+        return []
+    lines = ["what to label next, the weakest class first: score on the holdout (mean of AP50, PQ and IoU)"]
+    for one in weak[:MOST_CLASSES]:
+        interval = "" if one.low is None or one.high is None else f" ({one.low:.2f} to {one.high:.2f})"
+        gain = "no curve yet" if one.per_doubling is None else f"{one.per_doubling:+.2f} a doubling"
+        more = f", about {one.needed} more for +.05" if one.needed is not None else ""
+        lines.append(
+            f"  {one.label[:30]:<30} {one.score:.2f}{interval:<15} {one.objects:>6} objects, {gain}{more}"
+        )
+    if len(weak) > MOST_CLASSES:
+        lines.append(f"  and {len(weak) - MOST_CLASSES} more: --json lists all")
+    return lines
 
 
 def _version_line(one: VersionReport) -> EditLine:

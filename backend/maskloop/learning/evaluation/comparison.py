@@ -17,6 +17,9 @@ from maskloop.learning.evaluation.prediction_metrics import Evaluation
 __all__ = ["ClassChange", "Comparison", "compare"]
 
 
+CLASS_CONFIDENCE = 0.95  # one-sided, of the interval of a class's score
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClassChange:
     """The score of one class, the mean of AP50, PQ and IoU, of champion and challenger."""
@@ -26,6 +29,7 @@ class ClassChange:
     after: float
     images: int  # images with the class; copies count once
     fall_confidence: float  # confidence that it fell by more than the gate allows, 0..1
+    interval: tuple[float, float]  # of `after`: 90 %, within 0..1; NaN with fewer than two images
 
     @property
     def fall(self) -> float:
@@ -108,6 +112,7 @@ def compare(
             fall_confidence=confidence_above(
                 (before_rc - after_rc)[1:, index], class_drop, challenger.count_images(present_nc[:, index])
             ),
+            interval=_class_interval(after_rc[1:, index], challenger.count_images(present_nc[:, index])),
         )
         for index, label in enumerate(labels)
     ]
@@ -128,6 +133,11 @@ def compare(
 def _score(evaluation: Evaluation, weights_rn: Floats) -> Floats:
     """Return (R, C): the mean of a class's AP50, PQ and IoU without those that are undefined."""
     return mean_known(np.stack(list(evaluation.scores(weights_rn).values())), 0)
+
+
+def _class_interval(scores_r: Floats, images: int) -> tuple[float, float]:
+    low, high = spread_quantile(scores_r, CLASS_CONFIDENCE, images)
+    return max(0.0, low) if low == low else low, min(1.0, high) if high == high else high
 
 
 def _chosen(changes: list[ClassChange], chosen_c: NDArray[np.bool_]) -> tuple[ClassChange, ...]:

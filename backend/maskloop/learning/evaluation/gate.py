@@ -279,6 +279,7 @@ def _class_as_json(change: ClassChange) -> dict[str, object]:
         "fall": _plain(change.fall),
         "fall_confidence": _plain(change.fall_confidence),
         "images": change.images,
+        "interval": [_plain(bound) for bound in change.interval],
     }
 
 
