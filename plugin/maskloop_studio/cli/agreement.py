@@ -10,6 +10,7 @@ from maskloop_studio.cli.parameters import JsonOption, ProjectArgument
 
 if TYPE_CHECKING:
     from maskloop.curation.agreement.pairwise import Agreement, ProjectAgreement
+    from maskloop_studio.services import Services
 
 __all__ = ["agreement"]
 
@@ -18,8 +19,7 @@ def agreement(project: ProjectArgument, *, as_json: JsonOption = False) -> None:
     """Compare annotators who drew on the same images: pair by pair, class by class, and all together.
 
     PQ is panoptic quality of one against the other, alpha is Krippendorff's over pixels: 1 is full agreement,
-    0 is chance. Annotators are named by their number in Label Studio, or by letters with
-    MASKLOOP_HIDE_ANNOTATORS.
+    0 is chance. Annotators are named as in Label Studio, or by letters with MASKLOOP_HIDE_ANNOTATORS.
     """
     import typer
 
@@ -29,7 +29,9 @@ def agreement(project: ProjectArgument, *, as_json: JsonOption = False) -> None:
 
     services = process_services()
     corrections = services.store.corrections.of(project)
-    names = annotator_names({one.annotator for one in corrections}, hidden=services.settings.hide_annotators)
+    hidden = services.settings.hide_annotators
+    users = {one.annotator for one in corrections}
+    names = annotator_names(users, hidden=hidden, known={} if hidden else _known_names(services))
     found = measure_agreement(drawn_by_several(corrections))
     times = seconds_a_region(corrections)
     if as_json:
@@ -40,6 +42,20 @@ def agreement(project: ProjectArgument, *, as_json: JsonOption = False) -> None:
     else:
         typer.echo("\n".join(_lines(found, names)))
     typer.echo("\n".join(f"{names[user]}: {seconds:.1f} s a region" for user, seconds in times.items()))
+
+
+def _known_names(services: Services) -> dict[int, str]:
+    """Return number -> name; without Label Studio none, with a word to standard error."""
+    import typer
+
+    from maskloop.errors import MaskloopError
+    from maskloop_studio.projects.annotators import studio_names
+
+    try:
+        return studio_names(services.client)
+    except MaskloopError as exc:
+        typer.echo(f"note: annotators are shown by number, Label Studio gives no names: {exc}", err=True)
+        return {}
 
 
 def _lines(found: ProjectAgreement, names: Mapping[int, str]) -> Iterable[str]:

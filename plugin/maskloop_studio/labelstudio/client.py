@@ -60,6 +60,10 @@ class StudioClient(PredictionCalls, ViewCalls):
         """Return the account that the token belongs to."""
         return self._json("GET", "api/current-user/whoami", read=to_user)
 
+    def users(self) -> list[StudioUser]:
+        """Return the accounts of the token's organization."""
+        return self._json("GET", "api/users/", read=lambda raw: [to_user(one) for one in raw])
+
     def project(self, project_id: int) -> StudioProject:
         """Return a project."""
         return self._json("GET", f"api/projects/{project_id}/", read=to_project)

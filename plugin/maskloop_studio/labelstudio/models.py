@@ -139,10 +139,11 @@ class StudioWebhook:
 
 @dataclass(frozen=True, kw_only=True)
 class StudioUser:
-    """The account that a token belongs to."""
+    """An account."""
 
     id: int
     email: str
+    name: str = ""  # first and last, as the account's owner wrote them; may be empty
 
 
 def to_project(raw: Json) -> StudioProject:
@@ -187,7 +188,10 @@ def to_backend(raw: Json) -> StudioBackend:
 
 def to_user(raw: Json) -> StudioUser:
     """Return an account from the API's answer."""
-    return StudioUser(id=int(raw["id"]), email=str(raw["email"]))
+    parts = (str(raw.get(part) or "").strip() for part in ("first_name", "last_name"))
+    return StudioUser(
+        id=int(raw["id"]), email=str(raw["email"]), name=" ".join(part for part in parts if part)
+    )
 
 
 def to_webhook(raw: Json) -> StudioWebhook:

@@ -3,23 +3,55 @@
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from maskloop.curation.agreement.pairwise import DrawnImage
     from maskloop.types import Correction
+    from maskloop_studio.labelstudio.client import StudioClient
 
-__all__ = ["annotator_names", "drawn_by_several", "seconds_a_region"]
+__all__ = ["annotator_names", "drawn_by_several", "seconds_a_region", "studio_names"]
 
 
-def annotator_names(annotators: Iterable[int | None], *, hidden: bool) -> dict[int, str]:
-    """Return user number -> how it is shown: by its number, or by a letter where numbers are hidden."""
+NO_NAMES: Mapping[int, str] = MappingProxyType({})
+
+
+def annotator_names(
+    annotators: Iterable[int | None], *, hidden: bool, known: Mapping[int, str] = NO_NAMES
+) -> dict[int, str]:
+    """Return user number -> how it is shown: by its name or number, or by a letter where these are hidden.
+
+    Args:
+        annotators: user numbers.
+        hidden: letters only.
+        known: number -> name in Label Studio; of two with one name the number is shown as well.
+    """
     users = sorted({user for user in annotators if user is not None})
     if hidden:
         return {user: f"annotator {_letters(number)}" for number, user in enumerate(users)}
-    return {user: f"user {user}" for user in users}
+    often = Counter(known[user] for user in users if user in known)
+    return {
+        user: f"user {user}"
+        if user not in known
+        else (known[user] if often[known[user]] == 1 else f"{known[user]} ({user})")
+        for user in users
+    }
+
+
+def studio_names(client: StudioClient) -> dict[int, str]:
+    """Return user number -> name in Label Studio, else e-mail address, without characters that do not print.
+
+    Raises:
+        StudioError: Label Studio does not answer.
+    """
+    return {one.id: _printable(one.name) or _printable(one.email) for one in client.users()}
+
+
+def _printable(text: str) -> str:
+    return "".join(letter for letter in text if letter.isprintable()).strip()
 
 
 def _letters(number: int) -> str:
