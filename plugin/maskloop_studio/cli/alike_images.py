@@ -24,6 +24,10 @@ def images(
         float, typer.Option(min=0, max=2, help="Most of 1 - cosine of what a model sees; 0: not compared.")
     ] = 0.02,
     top: Annotated[int, typer.Option(min=1, help="How many are listed.")] = 50,
+    tab: Annotated[
+        bool, typer.Option("--tab", help="Make a tab in Label Studio, with copies side by side.")
+    ] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove that tab, and end.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List images that are there twice or nearly so (--duplicates), or unlike all others (--outliers).
@@ -33,9 +37,15 @@ def images(
     """
     from maskloop.curation.duplicates.alike import find_alike, find_outliers
     from maskloop_studio.projects.task_image_facts import task_image_facts
+    from maskloop_studio.review.duplicates_tab import remove_duplicates_tab, show_duplicates
     from maskloop_studio.services import process_services
 
-    facts = task_image_facts(project, process_services())
+    services = process_services()
+    if clear:
+        tasks = remove_duplicates_tab(project, client=services.client)
+        typer.echo(f"removed the tab of duplicates: {tasks} tasks of project {project}")
+        return
+    facts = task_image_facts(project, services)
     both = not duplicates and not outliers
     found: dict[str, list[dict[str, object]]] = {}
     if duplicates or both:
@@ -48,6 +58,9 @@ def images(
             }
             for one in pairs[:top]
         ]
+        if tab:
+            tasks = show_duplicates(project, pairs[:top], client=services.client)
+            typer.echo(f"in Label Studio: {tasks} tasks in the tab 'maskloop: duplicates'", err=True)
     if outliers or both:
         found["outliers"] = [
             {"task": task, "distance": round(distance, 4)} for task, distance in find_outliers(facts)[:top]

@@ -13,7 +13,7 @@ from maskloop_studio.labelstudio.transport import StudioTransport
 
 Answer = TypeVar("Answer")
 
-__all__ = ["BY_SCORE", "HIDDEN_COLUMNS", "ViewCalls", "score_filter"]
+__all__ = ["BY_SCORE", "HIDDEN_COLUMNS", "ViewCalls", "number_column_tab", "score_filter"]
 
 BY_SCORE = "tasks:predictions_score"  # the mean over the stored predictions of `project.model_version`
 # The columns that Label Studio hides at first, without the score; those hidden in both are not computed.
@@ -42,6 +42,32 @@ LABELLED: Json = {**UNLABELLED, "value": False}
 def score_filter(operator: str, value: float | bool) -> Json:
     """Return a filter on the score of the version that is shown: `less` than a value, or `empty` (a bool)."""
     return {"filter": f"filter:{BY_SCORE}", "operator": operator, "type": "Number", "value": value}
+
+
+def number_column_tab(title: str, field: str, *, largest_first: bool) -> Json:
+    """Return the content of a tab of the tasks that have a number in their data, in its order.
+
+    Args:
+        title: of the tab.
+        field: name in the tasks' data.
+        largest_first: or the smallest.
+    """
+    column = f"tasks:data.{field}"
+    return {
+        "title": title,
+        "ordering": [f"-{column}" if largest_first else column],
+        "columnsDisplayType": {column: "Number"},
+        "filters": {"conjunction": "and", "items": [_has_number(field)]},
+    }
+
+
+def _has_number(field: str) -> Json:
+    return {
+        "filter": f"filter:tasks:data.{field}",
+        "operator": "greater_or_equal",
+        "type": "Number",
+        "value": 0,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +106,11 @@ class ViewCalls(StudioTransport):
         """Return how many tasks without labels pass these filters."""
         query = RowQuery(filters=(UNLABELLED, *filters), ordering="tasks:id", columns="id", size=1)
         return self._rows(project_id, query, read=lambda answer: int(answer["total"]))
+
+    def ids_with_number(self, project_id: int, field: str, *, size: int = 500) -> list[int]:
+        """Return the ids of at most `size` tasks that have a number from 0 on in their data."""
+        query = RowQuery(filters=(_has_number(field),), ordering="tasks:id", columns="id", size=size)
+        return self._rows(project_id, query, read=lambda answer: [int(row["id"]) for row in answer["tasks"]])
 
     def unlabelled_id_at(self, project_id: int, position: int) -> int:
         """Return the id of the task at this place, from 0, among those without labels, ordered by id."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskloop.log import log_action
 from maskloop.store.reviews import REVIEW_TAG
+from maskloop_studio.labelstudio.tabs import number_column_tab
 
 if TYPE_CHECKING:
     from maskloop.store.pushes import PushRepository
@@ -21,7 +22,6 @@ REVIEW_TITLE = "maskloop: review"
 # The Data Manager orders by a column, and its score is that of the displayed version only. A task's data is
 # the one column of our own; labels and images do not depend on it.
 FIELD = "maskloop_review"
-COLUMN = f"tasks:data.{FIELD}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,25 +54,7 @@ def show_proposals(
         client.update_task(one.task_id, data={**one.data, FIELD: round(one.score, 4)})
     pushes.finish_many(project_id, REVIEW_TAG, arrived)
     if proposals:
-        client.create_view(
-            project_id,
-            {
-                "title": REVIEW_TITLE,
-                "ordering": [f"-{COLUMN}"],
-                "columnsDisplayType": {COLUMN: "Number"},
-                "filters": {
-                    "conjunction": "and",
-                    "items": [
-                        {
-                            "filter": f"filter:{COLUMN}",
-                            "operator": "greater_or_equal",
-                            "type": "Number",
-                            "value": 0,
-                        }
-                    ],
-                },
-            },
-        )
+        client.create_view(project_id, number_column_tab(REVIEW_TITLE, FIELD, largest_first=True))
     log_action(logger, "review_shown", project_id=project_id, tasks=len(proposals))
 
 
