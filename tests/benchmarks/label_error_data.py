@@ -36,7 +36,7 @@ from .label_error_shapes import BENCHMARK
 
 FIRST_SEED = 60_000_000  # of made-up images: no model has learnt from these
 LEARNT_SHARE = 0.15  # of the regions that the models learn from have an error of a kind drawn by chance
-PLAN = 1  # of sizes, models and recipe: predictions of another one are made again
+PLAN = 2  # of sizes, models and recipe: predictions of another one are made again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +53,8 @@ class LabelSet:
 
 SETS: dict[str, LabelSet] = {
     "made-up": LabelSet(name="made-up", edge=128, folds=0, steps=0, images=120),
-    "nuclei": LabelSet(name="nuclei", edge=128, folds=3, steps=200, tile=80),
-    "fruits": LabelSet(name="fruits", edge=160, folds=3, steps=200),
+    "nuclei": LabelSet(name="nuclei", edge=128, folds=3, steps=600, tile=80),
+    "fruits": LabelSet(name="fruits", edge=160, folds=3, steps=300),
     "coco104": LabelSet(name="coco104", edge=128, folds=3, steps=120),
     "panoptic2": LabelSet(name="panoptic2", edge=160, folds=2, steps=150),
 }

@@ -43,6 +43,7 @@ SHARE = 0.25  # of the regions of a copy get an error
 WANTED = 100  # errors of each kind, on average
 MOST_ROUNDS = 15
 TREES = 60
+LEAF = 0.012  # least share of all weight in a leaf: copies of one region do not fill one alone
 MOST_IMAGES = 150  # of one copy
 LESSON_WEIGHT = 5.0  # of what a reviewer decided, in errors of our own
 FOUND_IOU = 0.4  # of an object with the region that was taken away
@@ -76,7 +77,7 @@ def image_numbers(regions: Sequence[Segment], image: ReviewImage) -> ImageFeatur
     if len(seen) > 1:
         first.region_rf[:] = np.mean([one.region_rf for one in seen], axis=0)
         score = MISSING_FEATURES.index("score")
-        objects = [image.evidence[0].segments[position] for position in first.missing_m]
+        objects = first.missing
         for other in image.evidence[1:]:
             shared_mn = shared_pixels(objects, other.segments)
             areas_n = np.array([segment.area for segment in other.segments], dtype=np.int64)
@@ -133,16 +134,9 @@ def _one_copy(
     numbers = [
         image_numbers(copy.regions, images[position]) for position, copy in zip(chosen, copies, strict=True)
     ]
-    add_context(
-        numbers,
-        [copy.regions for copy in copies],
-        [images[position].evidence[0].segments for position in chosen],
-    )
+    add_context(numbers, [copy.regions for copy in copies])
     region_kinds = [_region_kinds(copy) for copy in copies]
-    missing_kinds = [
-        _missing_kinds(copy, one, images[position])
-        for position, copy, one in zip(chosen, copies, numbers, strict=True)
-    ]
+    missing_kinds = [_missing_kinds(copy, one) for copy, one in zip(copies, numbers, strict=True)]
     return Samples(
         region_nf=np.concatenate([one.region_rf for one in numbers]),
         kind_n=np.concatenate(region_kinds),
@@ -161,12 +155,11 @@ def _region_kinds(copy: Corrupted) -> NDArray[np.str_]:
     return kinds
 
 
-def _missing_kinds(copy: Corrupted, numbers: ImageFeatures, image: ReviewImage) -> NDArray[np.str_]:
-    kinds = np.full(len(numbers.missing_m), CLEAN, dtype="<U32")
+def _missing_kinds(copy: Corrupted, numbers: ImageFeatures) -> NDArray[np.str_]:
+    kinds = np.full(len(numbers.missing), CLEAN, dtype="<U32")
     removed = [error.removed for error in copy.errors if error.removed is not None]
-    objects = [image.evidence[0].segments[position] for position in numbers.missing_m]
-    shared_mn = shared_pixels(objects, removed)
-    for row, one in enumerate(objects):
+    shared_mn = shared_pixels(numbers.missing, removed)
+    for row, one in enumerate(numbers.missing):
         for column, gone in enumerate(removed):
             if shared_mn[row, column] >= FOUND_IOU * (one.area + gone.area - shared_mn[row, column]):
                 kinds[row] = SuspicionKind.OVERLOOKED
@@ -186,7 +179,12 @@ def fit(
     if len(set(kind_n.tolist())) < 2:
         return None
     trees = ExtraTreesClassifier(
-        n_estimators=TREES, min_samples_leaf=3, max_features=0.5, random_state=seed, n_jobs=1
+        n_estimators=TREES,
+        min_samples_leaf=3,
+        min_weight_fraction_leaf=LEAF,
+        max_features=0.5,
+        random_state=seed,
+        n_jobs=1,
     )
     # the checks of every single tree take longer than the trees
     with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):

@@ -9,9 +9,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from maskloop.curation.review.overlap import read_map, shared_pixels
+from maskloop.curation.review.appearance import UNKNOWN, ColourModel
+from maskloop.curation.review.missing import MISSING_FEATURES, find_missing, missing_rows
+from maskloop.curation.review.outline import BAND, LEAST, MOST_LOSS, cross_entropy, outline_shape
+from maskloop.curation.review.overlap import Overlaps, overlaps, read_map, shared_pixels
 from maskloop.curation.review.suspicion import Evidence
-from maskloop.masks import paste_segment
 from maskloop.types import Segment
 
 __all__ = ["MISSING_FEATURES", "REGION_FEATURES", "ImageFeatures", "add_context", "image_features"]
@@ -43,27 +45,9 @@ REGION_FEATURES = (
     "parts",  # separate parts, at most 4
     "class_support",  # mean support of the other regions of its class
     "image_support",  # of the other regions of its image
+    *UNKNOWN,
 )
-MISSING_FEATURES = (
-    "score",
-    "class_prob",
-    "class_margin",
-    "mask_prob",  # mean over its pixels
-    "best_iou",  # with a region
-    "covered",  # share that lies in regions
-    "covered_same",  # in regions of its label
-    "size",
-    "solidity",
-    "class_support",
-    "image_support",
-    "rank",  # among the image's unmatched objects, 0..1
-)
-TAKEN_IOU = 0.4  # an object that overlaps a region so much is that region's
-MOST_COVERED = 0.6  # of an object that may be missing
 LEAST_PART = 0.15  # score of an object that may be one of several in a region
-BAND = 0.08  # of the square root of the area: half the width of the band along an outline
-LEAST = 1e-3  # probability
-MOST_LOSS = -float(np.log(LEAST))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,16 +58,7 @@ class ImageFeatures:
     match_r: NDArray[np.int64]  # (R,): the object that a region is; -1: none
     partner_r: NDArray[np.int64]  # (R,): the region that it may be one object with, or a copy of; -1: none
     missing_mf: NDArray[np.float64]  # (M, F) as MISSING_FEATURES
-    missing_m: NDArray[np.int64]  # (M,): position among the evidence's objects
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Overlaps:
-    iou_rn: NDArray[np.float64]
-    shared_rn: NDArray[np.int64]
-    area_r: NDArray[np.int64]
-    area_n: NDArray[np.int64]
-    score_n: NDArray[np.float64]
+    missing: tuple[Segment, ...]  # M
 
 
 def image_features(
@@ -98,7 +73,10 @@ def image_features(
         evidence: of a model that had not seen the image.
         ignored: areas where nothing is missing.
     """
-    found = _overlaps(regions, evidence)
+    found = overlaps(regions, evidence.segments)
+    colours = (
+        None if evidence.appearance is None else ColourModel(evidence.appearance, regions, evidence.size_hw)
+    )
     support_rn = found.iou_rn * np.sqrt(found.score_n)[None]
     has_objects = support_rn.shape[1] > 0
     match_r = support_rn.argmax(axis=1) if has_objects else np.full(len(regions), -1)
@@ -107,29 +85,25 @@ def image_features(
     rows, partners = [], []
     for index in range(len(regions)):
         row, partner = _region_row(index, regions, evidence, found, match=int(match_r[index]), twins=twins)
+        row |= colours.numbers(regions[index]) if colours is not None else UNKNOWN
         rows.append([row[name] for name in REGION_FEATURES])
         partners.append(partner)
-    missing = _missing(regions, evidence, found, ignored)
+    missing = find_missing(regions, evidence, found, ignored=ignored, colours=colours)
     return ImageFeatures(
         region_rf=np.array(rows, dtype=np.float64).reshape(-1, len(REGION_FEATURES)),
         match_r=match_r,
         partner_r=np.array(partners, dtype=np.int64),
-        missing_mf=_missing_rows(missing, regions, evidence, found),
-        missing_m=np.array(missing, dtype=np.int64),
+        missing_mf=missing_rows(missing, regions, evidence, colours=colours),
+        missing=tuple(one.segment for one in missing),
     )
 
 
-def add_context(
-    images: Sequence[ImageFeatures],
-    regions: Sequence[Sequence[Segment]],
-    objects: Sequence[Sequence[Segment]],
-) -> None:
+def add_context(images: Sequence[ImageFeatures], regions: Sequence[Sequence[Segment]]) -> None:
     """Fill in what depends on the other regions of a class and of an image, in place.
 
     Args:
         images: as `image_features` returns them.
         regions: of each image.
-        objects: of each image: those of the evidence.
     """
     at = {name: column for column, name in enumerate(REGION_FEATURES)}
     of = {name: column for column, name in enumerate(MISSING_FEATURES)}
@@ -147,32 +121,17 @@ def add_context(
         total = float(sums[label][0]) - (without or 0.0) if label in sums else 0.0
         return (total + 2 * whole) / (count + 2)
 
-    for image, drawn, seen in zip(images, regions, objects, strict=True):
+    for image, drawn in zip(images, regions, strict=True):
         supports = image.region_rf[:, at["support"]]
         for index, region in enumerate(drawn):
             row = image.region_rf[index]
             row[at["size"]] = np.log(region.area) - medians[region.label]
             row[at["class_support"]] = class_support(region.label, float(supports[index]))
             row[at["image_support"]] = (supports.sum() - supports[index] + whole) / len(supports)
-        for row, position in zip(image.missing_mf, image.missing_m, strict=True):
-            segment = seen[position]
+        for row, segment in zip(image.missing_mf, image.missing, strict=True):
             row[of["size"]] = np.log(segment.area) - medians.get(segment.label, np.log(segment.area))
             row[of["class_support"]] = class_support(segment.label, None)
             row[of["image_support"]] = (supports.sum() + whole) / (len(supports) + 1)
-
-
-def _overlaps(regions: Sequence[Segment], evidence: Evidence) -> _Overlaps:
-    shared_rn = shared_pixels(regions, evidence.segments)
-    area_r = np.array([region.area for region in regions], dtype=np.int64)
-    area_n = np.array([segment.area for segment in evidence.segments], dtype=np.int64)
-    union_rn = area_r[:, None] + area_n[None] - shared_rn
-    return _Overlaps(
-        iou_rn=shared_rn / np.maximum(union_rn, 1),
-        shared_rn=shared_rn,
-        area_r=area_r,
-        area_n=area_n,
-        score_n=np.array([segment.score for segment in evidence.segments], dtype=np.float64),
-    )
 
 
 def _region_ious(regions: Sequence[Segment]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -188,7 +147,7 @@ def _region_row(
     index: int,
     regions: Sequence[Segment],
     evidence: Evidence,
-    found: _Overlaps,
+    found: Overlaps,
     *,
     match: int,
     twins: tuple[NDArray[np.float64], NDArray[np.float64]],
@@ -199,7 +158,7 @@ def _region_row(
     row = dict.fromkeys(REGION_FEATURES, 0.0)
     row |= _class_evidence(region, evidence, match)
     row |= _pixel_evidence(region, evidence, match)
-    row |= _shape(region)
+    row |= outline_shape(region)
     if match >= 0:
         row["match_iou"] = float(found.iou_rn[index, match])
         row["match_score"] = float(found.score_n[match])
@@ -260,33 +219,12 @@ def _pixel_evidence(region: Segment, evidence: Evidence, match: int) -> Mapping[
         "other_pixels": float(np.clip(total_hw - own_hw, 0, 1)[inside_hw].mean()),
         "empty": 1.0 - float(np.minimum(total_hw, 1)[inside_hw].mean()),
         "dice_loss": 1.0 - 2 * shared / max(float(object_hw.sum()) + region.area, 1.0),
-        "band_loss": _cross_entropy(object_hw, inside_hw, band_hw) if match >= 0 else MOST_LOSS,
-        "band_pixels": _cross_entropy(np.minimum(own_hw, 1), inside_hw, band_hw),
+        "band_loss": cross_entropy(object_hw, inside_hw, band_hw) if match >= 0 else MOST_LOSS,
+        "band_pixels": cross_entropy(np.minimum(own_hw, 1), inside_hw, band_hw),
     }
 
 
-def _cross_entropy(
-    probs_hw: NDArray[np.float32], truth_hw: NDArray[np.bool_], where_hw: NDArray[np.bool_]
-) -> float:
-    of_truth_hw = np.where(truth_hw, probs_hw, 1 - probs_hw)
-    return -float(np.log(np.clip(of_truth_hw[where_hw], LEAST, 1)).mean()) if where_hw.any() else 0.0
-
-
-def _shape(region: Segment) -> Mapping[str, float]:
-    outlines, _ = cv2.findContours(
-        np.pad(region.mask_hw.view(np.uint8), 1), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-    )
-    points = np.concatenate([outline for outline in outlines])
-    hull = float(cv2.contourArea(cv2.convexHull(points)))
-    around = sum(float(cv2.arcLength(outline, True)) for outline in outlines)
-    return {
-        "solidity": min(1.0, region.area / max(hull + around / 2, 1.0)),
-        "roundness": min(1.0, 4 * np.pi * region.area / max(around, 1.0) ** 2),
-        "parts": float(min(len(outlines), 4)),
-    }
-
-
-def _merged(index: int, found: _Overlaps, evidence: Evidence) -> tuple[float, float]:
+def _merged(index: int, found: Overlaps, evidence: Evidence) -> tuple[float, float]:
     """Return how large and sure the second separate object inside the region is, and what both gain."""
     inside_n = found.shared_rn[index] / np.maximum(found.area_n, 1)
     candidates = np.flatnonzero((inside_n >= 0.6) & (found.score_n >= LEAST_PART))
@@ -315,7 +253,7 @@ def _merged(index: int, found: _Overlaps, evidence: Evidence) -> tuple[float, fl
     return second, sure * float(together - found.iou_rn[index].max(initial=0.0))
 
 
-def _split(index: int, found: _Overlaps, same_r: NDArray[np.bool_]) -> tuple[float, float, int]:
+def _split(index: int, found: Overlaps, same_r: NDArray[np.bool_]) -> tuple[float, float, int]:
     """Return the score of an object that holds the region and more, the gain with a partner, and which."""
     inside_n = found.shared_rn[index] / max(1, int(found.area_r[index]))
     whole_n = found.score_n * (inside_n >= 0.7) * (1 - found.iou_rn[index]) * inside_n
@@ -331,60 +269,3 @@ def _split(index: int, found: _Overlaps, same_r: NDArray[np.bool_]) -> tuple[flo
             if gain > best:
                 best, partner = gain, int(other)
     return float(whole_n.max(initial=0.0)), best, partner
-
-
-def _missing(
-    regions: Sequence[Segment], evidence: Evidence, found: _Overlaps, ignored: Sequence[Segment]
-) -> list[int]:
-    """Return the objects that no region is, best first, each place once."""
-    covered_hw = np.zeros(evidence.size_hw, np.bool_)
-    for region in regions:
-        covered_hw |= paste_segment(region, evidence.size_hw)
-    void_hw = np.zeros(evidence.size_hw, np.bool_)
-    for area in ignored:
-        void_hw |= paste_segment(area, evidence.size_hw)
-    best_n = found.iou_rn.max(axis=0, initial=0.0)
-    chosen: list[int] = []
-    for n in np.argsort(-found.score_n, kind="stable"):
-        segment = evidence.segments[n]
-        top, left, bottom, right = segment.box_yxyx
-        area = max(1, segment.area)
-        window = (slice(top, bottom), slice(left, right))
-        if best_n[n] >= TAKEN_IOU or np.count_nonzero(void_hw[window] & segment.mask_hw) > area / 2:
-            continue
-        if np.count_nonzero(covered_hw[window] & segment.mask_hw) > MOST_COVERED * area:
-            continue
-        if chosen:
-            shared_m = shared_pixels([segment], [evidence.segments[m] for m in chosen])[0]
-            smaller_m = np.minimum(found.area_n[chosen], area)
-            if (shared_m > 0.5 * smaller_m).any():
-                continue
-        chosen.append(int(n))
-    return chosen
-
-
-def _missing_rows(
-    missing: Sequence[int], regions: Sequence[Segment], evidence: Evidence, found: _Overlaps
-) -> NDArray[np.float64]:
-    labels = np.array([region.label for region in regions])
-    rows = []
-    for rank, n in enumerate(missing):
-        segment = evidence.segments[n]
-        probs_k = np.sort(evidence.class_probs_nk[n])[::-1]
-        box = segment.box_yxyx
-        probs_hw = read_map(evidence.mask_probs_nhw[n], evidence.size_hw, box)
-        share_r = found.shared_rn[:, n] / max(1, segment.area)
-        row = dict.fromkeys(MISSING_FEATURES, 0.0)
-        row |= {
-            "score": segment.score,
-            "class_prob": float(probs_k[0]),
-            "class_margin": float(probs_k[0] - (probs_k[1] if len(probs_k) > 1 else 0.0)),
-            "mask_prob": float(probs_hw[segment.mask_hw].mean()),
-            "best_iou": float(found.iou_rn[:, n].max(initial=0.0)),
-            "covered": float(min(1.0, share_r.sum())),
-            "covered_same": float(min(1.0, share_r[labels == segment.label].sum())) if len(labels) else 0.0,
-            "solidity": _shape(segment)["solidity"],
-            "rank": rank / len(missing),
-        }
-        rows.append([row[name] for name in MISSING_FEATURES])
-    return np.array(rows, dtype=np.float64).reshape(-1, len(MISSING_FEATURES))

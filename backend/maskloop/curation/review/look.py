@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from maskloop.curation.review.appearance import Appearance, appearance_of
 from maskloop.curation.review.suspicion import Evidence
 from maskloop.masks import drop_duplicates
 from maskloop.segmentation.checkpoint import Checkpoint
@@ -36,10 +37,10 @@ def look_at(checkpoint: Checkpoint, image: RgbImage, *, task: SegmentationTask) 
     ready = prepare_image(checkpoint, image, for_selection=False, plan=ViewPlan())
     ((raw,),) = forward_batch(checkpoint, [ready], task=task, for_selection=False, plan=ViewPlan())
     with torch.inference_mode():
-        return _evidence(raw, checkpoint.labels)
+        return _evidence(raw, checkpoint.labels, appearance_of(image))
 
 
-def _evidence(raw: RawOutput, labels: Sequence[str]) -> Evidence:
+def _evidence(raw: RawOutput, labels: Sequence[str], appearance: Appearance) -> Evidence:
     height, width = (
         max(1, round(valid * low / padded))
         for valid, low, padded in zip(
@@ -72,4 +73,5 @@ def _evidence(raw: RawOutput, labels: Sequence[str]) -> Evidence:
         mask_probs_nhw=mask_probs_qhw[queries].numpy().astype(np.float16),
         pixel_probs_khw=torch.einsum("qk,qhw->khw", probs_qk, mask_probs_qhw).numpy().astype(np.float16),
         size_hw=raw.size_hw,
+        appearance=appearance,
     )

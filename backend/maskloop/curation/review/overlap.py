@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -10,7 +11,33 @@ from numpy.typing import NDArray
 
 from maskloop.types import Segment
 
-__all__ = ["box_array", "read_map", "shared_pixels"]
+__all__ = ["Overlaps", "box_array", "overlaps", "read_map", "shared_pixels"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Overlaps:
+    """How R regions and N objects of an image overlap."""
+
+    iou_rn: NDArray[np.float64]
+    shared_rn: NDArray[np.int64]  # pixels
+    area_r: NDArray[np.int64]
+    area_n: NDArray[np.int64]
+    score_n: NDArray[np.float64]
+
+
+def overlaps(regions: Sequence[Segment], objects: Sequence[Segment]) -> Overlaps:
+    """Return the overlaps of each region with each object."""
+    shared_rn = shared_pixels(regions, objects)
+    area_r = np.array([region.area for region in regions], dtype=np.int64)
+    area_n = np.array([segment.area for segment in objects], dtype=np.int64)
+    union_rn = area_r[:, None] + area_n[None] - shared_rn
+    return Overlaps(
+        iou_rn=shared_rn / np.maximum(union_rn, 1),
+        shared_rn=shared_rn,
+        area_r=area_r,
+        area_n=area_n,
+        score_n=np.array([segment.score for segment in objects], dtype=np.float64),
+    )
 
 
 def box_array(segments: Sequence[Segment]) -> NDArray[np.int64]:
@@ -41,7 +68,9 @@ def _part(segment: Segment, area: tuple[int, int, int, int]) -> NDArray[np.bool_
 
 
 def read_map(
-    values_hw: NDArray[np.float16], size_hw: tuple[int, int], box_yxyx: tuple[int, int, int, int]
+    values_hw: NDArray[np.float16] | NDArray[np.float32],
+    size_hw: tuple[int, int],
+    box_yxyx: tuple[int, int, int, int],
 ) -> NDArray[np.float32]:
     """Return a map's values at the pixels of a box of the image, bilinear between its own.
 

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from maskloop.curation.review.error_classifier import (
     CLEAN,
-    LESSON_WEIGHT,
     Lesson,
     Samples,
     draw_samples,
-    fit,
     image_numbers,
     lesson_rows,
-    probabilities,
 )
 from maskloop.curation.review.features import (
     MISSING_FEATURES,
@@ -26,12 +21,14 @@ from maskloop.curation.review.features import (
     ImageFeatures,
     add_context,
 )
+from maskloop.curation.review.kind_learner import KindLearner, Kinds
 from maskloop.curation.review.suspicion import ReviewImage, Suspicion, SuspicionKind
 
 __all__ = ["Ranking", "rank"]
 
 FOLDS = 3  # of the images: the classifier that scores a fold learnt from the others
 TWIN_IOU = 0.5  # of two regions of one label that count as one object
+EXPECTED = 0.02  # errors of each kind, overlooked objects too, as a share of the regions
 FEW_REGIONS = 20  # with fewer the scores are by rule
 
 
@@ -56,9 +53,7 @@ def rank(
         seed: of the calibration; the same images and seed give the same ranking.
     """
     numbers = [image_numbers(image.regions, image) for image in images]
-    add_context(
-        numbers, [image.regions for image in images], [image.evidence[0].segments for image in images]
-    )
+    add_context(numbers, [image.regions for image in images])
     enough = len(images) >= 2 and sum(len(image.regions) for image in images) >= FEW_REGIONS
     if enough:
         samples = draw_samples(images, labels=labels, seed=seed)
@@ -76,85 +71,47 @@ def rank(
     )
 
 
-Kinds = dict[str, NDArray[np.float64]]
-
-
 def _cross_fitted(
     numbers: Sequence[ImageFeatures], samples: Samples, lessons: Sequence[Lesson], seed: int
 ) -> list[tuple[Kinds, Kinds]]:
     folds = min(FOLDS, len(numbers))
     fold_of = np.random.default_rng([seed, 9]).permutation(len(numbers)) % folds
-    region = _Learner(
-        samples.region_nf,
-        samples.kind_n,
-        fold_of[samples.image_n],
-        lessons=lessons,
-        missing=False,
-        seed=seed,
+    # two regions at one place are an error whoever drew them
+    lone_n = samples.region_nf[:, REGION_FEATURES.index("twin")] < TWIN_IOU
+    regions, places = (
+        sum(len(table) for table in tables)
+        for tables in zip(*((one.region_rf, one.missing_mf) for one in numbers), strict=True)
     )
-    missing = _Learner(
-        samples.missing_mf,
-        samples.kind_m,
-        fold_of[samples.image_m],
-        lessons=lessons,
-        missing=True,
-        seed=seed,
+    tables = (
+        (samples.region_nf, samples.kind_n, samples.image_n, lone_n, EXPECTED, False),
+        (
+            samples.missing_mf,
+            samples.kind_m,
+            samples.image_m,
+            np.ones(len(samples.kind_m)),
+            EXPECTED * regions / max(places, 1),
+            True,
+        ),
     )
-    scored: list[tuple[Kinds, Kinds]] = [({}, {})] * len(numbers)
-    for learner in (region, missing):
-        learner.doubt_clean(folds)
-    for fold in range(folds):
-        members = np.flatnonzero(fold_of == fold)
-        models = [learner.model(fold) for learner in (region, missing)]
-        for index in members:
-            one = numbers[index]
-            rules = _by_rule(one)
-            found = [
-                rule if model is None else probabilities(model, values)
-                for model, values, rule in zip(models, (one.region_rf, one.missing_mf), rules, strict=True)
-            ]
-            scored[index] = (found[0], found[1])
-    return scored
-
-
-class _Learner:
-    """Samples of regions, or of missing ones, and the classifiers that learn from them."""
-
-    def __init__(
-        self,
-        values_nf: NDArray[np.float64],
-        kind_n: NDArray[np.str_],
-        fold_n: NDArray[np.int64],
-        *,
-        lessons: Sequence[Lesson],
-        missing: bool,
-        seed: int,
-    ) -> None:
-        self._values_nf, self._kind_n, self._fold_n = values_nf, kind_n, fold_n
-        self._taught_lf, self._kind_l = lesson_rows(lessons, missing)
-        self._seed = seed
-        self._weight_n = np.ones(len(kind_n))
-        if not missing:  # two regions at one place are an error whoever drew them
-            twin_n = values_nf[:, REGION_FEATURES.index("twin")]
-            self._weight_n[(kind_n == CLEAN) & (twin_n >= TWIN_IOU)] = 0.0
-
-    def doubt_clean(self, folds: int) -> None:
-        """Count regions less as clean that look wrong already: the annotations have errors of their own."""
-        doubt_n = np.zeros(len(self._kind_n))
-        for fold in range(folds):
-            chosen_n = self._fold_n == fold
-            doubt_n[chosen_n] = 1.0 - probabilities(self.model(fold), self._values_nf[chosen_n])[CLEAN]
-        self._weight_n *= np.where(self._kind_n == CLEAN, np.square(1.0 - doubt_n), 1.0)
-
-    def model(self, fold: int) -> Any:
-        """Return a classifier that learnt nothing from a fold's images."""
-        chosen_n = (self._fold_n != fold) & (self._weight_n > 0)
-        return fit(
-            np.concatenate([self._values_nf[chosen_n], self._taught_lf]),
-            np.concatenate([self._kind_n[chosen_n], self._kind_l]),
-            np.concatenate([self._weight_n[chosen_n], np.full(len(self._kind_l), LESSON_WEIGHT)]),
-            self._seed,
+    region, missing = (
+        KindLearner(
+            values_nf,
+            kind_n,
+            fold_of[image_n],
+            clean_weight_n=weight_n.astype(np.float64),
+            taught=lesson_rows(lessons, is_missing),
+            expected=expected,
+            seed=seed,
         )
+        for values_nf, kind_n, image_n, weight_n, expected, is_missing in tables
+    )
+    scored = []
+    for fold, one in zip(fold_of.tolist(), numbers, strict=True):
+        rules = _by_rule(one)
+        region_kinds = region.kinds(fold, one.region_rf)
+        missing_kinds = missing.kinds(fold, one.missing_mf)
+        scored.append((region_kinds or rules[0], missing_kinds or rules[1]))
+    return scored
 
 
 def _by_rule(one: ImageFeatures) -> tuple[Kinds, Kinds]:
@@ -206,13 +163,13 @@ def _suspicions(
             kinds=kinds,
         )
         found.append((suspicion, dict(zip(REGION_FEATURES, one.region_rf[index].tolist(), strict=True))))
-    for index, position in enumerate(one.missing_m):
+    for index, proposal in enumerate(one.missing):
         suspicion = Suspicion(
             image=image.key,
             kind=SuspicionKind.OVERLOOKED,
             score=float(np.clip(1.0 - missing_kinds[CLEAN][index], 0.0, 1.0)),
             region=None,
-            proposal=objects[int(position)],
+            proposal=proposal,
             kinds={SuspicionKind.OVERLOOKED: float(1.0 - missing_kinds[CLEAN][index])},
         )
         found.append((suspicion, dict(zip(MISSING_FEATURES, one.missing_mf[index].tolist(), strict=True))))

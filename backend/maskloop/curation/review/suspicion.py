@@ -8,6 +8,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from maskloop.curation.review.appearance import Appearance
 from maskloop.types import Segment
 
 __all__ = ["Evidence", "ReviewImage", "Suspicion", "SuspicionKind"]
@@ -35,6 +36,7 @@ class Evidence:
     mask_probs_nhw: NDArray[np.float16]  # (N, h, w): of each pixel, at the model's own resolution
     pixel_probs_khw: NDArray[np.float16]  # (K, h, w): expected objects of each class at each pixel
     size_hw: tuple[int, int]  # of the upright image
+    appearance: Appearance | None = None  # of the image; None: colours and edges say nothing
 
     def __post_init__(self) -> None:
         count, classes = len(self.segments), len(self.labels)
