@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from tests.acceptance.test_editor_screenshot import SCREENSHOTS, WAIT_MS, wait_until_still
 
+from maskloop.curation.duplicates.alike import AlikePair, Likeness
+from maskloop.curation.review.gallery import gallery_html
 from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
 from maskloop.segmentation.checkpoint import load_checkpoint
 from maskloop.segmentation.postprocess import Thresholds
@@ -15,6 +18,7 @@ from maskloop.types import Prediction, Segment, SegmentationTask
 from maskloop_studio.formats import annotation_to_segments, prediction_to_regions
 from maskloop_studio.formats.label_config import map_labels, parse_label_config
 from maskloop_studio.intake.reconcile import sync_project
+from maskloop_studio.review.duplicates_tab import DUPLICATES_TITLE, remove_duplicates_tab, show_duplicates
 from maskloop_studio.review.review_tab import REVIEW_TITLE, remove_review
 from maskloop_studio.review.run_review import review_project
 from maskloop_studio.runtime.tasks import work_on
@@ -60,16 +64,20 @@ def project(client, make_project):
     return made, task_id, right_label
 
 
-def test_review_tab_has_the_wrong_task_first_and_is_removed_whole(services, client, project):
-    made, wrong_task, right_label = project
-    services.store.projects.save(made.id, CONFIG)
+def take_in(project_id, services, client):
+    services.store.projects.save(project_id, CONFIG)
     sync_project(
-        made.id,
+        project_id,
         store=services.store,
         client=client,
         settings=services.settings,
         run=lambda job_id: work_on(job_id, services),
     )
+
+
+def test_review_tab_has_the_wrong_task_first_and_is_removed_whole(services, client, project):
+    made, wrong_task, right_label = project
+    take_in(made.id, services, client)
     outcome = review_project(made.id, services, top=6, in_studio=True, say=print)
     assert (wrong_task, "wrong class") in [(one.task_id, one.kind) for one in outcome.shown[:3]]
     (tab,) = [view for view in client.views(made.id) if view["data"]["title"] == REVIEW_TITLE]
@@ -82,3 +90,54 @@ def test_review_tab_has_the_wrong_task_first_and_is_removed_whole(services, clie
     assert client.predictions_of(wrong_task) == []
     assert all("maskloop_review" not in task.data for task in client.iter_tasks(made.id))
     assert REVIEW_TITLE not in {view["data"]["title"] for view in client.views(made.id)}
+
+
+@pytest.mark.browser
+def test_gallery_and_tab_open_in_a_browser(services, client, project, studio, chromium, tmp_path):
+    made, wrong_task, _ = project
+    take_in(made.id, services, client)
+    outcome = review_project(made.id, services, top=8, in_studio=True, say=print)
+    gallery = tmp_path / "review.html"
+    gallery.write_text("".join(gallery_html(f"Review of project {made.id}", outcome.cards)))
+    SCREENSHOTS.mkdir(exist_ok=True)
+    page, asked = chromium.new_page(viewport={"width": 1180, "height": 760}), []
+    page.on("request", lambda one: asked.append(one.url))
+    page.goto(gallery.as_uri())
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    widths = page.eval_on_selector_all("img", "all => all.map(one => one.naturalWidth)")
+    assert len(widths) == 8
+    assert min(widths) > 0
+    assert f"/projects/{made.id}/data?task={wrong_task}" in page.content()
+    (SCREENSHOTS / "review-gallery.png").write_bytes(page.screenshot())
+    page.close()
+    (tab,) = [view for view in client.views(made.id) if view["data"]["title"] == REVIEW_TITLE]
+    page = chromium.new_page(viewport={"width": 1180, "height": 640})
+    page.set_default_timeout(WAIT_MS)
+    page.goto(f"{studio.url}/user/login/")
+    page.fill("input[name=email]", studio.username)
+    page.fill("input[name=password]", studio.password)
+    page.click("button[type=submit]")
+    page.wait_for_url(lambda url: "/user/login" not in url)
+    page.goto(f"{studio.url}/projects/{made.id}/data?tab={tab['id']}")
+    page.get_by_text(REVIEW_TITLE).first.wait_for()
+    (SCREENSHOTS / "review-tab.png").write_bytes(wait_until_still(page))
+    page.close()
+
+
+def test_duplicates_tab_has_copies_side_by_side_and_is_removed_whole(client, project):
+    made, _, _ = project
+    tasks = [task.id for task in client.iter_tasks(made.id)]
+    before = {task.id: task.data for task in client.iter_tasks(made.id)}
+    pairs = [
+        AlikePair(first=tasks[1], second=tasks[6], likeness=Likeness.SAME_FILE, distance=0.0),
+        AlikePair(first=tasks[0], second=tasks[4], likeness=Likeness.SAME_PICTURE, distance=0.1),
+    ]
+    for _ in range(2):  # the second one replaces the first
+        assert show_duplicates(made.id, pairs, client=client) == 4
+    (tab,) = [view for view in client.views(made.id) if view["data"]["title"] == DUPLICATES_TITLE]
+    listed = client._json("GET", "api/tasks", params={"view": tab["id"], "fields": "all"})["tasks"]
+    assert {one["id"] for one in listed[:2]} == {tasks[1], tasks[6]}
+    assert {one["id"] for one in listed[2:]} == {tasks[0], tasks[4]}
+    assert remove_duplicates_tab(made.id, client=client) == 4
+    assert {task.id: task.data for task in client.iter_tasks(made.id)} == before
+    assert client.users()[0].email

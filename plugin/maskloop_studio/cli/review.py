@@ -28,6 +28,12 @@ def review(
         list[int] | None, typer.Option(help="This suspicion's annotation is right: it comes no more.")
     ] = None,
     wrong: Annotated[list[int] | None, typer.Option(help="This suspicion was an error.")] = None,
+    folds: Annotated[
+        int,
+        typer.Option(
+            min=0, max=20, help="Train so many models to judge images that every version has learnt from."
+        ),
+    ] = 0,
     clear: Annotated[bool, typer.Option("--clear", help="Remove tab and proposals, and end.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -67,7 +73,7 @@ def review(
     def say(line: str) -> None:
         typer.echo(line, err=True)
 
-    outcome = review_project(project, services, top=top, in_studio=tab, say=say)
+    outcome = review_project(project, services, top=top, in_studio=tab, say=say, folds=folds)
     if html is not None:
         from maskloop.curation.review.gallery import gallery_html
 
@@ -112,7 +118,9 @@ def _in_words(outcome: ReviewOutcome, *, html: Path | None, tab: bool) -> str:
     if not outcome.calibrated:
         lines.append("note: too few regions to calibrate on: the scores are by rule")
     if outcome.unseen:
-        lines.append(f"note: {outcome.unseen} images were not reviewed: every version has learnt from them")
+        lines.append(
+            f"note: {outcome.unseen} images were not reviewed: every version has learnt from them (--folds 3)"
+        )
     if outcome.confirmed:
         lines.append(f"{outcome.confirmed} left out: a reviewer said that they are right")
     for verdict, count in outcome.settled.items():

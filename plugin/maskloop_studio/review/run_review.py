@@ -13,7 +13,7 @@ from maskloop.errors import ImageError, StudioError, TrainingError
 from maskloop.store.reviews import REVIEW_TAG, StoredSuspicion, Verdict
 from maskloop.types import UNLABELLED, Correction, Prediction, Segment, SegmentationTask
 from maskloop_studio.projects.correction_labels import match_correction_labels
-from maskloop_studio.projects.frozen_corrections import ensure_image
+from maskloop_studio.projects.frozen_corrections import TrainingImages, ensure_image, near_groups
 from maskloop_studio.projects.training import ensure_champion, model_name, plan_learning
 from maskloop_studio.review.review_tab import TaskProposal, show_proposals
 
@@ -55,7 +55,13 @@ class _Looked:
 
 
 def review_project(
-    project_id: int, services: Services, *, top: int, in_studio: bool, say: Callable[[str], None]
+    project_id: int,
+    services: Services,
+    *,
+    top: int,
+    in_studio: bool,
+    say: Callable[[str], None],
+    folds: int = 0,
 ) -> ReviewOutcome:
     """Rank a project's regions and missing regions, store the likeliest errors and show them.
 
@@ -65,6 +71,8 @@ def review_project(
         top: how many suspicions are kept and shown.
         in_studio: also make the tab, and store the proposals as predictions.
         say: gets lines of progress.
+        folds: of the images that every trained version has learnt from; models are trained to judge them. 0:
+            such images are judged by the first version, or left out where that knows none of the classes.
 
     Raises:
         TrainingError: nothing to review: no annotation, or no model that had not learnt from its image.
@@ -78,7 +86,7 @@ def review_project(
     plan, prediction_plan = plan_learning(project_id, champion, services)
     corrections = _corrections(project_id, services)
     looked, unseen, unreadable = _look(
-        project_id, corrections, plan, services, task=prediction_plan.task, say=say
+        project_id, corrections, plan, services, task=prediction_plan.task, folds=folds, say=say
     )
     if not looked:
         raise TrainingError(
@@ -161,6 +169,7 @@ def _look(
     services: Services,
     *,
     task: SegmentationTask,
+    folds: int,
     say: Callable[[str], None],
 ) -> tuple[list[_Looked], int, tuple[str, ...]]:
     """Return the images with evidence, how many no version can judge, and why others cannot be read."""
@@ -170,32 +179,98 @@ def _look(
 
     versions = services.registry.versions(model_name(project_id))
     learnt = learnt_images(versions)
-    of_version: defaultdict[int, list[Correction]] = defaultdict(list)
-    unseen = 0
+    trained = [one for one in versions if learnt[one.number].tasks] if folds else versions
+    unreadable: list[str] = []
+    here: list[Correction] = []
     for one in corrections:
+        try:
+            ensure_image(one, image_cache=services.image_cache, fetcher=services.fetcher)
+            here.append(one)
+        except (ImageError, StudioError) as exc:
+            unreadable.append(str(exc))
+    of_version: defaultdict[int, list[Correction]] = defaultdict(list)
+    unseen = []
+    for one in here:
         version = newest_unseen(
-            one.task_id, one.image_key, versions=versions, learnt=learnt, classes=plan.classes
+            one.task_id, one.image_key, versions=trained, learnt=learnt, classes=plan.classes
         )
         if version is None:
-            unseen += 1
+            unseen.append(one)
         else:
             of_version[version.number].append(one)
     looked: list[_Looked] = []
-    unreadable: list[str] = []
     for version in (one for one in versions if one.number in of_version):
         some = of_version[version.number]
         say(f"{version.tag} looks at {len(some)} images that it has not learnt from")
         checkpoint = load_checkpoint(version.path, device=services.settings.device)
         for one in some:
             try:
-                ensure_image(one, image_cache=services.image_cache, fetcher=services.fetcher)
                 pixels = _read(one.image_key, services)
-            except (ImageError, StudioError) as exc:
+            except ImageError as exc:
                 unreadable.append(str(exc))
                 continue
             evidence = look_at(checkpoint, pixels, task=task)
             looked.append(_Looked(correction=one, image=_image(one, evidence, plan), version=version.tag))
-    return looked, unseen, tuple(unreadable)
+    if folds and unseen:
+        bases = [one for one in versions if not learnt[one.number].tasks]
+        looked += _look_in_folds(
+            project_id, here, unseen, bases, plan, services=services, task=task, folds=folds, say=say
+        )
+        unseen = []
+    return looked, len(unseen), tuple(unreadable)
+
+
+def _look_in_folds(
+    project_id: int,
+    corrections: Sequence[Correction],
+    wanted: Sequence[Correction],
+    bases: Sequence[ModelVersion],
+    plan: LabelPlan,
+    *,
+    services: Services,
+    task: SegmentationTask,
+    folds: int,
+    say: Callable[[str], None],
+) -> list[_Looked]:
+    """Return the wanted images, judged by models that are trained for it on the other images."""
+    from maskloop.curation.review.folds import look_in_folds
+    from maskloop.learning.data.training_set import corrections_to_examples
+    from maskloop.segmentation.checkpoint import load_checkpoint
+
+    if not bases:
+        raise TrainingError(
+            f"review of project {project_id} by folds",
+            expected="a version of its model that has not learnt from its images",
+            got="none: the first version was removed",
+            remedy="review without --folds",
+        )
+    settings = services.settings
+    images = TrainingImages(services.image_cache, services.fetcher, settings)
+    examples = corrections_to_examples(
+        corrections,
+        plan=plan,
+        image_cache=services.image_cache,
+        ignored_labels=settings.ignore_labels,
+        learnt_versions=(),
+        groups=near_groups(corrections, store=services.store, images=images),
+    )
+    of_key = {example.key: one for example, one in zip(examples, corrections, strict=True)}
+    judged = {_place(one) for one in wanted}
+    evidence = look_in_folds(
+        load_checkpoint(bases[-1].path, device=settings.device, training=True),
+        examples,
+        {key for key, one in of_key.items() if _place(one) in judged},
+        labels=plan.classes,
+        task=task,
+        folds=folds,
+        work_dir=settings.runs_dir / f"review-{project_id}",
+        settings=settings,
+        say=say,
+    )
+    return [
+        _Looked(correction=of_key[key], image=_image(of_key[key], found, plan), version="folds")
+        for key, found in evidence
+    ]
 
 
 def _image(correction: Correction, evidence: Evidence, plan: LabelPlan) -> ReviewImage:
