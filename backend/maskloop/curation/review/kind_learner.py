@@ -6,7 +6,7 @@ half of all that look so were there before, half of these are errors. What looks
 clean, and the classifiers learn again.
 
 Source: Elkan and Noto 2008, Learning classifiers from only positive and unlabeled data; its estimate of the
-share, from a high quantile in place of the mean.
+share, from a high quantile instead of the mean. It says little where errors are not well apart from the rest.
 """
 
 from __future__ import annotations
@@ -22,13 +22,10 @@ __all__ = ["KindLearner", "Kinds"]
 
 Kinds = dict[str, NDArray[np.float64]]
 
-ROUNDS = 3
+ROUNDS = 3  # of learning; two where shares are given
 SURE = 0.95  # quantile of the errors put in: what looks so is an error
 LEAST = 0.02  # probability that a classifier of few trees can tell from none
-APART = (
-    0.8,
-    0.95,
-)  # area under the curve, error against clean, from which on a share is known a little, well
+APART = (0.8, 0.95)  # area under the ROC curve from which on a share is known a little, and well
 MOST = 0.8  # share of a kind
 
 
@@ -44,6 +41,7 @@ class KindLearner:
         clean_weight_n: NDArray[np.float64],
         taught: tuple[NDArray[np.float64], NDArray[np.str_]],
         expected: float,
+        estimated: bool,
         seed: int,
     ) -> None:
         """Learn.
@@ -55,16 +53,20 @@ class KindLearner:
             clean_weight_n: (N,): 0..1, how far a clean sample counts.
             taught: numbers and kinds that reviewers decided on.
             expected: share of each kind in a project of which nothing is known, 0..1.
+            estimated: whether shares are estimated where errors are well apart from the rest; else all are
+                as expected.
             seed: of the trees.
         """
         self._values_nf, self._kind_n, self._fold_n = values_nf, kind_n, fold_n
-        self._taught, self._expected, self._seed = taught, min(expected, MOST), seed
+        self._taught, self._seed = taught, seed
+        self._expected, self._estimated = min(expected, MOST), estimated
         self._names = sorted(set(kind_n.tolist()))
         self._shares: dict[str, float] = {}
         self._models: dict[int, Any] = {}
         enough = CLEAN in self._names and len(self._names) > 1
         weight_n = np.where(kind_n == CLEAN, clean_weight_n, 1.0)
-        for number in range(ROUNDS if enough else 0):
+        rounds = ROUNDS if estimated else 2
+        for number in range(rounds if enough else 0):
             if number:
                 weight_n = weight_n * np.where(kind_n == CLEAN, self._clean(), 1.0)
             self._learn(weight_n)
@@ -93,13 +95,16 @@ class KindLearner:
                 self._seed,
             )
         for kind, ratio_n in self._sample_ratios().items():
-            of_kind_n, is_clean_n = self._kind_n == kind, (self._kind_n == CLEAN) & (weight_n > 0)
-            seen = float(np.quantile(ratio_n[of_kind_n], SURE))
-            share = min(MOST, 1.0 / max(seen, 1.0))
-            apart = _area(ratio_n[of_kind_n], ratio_n[is_clean_n], weight_n[is_clean_n])
-            apart = (apart - share / 2) / (1 - share)  # errors that were there before look like errors
-            trust = float(np.clip((apart - APART[0]) / (APART[1] - APART[0]), 0.0, 1.0))
-            self._shares[kind] = share**trust * self._expected ** (1 - trust)
+            self._shares[kind] = self._share(kind, ratio_n, weight_n) if self._estimated else self._expected
+
+    def _share(self, kind: str, ratio_n: NDArray[np.float64], weight_n: NDArray[np.float64]) -> float:
+        of_kind_n, is_clean_n = self._kind_n == kind, (self._kind_n == CLEAN) & (weight_n > 0)
+        seen = float(np.quantile(ratio_n[of_kind_n], SURE))
+        share = min(MOST, 1.0 / max(seen, 1.0))
+        apart = _area(ratio_n[of_kind_n], ratio_n[is_clean_n], weight_n[is_clean_n])
+        apart = (apart - share / 2) / (1 - share)  # errors that were there before look like errors
+        trust = float(np.clip((apart - APART[0]) / (APART[1] - APART[0]), 0.0, 1.0))
+        return float(share**trust * self._expected ** (1 - trust))
 
     def _balanced(self, weight_n: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return weights of which clean has one half and the kinds equal parts of the other; sum N."""
