@@ -337,6 +337,13 @@ def test_webhook_lying_length_is_refused(server, headers, body, statuses):
     assert "expected" in text or status == 0
 
 
+@pytest.mark.parametrize("headers", [{}, {"Content-Length": 5}], ids=["chunks", "length and chunks"])
+def test_webhook_bad_chunk_together_with_the_head_is_answered_once(server, headers):
+    head = _head(headers=headers | {"Transfer-Encoding": "chunked"})
+    status, text = server.exchange(head + b"zz\r\n")
+    assert (status, text.count("expected")) == (400, 1)
+
+
 def test_webhook_length_too_short_is_refused(server):
     body = _event()
     answer = server.exchange(_head(headers={"Content-Length": len(body) - 9}) + body)

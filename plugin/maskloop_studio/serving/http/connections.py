@@ -67,6 +67,10 @@ class GuardedConnection(H11Protocol):
     def _linger(self) -> None:
         # Closing with unread input would reset the connection before the answer is read.
         self._lingering = True
+        if self.cycle is not None:
+            # Its own answer could no longer be sent: to the application its client is gone.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.transport.resume_reading()
