@@ -1,4 +1,7 @@
-"""Simulated people: they annotate, edit, skip, delete and import at a seeded random pace."""
+"""Simulated people: they annotate, edit, skip, delete and import at a seeded random pace.
+
+Some of what they save cannot be read, until it is mended; some tasks have several images.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from maskloop_studio.demo.images import DemoImage
 from maskloop_studio.formats.label_config import LabelConfig
 from maskloop_studio.labelstudio.client import StudioClient
 
-from .studio_view import StudioApi
+from .studio_view import DAMAGED, StudioApi
 
 WEIGHTS = {
     "annotate": 7.0,
@@ -33,9 +36,14 @@ WEIGHTS = {
     "import tasks": 1.2,
     "import annotated tasks": 0.6,
     "draft": 0.7,
+    "save what is unreadable": 1.0,
+    "mend what is unreadable": 0.7,
+    "retrieve predictions": 0.5,
     "press Start Training": 0.1,
 }
 BURST = (4, 9)
+SEVERAL_SHARE = 0.3  # of tasks with two images
+RETRIEVED = 4  # tasks at once
 FEW = 6  # unlabelled tasks; then new ones are imported
 
 
@@ -56,19 +64,23 @@ class Desk:
         self.images = images
         self.config = config
         self._lock = threading.Lock()
-        self._tasks: dict[int, str] = {}  # task -> its image
+        self._tasks: dict[int, Sequence[str]] = {}  # task -> its images
+        self._unreadable: set[int] = set()  # annotations
         self._annotations: dict[int, tuple[int, bool]] = {}  # annotation -> task, skipped
         self._open: set[int | None] = set()  # tasks on somebody's screen
 
-    def add_tasks(self, tasks: Mapping[int, str]) -> None:
+    def add_tasks(self, tasks: Mapping[int, Sequence[str]]) -> None:
         """Remember new tasks and their images."""
         with self._lock:
             self._tasks.update(tasks)
 
-    def add_annotation(self, annotation_id: int, task_id: int, *, skipped: bool = False) -> None:
+    def add_annotation(
+        self, annotation_id: int, task_id: int, *, skipped: bool = False, unreadable: bool = False
+    ) -> None:
         """Remember an annotation, or its new state."""
         with self._lock:
             self._annotations[annotation_id] = (task_id, skipped)
+            (self._unreadable.add if unreadable else self._unreadable.discard)(annotation_id)
 
     def forget(self, *, annotation_ids: Sequence[int] = (), task_ids: Sequence[int] = ()) -> None:
         """Forget what is gone."""
@@ -81,10 +93,19 @@ class Desk:
                 if number not in annotation_ids and entry[0] not in task_ids
             }
 
-    def image(self, task_id: int) -> DemoImage | None:
-        """Return what is on a task's image."""
+    def pages(self, task_id: int) -> list[DemoImage]:
+        """Return what is on a task's images; nothing where the task is gone."""
         with self._lock:
-            return self.images.get(self._tasks.get(task_id, ""))
+            return [self.images[uri] for uri in self._tasks.get(task_id, ())]
+
+    def unreadable(self) -> list[tuple[int, int]]:
+        """Return (annotation, task) pairs of what cannot be read."""
+        with self._lock:
+            return sorted(
+                (number, task)
+                for number, (task, is_skip) in self._annotations.items()
+                if number in self._unreadable and not is_skip
+            )
 
     def tasks(self, *, unlabelled: bool) -> list[int]:
         """Return tasks, or only those that nobody has annotated or skipped."""
@@ -178,20 +199,30 @@ class Annotator(threading.Thread):
             "import tasks": lambda: self._import(annotated=False),
             "import annotated tasks": lambda: self._import(annotated=True),
             "draft": self._draft,
+            "save what is unreadable": self._damage,
+            "mend what is unreadable": self._mend,
+            "retrieve predictions": self._retrieve,
             "press Start Training": self._train,
         }
         return deeds[deed]()
 
     def _annotate(self) -> int:
         with self._desk.taken(self._rng) as task_id:
-            image = self._desk.image(task_id) if task_id else None
-            if task_id is None or image is None:
+            pages = self._desk.pages(task_id) if task_id else []
+            if task_id is None or not pages:
                 return 0
+            if len(pages) > 1:
+                self._create(task_id, self._draw(task_id))
+                return 1
             done = self._hand.annotate(
-                task_id, image.segments, size_hw=image.size_hw, config=self._desk.config
+                task_id, pages[0].segments, size_hw=pages[0].size_hw, config=self._desk.config
             )
             self._desk.add_annotation(done.annotation_id, task_id)
             return 1
+
+    def _create(self, task_id: int, result: list[dict[str, Any]], *, unreadable: bool = False) -> None:
+        made = self._client.create_annotation(task_id, {"result": result, "lead_time": 1.0})
+        self._desk.add_annotation(int(made["id"]), task_id, unreadable=unreadable)
 
     def _edit(self, times: int) -> int:
         chosen = self._pick(self._desk.annotations(skipped=False))
@@ -199,7 +230,38 @@ class Annotator(threading.Thread):
             return 0
         for _ in range(times):
             self._client.update_annotation(chosen[0], result=self._draw(chosen[1]))
+        self._desk.add_annotation(*chosen)
         return times
+
+    def _damage(self) -> int:
+        """Make an annotation that cannot be read, or save a good one so."""
+        chosen = self._pick(self._desk.annotations(skipped=False))
+        if chosen is not None and self._rng.random() < 0.5:
+            result = damaged(self._draw(chosen[1]), self._rng)
+            self._client.update_annotation(chosen[0], result=result)
+            self._desk.add_annotation(*chosen, unreadable=True)
+            return 1
+        with self._desk.taken(self._rng) as task_id:
+            if task_id is None:
+                return 0
+            self._create(task_id, damaged(self._draw(task_id), self._rng), unreadable=True)
+            return 1
+
+    def _mend(self) -> int:
+        chosen = self._pick(self._desk.unreadable())
+        if chosen is None:
+            return 0
+        self._client.update_annotation(chosen[0], result=self._draw(chosen[1]))
+        self._desk.add_annotation(*chosen)
+        return 1
+
+    def _retrieve(self) -> int:
+        """Have Label Studio ask for predictions now; those of slow images come later, by a job."""
+        tasks = self._desk.tasks(unlabelled=True)
+        chosen = self._rng.sample(tasks, k=min(RETRIEVED, len(tasks)))
+        if chosen:
+            self._api.act(self._desk.project_id, "retrieve_tasks_predictions", chosen)
+        return len(chosen)
 
     def _skip(self) -> int:
         with self._desk.taken(self._rng) as task_id:
@@ -251,13 +313,13 @@ class Annotator(threading.Thread):
         return len(chosen)
 
     def _import(self, *, annotated: bool) -> int:
-        uris = self._rng.choices(sorted(self._desk.images), k=self._rng.randint(1, 3))
-        tasks: list[dict[str, Any]] = [{"data": {"image": uri}} for uri in uris]
+        pages = [self._pages() for _ in range(self._rng.randint(1, 3))]
+        tasks: list[dict[str, Any]] = [{"data": {"pages": uris}} for uris in pages]
         if annotated:
-            for task, uri in zip(tasks, uris, strict=True):
-                task["annotations"] = [{"result": self._truth(self._desk.images[uri])}]
+            for task, uris in zip(tasks, pages, strict=True):
+                task["annotations"] = [{"result": self._truth([self._desk.images[uri] for uri in uris])}]
         made = self._client.import_tasks(self._desk.project_id, tasks)
-        self._desk.add_tasks(dict(zip(made, uris, strict=True)))
+        self._desk.add_tasks(dict(zip(made, pages, strict=True)))
         if annotated:
             for task_id in made:
                 for row in self._client.task_annotations(task_id):
@@ -276,17 +338,42 @@ class Annotator(threading.Thread):
         self._client.start_training(self._desk.backend_id)
         return 1
 
-    def _draw(self, task_id: int) -> list[dict[str, Any]]:
-        image = self._desk.image(task_id) or self._desk.images[min(self._desk.images)]
-        return self._truth(image)
+    def _pages(self) -> list[str]:
+        count = 2 if self._rng.random() < SEVERAL_SHARE else 1
+        return self._rng.sample(sorted(self._desk.images), k=count)
 
-    def _truth(self, image: DemoImage) -> list[dict[str, Any]]:
-        """Return what is on an image, an object more or less, drawn anew."""
-        segments = [segment for segment in image.segments if self._rng.random() < 0.8] or image.segments[:1]
-        return correct_regions([], segments, config=self._desk.config, size_hw=image.size_hw, rng=self._rng)
+    def _draw(self, task_id: int) -> list[dict[str, Any]]:
+        return self._truth(self._desk.pages(task_id) or [self._desk.images[min(self._desk.images)]])
+
+    def _truth(self, pages: Sequence[DemoImage]) -> list[dict[str, Any]]:
+        """Return what is on a task's images, an object more or less, drawn anew."""
+        return draw_pages(pages, self._desk.config, self._rng)
 
     def _pick(self, choices: Sequence[Any]) -> Any:
         return self._rng.choice(choices) if choices else None
+
+
+def draw_pages(pages: Sequence[DemoImage], config: LabelConfig, rng: random.Random) -> list[dict[str, Any]]:
+    """Return regions of what is on a task's images, an object more or less."""
+    result = []
+    for index, image in enumerate(pages):
+        segments = [segment for segment in image.segments if rng.random() < 0.8] or image.segments[:1]
+        drawn = correct_regions([], segments, config=config, size_hw=image.size_hw, rng=rng)
+        result += [{**region, "item_index": index} for region in drawn]
+    return result
+
+
+def damaged(result: Sequence[dict[str, Any]], rng: random.Random) -> list[dict[str, Any]]:
+    """Return regions the first of which nobody can read: its type is unknown, or its mask is cut off."""
+    unknown = {"type": "hologramlabels", "value": {"hologramlabels": ["disc"]}}
+    cut_off = {
+        "type": "brushlabels",
+        "from_name": "brush",
+        "value": {"format": "rle", "rle": [0, 4, 176, 0, 57], "brushlabels": ["disc"]},
+    }
+    first, *others = result
+    bad = {**first, **rng.choice((unknown, cut_off)), "id": f"{DAMAGED}{rng.randrange(10**6)}"}
+    return [bad, *others]
 
 
 def _kind(exc: Exception) -> str:

@@ -31,9 +31,17 @@ def read_said(store: Store, project_id: int) -> dict[int, Said]:
     }
 
 
-def read_corrections(store: Store, project_id: int) -> dict[int, Correction]:
-    """Return the masks that trainings would use, by annotation."""
-    return {correction.annotation_id: correction for correction in store.corrections.of(project_id)}
+def read_corrections(store: Store, project_id: int) -> dict[tuple[int, int], Correction]:
+    """Return the masks that trainings would use, by annotation and image of its task."""
+    return {
+        (correction.annotation_id, correction.image_index): correction
+        for correction in store.corrections.of(project_id)
+    }
+
+
+def read_set_aside(store: Store, project_id: int) -> dict[int, str]:
+    """Return why annotations are set aside, by annotation."""
+    return {row.annotation_id: row.reason for row in store.annotations.set_aside(project_id, limit=ALL)}
 
 
 def read_open(store: Store) -> Counter[str]:

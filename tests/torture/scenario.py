@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import httpx
 from PIL import Image
+from tests.fakes.http_host import HttpHost
 
 from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
 from maskloop.store.database import Store
@@ -24,7 +26,7 @@ from maskloop_studio.projects.training import model_name
 from maskloop_studio.services import Services
 
 from . import reading, verdict
-from .annotators import Annotator, Desk
+from .annotators import Annotator, Desk, damaged, draw_pages
 from .killer import Ground, Killer, plan_strikes
 from .loop import Loop
 from .processes import VICTIMS
@@ -34,6 +36,8 @@ SIZE_HW = (64, 64)
 IMAGES = 6
 FIRST_SEED = 910_000
 FIRST_TASKS = 12
+DEADLINE_S = 2.0  # of a request for predictions
+SLOW_S = 3.0  # what the host of one image takes: its predictions are cut off and follow later
 CALM_SAMPLES = 6  # in a row, half a second apart, before the loop counts as being at rest
 SAMPLE_S = 0.5
 SAY_S = 10.0  # between two lines while the loop comes to rest
@@ -82,8 +86,18 @@ class Outcome:
 class Run:
     """One run in progress; everything that needs the main thread happens in `go`."""
 
-    def __init__(self, plan: Plan, studio: RealStudio, home: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, plan: Plan, studio: RealStudio, home: Path, *, slow: HttpHost, say: Callable[[str], None]
+    ) -> None:
+        """Args:
+        plan: what happens.
+        studio: where people work.
+        home: of the loop.
+        slow: a host of images whose answers take `SLOW_S`.
+        say: takes a line about what happens.
+        """
         self._plan = plan
+        self._slow = slow
         self._studio = studio
         self._print = say
         self._begun = time.monotonic()
@@ -99,6 +113,8 @@ class Run:
             "MASKLOOP_GATE_CONFIDENCE": "0.5",
             "MASKLOOP_GATE_CLASS_DROP": "1.0",
             "MASKLOOP_GATE_SLOWDOWN": "1000",
+            "MASKLOOP_PREDICT_DEADLINE_S": str(DEADLINE_S),
+            "MASKLOOP_ALLOW_PRIVATE_IMAGES": "true",  # the slow host is on loopback
             "MASKLOOP_SYNC_MINUTES": "600",  # what the webhooks alone bring is counted first
             **plan.variables,
         }
@@ -152,21 +168,42 @@ class Run:
     def _set_up(self) -> tuple[int, Desk]:
         self._watch()
         client = StudioClient(self._studio.url, self._studio.token)
-        label_config = demo_label_config(SHAPE_CLASSES)
+        label_config = demo_label_config(SHAPE_CLASSES).replace('value="$image"', 'valueList="$pages"', 1)
         project = client.create_project(f"torture {self._plan.seed}", label_config)
         images = {
             client.upload_image(project.id, image.name, image.data): image
             for image in map(_make_image, range(FIRST_SEED, FIRST_SEED + IMAGES))
         }
-        uris = list(itertools.islice(itertools.cycle(images), FIRST_TASKS))
-        tasks = client.import_tasks(project.id, [{"data": {"image": uri}} for uri in uris])
+        pages = [[uri] for uri in itertools.islice(itertools.cycle(images), FIRST_TASKS)]
+        tasks = client.import_tasks(project.id, [{"data": {"pages": uris}} for uris in pages])
         self._until(self._answers, "an answer from the server", patience_s=60.0)
         self._say(self.loop.run("connect", str(project.id)).strip())
         (backend,) = client.backends(project.id)
-        desk = Desk(project.id, backend.id, images, parse_label_config(label_config))
-        desk.add_tasks(dict(zip(tasks, uris, strict=True)))
+        slow = _make_image(FIRST_SEED + IMAGES)
+        address = f"{self._slow.url}/{slow.name}"
+        self._slow.pages[f"/{slow.name}"] = (200, {"Content-Type": "image/png"}, slow.data)
+        desk = Desk(project.id, backend.id, images | {address: slow}, parse_label_config(label_config))
+        desk.add_tasks(dict(zip(tasks, pages, strict=True)))
+        self._begin(desk, client, address)
         client.close()
         return project.id, desk
+
+    def _begin(self, desk: Desk, client: StudioClient, slow: str) -> None:
+        """Do once, before the first kill, what people do seldom: so that no run is without it."""
+        rng = random.Random(f"begin:{self._plan.seed}")
+        quick = min(desk.images.keys() - {slow})
+        pages = [[slow], [slow, quick], [quick, slow], [quick], [quick]]
+        tasks = client.import_tasks(desk.project_id, [{"data": {"pages": uris}} for uris in pages])
+        desk.add_tasks(dict(zip(tasks, pages, strict=True)))
+        with StudioApi(self._studio.url, self._studio.token) as api:
+            api.act(desk.project_id, "retrieve_tasks_predictions", tasks[:3])
+        for number, task_id in enumerate(tasks[2:]):
+            result = damaged(draw_pages(desk.pages(task_id), desk.config, rng), rng)
+            made = int(client.create_annotation(task_id, {"result": result, "lead_time": 1.0})["id"])
+            desk.add_annotation(made, task_id, unreadable=True)
+            if number:
+                client.update_annotation(made, result=draw_pages(desk.pages(task_id), desk.config, rng))
+                desk.add_annotation(made, task_id)
 
     def _under_fire(self, desk: Desk) -> tuple[Killer, list[Annotator]]:
         plan = self._plan
@@ -235,7 +272,11 @@ class Run:
         for kind, faults in verdict.differences(view.said, reading.read_said(store, project_id)).items():
             found.add(kind, faults)
         corrections = reading.read_corrections(store, project_id)
-        found.add("masks", verdict.mask_faults(view.said, corrections, desk.config))
+        found.add("masks", verdict.mask_faults(view, corrections, desk.config))
+        set_aside = reading.read_set_aside(store, project_id)
+        found.add("set aside", verdict.set_aside_faults(view.said, set_aside))
+        cut_off = self._logged("deadline_reached")
+        found.add("never cut off", [] if cut_off else ["no request for predictions met its deadline"])
         champion = services.registry.champion(name)
         for kind, faults in verdict.prediction_faults(view, champion.tag if champion else "").items():
             found.add(kind, faults)
@@ -262,6 +303,12 @@ class Run:
             "jobs": dict(reading.count_jobs(store)),
             "annotations": len(view.said),
             "of them skipped": sum(row.state == "skipped" for row in view.said.values()),
+            "of them set aside": sum(
+                row.state == "submitted" and not row.is_readable for row in view.said.values()
+            ),
+            "set aside at some time": self._logged("annotation_set_aside"),
+            "on several images": sum(len(row.pages) > 1 for row in view.said.values()),
+            "requests cut off": self._logged("deadline_reached"),
             "right before the sync": len(view.said) - len(alone["lost"]) - len(alone["out of date"]),
             "repaired by the sync": missed,
             "workers ended by themselves": len(self.loop.own_ends),
@@ -274,6 +321,11 @@ class Run:
             "versions": len(services.registry.versions(model_name(project_id))),
         }
 
+    def _logged(self, action: str) -> int:
+        """Return how often the loop's parts logged an action."""
+        logs = self.loop.log_dir.glob("*.log*")
+        return sum(path.read_text(errors="replace").count(action) for path in logs)
+
     def _watch(self) -> None:
         self._plan.watch()
         self.loop.watch()
@@ -285,7 +337,8 @@ class Run:
         self._watch()
         with contextlib.suppress(httpx.HTTPError):
             url = f"http://127.0.0.1:{self.loop.port}/health"
-            return httpx.get(url, timeout=1.0, trust_env=False).is_success
+            answer = httpx.get(url, timeout=1.0, trust_env=False)
+            return answer.is_success and answer.json()["model"]["state"] != "loading"
         return False
 
     def _until(self, reached: Callable[[], bool], what: str, *, patience_s: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 PAGE_SIZE = 100
+DAMAGED = "damaged"  # how the numbers of regions begin that nobody can read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,16 @@ class Said:
     state: str  # submitted or skipped
     result: str  # the regions, as canonical JSON
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether none of its regions was damaged when it was saved."""
+        return f'"id":"{DAMAGED}' not in self.result
+
+    @property
+    def pages(self) -> frozenset[int]:
+        """The images of the task, from 0, that its regions are on."""
+        return frozenset(int(region.get("item_index") or 0) for region in json.loads(self.result))
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudioView:
@@ -33,6 +44,7 @@ class StudioView:
     predictions: Mapping[int, Sequence[str]]  # task -> the versions of its predictions, one entry each
     unlabelled: frozenset[int]  # tasks without a submitted or skipped annotation
     shown_version: str  # of predictions
+    pages: Mapping[int, Sequence[str]] = field(default_factory=dict)  # task -> the addresses of its images
     in_hand: frozenset[int] = frozenset()  # tasks with a draft: a renewal leaves them alone
 
 
@@ -83,8 +95,10 @@ class StudioApi:
         """Return all that is to be compared."""
         said: dict[int, Said] = {}
         predictions: dict[int, list[str]] = {}
+        pages: dict[int, list[str]] = {}
         unlabelled, in_hand = set(), set()
         for task in self.tasks(project_id):
+            pages[task["id"]] = list(task["data"]["pages"])
             predictions[task["id"]] = [str(row["model_version"]) for row in task["predictions"]]
             if not task["is_labeled"] and not task["annotations"]:
                 unlabelled.add(int(task["id"]))
@@ -106,6 +120,7 @@ class StudioApi:
             predictions=predictions,
             unlabelled=frozenset(unlabelled),
             shown_version=shown,
+            pages=pages,
             in_hand=frozenset(in_hand),
         )
 

@@ -7,16 +7,18 @@ import os
 import sys
 
 import pytest
+from tests.fakes.http_host import run_host
 
 from .report import outcome_to_json, report_lines
-from .scenario import Plan, Run
+from .scenario import SLOW_S, Plan, Run
 
-KILLS = int(os.environ.get("MASKLOOP_TORTURE_KILLS") or 12)
+KILLS = int(os.environ.get("MASKLOOP_TORTURE_KILLS") or 10)  # each victim once
 IS_SHORT = KILLS < 30
 SEED = int(os.environ.get("MASKLOOP_TORTURE_SEED") or 1)
 PATIENCE_S = 120.0 + KILLS
+STRIKE_S = 1.0 if IS_SHORT else 2.0  # between two kills
 # The second scenario kills each part once; in its short form nothing is trained.
-PARTS = ("server", "intake", "predict", "second", "scheduler", "supervisor")
+PARTS = ("server", "reader", "intake", "predict", "second", "scheduler", "supervisor")
 TRAINING_PARTS = ("train", "horse")
 
 
@@ -27,7 +29,7 @@ def _say(line):
 @pytest.mark.studio
 @pytest.mark.timeout(300 + 30 * KILLS)
 def test_loop_under_sigkill_loses_nothing(studio, tmp_path):
-    _check(Run(Plan(seed=SEED, kills=KILLS, patience_s=PATIENCE_S), studio, tmp_path / "home", _say).go())
+    _run(Plan(seed=SEED, kills=KILLS, strike_s=STRIKE_S, patience_s=PATIENCE_S), studio, tmp_path)
 
 
 @pytest.mark.studio
@@ -48,18 +50,21 @@ def test_loop_on_redis_and_postgres_under_sigkill_loses_nothing(studio, tmp_path
         parts = PARTS if IS_SHORT else PARTS + TRAINING_PARTS
         plan = Plan(
             seed=SEED,
-            kills=len(parts) + len(victims) if IS_SHORT else KILLS // 4,
-            strike_s=1.0 if IS_SHORT else 2.0,
+            kills=len(parts) + len(victims) if IS_SHORT else KILLS,
+            strike_s=STRIKE_S,
             victims=parts,
             patience_s=PATIENCE_S,
             variables=variables,
             outside=victims,
             watch=watch,
         )
-        _check(Run(plan, studio, tmp_path / "home", _say).go())
+        _run(plan, studio, tmp_path)
 
 
-def _check(outcome):
+def _run(plan, studio, folder):
+    with run_host() as slow:
+        slow.delay_s = SLOW_S
+        outcome = Run(plan, studio, folder / "home", slow=slow, say=_say).go()
     for line in report_lines(outcome):
         _say(line)
     (outcome.home.parent / "torture.json").write_text(outcome_to_json(outcome))

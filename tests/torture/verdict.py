@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from maskloop.errors import MaskloopError
 from maskloop.masks import segment_iou
 from maskloop.types import Correction
-from maskloop_studio.formats import annotation_to_segments
+from maskloop_studio.formats import TaskImage, annotation_to_segments
 from maskloop_studio.formats.label_config import LabelConfig
 
 from .studio_view import Said, StudioView
@@ -64,20 +64,49 @@ def differences(studio: Mapping[int, Said], kept: Mapping[int, Said]) -> dict[st
 
 
 def mask_faults(
-    said: Mapping[int, Said], corrections: Mapping[int, Correction], config: LabelConfig
+    view: StudioView, corrections: Mapping[tuple[int, int], Correction], config: LabelConfig
 ) -> list[str]:
-    """Return submitted annotations whose masks are not those of their regions, and masks of nothing."""
-    wanted = {number for number, row in said.items() if row.state == "submitted" and row.result != "[]"}
-    found = {number for number, row in corrections.items() if row.segments}
-    faults = [f"annotation {number}: no masks" for number in sorted(wanted - found)]
-    faults += [f"annotation {number}: masks, but no regions" for number in sorted(found - wanted)]
-    for number in sorted(wanted & found):
-        correction = corrections[number]
-        content = annotation_to_segments(json.loads(said[number].result), config, size_hw=correction.size_hw)
+    """Return images whose masks are not those of the regions drawn on them, and masks of nothing.
+
+    Args:
+        view: what annotators submitted.
+        corrections: by annotation and image of its task.
+        config: the project's.
+    """
+    wanted = {
+        (number, page)
+        for number, row in view.said.items()
+        if row.state == "submitted" and row.is_readable
+        for page in row.pages
+    }
+    found = {key for key, row in corrections.items() if row.segments}
+    faults = [f"annotation {one}, image {page}: no masks" for one, page in sorted(wanted - found)]
+    faults += [f"annotation {one}, image {page}: masks of nothing" for one, page in sorted(found - wanted)]
+    for number, page in sorted(wanted & found):
+        row, correction = view.said[number], corrections[number, page]
+        uri = view.pages[row.task_id][page]
+        content = annotation_to_segments(
+            json.loads(row.result),
+            config,
+            size_hw=correction.size_hw,
+            image=TaskImage(to_name=config.image_name, item_index=page, address=uri),
+        )
         pairs = itertools.zip_longest(content.segments, correction.segments)
-        if not all(a and b and a.label == b.label and segment_iou(a, b) == 1.0 for a, b in pairs):
-            faults.append(f"annotation {number}: its masks are not those of its regions")
+        if correction.image_uri != uri:
+            faults.append(f"annotation {number}, image {page}: its masks lie on {correction.image_uri}")
+        elif not all(a and b and a.label == b.label and segment_iou(a, b) == 1.0 for a, b in pairs):
+            faults.append(f"annotation {number}, image {page}: its masks are not those of its regions")
     return faults
+
+
+def set_aside_faults(said: Mapping[int, Said], set_aside: Mapping[int, str]) -> list[str]:
+    """Return unreadable annotations that are not set aside, and readable or mended ones that are."""
+    unreadable = {n for n, row in said.items() if row.state == "submitted" and not row.is_readable}
+    faults = [f"annotation {number}: not set aside" for number in sorted(unreadable - set_aside.keys())]
+    return faults + [
+        f"annotation {number}: set aside, though all of it can be read: {set_aside[number][:200]}"
+        for number in sorted(set_aside.keys() - unreadable)
+    ]
 
 
 def prediction_faults(view: StudioView, champion: str) -> dict[str, list[str]]:
