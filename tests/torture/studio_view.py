@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -81,15 +82,15 @@ class StudioApi:
 
     def tasks(self, project_id: int) -> Iterator[dict[str, Any]]:
         """Yield a project's tasks with all annotations, skipped ones too, and all predictions."""
-        page = 1
-        while True:
+        read = 0
+        for page in itertools.count(1):
             answer = self.call(
                 "GET", "/api/tasks", project=project_id, page=page, page_size=PAGE_SIZE, fields="all"
             )
             yield from answer["tasks"]
-            if len(answer["tasks"]) < PAGE_SIZE:
-                return
-            page += 1
+            read += len(answer["tasks"])
+            if read >= answer["total"] or not answer["tasks"]:
+                return  # a page after the last one is a 404
 
     def view(self, project_id: int) -> StudioView:
         """Return all that is to be compared."""
