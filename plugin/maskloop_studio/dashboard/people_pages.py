@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from maskloop_studio.dashboard.kept_reports import KeptReports
 from maskloop_studio.dashboard.lookups import ProjectNumber, find_project
+from maskloop_studio.dashboard.studio_people import StudioPeople
 from maskloop_studio.projects.annotators import annotator_names, drawn_by_several
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class _PeoplePages:
 
     def __init__(self, services: Services, edits: KeptReports[EditSummary]) -> None:
         self._services, self._edits = services, edits
+        self._studio = StudioPeople(lambda: services.client)
         self._agreed: KeptReports[_Agreed] = KeptReports(
             "agreement", self._measure, lambda number: services.store.overview.corrections_stamp(number)
         )
@@ -85,7 +87,9 @@ class _PeoplePages:
         }
 
     def _names(self, users: Any) -> Mapping[int, str]:
-        return annotator_names(users, hidden=self._services.settings.hide_annotators)
+        if self._services.settings.hide_annotators:
+            return annotator_names(users, hidden=True)
+        return annotator_names(users, hidden=False, known=self._studio.names())
 
 
 def add_people_pages(
