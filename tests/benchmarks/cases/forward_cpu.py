@@ -44,7 +44,9 @@ def forward_cpu(budget: Budget) -> list[Result]:
     import torch
 
     import maskloop.segmentation.fast.forward as ours
+    from maskloop.malloc import keep_freed_memory
 
+    keep_freed_memory()  # as maskloop's processes do, and here for all ways alike
     plans = {"float32": ours.ForwardPlan(precision="float32")}
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
         plans["bfloat16"] = ours.ForwardPlan(precision="bfloat16")
