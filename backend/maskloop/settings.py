@@ -290,14 +290,12 @@ class Settings(BaseSettings):
     train_minutes: float | None = Field(None, gt=0, description="what a training may take")
     train_patience: int = Field(4, ge=1, description="validations without a gain that end a training")
     train_average: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="decay of the moving average of the weights, which is kept; 0: the last weights",
+        0.0, ge=0, lt=1, description="decay of the weights' moving average, which is kept; 0: the last ones"
     )
     train_freeze_norm: bool = Field(False, description="keep the running statistics of batch norm")
     train_precision: Literal["auto", "float32", "bfloat16"] = "auto"
     train_processes: int = Field(1, ge=1, description="one a GPU; on a CPU more than one rarely helps")
+    train_clicks: bool = Field(False, description="learn to answer clicks, at no cost to predictions")
     train_balance: bool = Field(True, description="show new corrections and rare classes more often")
     learning_rate: float | None = Field(None, gt=0, description="at its peak; default: by the model's size")
     backbone_rate: Fraction | None = Field(

@@ -33,7 +33,9 @@ LEAST_PIXELS = 16  # of an object that is clicked on
 TIERS_OF: dict[str, tuple[tuple[Tier, ...], bool]] = {  # and whether colours move the border
     "query": (("query",), False),
     "embedding": (("embedding",), False),
-    "both": (TIERS, False),
+    "click_query": (("click_query",), False),
+    "both": (("query", "embedding"), False),
+    "both_edges": (("query", "embedding"), True),
     "all": (TIERS, True),
 }
 SERVED = Thresholds(part=0.02, duplicate=0.7, piece=0.8)  # as the settings have them
@@ -135,7 +137,7 @@ def ways() -> dict[str, Way]:
     made: dict[str, Way] = {"filter": _filtered, "oracle": _oracle, "grabcut": _grabcut}
     for name, (tiers, snap) in TIERS_OF.items():
         made[name] = _by_tiers(tiers, snap=snap)
-    return made
+    return made  # "click_query" answers nothing where the model was not trained for clicks
 
 
 def run_trials(

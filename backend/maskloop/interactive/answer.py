@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from maskloop.interactive.click_tier import clicked_embedding
 from maskloop.interactive.colour_edges import snap_mask
 from maskloop.interactive.image_features import ImageFeatures
-from maskloop.interactive.pixel_match import corrected_logits, matched_logits
+from maskloop.interactive.pixel_match import corrected_logits, matched_embedding
 from maskloop.interactive.prompt import Prompt
 from maskloop.interactive.query_choice import choose_query
 from maskloop.masks import crop_mask, drop_specks
@@ -24,10 +25,11 @@ from maskloop.types import BoolMask, Segment
 
 __all__ = ["TIERS", "Answer", "Tier", "answer", "find_answer"]
 
-Tier: TypeAlias = Literal["query", "embedding"]
-TIERS: tuple[Tier, ...] = ("query", "embedding")
+Tier: TypeAlias = Literal["click_query", "query", "embedding"]
+TIERS: tuple[Tier, ...] = ("click_query", "query", "embedding")
 LEAST_PART = 0.02  # of the area: smaller separate parts are not drawn
 MOST_MATCHED = 0.4  # of the image: pixels that are like the clicked one everywhere are no object
+MOST_COMPARED = 2000  # cells of an answer that are compared with all queries
 BOX_SLACK = 0.05  # of a box's sides, by which an object may reach beyond it
 CUT_SHARE = 0.5  # of the way from a click beside the object to the nearest one on it
 LEAST_CUT = 0.1  # of the square root of the area: the radius of what a click inside the answer takes away
@@ -60,8 +62,9 @@ def find_answer(
 ) -> Answer | None:
     """Return the object that a prompt means, and which tier found it.
 
-    Tiers are tried in order: the best of all queries, then what is like the clicked pixels. Later clicks
-    change the first click's object: a click on it is inside the answer, a click beside it is not.
+    Tiers are tried in order: a query made of the clicks, where the model was trained for them; the best of
+    all queries; what is like the clicked pixels. Later clicks change the first click's object: a click on
+    it is inside the answer, a click beside it is not.
 
     Args:
         features: of the image.
@@ -81,39 +84,65 @@ def find_answer(
 
 
 def _candidates(features: ImageFeatures, prompt: Prompt, tiers: Sequence[Tier]) -> Iterator[_Found]:
-    for tier in tiers:
-        if tier == "query":
-            query = choose_query(features, prompt)
-            if query is not None:
+    query = choose_query(features, prompt) if {"query", "click_query"} & set(tiers) else None
+    of_query_hw = None if query is None else _query_logits(features, prompt, query)
+    # Boxes alone are answered better by the queries that the model has anyway.
+    for tier in tiers if prompt.clicks else sorted(tiers, key="click_query".__eq__):
+        if tier == "click_query":
+            embedding_c = clicked_embedding(features, prompt, query, of_query_hw)
+            if embedding_c is not None:
+                yield _of_mask(features, prompt, _obeying(features, prompt, embedding_c), tier)
+        elif tier == "query":
+            if query is not None and of_query_hw is not None:
                 yield _Found(
-                    logits_hw=_obeying(features, prompt, features.logits_of(query)),
+                    logits_hw=of_query_hw,
                     label=_label_of(features, prompt, features.class_probs_nk[query]),
                     score=float(features.quality_n[query]),
                     tier=tier,
                 )
         elif tier == "embedding":
-            logits_hw = matched_logits(features, prompt)
-            if logits_hw is not None and float((logits_hw > 0).float().mean()) <= MOST_MATCHED:
-                overlap_n = _mask_overlaps(features, logits_hw)
-                yield _Found(
-                    logits_hw=_obeying(features, prompt, logits_hw),
-                    label=_label_of(features, prompt, overlap_n @ features.class_probs_nk),
-                    score=0.5,
-                    tier=tier,
-                )
+            matched = matched_embedding(features, prompt)
+            if matched is not None:
+                logits_hw = _obeying(features, prompt, *matched)
+                if float((logits_hw > 0).float().mean()) <= MOST_MATCHED:
+                    yield _of_mask(features, prompt, logits_hw, tier)
 
 
-def _obeying(features: ImageFeatures, prompt: Prompt, logits_hw: Tensor) -> Tensor:
-    if features.pixels_chw is None or len(prompt.clicks) + (prompt.previous_hw is not None) < 2:
-        return logits_hw
-    return corrected_logits(features, logits_hw, prompt.clicks)
+def _query_logits(features: ImageFeatures, prompt: Prompt, query: int) -> Tensor:
+    if features.embeddings_nc is None:
+        return features.logits_of(query)
+    return _obeying(features, prompt, features.embeddings_nc[query])
+
+
+def _of_mask(features: ImageFeatures, prompt: Prompt, logits_hw: Tensor, tier: Tier) -> _Found:
+    probs_k = _mask_overlaps(features, logits_hw) @ features.class_probs_nk
+    return _Found(
+        logits_hw=logits_hw,
+        label=_label_of(features, prompt, probs_k),
+        score=_mean_probability(logits_hw) if tier == "click_query" else 0.5,
+        tier=tier,
+    )
+
+
+def _mean_probability(logits_hw: Tensor) -> float:
+    inside_s = logits_hw[logits_hw > 0]
+    return float(inside_s.sigmoid().mean()) if len(inside_s) else 0.5
+
+
+def _obeying(features: ImageFeatures, prompt: Prompt, embedding_c: Tensor, offset: float = 0.0) -> Tensor:
+    """Return float32 (h, w): an embedding's logits, with several clicks on their sides."""
+    if len(prompt.clicks) + (prompt.previous_hw is not None) < 2:
+        return features.project(embedding_c) - offset
+    return corrected_logits(features, embedding_c, prompt.clicks, offset=offset)
 
 
 def _mask_overlaps(features: ImageFeatures, logits_hw: Tensor) -> Tensor:
     """Return float32 (N,): how much each query's mask covers of a mask; what it says of classes counts so."""
     size_hw = features.coarse_nhw.shape[1:]
     inside_hw = torch.nn.functional.interpolate(logits_hw[None, None], size_hw, mode="bilinear")[0, 0] > 0
-    weights_n: Tensor = features.coarse_nhw[:, inside_hw].float().sum(1)
+    inside_s = torch.nonzero(inside_hw.flatten()).flatten()
+    inside_s = inside_s[:: 1 + len(inside_s) // MOST_COMPARED]
+    weights_n: Tensor = features.coarse_nhw.flatten(1)[:, inside_s].float().sum(1)
     return weights_n / weights_n.sum().clamp(min=1e-6)
 
 
@@ -198,14 +227,22 @@ def _keep_parts(mask_hw: BoolMask, prompt: Prompt, *, clicked_only: bool) -> Boo
     """Return the mask without specks, or with the clicked parts only; empty where a click is not inside."""
     if not prompt.positive:
         return mask_hw
-    count, parts_hw, stats, _ = cv2.connectedComponentsWithStats(mask_hw.astype(np.uint8), connectivity=4)
+    kept_hw: BoolMask = np.zeros_like(mask_hw)
+    left, top, across, down = cv2.boundingRect(mask_hw.view(np.uint8))
+    if not across:
+        return kept_hw
+    window = (slice(top, top + down), slice(left, left + across))  # an object is a small part of its image
+    inside_hw = np.ascontiguousarray(mask_hw[window]).view(np.uint8)
+    count, parts_hw, stats, _ = cv2.connectedComponentsWithStats(inside_hw, connectivity=4)
+    slack = max(1, max(mask_hw.shape) // 128)
     clicked = set()
     for index, click in enumerate(prompt.positive):
-        part = _part_at(parts_hw, _pixel(click.y, mask_hw.shape[0]), _pixel(click.x, mask_hw.shape[1]))
+        row, column = _pixel(click.y, mask_hw.shape[0]) - top, _pixel(click.x, mask_hw.shape[1]) - left
+        part = _part_at(parts_hw, row, column, slack)
         if part:
             clicked.add(part)
         elif index == 0 and prompt.previous_hw is None:
-            return np.zeros_like(mask_hw)
+            return kept_hw
     areas = stats[:, cv2.CC_STAT_AREA]
     least = LEAST_PART * float(areas[1:].sum())
     kept = [
@@ -213,15 +250,18 @@ def _keep_parts(mask_hw: BoolMask, prompt: Prompt, *, clicked_only: bool) -> Boo
     ]
     is_kept = np.zeros(count, dtype=np.bool_)
     is_kept[kept] = True
-    return np.asarray(is_kept[parts_hw])
+    kept_hw[window] = is_kept[parts_hw]
+    return kept_hw
 
 
-def _part_at(parts_hw: NDArray[Any], row: int, column: int) -> int:
+def _part_at(parts_hw: NDArray[Any], row: int, column: int, slack: int) -> int:
     """Return the part at a pixel, or the nearest one within what a mask's grid cannot resolve."""
-    if parts_hw[row, column]:
+    height, width = parts_hw.shape
+    if 0 <= row < height and 0 <= column < width and parts_hw[row, column]:
         return int(parts_hw[row, column])
-    slack = max(1, max(parts_hw.shape) // 128)
-    near = parts_hw[max(0, row - slack) : row + slack + 1, max(0, column - slack) : column + slack + 1]
+    near = parts_hw[
+        max(0, row - slack) : max(0, row + slack + 1), max(0, column - slack) : max(0, column + slack + 1)
+    ]
     found = near[near > 0]
     return int(np.bincount(found).argmax()) if found.size else 0
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from maskloop.interactive.click_features import ClickFeatures, click_features
 from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.fast.model_forward import LeanOutput
 from maskloop.segmentation.predict import RawOutput
@@ -42,6 +43,7 @@ class ImageFeatures:
     mean_c: Tensor | None = None  # float32 (C,): of the pixel embeddings
     precision_cc: Tensor | None = None  # float32 (C, C): the inverse of their covariance, shrunk
     colours_hwc: RgbImage | None = None  # uint8, the image at the size of the model's input
+    click: ClickFeatures | None = None  # where the model has been trained for clicks
     # without
     logits_nhw: Tensor | None = None  # float16 (N, h, w)
 
@@ -56,7 +58,7 @@ class ImageFeatures:
     def size_bytes(self) -> int:
         """What it takes in memory."""
         parts = [value for value in vars(self).values() if isinstance(value, Tensor | np.ndarray)]
-        return sum(part.nbytes for part in parts)
+        return sum(part.nbytes for part in parts) + (self.click.size_bytes if self.click is not None else 0)
 
     def logits_of(self, index: int) -> Tensor:
         """Return float32 (h, w): the mask logits of a query."""
@@ -67,14 +69,20 @@ class ImageFeatures:
 
     def project(self, embedding_c: Tensor) -> Tensor:
         """Return float32 (h, w): the mask logits of a mask embedding, float32 (C,)."""
+        return self.project_all(embedding_c[None])[0]
+
+    def project_all(self, embeddings_kc: Tensor) -> Tensor:
+        """Return float32 (K, h, w): the mask logits of a few mask embeddings, float32 (K, C)."""
         assert self.pixels_chw is not None
-        logits_s = torch.zeros(self.pixels_chw[0].numel())
+        logits_ks = torch.zeros(len(embeddings_kc), self.pixels_chw[0].numel())
         # a few channels at a time stay in the processor's cache when they become float32
-        for weights_c, pixels_cs in zip(
-            torch.split(embedding_c, CHANNELS), torch.split(self.pixels_chw.flatten(1), CHANNELS), strict=True
+        for weights_kc, pixels_cs in zip(
+            torch.split(embeddings_kc, CHANNELS, dim=1),
+            torch.split(self.pixels_chw.flatten(1), CHANNELS),
+            strict=True,
         ):
-            logits_s.addmv_(pixels_cs.float().T, weights_c)
-        return logits_s.view(self.grid_hw)
+            logits_ks.addmm_(weights_kc, pixels_cs.float())
+        return logits_ks.view(-1, *self.grid_hw)
 
     def at(self, points_p2: Tensor) -> Tensor:
         """Return float32 (N, P): each query's mask logit at points.
@@ -129,8 +137,8 @@ def _of_layers(
     height, width = grid_hw
     pixels_chw = output.pixel_decoder_last_hidden_state[raw.index, :, :height, :width].float().cpu()
     norm, to_masks, classify = prediction_heads(checkpoint.model)
-    layers_lqc = output.transformer_decoder_layers[-KEPT_LAYERS:, raw.index].float().flip(0)
-    normed_nc = norm(layers_lqc.flatten(0, 1))
+    states_nc = output.transformer_decoder_layers[-KEPT_LAYERS:, raw.index].float().flip(0).flatten(0, 1)
+    normed_nc = norm(states_nc)
     embeddings_nc = to_masks(normed_nc[None])[0].cpu()
     half_chw = _halved(pixels_chw)
     coarse_nhw, quality_n, boxes_n4 = _summaries(_products(embeddings_nc, half_chw))
@@ -147,6 +155,7 @@ def _of_layers(
         mean_c=mean_c,
         precision_cc=precision_cc,
         colours_hwc=_colours(raw),
+        click=click_features(checkpoint, raw, states_nc, pixels_chw),
     )
 
 

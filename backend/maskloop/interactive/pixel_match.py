@@ -13,7 +13,7 @@ from maskloop.interactive.image_features import ImageFeatures
 from maskloop.interactive.prompt import Click, Prompt
 from maskloop.interactive.query_choice import click_points
 
-__all__ = ["corrected_logits", "matched_logits"]
+__all__ = ["corrected_logits", "matched_embedding"]
 
 RIDGE = 0.1  # of the clicks' covariance with each other, so that no change is without bound
 MARGIN = 2.0  # logit that a click is to have at least
@@ -23,8 +23,9 @@ INNER = 0.5  # of a box's sides: what lies in there is taken for the object
 OUTER = 1.3  # what lies between the box and one so many times larger is taken for background
 
 
-def matched_logits(features: ImageFeatures, prompt: Prompt) -> Tensor | None:
-    """Return float32 (h, w): above 0 where pixels are more like the object's than like the background's.
+def matched_embedding(features: ImageFeatures, prompt: Prompt) -> tuple[Tensor, float] | None:
+    """Return an embedding (C,) and an offset: pixels are more like the object's than like the background's
+    where the product with the embedding is above the offset.
 
     The linear discriminant between the mean embedding on the object and the mean of the background, under
     the covariance of all pixels of the image: what sets the clicked pixels apart from the image.
@@ -48,43 +49,47 @@ def matched_logits(features: ImageFeatures, prompt: Prompt) -> Tensor | None:
     if outside_c is None:
         outside_c = features.mean_c
     weights_c = features.precision_cc @ (inside_c - outside_c)
-    middle = weights_c @ (inside_c + outside_c) / 2
-    return features.project(weights_c) - middle
+    return weights_c, float(weights_c @ (inside_c + outside_c) / 2)
 
 
-def corrected_logits(features: ImageFeatures, logits_hw: Tensor, clicks: tuple[Click, ...]) -> Tensor:
-    """Return the logits changed so that clicks lie on their side, and other pixels as little as may be.
+def corrected_logits(
+    features: ImageFeatures, embedding_c: Tensor, clicks: tuple[Click, ...], *, offset: float = 0.0
+) -> Tensor:
+    """Return float32 (h, w): logits changed so that clicks lie on their side, and others as little as may be.
 
     The change of the mask embedding is the one that moves the clicked logits with the least mean square of
     change over the image; away from the clicks it fades, so that like objects elsewhere stay as they are.
 
     Args:
         features: of the image, with pixel embeddings.
-        logits_hw: float32, of the answer so far.
+        embedding_c: float32, whose mask is the answer so far.
         clicks: all of this object.
+        offset: taken from its logits.
 
     Source:
         Correcting by an optimised change of what makes the mask: Sofiiuk et al., "f-BRS: Rethinking
         Backpropagating Refinement for Interactive Segmentation", CVPR 2020; here in closed form.
     """
     assert features.precision_cc is not None
-    height, width = logits_hw.shape
-    rows = [min(height - 1, int(click.y * height)) for click in clicks]
-    columns = [min(width - 1, int(click.x * width)) for click in clicks]
-    signs_p = torch.tensor([1.0 if click.is_positive else -1.0 for click in clicks])
-    now_p = logits_hw[rows, columns]
-    lacking_p = (MARGIN - signs_p * now_p).clamp(min=0) * signs_p
-    if not bool(lacking_p.any()):
-        return logits_hw
     clicked_cp = features.pixels_at(click_points(clicks))
+    signs_p = torch.tensor([1.0 if click.is_positive else -1.0 for click in clicks])
+    lacking_p = (MARGIN - signs_p * (embedding_c @ clicked_cp - offset)).clamp(min=0) * signs_p
+    if not bool(lacking_p.any()):
+        return features.project(embedding_c) - offset
     spread_cp = features.precision_cc @ clicked_cp
     gram_pp = clicked_cp.T @ spread_cp
     gram_pp += RIDGE * gram_pp.diagonal().mean() * torch.eye(len(clicks))
     change_c = spread_cp @ torch.linalg.solve(gram_pp, lacking_p)
-    change_hw = features.project(change_c)
-    moved = [index for index, lacking in enumerate(lacking_p.tolist()) if lacking]
+    logits_hw, change_hw = features.project_all(torch.stack([embedding_c, change_c]))
+    logits_hw = logits_hw - offset
+    height, width = features.grid_hw
+    moved = [
+        (min(height - 1, int(click.y * height)), min(width - 1, int(click.x * width)))
+        for click, lacking in zip(clicks, lacking_p.tolist(), strict=True)
+        if lacking
+    ]
     reach = max(LEAST_REACH, REACH * math.sqrt(float((logits_hw > 0).sum())))
-    near_hw = torch.exp(-((_distances([(rows[i], columns[i]) for i in moved], (height, width)) / reach) ** 2))
+    near_hw = torch.exp(-((_distances(moved, (height, width)) / reach) ** 2))
     corrected_hw: Tensor = logits_hw + change_hw * near_hw
     return corrected_hw
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -15,18 +18,24 @@ from maskloop.learning.data.augmentation import Augmentation
 from maskloop.learning.data.collate import Collator
 from maskloop.learning.data.dataset import TrainingExample, TrainingItem, draw_index_map
 from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
+from maskloop.learning.training.click_training import ClickTrainer
 from maskloop.learning.training.job import TrainingControl, TrainingProgress, TrainingRun
 from maskloop.learning.training.recipe import FinetuneRecipe
 from maskloop.learning.training.training_loop import train_model
 from maskloop.segmentation.checkpoint import Checkpoint, Family, load_checkpoint, save_checkpoint
-from maskloop.types import HoldoutMetrics, SegmentationTask
+from maskloop.segmentation.click_queries import ClickQueries, fitting_click_queries
+from maskloop.segmentation.preprocess import Batch, images_to_batch
+from maskloop.types import HoldoutMetrics, RgbImage, SegmentationTask
 
-__all__ = ["BASE_STEPS", "build_base_model", "made_up_examples"]
+__all__ = ["BASE_STEPS", "build_base_model", "made_up_examples", "train_click_queries"]
 
+CLICK_STEPS = 3000
 BASE_STEPS: dict[Family, int] = {"mask2former": 4000, "oneformer": 1500}
 
 _PROPER_NAMES: dict[Family, str] = {"mask2former": "Mask2Former", "oneformer": "OneFormer"}
 _HOLDOUT_SEED = 10_000_000  # training seeds stay far below
+_CLICK_SEED = 1_000_000
+_RECOLOURED = 0.7  # of the images that click queries are trained on
 
 
 class _ShapeStream(Dataset[TrainingItem]):
@@ -88,6 +97,9 @@ def build_base_model(
         trained = _train_from_scratch(family, recipe, Path(scratch), on_progress)
     save_checkpoint(trained, folder, dtype=torch.float16)
     saved = load_checkpoint(folder, device="cpu")
+    clicks = train_click_queries(saved, seed=seed, steps=min(CLICK_STEPS, count))
+    saved = replace(saved, click_queries=clicks)
+    save_checkpoint(saved, folder, dtype=torch.float16)
     domains: tuple[Domain, ...] = ("base", "shifted")
     metrics = {
         domain: evaluate_checkpoint(
@@ -99,6 +111,56 @@ def build_base_model(
     }
     (folder / "README.md").write_text(_card(saved, recipe, metrics), encoding="utf-8")
     return metrics
+
+
+def train_click_queries(checkpoint: Checkpoint, *, seed: int = 0, steps: int = CLICK_STEPS) -> ClickQueries:
+    """Return click queries trained on made-up images for a model that stays as it is.
+
+    Args:
+        checkpoint: a Mask2Former or OneFormer, on the CPU.
+        seed: of weights, images and clicks.
+        steps: of four images each.
+
+    Raises:
+        ValueError: a model of another family.
+    """
+    clicks = fitting_click_queries(checkpoint.model, seed=seed)
+    if clicks is None:
+        raise ValueError(f"click queries: expected a mask2former or oneformer, got {checkpoint.family}")
+    stream = _ShapeStream(length=4 * steps, first_seed=_CLICK_SEED + 4 * steps * seed)
+    rng = np.random.default_rng([seed, 4])
+    trainer = ClickTrainer(checkpoint.model, clicks, steps=steps, seed=seed)
+    with trainer.observing():
+        for step in range(steps):
+            items = [stream[4 * step + number] for number in range(4)]
+            images = [_recoloured(item.image_hwc, rng) for item in items]
+            batch = images_to_batch(images, checkpoint.preprocessing, checkpoint.device)
+            _run_plainly(checkpoint, batch)
+            trainer.step(torch.from_numpy(np.stack([item.index_hw for item in items])), step)
+    return clicks.eval()
+
+
+def _run_plainly(checkpoint: Checkpoint, batch: Batch) -> None:
+    """Run transformers' own forward pass, which a ClickTrainer observes."""
+    words = {}
+    if checkpoint.task_text is not None:
+        count = len(batch.pixel_values_bchw)
+        words["task_inputs"] = checkpoint.task_text.task_inputs(
+            SegmentationTask.INSTANCE, count, checkpoint.device
+        )
+    with torch.no_grad():
+        checkpoint.model(pixel_values=batch.pixel_values_bchw, pixel_mask=batch.pixel_mask_bhw, **words)
+
+
+def _recoloured(image_hwc: RgbImage, rng: np.random.Generator) -> RgbImage:
+    """Return most images in other colours: a click means an object, whatever its class's usual colour."""
+    if rng.random() > _RECOLOURED:
+        return image_hwc
+    hsv_hwc = cv2.cvtColor(image_hwc, cv2.COLOR_RGB2HSV).astype(np.int32)
+    hsv_hwc[..., 0] = (hsv_hwc[..., 0] + rng.integers(180)) % 180
+    for channel, (low, high) in ((1, (0.4, 1.3)), (2, (0.4, 1.1))):
+        hsv_hwc[..., channel] = np.clip(hsv_hwc[..., channel] * rng.uniform(low, high), 0, 255)
+    return np.asarray(cv2.cvtColor(hsv_hwc.astype(np.uint8), cv2.COLOR_HSV2RGB))
 
 
 def made_up_examples(
@@ -160,7 +222,9 @@ Trained from random weights on made-up images (`maskloop.lab.synthetic.shapes`, 
 with AdamW, peak learning rate {recipe.learning_rate:g}, weight decay {recipe.weight_decay:g}, gradient norm
 clipped to {recipe.clip:g}, {recipe.warmup} steps of warm-up, then a cosine; {recipe.steps} steps of
 {recipe.batch} images of {TINY.shortest_edge} pixels, each image seen once. Most objects
-there have their class's usual hue, so colour helps to tell them apart. Stored in float16.
+there have their class's usual hue, so colour helps to tell them apart. Stored in float16. Beside the plain
+weights, `click_queries.safetensors` holds what answers clicks in maskloop, trained afterwards on
+{CLICK_STEPS} such steps of made-up images, most of them in other colours; the plain weights did not change.
 
 Measured on {metrics["base"].images} images of each domain that it never saw (instance task):
 

@@ -22,6 +22,7 @@ from maskloop.errors import ModelLoadError, first_line
 from maskloop.files import publish_folder
 from maskloop.log import log_action
 from maskloop.segmentation.class_kinds import ClassKinds, stuff_classes
+from maskloop.segmentation.click_queries import ClickQueries, load_click_queries, save_click_queries
 from maskloop.segmentation.families import (
     EOMT,
     Family,
@@ -85,6 +86,9 @@ class Checkpoint:
     device: torch.device
     plan: ForwardPlan = field(default_factory=ForwardPlan)  # how it is run where it predicts
     undeclared_ids: frozenset[int] = frozenset()  # classes of which no file says whether they are things
+    click_queries: ClickQueries | None = (
+        None  # what was trained for clicks, on the CPU; None where nothing was
+    )
     warnings: tuple[str, ...] = ()  # "what its files lack, and which default is used; remedy"
 
     def stuff_labels(self, kinds: ClassKinds) -> frozenset[str]:
@@ -151,6 +155,7 @@ def load_checkpoint(
         device=target,
         plan=plan,
         undeclared_ids=kinds.undeclared_ids,
+        click_queries=load_click_queries(folder, model),
         warnings=warnings,
     )
 
@@ -180,6 +185,8 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, dtype: torch.dtype 
         state = {name: _to_dtype(tensor, dtype) for name, tensor in checkpoint.model.state_dict().items()}
         with _LOADING, _quiet():
             model.save_pretrained(partial, state_dict=state)
+        if checkpoint.click_queries is not None:
+            save_click_queries(checkpoint.click_queries, partial, dtype)
         _write_processor(checkpoint, partial)
     return Path(folder)
 

@@ -34,6 +34,7 @@ def run(budget: Budget) -> list[Result]:
     for name, tiers, snap in (
         ("query", ("query",), False),
         ("embedding", ("embedding",), False),
+        ("click query", ("click_query",), False),
         ("all", TIERS, True),
     ):
         wall, cpu = [], []
@@ -71,6 +72,7 @@ def _first_look() -> tuple[float, ImageFeatures]:
 
     from maskloop.interactive.image_features import image_features
     from maskloop.segmentation.checkpoint import Checkpoint
+    from maskloop.segmentation.click_queries import fitting_click_queries
     from maskloop.segmentation.fast.forward import ForwardPlan
     from maskloop.segmentation.predict import forward_batch, prepare_image
     from maskloop.segmentation.preprocess import Preprocessing
@@ -88,6 +90,7 @@ def _first_look() -> tuple[float, ImageFeatures]:
         source="random",
         device=torch.device("cpu"),
         plan=ForwardPlan(precision="float32"),
+        click_queries=fitting_click_queries(model, seed=0),
     )
     image: Any = torch.randint(0, 255, (*SIZE_HW, 3), dtype=torch.uint8).numpy()
     options: Any = {"for_selection": False, "plan": ViewPlan()}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +14,16 @@ from maskloop.learning.data.collate import Collator
 from maskloop.learning.data.dataset import ExampleDataset
 from maskloop.learning.training.job import UNCONTROLLED, FinetuneJob, TrainingControl, TrainingRun
 from maskloop.learning.training.training_loop import train_model
+from maskloop.log import log_action
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, with_labels
 from maskloop.segmentation.class_kinds import ClassKinds
+from maskloop.segmentation.click_queries import ClickQueries, fitting_click_queries
 from maskloop.segmentation.preprocess import resized_size
 from maskloop.types import SegmentationTask
 
 __all__ = ["finetune", "with_text_encoder"]
+
+logger = logging.getLogger(__name__)
 
 
 def finetune(job: FinetuneJob, control: TrainingControl = UNCONTROLLED) -> Checkpoint:
@@ -40,10 +46,17 @@ def finetune(job: FinetuneJob, control: TrainingControl = UNCONTROLLED) -> Check
     """
     _check_examples(job)
     student = with_labels(with_text_encoder(job.base), job.class_names, seed=job.recipe.seed)
+    student = replace(student, click_queries=_click_queries(job, student))
     run = _training_run(job, student)
     _use_text_encoder(student, True)
-    train_model(student.model, run, control)
+    gain = train_model(student.model, run, control)
     _use_text_encoder(student, False)
+    if student.click_queries is not None:
+        student.click_queries.to("cpu").eval()
+        is_kept = gain is not None and gain > 0
+        log_action(logger, "click_queries_trained", gain=gain, kept=is_kept, steps=job.recipe.steps)
+        if not is_kept:  # clicks are better answered by what the model finds anyway
+            student = replace(student, click_queries=None)
     return replace(student, source=str(job.output_dir))
 
 
@@ -77,9 +90,19 @@ def _training_run(job: FinetuneJob, student: Checkpoint) -> TrainingRun:
         recipe=recipe,
         state_dir=job.output_dir / "trainer",
         device=student.device,
+        click_queries=student.click_queries,
         validation=validation if job.validation else None,
         fingerprint=_fingerprint(job, student),
     )
+
+
+def _click_queries(job: FinetuneJob, student: Checkpoint) -> ClickQueries | None:
+    """Return what is trained for clicks: a copy of the base's, else new ones; None where that is off."""
+    if not job.recipe.click_queries:
+        return None
+    if job.base.click_queries is not None:
+        return copy.deepcopy(job.base.click_queries)
+    return fitting_click_queries(student.model, seed=job.recipe.seed)
 
 
 def _check_examples(job: FinetuneJob) -> None:

@@ -15,6 +15,7 @@ from maskloop.learning.data.dataset import TrainingExample, TrainingItem
 from maskloop.learning.training.recipe import FinetuneRecipe
 from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.class_kinds import ClassKinds
+from maskloop.segmentation.click_queries import ClickQueries
 from maskloop.types import SegmentationTask
 
 __all__ = [
@@ -85,5 +86,8 @@ class TrainingRun:
     recipe: FinetuneRecipe
     state_dir: Path  # a state of the same recipe and fingerprint is continued, any other is deleted
     device: torch.device
+    click_queries: ClickQueries | None = (
+        None  # trained beside the model, in place; None: clicks are not learnt
+    )
     validation: Dataset[TrainingItem] | None = None  # None: train all steps and keep the last state
     fingerprint: str = ""  # identifies base and data

@@ -34,6 +34,7 @@ class FinetuneRecipe:
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
     balance: bool = False  # sample images with rare classes and new corrections more often
+    click_queries: bool = False  # learnt beside the model, for answers to clicks
     save_every: int = 50  # steps between two saved states
     patience: int = 4  # validations without a lower loss until training stops; one with each saved state
     minutes: float | None = None  # time limit; None for no limit
@@ -96,6 +97,7 @@ def choose_recipe(
         average=settings.train_average,
         freeze_norm=settings.train_freeze_norm,
         balance=settings.train_balance,
+        click_queries=settings.train_clicks,
         save_every=max(10, min(50, steps // 8)),
         patience=settings.train_patience,
         minutes=settings.train_minutes,

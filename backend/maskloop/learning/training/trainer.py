@@ -20,6 +20,7 @@ from maskloop.learning.data.collate import IGNORED_KEY
 from maskloop.learning.data.dataset import IGNORED, object_planes
 from maskloop.learning.losses.ignore_regions import IgnoringLoss
 from maskloop.learning.losses.point_loss import PointwiseLoss
+from maskloop.learning.training.click_training import ClickTrainer
 from maskloop.learning.training.recipe import LARGE_PARAMETERS, FinetuneRecipe
 from maskloop.learning.training.schedule import rate_factor
 from maskloop.learning.training.weight_average import WeightAverage
@@ -38,6 +39,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 _BatchNorm = nn.modules.batchnorm._BatchNorm  # the base of all its dimensions
+_CLICKS = "click_queries.pt"  # in a state's folder
 _MAX_BAD_STEPS = 4  # in a row; fewer are skipped
 MAX_DATA_WORKERS = 8  # more do not raise the use of a GPU
 
@@ -45,8 +47,11 @@ MAX_DATA_WORKERS = 8  # more do not raise the use of a GPU
 class SegmentationTrainer(Trainer):
     """Trains in the dataset's order, which is shuffled already and the same after a restart."""
 
-    def __init__(self, *, recipe: FinetuneRecipe, **kwargs: Any) -> None:
+    def __init__(
+        self, *, recipe: FinetuneRecipe, click_trainer: ClickTrainer | None = None, **kwargs: Any
+    ) -> None:
         self.recipe = recipe
+        self.click_trainer = click_trainer
         self.planned_steps = recipe.steps  # reduced during training where time is limited
         self.average: WeightAverage | None = None  # from create_optimizer on, where the recipe wants one
         self._bad_steps = 0
@@ -62,7 +67,7 @@ class SegmentationTrainer(Trainer):
         """Return the model's loss without ignored areas."""
         model_inputs = dict(inputs)
         any_ignored = model_inputs.pop(IGNORED_KEY)
-        index_bhw = model_inputs["mask_labels"]
+        index_bhw = self._index_bhw = model_inputs["mask_labels"]
         criterion = self.accelerator.unwrap_model(model).criterion
         if isinstance(criterion, IgnoringLoss):
             criterion.ignored_bhw = index_bhw == IGNORED if any_ignored else None
@@ -75,7 +80,10 @@ class SegmentationTrainer(Trainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Return the loss after the backward pass; 0 where it is not finite, since that step is skipped."""
-        return torch.nan_to_num(super().training_step(*args, **kwargs), nan=0.0, posinf=0.0, neginf=0.0)
+        loss = torch.nan_to_num(super().training_step(*args, **kwargs), nan=0.0, posinf=0.0, neginf=0.0)
+        if self.click_trainer is not None:
+            self.click_trainer.step(self._index_bhw, self.state.global_step)
+        return loss
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Validate the weights that are kept; the loss samples random points, the same ones each time."""
@@ -114,6 +122,17 @@ class SegmentationTrainer(Trainer):
             best = Path(self.state.best_model_checkpoint) / "optimizer.pt"
             self.optimizer.load_state_dict(torch.load(best, map_location="cpu", weights_only=True))
         self.average.apply()
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.click_trainer is not None and self.args.should_save:
+            torch.save(self.click_trainer.state_dict(), Path(output_dir) / _CLICKS)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.click_trainer is not None and checkpoint is not None:
+            state = torch.load(Path(checkpoint) / _CLICKS, map_location="cpu", weights_only=True)
+            self.click_trainer.load_state_dict(state)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return 0: Trainer's own count fails with OneFormer, which has two main inputs."""

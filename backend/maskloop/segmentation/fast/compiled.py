@@ -180,6 +180,8 @@ def _first(output: LeanOutput, batch: int) -> LeanOutput:
         pixel_decoder_last_hidden_state=output.pixel_decoder_last_hidden_state[:batch],
         transformer_decoder_last_hidden_state=output.transformer_decoder_last_hidden_state[:batch],
         transformer_decoder_layers=output.transformer_decoder_layers[:, :batch],
+        level_tokens=tuple(tokens_bsc[:batch] for tokens_bsc in output.level_tokens),
+        level_sizes=output.level_sizes,
     )
 
 

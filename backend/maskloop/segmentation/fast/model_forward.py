@@ -14,7 +14,7 @@ from maskloop.segmentation.fast.pixel_decoder import PixelFeatures, decode_pixel
 from maskloop.segmentation.fast.query_decoder import QueryDecoder, QueryLayer, decode_queries, task_queries
 from maskloop.segmentation.fast.swin import StageWindows, swin_features
 
-__all__ = ["LeanOutput", "lean_forward"]
+__all__ = ["LeanOutput", "decoder_parts", "lean_forward", "query_decoder"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,6 +26,8 @@ class LeanOutput:
     pixel_decoder_last_hidden_state: Tensor  # (B, C, H / 4, W / 4)
     transformer_decoder_last_hidden_state: Tensor  # (B, Q, C)
     transformer_decoder_layers: Tensor  # (L, B, Q, C): the queries after each layer, without the norm
+    level_tokens: tuple[Tensor, ...]  # (B, S, C) of each level that queries attend to, the smallest first
+    level_sizes: tuple[tuple[int, int], ...]  # their heights and widths
 
 
 def lean_forward(
@@ -56,11 +58,10 @@ def lean_forward(
     )
     pixels = decode_pixels(pixel_level.decoder, features, triton=triton)
     levels = _levels(module, pixels)
+    decoder, classify = decoder_parts(model)
     if task_inputs_bt is None:
-        decoder, classify = _mask2former_parts(model)
         queries_bqc = module.queries_features.weight[None].expand(len(pixel_values_bchw), -1, -1)
     else:
-        decoder, classify = _oneformer_parts(module.decoder)
         queries_bqc = task_queries(model.model, pixels.masks_bchw, task_inputs_bt)
     positions_1qc = module.queries_embedder.weight[None]
     layers = decode_queries(decoder, queries_bqc, positions_1qc, levels, pixels.masks_bchw)
@@ -76,6 +77,8 @@ def lean_forward(
             pixel_decoder_last_hidden_state=pixels.masks_bchw,
             transformer_decoder_last_hidden_state=queries_bqc,
             transformer_decoder_layers=torch.stack(layers),
+            level_tokens=tuple(values_bsc for _, values_bsc, _ in levels),
+            level_sizes=tuple(size_hw for *_, size_hw in levels),
         )
 
 
@@ -91,32 +94,29 @@ def _levels(module: Any, pixels: PixelFeatures) -> list[tuple[Tensor, Tensor, tu
     return levels
 
 
-def _mask2former_parts(model: Any) -> tuple[QueryDecoder, Callable[[Tensor], Tensor]]:
+def decoder_parts(model: Any) -> tuple[QueryDecoder, Callable[[Tensor], Tensor]]:
+    """Return the transformer decoder of a Mask2Former or OneFormer, and the class head."""
     decoder = model.model.transformer_module.decoder
-    layers = [
-        QueryLayer(
-            cross=layer.cross_attn,
-            cross_norm=layer.cross_attn_layer_norm,
-            own=layer.self_attn,
-            own_norm=layer.self_attn_layer_norm,
-            feed=_feeder(layer),
+    classify = decoder.class_embed if model.config.model_type == "oneformer" else model.class_predictor
+    return query_decoder(decoder), classify
+
+
+def query_decoder(decoder: Any) -> QueryDecoder:
+    """Return the parts of a Mask2FormerMaskedAttentionDecoder or OneFormerTransformerDecoder."""
+    if hasattr(decoder, "mask_predictor"):
+        layers = [
+            QueryLayer(
+                cross=layer.cross_attn,
+                cross_norm=layer.cross_attn_layer_norm,
+                own=layer.self_attn,
+                own_norm=layer.self_attn_layer_norm,
+                feed=_feeder(layer),
+            )
+            for layer in decoder.layers
+        ]
+        return QueryDecoder(
+            layers=layers, norm=decoder.layernorm, to_masks=decoder.mask_predictor.mask_embedder
         )
-        for layer in decoder.layers
-    ]
-    parts = QueryDecoder(layers=layers, norm=decoder.layernorm, to_masks=decoder.mask_predictor.mask_embedder)
-    return parts, model.class_predictor
-
-
-def _feeder(layer: Any) -> Callable[[Tensor], Tensor]:
-    def feed(queries_bqc: Tensor) -> Tensor:
-        change_bqc = layer.fc2(layer.activation_fn(layer.fc1(queries_bqc)))
-        result: Tensor = layer.final_layer_norm(queries_bqc + change_bqc)
-        return result
-
-    return feed
-
-
-def _oneformer_parts(decoder: Any) -> tuple[QueryDecoder, Callable[[Tensor], Tensor]]:
     layers = [
         QueryLayer(
             cross=layer.cross_attn.multihead_attn,
@@ -127,5 +127,13 @@ def _oneformer_parts(decoder: Any) -> tuple[QueryDecoder, Callable[[Tensor], Ten
         )
         for layer in decoder.layers
     ]
-    parts = QueryDecoder(layers=layers, norm=decoder.decoder_norm, to_masks=decoder.mask_embed)
-    return parts, decoder.class_embed
+    return QueryDecoder(layers=layers, norm=decoder.decoder_norm, to_masks=decoder.mask_embed)
+
+
+def _feeder(layer: Any) -> Callable[[Tensor], Tensor]:
+    def feed(queries_bqc: Tensor) -> Tensor:
+        change_bqc = layer.fc2(layer.activation_fn(layer.fc1(queries_bqc)))
+        result: Tensor = layer.final_layer_norm(queries_bqc + change_bqc)
+        return result
+
+    return feed
