@@ -102,14 +102,14 @@ class ScoreRepository:
         self._sessions = sessions
 
     def known(self, project_id: int, model_version: str, task_ids: Sequence[int]) -> dict[int, bool]:
-        """Return those of some tasks that have a row -> whether they are pushed."""
+        """Return those of some tasks that have a row -> whether that is done with: pushed, or annotated."""
         found: dict[int, bool] = {}
         with self._sessions.read() as session:
             for some in _batches(task_ids):
-                query = select(ScoredRow.task_id, ScoredRow.pushed).where(
+                query = select(ScoredRow.task_id, ScoredRow.pushed, ScoredRow.labelled).where(
                     *_of(project_id, model_version), ScoredRow.task_id.in_(some)
                 )
-                found.update((task_id, pushed) for task_id, pushed in session.execute(query))
+                found.update((task, pushed or labelled) for task, pushed, labelled in session.execute(query))
         return found
 
     def add(self, project_id: int, model_version: str, tasks: Sequence[ScoredTask]) -> None:

@@ -312,7 +312,7 @@ def _plan_shards(target: PushTarget) -> Iterator[list[int]]:
         mend_doubles([task for task in page if task.has(tag)], target)
         known = store.scores.known(project_id, tag, [task.id for task in page])
         lost = [task.id for task in page if known.get(task.id) and task.has(tag) is False]
-        if lost:  # predictions were deleted in Label Studio
+        if lost:  # predictions were deleted in Label Studio, or annotations, before there was a prediction
             store.scores.forget_tasks(project_id, lost, model_version=tag)
             store.pushes.forget(project_id, lost, model_version=tag)
         gone = set(lost)

@@ -57,6 +57,17 @@ def test_prelabel_task_annotated_since_it_was_listed_is_predicted_once(services,
     assert (report.pushed, report.failed) == (11, 0)
 
 
+def test_prelabel_task_whose_annotation_is_deleted_is_predicted(services, studio):
+    tasks = studio.add_tasks(5)
+    studio.annotations[tasks[3]] = []
+    services.store.annotations.labelled_tasks = lambda project_id, newest=None: tuple(studio.annotations)
+    prelabel_project(1, services)
+    assert set(studio.of(V1)) == set(tasks) - {tasks[3]}
+    del studio.annotations[tasks[3]]
+    prelabel_project(1, services)
+    assert set(studio.of(V1)) == set(tasks)
+
+
 def test_prelabel_again_does_nothing_but_what_failed(services, studio, predicted):
     studio.add_tasks(101)
     prelabel_project(1, services)
