@@ -65,6 +65,7 @@ class Listener:
     def __init__(self, model: Any) -> None:
         self._model = model
         self.config = model.config
+        self.parameters = model.parameters
         self.class_probs_qk: NDArray[np.float64] = np.zeros((0, 1))
 
     def __call__(self, **inputs: Any) -> Any:

@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 from tests.waiting import until
 
+from maskloop.hit_counter import HitCounter
 from maskloop.processes import find_free_port
 from maskloop.types import Prediction
 from maskloop_studio.serving.app import create_app
@@ -31,6 +32,8 @@ class SlowEngine:
 
     max_batch = 8
     held = ()
+    model_lookups = HitCounter()
+    queued = 0
 
     def __init__(self, quick=0):
         self.quick = quick
@@ -64,6 +67,8 @@ class SlowEngine:
 
 class OneImage:
     """A fetcher whose images are never decoded: the engine is not real."""
+
+    lookups = HitCounter()
 
     def fetch_many(self, uris, *, task_ids, limit):
         return [b"" for _ in uris]

@@ -134,12 +134,17 @@ def prediction_faults(view: StudioView, champion: str) -> dict[str, list[str]]:
     }
 
 
+def _had_nothing(row: Training) -> bool:
+    """Tell whether a training was asked for while nothing was annotated, which is all that it can say."""
+    return row.status == "failed" and "got none (and 0 in the holdout)" in (row.error or "")
+
+
 def training_faults(trainings: Sequence[Training], versions: Sequence[str]) -> list[str]:
     """Return trainings that have no version, versions that have no training, and overlaps in time."""
     faults = [
         f"training {row.training_id}: {row.status} {row.error or ''}"
         for row in trainings
-        if row.status != "finished"
+        if row.status != "finished" and not _had_nothing(row)
     ]
     finished = [row for row in trainings if row.status == "finished"]
     made = Counter(str((row.outcome or {}).get("version")) for row in finished)
