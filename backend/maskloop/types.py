@@ -35,6 +35,7 @@ __all__ = [
     "SelectionInputs",
     "ShowMode",
     "Signals",
+    "version_number",
 ]
 
 # The label of an area that was drawn without a class: neither a class nor background.
@@ -261,6 +262,12 @@ class HoldoutMetrics:
     boundary_iou: float | None = None  # of the segments' rims, mean over the classes that occur
     seconds_per_image: float | None = None  # median, from pixels to segments
     per_class: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)  # class -> numbers
+
+
+def version_number(tag: str) -> int:
+    """Return the number in the tag of a `ModelVersion`, 0 where it has none."""
+    digits = tag.rpartition("-v")[2]
+    return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) < 10 else 0
 
 
 @dataclass(frozen=True, kw_only=True)

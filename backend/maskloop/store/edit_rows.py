@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -11,14 +11,20 @@ from sqlalchemy import select
 
 from maskloop.store.sessions import Sessions
 from maskloop.store.tables import AnnotationRow, MasksRow, VersionRow
+from maskloop.types import EditCounts
 
-__all__ = ["EDIT_FIELDS", "EditRow", "EditRowRepository"]
+__all__ = ["EDIT_FIELDS", "EditRow", "EditRowRepository", "edits_of"]
 
 # The order of `EditRow.counts`: the fields of `types.EditCounts`.
 EDIT_FIELDS = ("kept", "changed", "added", "removed", "nudged", "redrawn", "relabelled", "split", "merged")
 ROWS_AT_ONCE = 5000
 VERSION = 2  # place of the annotation's version in a row
 SPLITS = ("train", "holdout", "neither")
+
+
+def edits_of(counts: Iterable[int]) -> EditCounts:
+    """Return counts in the order of EDIT_FIELDS by name."""
+    return EditCounts(**dict(zip(EDIT_FIELDS, counts, strict=True)))
 
 
 class EditRow(NamedTuple):
@@ -32,6 +38,11 @@ class EditRow(NamedTuple):
     lead_time_s: float | None
     has_kinds: bool  # the kinds of change are known
     counts: tuple[int, ...]  # as EDIT_FIELDS
+
+    @property
+    def edits(self) -> EditCounts:
+        """The counts by name."""
+        return edits_of(self.counts)
 
 
 class EditRowRepository:

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from maskloop.types import version_number
+
 if TYPE_CHECKING:
     from maskloop.store.trainings import Training
 
-__all__ = ["ClassScores", "QualityPoint", "class_scores", "quality_points", "version_number"]
+__all__ = ["ClassScores", "QualityPoint", "class_scores", "quality_points"]
 
 SCORE_PARTS = ("ap50", "pq", "iou")  # a class's score is the mean of these, as the gate's
 MAX_CLASSES = 50  # of one table
@@ -70,12 +72,6 @@ def class_scores(points: Sequence[QualityPoint]) -> list[ClassScores]:
             ClassScores(label=label, scores=scores, change=None if before is None else newest[label] - before)
         )
     return rows
-
-
-def version_number(tag: str) -> int:
-    """Return the number of a version's tag, 0 where it has none."""
-    digits = tag.rpartition("-v")[2]
-    return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) < 10 else 0
 
 
 def _point(training: Training) -> QualityPoint | None:

@@ -13,6 +13,7 @@ from fastapi.responses import RedirectResponse
 from maskloop.errors import MaskloopError, RegistryError
 from maskloop.log import log_action
 from maskloop.store.audit import Actor, ActorKind
+from maskloop.types import version_number
 from maskloop_studio.dashboard.dashboard_parts import DashboardParts
 from maskloop_studio.dashboard.gate_picture import draw_gate
 from maskloop_studio.dashboard.holdout_images import (
@@ -248,7 +249,7 @@ class _VersionPages:
             user=user,
             reason=reason,
         )
-        return int(move.after.rpartition("-v")[2])
+        return version_number(move.after)
 
 
 def add_version_pages(

@@ -85,12 +85,9 @@ class CheckContext:
         return self._once("champion", self._find_champion)
 
     def _find_champion(self) -> str | None:
-        from maskloop.learning.registry import CHAMPION
-        from maskloop_studio.projects.training import model_name
+        from maskloop_studio.projects.training import champion_tag
 
-        name = model_name(self.number)
-        found = self.registry.alias(name, CHAMPION)
-        return None if found is None else f"{name}-v{found}"
+        return champion_tag(self.number, self.registry)
 
     def _once(self, name: str, request: Callable[[], Answer]) -> Answer:
         with self._locks[name]:

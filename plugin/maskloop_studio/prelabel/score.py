@@ -18,7 +18,7 @@ from maskloop.prefetch import prefetch_map
 from maskloop.queue.lease import run_job
 from maskloop.store.jobs import LEASE_S, Job, JobKind, JobStatus
 from maskloop.store.scores import ScoredTask
-from maskloop.types import Prediction, PredictionFailure
+from maskloop.types import Prediction, PredictionFailure, version_number
 from maskloop_studio.dispatch import job_spec, queue_or_wait
 from maskloop_studio.images.image_pipeline import ImageInput
 from maskloop_studio.prelabel.progress import CHAMPION_S, OnProgress, is_outdated
@@ -124,9 +124,8 @@ def score_shard(
     if trial is not None and trial.new == tag:
         try:
             score = _on_trial(score, trial, services)
-        except (
-            MaskloopError
-        ) as exc:  # the new version draws all: what it draws does not count for the old one
+        except MaskloopError as exc:
+            # The new version draws all: what it draws does not count for the old one.
             log_action(logger, "trial_not_drawn", level=logging.WARNING, model_version=trial.old, error=exc)
     on_progress(0, len(tasks))
     kept, looked_at = 0, time.monotonic()
@@ -151,7 +150,7 @@ def _on_trial(score: ScoreTasks, trial: Trial, services: Services) -> ScoreTasks
 
     Their order still comes from the new version: embeddings of two models cannot be compared.
     """
-    old = services.registry.get(model_name(trial.project_id), int(trial.old.rpartition("-v")[2]))
+    old = services.registry.get(model_name(trial.project_id), version_number(trial.old))
     plan = plan_project(
         trial.project_id,
         old,

@@ -16,7 +16,7 @@ from maskloop.errors import MaskloopError
 from maskloop.learning.registry import CHAMPION
 from maskloop.log import log_action
 from maskloop.store.audit import INSTALLATION, Actor, ActorKind, AuditAction, AuditEntry
-from maskloop_studio.projects.training import model_name
+from maskloop_studio.projects.training import champion_tag, model_name
 
 if TYPE_CHECKING:
     from maskloop.learning.registry import ModelRegistry
@@ -279,9 +279,7 @@ def find_serving_reason(project_id: int, *, registry: ModelRegistry, audit: Audi
     Raises:
         MaskloopError: registry or database does not answer.
     """
-    name = model_name(project_id)
-    number = registry.alias(name, CHAMPION)
-    champion = None if number is None else f"{name}-v{number}"
+    champion = champion_tag(project_id, registry)
     followed: list[AuditRecord] = []
     for one in _all_records(project_id, audit):
         if one.entry.action in MOVES:

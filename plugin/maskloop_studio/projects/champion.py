@@ -15,7 +15,7 @@ from maskloop.store.jobs import JobKind, JobStatus
 from maskloop.store.sessions import now
 from maskloop_studio.dispatch import request
 from maskloop_studio.projects.audit_trail import record, record_moves
-from maskloop_studio.projects.training import model_name
+from maskloop_studio.projects.training import champion_tag, model_name
 
 if TYPE_CHECKING:
     from maskloop.types import ModelVersion
@@ -59,7 +59,7 @@ def promote_version(
         RegistryError: no such version, or its folder is damaged; nothing is changed.
     """
     name, registry = model_name(project_id), services.registry
-    before = _champion_tag(project_id, services)
+    before = champion_tag(project_id, services.registry)
     registry.promote(name, number, reason=reason)
     _record_move(project_id, services, actor)
     _note_move(project_id, before, services, actor)
@@ -75,7 +75,7 @@ def roll_back(
         RegistryError: there is no predecessor, or its folder is damaged; nothing is changed.
     """
     name = model_name(project_id)
-    before = _champion_tag(project_id, services)
+    before = champion_tag(project_id, services.registry)
     version = services.registry.rollback(name, reason=reason)
     _record_move(project_id, services, actor)
     _note_move(project_id, before, services, actor)
@@ -197,12 +197,6 @@ def _note_move(project_id: int, before: str | None, services: Services, actor: A
         )
     except (MaskloopError, IndexError) as exc:
         log_action(logger, "move_not_noted", level=logging.WARNING, project_id=project_id, error=exc)
-
-
-def _champion_tag(project_id: int, services: Services) -> str | None:
-    name = model_name(project_id)
-    number = services.registry.alias(name, CHAMPION)  # without a check of its files, which may be damaged
-    return None if number is None else f"{name}-v{number}"
 
 
 def _follow(

@@ -22,8 +22,7 @@ from maskloop.learning.evaluation.showing import read_showing
 from maskloop.learning.registry import CHAMPION
 from maskloop.log import log_action
 from maskloop.store.drifts import DriftState
-from maskloop.store.edit_rows import EDIT_FIELDS
-from maskloop.types import EditCounts
+from maskloop.types import version_number
 from maskloop_studio.projects.training import model_name
 
 if TYPE_CHECKING:
@@ -145,17 +144,15 @@ def _scores(judged: Sequence[WatchedTask], new: Sequence[WatchedTask]) -> _Serie
 
 
 def _corrections(project_id: int, tag: str, services: Services) -> _Series:
-    version = services.registry.peek(model_name(project_id), int(tag.rpartition("-v")[2]))
+    version = services.registry.peek(model_name(project_id), version_number(tag))
     showing = read_showing(version.path)
-    rows = [row for row in services.store.edit_rows.read(project_id, model_version=tag)]
-    rows.sort(key=lambda row: row.version_id)
-    rows = rows[-MOST_IMAGES:]
+    rows = sorted(
+        services.store.edit_rows.read(project_id, model_version=tag), key=lambda row: row.version_id
+    )
     return _Series(
         signal="corrections",
         known=[() if showing is None else showing.holdout_shares],
-        values=[
-            [correction_share(EditCounts(**dict(zip(EDIT_FIELDS, row.counts, strict=True)))) for row in rows]
-        ],
+        values=[[correction_share(row.edits) for row in rows[-MOST_IMAGES:]]],
         tasks=[],  # they are labelled already
         embeddings_nd=None,
     )

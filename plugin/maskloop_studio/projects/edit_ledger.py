@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from maskloop.learning.evaluation.annotation_cost import (
     EditWeights,
     fit_weights,
+    weighted_edits,
     weights_from_settings,
     work_saved,
 )
-from maskloop.store.edit_rows import EDIT_FIELDS
+from maskloop.store.edit_rows import EDIT_FIELDS, edits_of
 from maskloop.types import EditCounts
 from maskloop_studio.projects.edit_report import version_age
 
@@ -131,7 +132,7 @@ def _line(
     tag: str | None,
     user: int | None,
 ) -> EditLine:
-    edits = EditCounts(**dict(zip(EDIT_FIELDS, counts_nk.sum(axis=0).tolist(), strict=True)))
+    edits = edits_of(counts_nk.sum(axis=0).tolist())
     kept, changed, added, removed = (counts_nk[:, EDIT_FIELDS.index(name)] for name in EDIT_FIELDS[:4])
     untouched_n = (kept > 0) & (changed + added + removed == 0)
     return EditLine(
@@ -149,16 +150,7 @@ def _line(
 def _features(counts_nk: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return how often each weight counts, (N, 5): as `annotation_cost` counts an annotation."""
     column = {name: counts_nk[:, index].astype(np.float64) for index, name in enumerate(EDIT_FIELDS)}
-    known = sum(column[name] for name in EditCounts.KINDS_OF_CHANGE)
-    return np.column_stack(
-        [
-            column["relabelled"],
-            column["nudged"],
-            column["redrawn"] + column["changed"] - known,
-            column["removed"] + column["split"] + column["merged"],
-            column["added"],
-        ]
-    )
+    return np.column_stack(weighted_edits(column.__getitem__))
 
 
 def _median(values_n: NDArray[np.float64]) -> float | None:

@@ -16,7 +16,7 @@ from maskloop.learning.evaluation.annotation_cost import (
     work_saved,
 )
 from maskloop.selection.gain import SelectionGain, estimate_gain
-from maskloop.types import EditCounts
+from maskloop.types import EditCounts, version_number
 
 if TYPE_CHECKING:
     from maskloop.settings import Settings
@@ -180,5 +180,4 @@ def _corrections(edits: EditCounts) -> float:
 
 def version_age(tag: str) -> tuple[int, str]:
     """Return what orders tags of versions by their numbers."""
-    number = tag.rpartition("-v")[2]
-    return (int(number) if number.isdecimal() else 0), tag
+    return version_number(tag), tag

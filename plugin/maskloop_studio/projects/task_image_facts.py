@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskloop.learning.registry import CHAMPION
-from maskloop_studio.projects.training import model_name
+from maskloop_studio.projects.training import champion_tag
 
 if TYPE_CHECKING:
     from maskloop.curation.duplicates.alike import TaskImageFacts
@@ -32,11 +31,10 @@ def task_image_facts(
     from maskloop.curation.duplicates.alike import facts_of
 
     keys = services.store.overview.image_keys(project_id)
-    name = model_name(project_id)
-    champion = services.registry.alias(name, CHAMPION)
+    champion = champion_tag(project_id, services.registry)
     embeddings = {}
     if champion is not None:
-        for task in services.store.scores.pool_tasks(project_id, f"{name}-v{champion}"):
+        for task in services.store.scores.pool_tasks(project_id, champion):
             if task.embedding_d is not None:
                 embeddings[task.task_id] = task.embedding_d
     if newest is not None:

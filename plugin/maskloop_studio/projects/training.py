@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from maskloop.learning.registry import CHAMPION
 from maskloop.log import log_action
 from maskloop.store.jobs import Job, JobKind
 from maskloop.types import PromotionMode
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "StepLines",
+    "champion_tag",
     "ensure_champion",
     "model_name",
     "plan_learning",
@@ -44,6 +46,13 @@ STEP_LINE_S = 10.0  # between two lines about one training
 def model_name(project_id: int) -> str:
     """Return the registered model's name of a project."""
     return f"maskloop-{project_id}"
+
+
+def champion_tag(project_id: int, registry: ModelRegistry) -> str | None:
+    """Return the tag of the version that serves, without a look at its files; None where none does."""
+    name = model_name(project_id)
+    number = registry.alias(name, CHAMPION)
+    return None if number is None else f"{name}-v{number}"
 
 
 def ensure_champion(project_id: int, *, registry: ModelRegistry, settings: Settings) -> ModelVersion:

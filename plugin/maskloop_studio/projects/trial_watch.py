@@ -12,13 +12,10 @@ from typing import TYPE_CHECKING
 from maskloop.drift.signals import correction_share
 from maskloop.errors import MaskloopError
 from maskloop.learning.evaluation.trial import TrialRule, Verdict, is_old_versions, judge_trial
-from maskloop.learning.registry import CHAMPION
 from maskloop.log import log_action
 from maskloop.store.audit import Actor, ActorKind
-from maskloop.store.edit_rows import EDIT_FIELDS
-from maskloop.types import EditCounts
 from maskloop_studio.projects.champion import roll_back
-from maskloop_studio.projects.training import model_name
+from maskloop_studio.projects.training import champion_tag
 
 if TYPE_CHECKING:
     from maskloop.learning.evaluation.trial import TrialState
@@ -53,9 +50,8 @@ def check_trial(project_id: int, services: Services) -> TrialState | None:
 def _check(trial: Trial, services: Services) -> TrialState:
     state = judge_trial(_kept(trial, trial.old, services), _kept(trial, trial.new, services), RULE)
     shares = state.old_share, state.new_share
-    name = model_name(trial.project_id)
-    champion = services.registry.alias(name, CHAMPION)
-    if f"{name}-v{champion}" != trial.new:  # a person, or another training, has decided
+    if champion_tag(trial.project_id, services.registry) != trial.new:
+        # a person, or another training, has decided
         services.store.trials.note(trial, verdict="overtaken", ended=True, pairs=state.pairs, shares=shares)
         return state
     if state.verdict is Verdict.WORSE:
@@ -83,11 +79,10 @@ def _kept(trial: Trial, tag: str, services: Services) -> list[float]:
     is_old = tag == trial.old
     kept = []
     for row in sorted(rows, key=lambda one: one.version_id):
-        edits = EditCounts(**dict(zip(EDIT_FIELDS, row.counts, strict=True)))
-        has_regions = edits.predicted + edits.added > 0
+        has_regions = row.edits.predicted + row.edits.added > 0
         # A task that was opened before its prediction was stored was answered live, whatever its half.
         if has_regions and is_old_versions(row.task_id, trial.new) is is_old:
-            kept.append(1.0 - correction_share(edits))
+            kept.append(1.0 - correction_share(row.edits))
     return kept
 
 

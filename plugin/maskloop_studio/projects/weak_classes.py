@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from maskloop.types import version_number
+
 if TYPE_CHECKING:
     from maskloop.store.corrections import CorrectionRepository
     from maskloop.store.trainings import Training
@@ -54,8 +56,8 @@ def judged_versions(trainings: Iterable[Training]) -> list[JudgedVersion]:
     for training in trainings:
         outcome = training.outcome or {}
         tag, decision = str(outcome.get("version") or ""), outcome.get("decision")
-        digits = tag.rpartition("-v")[2]
-        if not (digits.isascii() and digits.isdecimal() and isinstance(decision, Mapping)):
+        number = version_number(tag)
+        if not (number and isinstance(decision, Mapping)):
             continue
         scores = {}
         for one in (*_list(decision.get("classes")), *_list(decision.get("new_classes"))):
@@ -65,7 +67,7 @@ def judged_versions(trainings: Iterable[Training]) -> list[JudgedVersion]:
                 low, high = bounds if isinstance(bounds, list) and len(bounds) == 2 else (None, None)
                 scores[one["label"]] = (score, _number(low), _number(high))
         if scores:
-            found[int(digits)] = JudgedVersion(number=int(digits), tag=tag, scores=scores)
+            found[number] = JudgedVersion(number=number, tag=tag, scores=scores)
     return [found[number] for number in sorted(found)]
 
 

@@ -3,7 +3,8 @@
 import pytest
 
 from maskloop.store.trainings import Training
-from maskloop_studio.dashboard.quality import class_scores, quality_points, version_number
+from maskloop.types import version_number
+from maskloop_studio.dashboard.quality import class_scores, quality_points
 
 WHOLE = {
     "version": "maskloop-7-v3",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ __all__ = [
     "drawing_cost_s",
     "fit_weights",
     "measure_weights",
+    "weighted_edits",
     "weights_from_settings",
     "work_saved",
 ]
@@ -134,13 +137,20 @@ def fit_weights(
 
 def _features(edits: EditCounts) -> NDArray[np.float64]:
     """Return how often each weight counts, float64 (5,)."""
-    return np.array(
-        [
-            edits.relabelled,
-            edits.nudged,
-            edits.redrawn + edits.changed_unknown,
-            edits.removed + edits.split + edits.merged,
-            edits.added,
-        ],
-        dtype=np.float64,
-    )
+    return np.array(weighted_edits(partial(getattr, edits)), dtype=np.float64)
+
+
+def weighted_edits(count: Callable[[str], Any]) -> list[Any]:
+    """Return how often each of relabel, nudge, redraw, delete and add counts.
+
+    Args:
+        count: returns a count, or an array of counts, by the name that it has in `EditCounts`.
+    """
+    unknown = count("changed") - sum(count(name) for name in EditCounts.KINDS_OF_CHANGE)
+    return [
+        count("relabelled"),
+        count("nudged"),
+        count("redrawn") + unknown,  # a change that nobody compared counts as the dearest kind
+        count("removed") + count("split") + count("merged"),
+        count("added"),
+    ]
