@@ -35,7 +35,7 @@ from maskloop.learning.evaluation.showing import Showing, shown_segments
 from maskloop.learning.evaluation.showing_search import ShowingRule, find_showing
 from maskloop.learning.training.finetune import finetune
 from maskloop.learning.training.job import FinetuneJob
-from maskloop.learning.training.recipe import choose_recipe
+from maskloop.learning.training.recipe import recipe_for
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.segmentation.predict import predict_images
@@ -89,14 +89,7 @@ def train(
     """Return the checkpoint fine-tuned on the examples, of which the last `new` are new."""
     labels = sorted({segment.label for example in examples for segment in example.segments})
     settings = Settings.model_construct(seed=seed, train_precision="float32")
-    recipe = choose_recipe(
-        len(examples),
-        sum(len(example.segments) for example in examples),
-        len(labels),
-        settings,
-        new_classes=len(set(labels) - set(base.labels)),
-        parameters=sum(parameter.numel() for parameter in base.model.parameters()),
-    )
+    recipe = recipe_for(base, examples, labels, settings)
     first = len(examples) - new
     return finetune(
         FinetuneJob(

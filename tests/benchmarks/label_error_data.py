@@ -26,7 +26,7 @@ from maskloop.lab.synthetic.shapes import make_image
 from maskloop.learning.data.dataset import TrainingExample, load_example_image
 from maskloop.learning.training.finetune import finetune
 from maskloop.learning.training.job import FinetuneJob
-from maskloop.learning.training.recipe import choose_recipe
+from maskloop.learning.training.recipe import recipe_for
 from maskloop.masks import mask_to_segment
 from maskloop.segmentation.checkpoint import load_checkpoint
 from maskloop.settings import MODELS_DIR, Settings
@@ -150,13 +150,8 @@ def _predict_out_of_sample(
     seen: dict[int, tuple[Evidence, ...]] = {}
     for fold in range(chosen.folds):
         learnt = [one for number, one in enumerate(noisy) if number % chosen.folds != fold]
-        recipe = choose_recipe(
-            len(learnt),
-            sum(len(one.segments) for one in learnt),
-            len(labels),
-            Settings.model_construct(seed=fold, train_precision="float32"),
-            new_classes=len(set(labels) - set(base.labels)),
-        )
+        settings = Settings.model_construct(seed=fold, train_precision="float32")
+        recipe = recipe_for(base, learnt, labels, settings)
         recipe = replace(recipe, threads=1, steps=min(recipe.steps, chosen.steps))
         say(f"{chosen.name}: fold {fold + 1} of {chosen.folds}, {recipe.steps} steps on {len(learnt)} images")
         student = finetune(

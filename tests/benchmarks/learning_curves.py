@@ -15,7 +15,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -28,11 +28,11 @@ from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
 from maskloop.lab.tiny_models import Tiny, build_tiny_mask2former, build_tiny_oneformer
 from maskloop.learning.data.augmentation import Augmentation
 from maskloop.learning.data.collate import Collator
-from maskloop.learning.data.dataset import TrainingItem, draw_index_map
+from maskloop.learning.data.dataset import TrainingExample, TrainingItem, draw_index_map
 from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
 from maskloop.learning.training.finetune import finetune
 from maskloop.learning.training.job import FinetuneJob, TrainingControl, TrainingProgress, TrainingRun
-from maskloop.learning.training.recipe import FinetuneRecipe, choose_recipe
+from maskloop.learning.training.recipe import FinetuneRecipe, recipe_for
 from maskloop.learning.training.training_loop import train_model
 from maskloop.segmentation.checkpoint import Checkpoint, Family, load_checkpoint, save_checkpoint
 from maskloop.segmentation.postprocess import Thresholds
@@ -138,19 +138,12 @@ def build_base(family: Family, folder: Path, *, steps: int = BASE_STEPS, edge: i
     return folder
 
 
-def cell_recipe(pool: Pool, examples: Iterable[object], base: Checkpoint, seed: int) -> FinetuneRecipe:
+def cell_recipe(
+    pool: Pool, examples: Sequence[TrainingExample], base: Checkpoint, seed: int
+) -> FinetuneRecipe:
     """Return the recipe that the worker would choose for these examples, on one thread."""
-    chosen = list(examples)
     settings = Settings.model_construct(seed=seed, train_precision="float32")  # whatever this machine has set
-    recipe = choose_recipe(
-        len(chosen),
-        sum(len(example.segments) for example in chosen),  # type: ignore[attr-defined]
-        len(pool.labels),
-        settings,
-        new_classes=len(set(pool.labels) - set(base.labels)),
-        parameters=sum(parameter.numel() for parameter in base.model.parameters()),
-    )
-    return replace(recipe, threads=1)
+    return replace(recipe_for(base, examples, pool.labels, settings), threads=1)
 
 
 def run_cell(cell: Cell, pool: Pool, base_folder: Path, work: Path) -> dict[str, object]:

@@ -13,7 +13,7 @@ from maskloop.learning.cross_validation import split_folds
 from maskloop.learning.data.dataset import TrainingExample, load_example_image
 from maskloop.learning.training.finetune import finetune
 from maskloop.learning.training.job import FinetuneJob
-from maskloop.learning.training.recipe import choose_recipe
+from maskloop.learning.training.recipe import recipe_for
 from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.settings import Settings
 from maskloop.types import SegmentationTask
@@ -65,14 +65,7 @@ def look_in_folds(
             continue
         left_out = {one.key for one in part}
         rest = [one for one in examples if one.key not in left_out]
-        recipe = choose_recipe(
-            len(rest),
-            sum(len(one.segments) for one in rest),
-            len(labels),
-            settings,
-            new_classes=len(set(labels) - set(base.labels)),
-            parameters=sum(parameter.numel() for parameter in base.model.parameters()),
-        )
+        recipe = recipe_for(base, rest, labels, settings)
         say(
             f"fold {number + 1} of {len(parts)}: {recipe.steps} steps on {len(rest)} images, "
             f"to judge {len(judged)} others"

@@ -18,7 +18,7 @@ from maskloop.learning.data.dataset import TrainingExample, load_example_image
 from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
 from maskloop.learning.training.finetune import finetune
 from maskloop.learning.training.job import FinetuneJob
-from maskloop.learning.training.recipe import FinetuneRecipe, choose_recipe
+from maskloop.learning.training.recipe import FinetuneRecipe, recipe_for
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.segmentation.predict import predict_images
@@ -100,14 +100,7 @@ class ModelLearner:
 
     def _recipe(self, start: Checkpoint, examples: Sequence[TrainingExample], seed: int) -> FinetuneRecipe:
         return dataclasses.replace(
-            choose_recipe(
-                len(examples),
-                sum(len(example.segments) for example in examples),
-                len(self._data.labels),
-                self._settings.model_copy(update={"seed": seed}),
-                new_classes=len(set(self._data.labels) - set(start.labels)),
-                parameters=sum(parameter.numel() for parameter in start.model.parameters()),
-            ),
+            recipe_for(start, examples, self._data.labels, self._settings.model_copy(update={"seed": seed})),
             threads=1,  # the same numbers on a machine with other cores
         )
 

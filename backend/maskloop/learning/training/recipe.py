@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from maskloop.learning.data.augmentation import Augmentation
 from maskloop.settings import Settings
 
-__all__ = ["FinetuneRecipe", "Precision", "choose_recipe"]
+if TYPE_CHECKING:
+    from maskloop.learning.data.dataset import TrainingExample
+    from maskloop.segmentation.checkpoint import Checkpoint
+
+__all__ = ["FinetuneRecipe", "Precision", "choose_recipe", "recipe_for"]
 
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
 
@@ -52,6 +57,27 @@ class FinetuneRecipe:
             raise ValueError(f"FinetuneRecipe: expected a positive learning rate and clip, got {self}")
         if self.minutes is not None and not self.minutes > 0:
             raise ValueError(f"FinetuneRecipe: expected a positive time, got {self.minutes} minutes")
+
+
+def recipe_for(
+    base: Checkpoint, examples: Sequence[TrainingExample], classes: Sequence[str], settings: Settings
+) -> FinetuneRecipe:
+    """Return the recipe to fine-tune a model on some examples.
+
+    Args:
+        base: the model.
+        examples: that it learns from.
+        classes: of the result.
+        settings: as for `choose_recipe`.
+    """
+    return choose_recipe(
+        len(examples),
+        sum(len(example.segments) for example in examples),
+        len(classes),
+        settings,
+        new_classes=len(set(classes) - set(base.labels)),
+        parameters=sum(parameter.numel() for parameter in base.model.parameters()),
+    )
 
 
 def choose_recipe(
