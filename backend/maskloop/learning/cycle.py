@@ -25,7 +25,7 @@ from maskloop.learning.registry import ModelRegistry
 from maskloop.learning.registry.promotion import release
 from maskloop.learning.training.distributed import finetune_in_processes
 from maskloop.learning.training.job import FinetuneJob, TrainingControl, TrainingProgress
-from maskloop.learning.training.recipe import FinetuneRecipe, choose_recipe
+from maskloop.learning.training.recipe import FinetuneRecipe, recipe_for
 from maskloop.learning.training.run_log import RunLog
 from maskloop.learning.training_job import (
     Challenger,
@@ -196,15 +196,7 @@ def _train_challenger(
 
 
 def _choose_recipe(base: Checkpoint, training_set: TrainingSet, settings: Settings) -> FinetuneRecipe:
-    classes = training_set.plan.classes
-    return choose_recipe(
-        len(training_set.examples),
-        sum(len(example.segments) for example in training_set.examples),
-        len(classes),
-        settings,
-        new_classes=len(set(classes) - set(base.labels)),
-        parameters=sum(parameter.numel() for parameter in base.model.parameters()),
-    )
+    return recipe_for(base, training_set.examples, training_set.plan.classes, settings)
 
 
 def _evaluate(
@@ -219,8 +211,21 @@ def _evaluate(
     """Judge both models on the holdout, or by cross-validation where it is too small, and decide."""
     rule = GateRule.from_settings(settings, judged_before=job.judged_before)
     holdout, labels = training_set.holdout_examples, challenger.checkpoint.labels
+    # What a version that was registered before a kill was saved with is not looked for again.
+    saved = None if challenger.version is None else read_showing(challenger.version.path)
+    unseen: list[_Unseen] = []
+
+    def look(model: Checkpoint, examples: Sequence[TrainingExample]) -> None:
+        if saved is None:
+            unseen.append(
+                predict_examples(model, examples, labels=labels, task=job.task, thresholds=job.thresholds)
+            )
+
+    def showing() -> Showing:
+        return saved or _find_showing(unseen, labels, settings)
+
     # Validation images are not learnt from either: they only say when to stop.
-    unseen = [_predict_unseen(job, challenger.checkpoint, (*holdout, *training_set.validation), labels)]
+    look(challenger.checkpoint, (*holdout, *training_set.validation))
     pool = (*training_set.examples, *training_set.validation, *holdout)
     holdout_rule = HoldoutRule.from_settings(settings)
     needed = holdout_rule.missing(count_groups(pool), count_groups(holdout))
@@ -240,7 +245,7 @@ def _evaluate(
         return GateReport(
             champion=before,
             challenger=after,
-            showing=_find_showing(challenger, unseen, settings),
+            showing=showing(),
             decision=decide(before, after, rule),
             anchoring=measure_anchoring(before, blind, seed=settings.seed),
         )
@@ -254,7 +259,7 @@ def _evaluate(
         return GateReport(
             champion=before,
             challenger=after,
-            showing=_find_showing(challenger, unseen, settings),
+            showing=showing(),
             decision=leave_open(f"not judged yet: {place}; a person decides", rule),
             judged_by=JudgedBy.NOBODY,
             images_needed=needed,
@@ -272,7 +277,7 @@ def _evaluate(
 
     def evaluate_part(model: Checkpoint, examples: Sequence[TrainingExample]) -> tuple[Evaluation, ...]:
         if model is not challenger.checkpoint:
-            unseen.append(_predict_unseen(job, model, examples, labels))
+            look(model, examples)
         return evaluate(model, examples)
 
     before, after = cross_validate(
@@ -283,7 +288,7 @@ def _evaluate(
     return GateReport(
         champion=before,
         challenger=after,
-        showing=_find_showing(challenger, unseen, settings),
+        showing=showing(),
         decision=dataclasses.replace(decision, reason=reason),
         judged_by=JudgedBy.CROSS_VALIDATION,
         images_needed=needed,
@@ -310,29 +315,18 @@ def _train_part(
     return load_checkpoint(done, device=settings.device)
 
 
-def _predict_unseen(
-    job: TrainingJob, model: Checkpoint, examples: Sequence[TrainingExample], labels: Sequence[str]
-) -> _Unseen:
-    return predict_examples(model, examples, labels=labels, task=job.task, thresholds=job.thresholds)
-
-
-def _find_showing(challenger: Challenger, unseen: Sequence[_Unseen], settings: Settings) -> Showing:
-    """Return which segments annotators are shown; the one that is saved where it was registered before.
+def _find_showing(unseen: Sequence[_Unseen], labels: Sequence[str], settings: Settings) -> Showing:
+    """Return which segments annotators are shown.
 
     Args:
-        challenger: the model that is shown.
         unseen: predictions and truth: of the challenger, and of the models of the cross-validation where
             there is one, since a handful of holdout images says little.
+        labels: of the challenger.
         settings: when showing is worth it.
     """
-    version = challenger.version
-    known = read_showing(version.path) if version is not None else None
-    if known is not None:
-        return known
     found = [prediction for predictions, _ in unseen for prediction in predictions]
     truths = [truth for _, true in unseen for truth in true]
-    rule = ShowingRule.from_settings(settings)
-    return find_showing(found, truths, labels=challenger.checkpoint.labels, rule=rule)
+    return find_showing(found, truths, labels=labels, rule=ShowingRule.from_settings(settings))
 
 
 def _call_both(
