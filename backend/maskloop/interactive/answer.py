@@ -187,14 +187,11 @@ def _allowed(mask_hw: BoolMask, prompt: Prompt, *, clicked_only: bool) -> BoolMa
 
 def _cut_negatives(mask_hw: BoolMask, prompt: Prompt) -> BoolMask:
     """Return the mask without the clicks beside the object: whole parts, or a disc around the click."""
-    pixels = [
-        (_pixel(click.y, mask_hw.shape[0]), _pixel(click.x, mask_hw.shape[1])) for click in prompt.negative
-    ]
+    size_hw = (mask_hw.shape[0], mask_hw.shape[1])
+    pixels = [click.cell(size_hw) for click in prompt.negative]
     if not pixels or not mask_hw.any():
         return mask_hw
-    on_object = [
-        (_pixel(one.y, mask_hw.shape[0]), _pixel(one.x, mask_hw.shape[1])) for one in prompt.positive
-    ]
+    on_object = [click.cell(size_hw) for click in prompt.positive]
     side = math.sqrt(float(mask_hw.sum()))
     parts_hw: NDArray[Any] | None = None
     cut_hw = np.zeros(mask_hw.shape, dtype=np.uint8)
@@ -237,8 +234,8 @@ def _keep_parts(mask_hw: BoolMask, prompt: Prompt, *, clicked_only: bool) -> Boo
     slack = max(1, max(mask_hw.shape) // 128)
     clicked = set()
     for index, click in enumerate(prompt.positive):
-        row, column = _pixel(click.y, mask_hw.shape[0]) - top, _pixel(click.x, mask_hw.shape[1]) - left
-        part = _part_at(parts_hw, row, column, slack)
+        row, column = click.cell((mask_hw.shape[0], mask_hw.shape[1]))
+        part = _part_at(parts_hw, row - top, column - left, slack)
         if part:
             clicked.add(part)
         elif index == 0 and prompt.previous_hw is None:
@@ -281,7 +278,3 @@ def _scaled(mask_hw: BoolMask, size_hw: tuple[int, int]) -> BoolMask:
     return np.asarray(
         cv2.resize(mask_hw.astype(np.uint8), size_hw[::-1], interpolation=cv2.INTER_NEAREST_EXACT) > 0
     )
-
-
-def _pixel(share: float, side: int) -> int:
-    return min(side - 1, int(share * side))

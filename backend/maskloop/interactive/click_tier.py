@@ -13,7 +13,7 @@ from maskloop.interactive.prompt import Click, Prompt
 from maskloop.segmentation.click_queries import MOST_PLACES, NEGATIVE, POSITIVE, ClickStart
 from maskloop.types import BoolMask
 
-__all__ = ["clicked_embedding"]
+__all__ = ["FIRST_REACH", "clicked_embedding"]
 
 FIRST_REACH = 0.08  # of the image's sides: where an object is looked for that no query has found
 

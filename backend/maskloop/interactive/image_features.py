@@ -18,7 +18,7 @@ from maskloop.segmentation.fast.model_forward import LeanOutput
 from maskloop.segmentation.predict import RawOutput
 from maskloop.types import RgbImage
 
-__all__ = ["ImageFeatures", "embedding_statistics", "image_features", "prediction_heads"]
+__all__ = ["KEPT_LAYERS", "ImageFeatures", "embedding_statistics", "image_features", "prediction_heads"]
 
 KEPT_LAYERS = 3  # the last ones: earlier ones rarely have the better mask, and take time and memory
 STRAY = 0.01  # the share of a mask that may lie beyond each side of its box

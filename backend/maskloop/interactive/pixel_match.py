@@ -84,7 +84,7 @@ def corrected_logits(
     logits_hw = logits_hw - offset
     height, width = features.grid_hw
     moved = [
-        (min(height - 1, int(click.y * height)), min(width - 1, int(click.x * width)))
+        click.cell((height, width))
         for click, lacking in zip(clicks, lacking_p.tolist(), strict=True)
         if lacking
     ]
@@ -100,7 +100,7 @@ def _samples(features: ImageFeatures, prompt: Prompt) -> tuple[Tensor, Tensor]:
     inside_hw = np.zeros((height, width), dtype=np.bool_)
     outside_hw = np.zeros((height, width), dtype=np.bool_)
     for click in prompt.clicks:
-        row, column = min(height - 1, int(click.y * height)), min(width - 1, int(click.x * width))
+        row, column = click.cell((height, width))
         (inside_hw if click.is_positive else outside_hw)[row, column] = True
     for area_hw in (prompt.area_hw, prompt.previous_hw):
         if area_hw is not None:

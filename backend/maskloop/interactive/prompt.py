@@ -29,6 +29,11 @@ class Click:
     y: float
     is_positive: bool = True  # False: this pixel is not part of the object
 
+    def cell(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+        """Return the row and column in which it lies, of an image or a map of this size."""
+        height, width = size_hw
+        return min(height - 1, int(self.y * height)), min(width - 1, int(self.x * width))
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prompt:

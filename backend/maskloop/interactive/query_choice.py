@@ -11,7 +11,15 @@ from maskloop.interactive.image_features import ImageFeatures
 from maskloop.interactive.prompt import Click, Prompt
 from maskloop.types import BoolMask
 
-__all__ = ["area_fit", "box_overlaps", "choose_query", "click_points"]
+__all__ = [
+    "CLASS_POWER",
+    "LEAST_AT_CLICK",
+    "QUALITY_POWER",
+    "area_fit",
+    "box_overlaps",
+    "choose_query",
+    "click_points",
+]
 
 LEAST_AT_CLICK = 0.5  # mask probability at the first click
 LEAST_BOX_IOU = 0.5  # of a mask's box and the prompt's

@@ -8,30 +8,22 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from maskloop.interactive.click_tier import FIRST_REACH
+from maskloop.interactive.prompt import Click
 from maskloop.types import BoolMask
 
-__all__ = ["Given", "SimulatedClick", "click_on", "deformed", "disc", "next_given", "start_of"]
+__all__ = ["Given", "click_on", "deformed", "disc", "next_given", "start_of"]
 
 CENTRED = 0.6  # share of first clicks in the middle; the others are anywhere on the object
 BOXES, EARLIER = 0.2, 0.2  # shares of objects that start with a box, or with an earlier mask
-REACH = 0.08  # of the image's sides: where an object is looked for that no query has found
 MOST_SHIFT = 2  # cells
-
-
-@dataclass(frozen=True, kw_only=True)
-class SimulatedClick:
-    """One point, 0..1 of width and height."""
-
-    x: float
-    y: float
-    is_positive: bool
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Given:
     """What is known of one object."""
 
-    clicks: tuple[SimulatedClick, ...]
+    clicks: tuple[Click, ...]
     mask_hw: BoolMask | None  # where it is first looked for; None: at the first click
     box: bool = field(default=False)  # the mask is a box
 
@@ -73,24 +65,22 @@ def next_given(given: Given, truth_hw: BoolMask, answer_hw: BoolMask, rng: np.ra
     return replace(given, clicks=clicks, mask_hw=answer_hw if answer_hw.any() else given.mask_hw, box=False)
 
 
-def click_on(
-    mask_hw: BoolMask, rng: np.random.Generator, *, is_positive: bool, centred: bool
-) -> SimulatedClick:
+def click_on(mask_hw: BoolMask, rng: np.random.Generator, *, is_positive: bool, centred: bool) -> Click:
     """Return a click in the middle of a mask that is not empty, or anywhere on it."""
     cells = np.flatnonzero(mask_hw)
     place = int(_depths(mask_hw).argmax() if centred else rng.choice(cells))
     row, column = divmod(place, mask_hw.shape[1])
-    return SimulatedClick(
+    return Click(
         x=(column + 0.5) / mask_hw.shape[1], y=(row + 0.5) / mask_hw.shape[0], is_positive=is_positive
     )
 
 
-def disc(click: SimulatedClick, size_hw: tuple[int, int], reach: float = REACH) -> BoolMask:
+def disc(click: Click, size_hw: tuple[int, int], reach: float = FIRST_REACH) -> BoolMask:
     """Return the cells around a click; the one that it lies in at least."""
     height, width = size_hw
     y_h, x_w = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
     inside_hw: BoolMask = np.hypot((y_h - click.y)[:, None], (x_w - click.x)[None]) <= reach
-    inside_hw[min(height - 1, int(click.y * height)), min(width - 1, int(click.x * width))] = True
+    inside_hw[click.cell(size_hw)] = True
     return inside_hw
 
 
@@ -107,7 +97,7 @@ def deformed(mask_hw: BoolMask, rng: np.random.Generator) -> BoolMask:
     changed_hw = np.roll(changed_hw, rng.integers(-MOST_SHIFT, MOST_SHIFT + 1, 2), (0, 1))
     if rng.random() < 0.5:
         x, y = rng.random(2)
-        place = SimulatedClick(x=float(x), y=float(y), is_positive=True)
+        place = Click(x=float(x), y=float(y), is_positive=True)
         piece_hw = disc(place, (mask_hw.shape[0], mask_hw.shape[1]), rng.uniform(0.05, 0.2))
         changed_hw = np.where(piece_hw, rng.random() < 0.5, changed_hw)
     return np.asarray(changed_hw)

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from maskloop.interactive.image_features import KEPT_LAYERS
+from maskloop.interactive.query_choice import CLASS_POWER, LEAST_AT_CLICK, QUALITY_POWER
 from maskloop.learning.training.click_simulation import Given, disc, next_given, start_of
 from maskloop.learning.training.schedule import rate_factor
 from maskloop.segmentation.click_queries import (
@@ -39,8 +41,6 @@ OBJECTS = 3  # of an image in a step
 ROUNDS = 2  # answers for each object; the second one corrects the first
 LEAST_CELLS = 3  # of an object at the size of the masks
 FORGOTTEN = 0.25  # share of objects whose best query is left out, as if none had found them
-KEPT_LAYERS = 3  # whose queries may be the best one, as where clicks are answered
-QUALITY_POWER, CLASS_POWER, LEAST_AT_CLICK = 4.0, 0.25, 0.5  # as there
 RECENT = 100  # steps that the gain is measured over
 
 
@@ -220,7 +220,7 @@ class _Scene:
         """Return the query that a first click chooses, as where clicks are answered."""
         if not given.clicks:
             return None
-        row, column = _cell(given.clicks[0].x, given.clicks[0].y, self.size_hw)
+        row, column = given.clicks[0].cell(self.size_hw)
         at_n = (self.embeddings_nc @ self.pixels_chw[:, row, column]).sigmoid()
         scores_n = self.scores_n * at_n * (at_n > LEAST_AT_CLICK)
         best = int(scores_n.argmax())
@@ -244,7 +244,7 @@ class _Scene:
             for position, click in enumerate(given.clicks[:MOST_PLACES]):
                 places_kp2[number, position] = torch.tensor([click.x, click.y])
                 signs_kp[number, position] = POSITIVE if click.is_positive else NEGATIVE
-                row, column = _cell(click.x, click.y, self.size_hw)
+                row, column = click.cell(self.size_hw)
                 pixels_kpc[number, position] = self.pixels_chw[:, row, column]
             if query is not None:
                 states_kc[number] = self.states_nc[query]
@@ -336,10 +336,6 @@ def _frozen(model: Any) -> Iterator[None]:
             module.training = True
         for parameter in trained:
             parameter.requires_grad_(True)
-
-
-def _cell(x: float, y: float, size_hw: tuple[int, int]) -> tuple[int, int]:
-    return min(size_hw[0] - 1, int(y * size_hw[0])), min(size_hw[1] - 1, int(x * size_hw[1]))
 
 
 def _iou(first_hw: BoolMask, second_hw: BoolMask) -> float:

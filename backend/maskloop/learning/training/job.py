@@ -86,8 +86,7 @@ class TrainingRun:
     recipe: FinetuneRecipe
     state_dir: Path  # a state of the same recipe and fingerprint is continued, any other is deleted
     device: torch.device
-    click_queries: ClickQueries | None = (
-        None  # trained beside the model, in place; None: clicks are not learnt
-    )
+    # trained beside the model, in place; None: clicks are not learnt
+    click_queries: ClickQueries | None = None
     validation: Dataset[TrainingItem] | None = None  # None: train all steps and keep the last state
     fingerprint: str = ""  # identifies base and data
