@@ -18,7 +18,7 @@ from PIL import Image
 from maskloop.curation.review.outline import BAND, cross_entropy
 from maskloop.types import BoolMask, RgbImage, Segment
 
-__all__ = ["Appearance", "ColourModel", "appearance_of", "on_view"]
+__all__ = ["Appearance", "ColourModel", "appearance_of", "covered_on_view", "on_view"]
 
 LONGEST = 320  # pixels of a view's longer side
 COLOURS = 24  # of a view
@@ -81,6 +81,17 @@ def on_view(
     return (int(first), int(start)), mask_hw
 
 
+def covered_on_view(
+    segments: Sequence[Segment], size_hw: tuple[int, int], view_hw: tuple[int, int]
+) -> BoolMask:
+    """Return which pixels of a smaller view segments cover, bool (h, w); arguments as for `on_view`."""
+    covered_hw = np.zeros(view_hw, np.bool_)
+    for segment in segments:
+        (top, left), mask_hw = on_view(segment, size_hw, view_hw)
+        covered_hw[top : top + mask_hw.shape[0], left : left + mask_hw.shape[1]] |= mask_hw
+    return covered_hw
+
+
 class ColourModel:
     """Which colours of one image are its regions', and which are not.
 
@@ -90,10 +101,7 @@ class ColourModel:
     def __init__(self, appearance: Appearance, regions: Sequence[Segment], size_hw: tuple[int, int]) -> None:
         self._appearance, self._size_hw = appearance, size_hw
         self.view_hw: tuple[int, int] = appearance.colours_hw.shape  # type: ignore[assignment]
-        self.covered_hw = np.zeros(self.view_hw, np.bool_)
-        for region in regions:
-            (top, left), mask_hw = on_view(region, size_hw, self.view_hw)
-            self.covered_hw[top : top + mask_hw.shape[0], left : left + mask_hw.shape[1]] |= mask_hw
+        self.covered_hw = covered_on_view(regions, size_hw, self.view_hw)
         self._object_c = self._count(appearance.colours_hw[self.covered_hw])
         self._rest_c = self._count(appearance.colours_hw[~self.covered_hw])
 

@@ -201,7 +201,7 @@ def _pixel_evidence(region: Segment, evidence: Evidence, match: int) -> Mapping[
         drawn_hw, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=1
     )
     inside_hw = drawn_hw > 0
-    total_hw = read_map(evidence.pixel_probs_khw.sum(axis=0, dtype=np.float32), evidence.size_hw, box)
+    total_hw = read_map(evidence.expected_hw, evidence.size_hw, box)
     if region.label in evidence.labels:
         own_hw = read_map(
             evidence.pixel_probs_khw[evidence.labels.index(region.label)], evidence.size_hw, box

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from maskloop.curation.review.appearance import UNKNOWN, ColourModel, on_view
+from maskloop.curation.review.appearance import UNKNOWN, ColourModel, covered_on_view
 from maskloop.curation.review.outline import BAND, outline_shape
 from maskloop.curation.review.overlap import Overlaps, read_map, shared_pixels
 from maskloop.curation.review.suspicion import Evidence
@@ -118,7 +118,7 @@ def missing_rows(
     shown = [one.segment for one in missing]
     shared_rm = shared_pixels(regions, shown)
     area_r = np.array([region.area for region in regions], dtype=np.int64)
-    total_hw = np.minimum(evidence.pixel_probs_khw.sum(axis=0, dtype=np.float32), 1)
+    total_hw = evidence.object_probs()
     rows = []
     for rank, one in enumerate(missing):
         segment = one.segment
@@ -190,15 +190,12 @@ def _parts(
     """Return separate parts of the map of all objects' pixels that no region covers, likeliest first."""
     if not evidence.labels:
         return []
-    probs_hw = np.minimum(evidence.pixel_probs_khw.sum(axis=0, dtype=np.float32), 1)
+    probs_hw = evidence.object_probs()
     if colours is not None:
         probs_hw = read_map(probs_hw, colours.view_hw, (0, 0, *colours.view_hw))
-        probs_hw = (probs_hw + colours.object_probs()) / 2
+        probs_hw = np.asarray((probs_hw + colours.object_probs()) / 2, dtype=np.float32)
     height, width = probs_hw.shape
-    taken_hw = np.zeros((height, width), np.uint8)
-    for region in regions:
-        (top, left), mask_hw = on_view(region, evidence.size_hw, (height, width))
-        taken_hw[top : top + mask_hw.shape[0], left : left + mask_hw.shape[1]] |= mask_hw
+    taken_hw = covered_on_view(regions, evidence.size_hw, (height, width)).astype(np.uint8)
     kernel = np.ones((3, 3), np.uint8)
     free_hw = ((probs_hw > 0.5) & (cv2.dilate(taken_hw, kernel) == 0)).astype(np.uint8)
     opened_hw: Any = cv2.morphologyEx(free_hw, cv2.MORPH_OPEN, kernel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -49,6 +50,15 @@ class Evidence:
             raise ValueError(
                 f"Evidence.pixel_probs_khw: expected {classes} maps, got {len(self.pixel_probs_khw)}"
             )
+
+    @functools.cached_property
+    def expected_hw(self) -> NDArray[np.float32]:
+        """Expected objects of any class at each pixel, (h, w); every region of the image asks for it."""
+        return np.asarray(self.pixel_probs_khw.sum(axis=0, dtype=np.float32))
+
+    def object_probs(self) -> NDArray[np.float32]:
+        """Return how far each pixel is an object's, (h, w), 0..1."""
+        return np.minimum(self.expected_hw, 1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
