@@ -22,7 +22,7 @@ from maskloop.log import log_action
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.trace import SpanContext, Tracer
+    from opentelemetry.trace import Span, SpanContext, Tracer
 
 __all__ = ["flush_spans", "job_span", "note_request", "note_span", "span"]
 
@@ -57,20 +57,10 @@ def job_span(job: str, scope: str, **attributes: str | int | float | bool) -> It
     if tracer is None:
         yield
         return
-    from opentelemetry.context import Context
-
-    token = _wanted_trace.set(_trace_number(job, scope))
-    try:
-        started = tracer.start_span(
-            f"job {job.rpartition('-')[0]}",
-            context=Context(),
-            attributes=_named({"job": job, **attributes}),
-        )
-    finally:
-        _wanted_trace.reset(token)
     from opentelemetry.trace import use_span
 
-    with use_span(started, end_on_exit=True):
+    name = f"job {job.rpartition('-')[0]}"
+    with use_span(_start_in_trace(tracer, name, job, scope, attributes), end_on_exit=True):
         yield
 
 
@@ -89,19 +79,7 @@ def note_span(
     tracer = _tracer()
     if tracer is None:
         return
-    from opentelemetry.context import Context
-
-    token = _wanted_trace.set(_trace_number(job, scope))
-    try:
-        noted = tracer.start_span(
-            name,
-            context=Context(),
-            start_time=started_ns,
-            attributes=_named({"job": job, **(attributes or {})}),
-        )
-    finally:
-        _wanted_trace.reset(token)
-    noted.end()
+    _start_in_trace(tracer, name, job, scope, attributes or {}, started_ns=started_ns).end()
 
 
 def note_request(job: str, scope: str, reason: str) -> None:
@@ -123,6 +101,24 @@ def flush_spans() -> None:
     """Send what waits: a process that is about to end without ceremony calls it."""
     if _provider.cache_info().currsize and (provider := _provider()) is not None:
         provider.force_flush(FLUSH_MS)
+
+
+def _start_in_trace(
+    tracer: Tracer, name: str, job: str, scope: str, attributes: Attributes, *, started_ns: int | None = None
+) -> Span:
+    """Return a span that has begun in the job's trace, whatever span there is around it."""
+    from opentelemetry.context import Context
+
+    token = _wanted_trace.set(_trace_number(job, scope))
+    try:
+        return tracer.start_span(
+            name,
+            context=Context(),
+            start_time=started_ns,
+            attributes=_named({"job": job, **attributes}),
+        )
+    finally:
+        _wanted_trace.reset(token)
 
 
 def _named(attributes: Attributes) -> dict[str, str | int | float | bool]:
