@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
-from fastapi import Path
+from fastapi import Path, Query
 
 from maskloop.errors import MaskloopError
 from maskloop.learning.registry import CHALLENGER, CHAMPION, SHADOW
@@ -17,11 +17,21 @@ if TYPE_CHECKING:
     from maskloop.store.database import Store
     from maskloop.store.overview import ProjectCounts
 
-__all__ = ["JobNumber", "ProjectNumber", "Roles", "VersionNumber", "find_project", "no_such_page", "roles_of"]
+__all__ = [
+    "JobNumber",
+    "PageNumber",
+    "ProjectNumber",
+    "Roles",
+    "VersionNumber",
+    "find_project",
+    "no_such_page",
+    "roles_of",
+]
 
 ProjectNumber: TypeAlias = Annotated[int, Path(ge=1, lt=2**62)]
 JobNumber: TypeAlias = Annotated[int, Path(ge=1, lt=2**62)]
 VersionNumber: TypeAlias = Annotated[int, Path(ge=1, lt=2**31)]
+PageNumber: TypeAlias = Annotated[int, Query(ge=1, le=10**6)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,7 @@ def add_dashboard(app: FastAPI, parts: DashboardParts) -> None:
     renderer = PageRenderer(guard)
     app.mount("/dashboard/static", _StaticFiles(directory=STATIC_DIR), name="dashboard-static")
     router = APIRouter(prefix="/dashboard", route_class=_page_route(guard, renderer), include_in_schema=False)
-    add_project_pages(router, parts, renderer, parts.edits)
+    add_project_pages(router, parts, renderer)
     add_job_pages(router, parts, renderer, guard)
     drawings = ModelDrawings(parts.services)
     add_version_pages(router, parts, renderer, guard, drawings)
@@ -54,7 +54,7 @@ def add_dashboard(app: FastAPI, parts: DashboardParts) -> None:
     pictures = SmallPictures(parts.services, drawings)
     add_review_pages(router, parts, renderer, guard, pictures)
     add_alike_pages(router, parts, renderer, pictures)
-    add_people_pages(router, parts, renderer, parts.edits)
+    add_people_pages(router, parts, renderer)
     add_audit_pages(router, parts, renderer)
 
     @router.get("/{rest:path}")

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from maskloop.curation.agreement.pairwise import ProjectAgreement
     from maskloop_studio.dashboard.dashboard_parts import DashboardParts
     from maskloop_studio.dashboard.rendering import PageRenderer
-    from maskloop_studio.projects.edit_ledger import EditSummary
-    from maskloop_studio.services import Services
 
 __all__ = ["add_people_pages"]
 
@@ -37,8 +35,9 @@ class _Agreed:
 class _PeoplePages:
     """Makes the values of the pages; called in threads."""
 
-    def __init__(self, services: Services, edits: KeptReports[EditSummary]) -> None:
-        self._services, self._edits = services, edits
+    def __init__(self, parts: DashboardParts) -> None:
+        services = parts.services
+        self._services, self._edits = services, parts.edits
         self._studio = StudioPeople(lambda: services.client)
         self._agreed: KeptReports[_Agreed] = KeptReports(
             "agreement", self._measure, lambda number: services.store.overview.corrections_stamp(number)
@@ -92,11 +91,9 @@ class _PeoplePages:
         return annotator_names(users, hidden=False, known=self._studio.names())
 
 
-def add_people_pages(
-    router: APIRouter, parts: DashboardParts, renderer: PageRenderer, edits: KeptReports[EditSummary]
-) -> None:
+def add_people_pages(router: APIRouter, parts: DashboardParts, renderer: PageRenderer) -> None:
     """Add the page of annotators with its parts."""
-    pages = _PeoplePages(parts.services, edits)
+    pages = _PeoplePages(parts)
 
     @router.get("/projects/{project_id}/annotators")
     async def people(request: Request, project_id: ProjectNumber) -> Response:

@@ -11,8 +11,14 @@ from fastapi import APIRouter, Query, Request, Response
 from maskloop.errors import MaskloopError
 from maskloop_studio.dashboard.dashboard_parts import DashboardParts, Served
 from maskloop_studio.dashboard.judging import judging_state, not_judged
-from maskloop_studio.dashboard.kept_reports import KeptReports
-from maskloop_studio.dashboard.lookups import ProjectNumber, Roles, find_project, no_such_page, roles_of
+from maskloop_studio.dashboard.lookups import (
+    PageNumber,
+    ProjectNumber,
+    Roles,
+    find_project,
+    no_such_page,
+    roles_of,
+)
 from maskloop_studio.dashboard.project_state import (
     Step,
     class_names,
@@ -30,7 +36,6 @@ if TYPE_CHECKING:
     from maskloop.store.database import Store
     from maskloop.store.overview import ProjectCounts
     from maskloop.types import ModelVersion
-    from maskloop_studio.projects.edit_ledger import EditSummary
     from maskloop_studio.services import Services
 
 __all__ = ["add_project_pages"]
@@ -45,7 +50,6 @@ SIGNAL_WORDS_OF_DRIFT = {
     "corrections": "more corrections than promised",
 }
 CLASS_LINES = 8  # in a chart; the table has all
-PageNumber = Annotated[int, Query(ge=1, le=10**6)]
 Below = Annotated[int | None, Query(ge=1, lt=2**31)]
 
 
@@ -63,10 +67,9 @@ class _ProjectCard:
 class _ProjectPages:
     """Makes the values of the pages; called in threads."""
 
-    def __init__(self, parts: DashboardParts, reports: KeptReports[EditSummary]) -> None:
+    def __init__(self, parts: DashboardParts) -> None:
         self._parts = parts
         self._services: Services = parts.services
-        self.reports = reports
         self.titles = StudioTitles(lambda: parts.services.client)
 
     def projects(self, page: int) -> dict[str, Any]:
@@ -182,7 +185,7 @@ class _ProjectPages:
     def edits(self, project_id: int) -> dict[str, Any]:
         store = self._services.store
         find_project(project_id, store)
-        report = self.reports.of(project_id)
+        report = self._parts.edits.of(project_id)
         versions = report.versions
         kinds = ("kept", "nudged", "redrawn", "relabelled", "removed", "added")
         return {
@@ -253,7 +256,7 @@ class _ProjectPages:
     def work_saved(self, project_id: int) -> dict[str, Any]:
         store = self._services.store
         find_project(project_id, store)
-        versions = self.reports.of(project_id).versions
+        versions = self._parts.edits.of(project_id).versions
         return {"saved": versions[-1] if versions else None}
 
     def versions(self, project_id: int, below: int | None) -> dict[str, Any]:
@@ -293,11 +296,9 @@ def quality_chart(points: Sequence[QualityPoint]) -> dict[str, Any]:
     }
 
 
-def add_project_pages(
-    router: APIRouter, parts: DashboardParts, renderer: PageRenderer, reports: KeptReports[EditSummary]
-) -> None:
+def add_project_pages(router: APIRouter, parts: DashboardParts, renderer: PageRenderer) -> None:
     """Add the pages of projects."""
-    pages = _ProjectPages(parts, reports)
+    pages = _ProjectPages(parts)
 
     @router.get("")
     async def projects(request: Request, page: PageNumber = 1) -> Response:

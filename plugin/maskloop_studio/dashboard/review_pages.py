@@ -10,7 +10,7 @@ from fastapi.responses import RedirectResponse
 
 from maskloop.log import log_action
 from maskloop.store.reviews import Verdict
-from maskloop_studio.dashboard.lookups import ProjectNumber, find_project
+from maskloop_studio.dashboard.lookups import PageNumber, ProjectNumber, find_project
 from maskloop_studio.dashboard.page_guard import PageGuard, read_form
 from maskloop_studio.errors import NotFoundError
 
@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 SHOWN = 24  # suspicions of a page
 Show: TypeAlias = Literal["open", "wrong", "right"]
 Kind: TypeAlias = Annotated[str | None, Query(max_length=40, pattern="^[a-z -]*$")]
-PageNumber = Annotated[int, Query(ge=1, le=10**6)]
 SuspicionNumber: TypeAlias = Annotated[int, Path(ge=1, lt=2**62)]
 
 
