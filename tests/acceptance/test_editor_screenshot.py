@@ -56,9 +56,9 @@ def open_task(browser: Any, studio: RealStudio, project_id: int, task_id: int) -
     return page
 
 
-def log_in(browser: Any, studio: RealStudio, *, height: int = 860) -> Any:
+def log_in(browser: Any, studio: RealStudio, *, width: int = 1400, height: int = 860) -> Any:
     """Return a page of a new browser session in which a person is logged in."""
-    page = browser.new_page(viewport={"width": 1400, "height": height})
+    page = browser.new_page(viewport={"width": width, "height": height})
     page.set_default_timeout(WAIT_MS)
     page.goto(f"{studio.url}/user/login/")
     page.fill("input[name=email]", studio.username)

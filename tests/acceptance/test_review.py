@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.acceptance.test_editor_screenshot import SCREENSHOTS, WAIT_MS, wait_until_still
+from tests.acceptance.test_editor_screenshot import SCREENSHOTS, log_in, wait_until_still
 
 from maskloop.curation.duplicates.alike import AlikePair, Likeness
 from maskloop.curation.review.gallery import gallery_html
@@ -111,13 +111,7 @@ def test_gallery_and_tab_open_in_a_browser(services, client, project, studio, ch
     (SCREENSHOTS / "review-gallery.png").write_bytes(page.screenshot())
     page.close()
     (tab,) = [view for view in client.views(made.id) if view["data"]["title"] == REVIEW_TITLE]
-    page = chromium.new_page(viewport={"width": 1180, "height": 640})
-    page.set_default_timeout(WAIT_MS)
-    page.goto(f"{studio.url}/user/login/")
-    page.fill("input[name=email]", studio.username)
-    page.fill("input[name=password]", studio.password)
-    page.click("button[type=submit]")
-    page.wait_for_url(lambda url: "/user/login" not in url)
+    page = log_in(chromium, studio, width=1180, height=640)
     page.goto(f"{studio.url}/projects/{made.id}/data?tab={tab['id']}")
     page.get_by_text(REVIEW_TITLE).first.wait_for()
     (SCREENSHOTS / "review-tab.png").write_bytes(wait_until_still(page))

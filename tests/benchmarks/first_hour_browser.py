@@ -25,7 +25,7 @@ from typing import Any
 from PIL import Image
 from pydantic import SecretStr
 from tests.acceptance.conftest import CHROMIUM_FLAGS, find_chromium
-from tests.acceptance.test_editor_screenshot import wait_until_still
+from tests.acceptance.test_editor_screenshot import log_in, wait_until_still
 from tests.paths import STUDIO_ENV
 
 from maskloop.learning.evaluation.annotation_cost import DEFAULT_WEIGHTS, work_saved
@@ -232,13 +232,7 @@ def _screenshot(studio: RealStudio, services: Services, project_id: int, path: P
     task_id = max(task.id for task in services.client.iter_tasks(project_id, only_unlabelled=True))
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=find_chromium(), args=list(CHROMIUM_FLAGS))
-        page = browser.new_page(viewport={"width": 1200, "height": 760})
-        page.set_default_timeout(60_000)
-        page.goto(f"{studio.url}/user/login/")
-        page.fill("input[name=email]", studio.username)
-        page.fill("input[name=password]", studio.password)
-        page.click("button[type=submit]")
-        page.wait_for_url(lambda url: "/user/login" not in url)
+        page = log_in(browser, studio, width=1200, height=760)
         page.goto(f"{studio.url}/projects/{project_id}/data?task={task_id}")
         page.wait_for_selector(".konvajs-content")
         page.mouse.move(100, 700)
