@@ -86,9 +86,8 @@ class Checkpoint:
     device: torch.device
     plan: ForwardPlan = field(default_factory=ForwardPlan)  # how it is run where it predicts
     undeclared_ids: frozenset[int] = frozenset()  # classes of which no file says whether they are things
-    click_queries: ClickQueries | None = (
-        None  # what was trained for clicks, on the CPU; None where nothing was
-    )
+    # what was trained for clicks, on the CPU; None where nothing was
+    click_queries: ClickQueries | None = None
     warnings: tuple[str, ...] = ()  # "what its files lack, and which default is used; remedy"
 
     def stuff_labels(self, kinds: ClassKinds) -> frozenset[str]:
