@@ -282,6 +282,25 @@ def test_current_right_after_the_start_is_the_champion_and_not_the_model_of_the_
         directory.stop()
 
 
+def test_current_first_load_that_fails_unexpectedly_is_tried_again(services, directory, monkeypatch, caplog):
+    monkeypatch.setattr(served, "POLL_S", 0.05)
+    load, failures = services.engine.load, [SystemError("two threads met")]
+
+    def load_once_in_vain(source):
+        if failures:
+            raise failures.pop()
+        return load(source)
+
+    monkeypatch.setattr(services.engine, "load", load_once_in_vain)
+    directory.start()
+    try:
+        assert directory.current(None, timeout_s=PATIENCE_S).tag
+    finally:
+        directory.stop()
+    assert failures == []
+    assert any(getattr(one, "action", "") == "model_directory_failed" for one in caplog.records)
+
+
 def test_current_project_without_a_champion_gets_the_model_of_the_settings(services, directory):
     services.store.projects.save(2, CONFIG)
     directory.start()

@@ -293,9 +293,12 @@ class ModelDirectory:
             self._changed.notify_all()
 
     def _run(self) -> None:
-        self._load_base()
+        is_loaded = False
         while not self._stop.is_set():
             try:
+                if not is_loaded:
+                    self._load_base()
+                    is_loaded = True
                 self.refresh()
             except MaskloopError as exc:
                 log_action(logger, "projects_not_listed", level=logging.WARNING, error=exc)

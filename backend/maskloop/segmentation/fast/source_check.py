@@ -8,6 +8,7 @@ import importlib
 import inspect
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ __all__ = ["CHECKED", "TESTED", "fingerprint", "is_replaceable", "matches_tested
 
 _LOG = logging.getLogger(__name__)
 _READING = threading.Lock()  # one thread loads a model while another predicts; linecache knows no threads
+TRIES, WAIT_S = 10, 0.05
 _DECODERS = (
     "SinePositionEmbedding",
     "PixelDecoderEncoderMultiscaleDeformableAttention",
@@ -67,8 +69,8 @@ def matches_tested(what: str, parts: tuple[Any, ...], known: frozenset[str]) -> 
     """
     try:
         with _READING:
-            found = fingerprint(parts)
-    except (OSError, TypeError, SyntaxError) as exc:
+            found = _read_again(parts)
+    except (OSError, TypeError, SyntaxError, SystemError) as exc:
         found = f"no source ({exc})"
     if found in known:
         return True
@@ -81,6 +83,22 @@ def matches_tested(what: str, parts: tuple[Any, ...], known: frozenset[str]) -> 
         fingerprint=found,
     )
     return False
+
+
+def _read_again(parts: tuple[Any, ...]) -> str:
+    """Return the fingerprint, also while other threads parse Python code.
+
+    CPython 3.11 counts the depth of all threads' syntax trees in one number, and raises SystemError where
+    two meet (python/cpython#106905).
+    """
+    for left in reversed(range(TRIES)):
+        try:
+            return fingerprint(parts)
+        except SystemError:
+            if not left:
+                raise
+            time.sleep(WAIT_S)
+    raise AssertionError("unreachable")
 
 
 def _bare_source(part: Any) -> str:

@@ -333,3 +333,24 @@ def test_inference_dtype_of_precision(
     precision: forward_module.Precision, device: str, expected: torch.dtype
 ) -> None:
     assert inference_dtype(precision, torch.device(device)) is expected
+
+
+@pytest.mark.parametrize(("failures", "is_known"), [(0, True), (3, True), (source_check.TRIES, False)])
+def test_matches_tested_reads_again_where_other_threads_parse(
+    failures: int, is_known: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    known, left = source_check.fingerprint([source_check.fingerprint]), [failures]
+    plain = source_check.fingerprint
+
+    def interrupted(parts: Any) -> str:
+        if left[0]:
+            left[0] -= 1
+            raise SystemError("AST constructor recursion depth mismatch (before=72, after=152)")
+        return plain(parts)
+
+    monkeypatch.setattr(source_check, "WAIT_S", 0.0)
+    monkeypatch.setattr(source_check, "fingerprint", interrupted)
+    source_check.matches_tested.cache_clear()
+    assert source_check.matches_tested("sampling", (plain,), frozenset({known})) is is_known
+    assert ("recursion depth mismatch" in caplog.text) is not is_known
+    source_check.matches_tested.cache_clear()
