@@ -1,13 +1,15 @@
 """While we are down a real Label Studio goes on; one pass afterwards brings the database to what it says."""
 
+import contextlib
 import random
+import sqlite3
 from datetime import datetime, timedelta
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
-from maskloop.store.jobs import JobStatus
+from maskloop.store.jobs import JobStatus, NewEvent
 from maskloop.testing.memory import MemoryQueue
 from maskloop_studio.intake import absence
 from maskloop_studio.intake.reconcile import find_changes, sync_project
@@ -180,6 +182,31 @@ def test_nothing_left_but_deleted_tasks_shows_in_the_counts(client, make_service
     report = sync(services, project.id)
     assert (report.deleted, report.listed_all) == (8, True)
     assert services.store.annotations.known(project.id) == {}
+
+
+def test_annotation_that_outlives_its_task_counts_as_deleted(client, make_services, project, image, studio):
+    """What is left where "Delete tasks" meets somebody who saves: the annotation stays, its task is gone."""
+    services = make_services()
+    services.store.projects.save(project.id, CONFIG)
+    ids, made = annotate_everything(client, project.id, image)
+    sync(services, project.id)
+    bulk(client, project.id, "delete_tasks", [ids[6]])
+    with contextlib.closing(
+        sqlite3.connect(studio.data_dir / "label_studio.sqlite3", timeout=30)
+    ) as database:
+        database.execute("DELETE FROM task WHERE id = ?", (ids[0],))
+        database.commit()
+    assert client.annotation(made[0]) is not None
+    assert client.task(ids[0], project_id=project.id) is None
+    assert client.project(project.id).annotation_count == 6  # of seven, one is deleted; the other counts
+    (job_id,) = services.store.jobs.add_events(
+        [NewEvent(key="late", action="ANNOTATION_UPDATED", project_id=project.id, subject_ids=(made[0],))]
+    )
+    work_on(job_id, services)
+    assert made[0] not in services.store.annotations.known(project.id)
+    listed = [sync(services, project.id).listed_all for _ in range(2)]
+    assert listed == [True, False]
+    assert in_database(services, project.id) == in_studio(client, project.id)
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -29,6 +29,7 @@ class StampedStudio(StudioClient):
         self.numbers = itertools.count(1)
         self.requests = 0
         self.gone = False
+        self.orphans = []  # is it skipped? of annotations whose task is deleted: counted, listed nowhere
         self.hooks = []  # webhooks, as Label Studio's API gives them
 
     def tick(self, seconds=1.0):
@@ -52,6 +53,7 @@ class StampedStudio(StudioClient):
 
     def find_project(self, project_id):
         counts = [skipped for _, said in self.tasks.values() for _, skipped in said.values()]
+        counts += self.orphans
         raw = {
             "id": project_id,
             "label_config": "<View/>",

@@ -106,10 +106,7 @@ class ProjectRepository:
 
     def set_watermark(self, project_id: int, at: datetime | None) -> None:
         """Store up to which of Label Studio's times a project is reconciled."""
-        with self._sessions.write() as session:
-            session.execute(
-                update(ProjectRow).where(ProjectRow.project_id == project_id).values(watermark=at)
-            )
+        self._set(project_id, watermark=at)
 
     def listed_at(self, project_id: int) -> datetime | None:
         """Return when all of a project was last compared with Label Studio, None where it never was."""
@@ -119,10 +116,22 @@ class ProjectRepository:
 
     def note_listed(self, project_id: int) -> None:
         """Store that all of a project was compared with Label Studio just now."""
-        with self._sessions.write() as session:
-            session.execute(
-                update(ProjectRow).where(ProjectRow.project_id == project_id).values(listed_at=now())
-            )
+        self._set(project_id, listed_at=now())
+
+    def orphans(self, project_id: int) -> tuple[int, int]:
+        """Return how many submitted and skipped annotations without a task Label Studio counts."""
+        with self._sessions.read() as session:
+            row = session.get(ProjectRow, project_id)
+            return (row.orphans_submitted, row.orphans_skipped) if row is not None else (0, 0)
+
+    def add_orphan(self, project_id: int, *, skipped: bool) -> None:
+        """Store that Label Studio counts one more annotation without a task."""
+        column = ProjectRow.orphans_skipped if skipped else ProjectRow.orphans_submitted
+        self._set(project_id, **{column.key: column + 1})
+
+    def set_orphans(self, project_id: int, *, submitted: int, skipped: int) -> None:
+        """Store how many annotations without a task Label Studio counts."""
+        self._set(project_id, orphans_submitted=submitted, orphans_skipped=skipped)
 
     def webhook_secret(self) -> str:
         """Return the secret that webhooks carry; made at the first call, the same for all processes."""
@@ -135,3 +144,7 @@ class ProjectRepository:
             with self._sessions.read() as session:
                 row = session.get_one(SecretRow, WEBHOOK_SECRET)
         return row.value
+
+    def _set(self, project_id: int, **values: object) -> None:
+        with self._sessions.write() as session:
+            session.execute(update(ProjectRow).where(ProjectRow.project_id == project_id).values(**values))

@@ -109,6 +109,9 @@ class ProjectRow(Base):
     listed_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)  # when all was compared
     missing_since: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)  # first 404 in a row
     missing_checks: Mapped[int] = mapped_column(default=0)  # 404s in a row
+    # Annotations without a task that Label Studio counts but lists nowhere, as the last listing showed.
+    orphans_submitted: Mapped[int] = mapped_column(default=0)
+    orphans_skipped: Mapped[int] = mapped_column(default=0)
 
 
 class JobRow(Base):

@@ -131,12 +131,21 @@ def _take_annotation(annotation_id: int, project: StudioProject, parts: IntakePa
         )
     )
     _log_saved(saved, annotation_id=annotation_id, task_id=task_id, skipped=skipped)
-    if saved.version is None or skipped:
+    if saved.version is None:
         return
-    if not store.corrections.has(saved.version.version_id, reader_version=READER_VERSION):
-        reading = read_version(saved.version, parts)
-        if reading is not None:  # else the task is deleted, and its own event deletes the annotation
-            keep_reading(saved.version, reading, store, parts.settings)
+    read_at = now()
+    # With the project named, Label Studio does not ask us for a live prediction of the task.
+    task = parts.client.task(task_id, project_id=project.id)
+    if task is None:
+        # Label Studio can keep an annotation that was saved while its task was deleted; nobody sees it again.
+        # Asked after it was stored: a task that is deleted later finds it by its own event.
+        if store.annotations.delete(project.id, annotation_ids=[annotation_id], read_at=read_at):
+            store.projects.add_orphan(project.id, skipped=skipped)
+        log_action(logger, "annotation_without_task", annotation_id=annotation_id, task_id=task_id)
+        return
+    if skipped or store.corrections.has(saved.version.version_id, reader_version=READER_VERSION):
+        return
+    keep_reading(saved.version, read_version(saved.version, task.data, parts), store, parts.settings)
 
 
 def _log_saved(saved: SavedAnnotation, *, annotation_id: int, task_id: int, skipped: bool) -> None:

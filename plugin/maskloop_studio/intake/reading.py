@@ -44,24 +44,27 @@ class AnnotationReading:
     set_aside: str | None = None  # why nothing is learnt from it, nor judged by it
 
 
-def read_version(version: AnnotationVersion, parts: IntakeParts) -> AnnotationReading | None:
-    """Return what a version teaches; None where its task has been deleted.
+def read_version(
+    version: AnnotationVersion, data: Mapping[str, object], parts: IntakeParts
+) -> AnnotationReading:
+    """Return what a version teaches.
 
     It is read with the label config that it was made under; where that fails, with the project's config.
+
+    Args:
+        version: the version.
+        data: its task's.
+        parts: what reading needs.
 
     Raises:
         ImageError: an image cannot be fetched or decoded.
         StudioError: Label Studio does not answer.
     """
-    # With the project named, Label Studio does not ask us for a live prediction of the task.
-    task = parts.client.task(version.task_id, project_id=version.project_id)
-    if task is None:
-        return None
     project_config = parts.store.projects.label_config(version.project_id)
     configs = dict.fromkeys(text for text in (version.label_config, project_config) if text)
     first: AnnotationReading | None = None
     for text in configs:
-        reading = _read(version, text, task.data, parts)
+        reading = _read(version, text, data, parts)
         if reading.set_aside is None:
             return reading
         first = first or reading

@@ -236,8 +236,17 @@ class _Comparison:
         return self._counts_agree()
 
     def _counts_agree(self) -> bool:
+        orphans = self._store.projects.orphans(self._project_id)
+        return self._surplus(self._studio_counts()) == orphans
+
+    def _studio_counts(self) -> tuple[int, int]:
         project = self._client.project(self._project_id)
-        return self._table.counts() == (project.annotation_count, project.skipped_count)
+        return project.annotation_count, project.skipped_count
+
+    def _surplus(self, counts: tuple[int, int]) -> tuple[int, int]:
+        """How many submitted and skipped annotations Label Studio counts and the table lacks."""
+        submitted, skipped = self._table.counts()
+        return counts[0] - submitted, counts[1] - skipped
 
     def _read_open_events(self) -> None:
         # What events that wait or failed are about is not stored yet: that alone must not list everything.
@@ -257,6 +266,7 @@ class _Comparison:
             self._write(list(self._table.settle(number, int(raw["task"]), stamp)))
 
     def _read_all(self) -> None:
+        counts = self._studio_counts()
         known = self._table.task_ids()
         at = 0
         for page in self._client.stamp_pages(self._project_id):
@@ -269,6 +279,26 @@ class _Comparison:
             at = end
             self._note(page, differences)
         self._store.projects.note_listed(self._project_id)
+        self._note_orphans(counts)
+
+    def _note_orphans(self, counts: tuple[int, int]) -> None:
+        # Label Studio can keep an annotation that was saved while its task was deleted: it counts it, and
+        # lists it nowhere. Without this, every later pass would list the whole project because of it.
+        if self._studio_counts() != counts:
+            return  # changed while it was listed
+        submitted, skipped = (max(surplus, 0) for surplus in self._surplus(counts))
+        if (submitted, skipped) == self._store.projects.orphans(self._project_id):
+            return
+        self._store.projects.set_orphans(self._project_id, submitted=submitted, skipped=skipped)
+        log_action(
+            logger,
+            "annotations_without_task",
+            level=logging.WARNING,
+            project_id=self._project_id,
+            submitted=submitted,
+            skipped=skipped,
+            remedy="none is needed: Label Studio shows them nowhere, and nothing is learnt from them",
+        )
 
     def _note(self, page: TaskPage, differences: Sequence[Difference]) -> None:
         self._write(differences)

@@ -67,6 +67,7 @@ class IntakeStudio:
     data: dict = field(default_factory=lambda: {"image": "a.png"})
     requests: int = 0
     missing: bool = False
+    deleted_tasks: set = field(default_factory=set)
     model_version: str = ""
 
     def annotate(self, result, *, number=70, task=7, later_s=0):
@@ -87,6 +88,8 @@ class IntakeStudio:
         return self.annotations.get(number)
 
     def task(self, task_id, *, project_id):
+        if task_id in self.deleted_tasks:
+            return None
         return StudioTask(
             id=task_id,
             project_id=project_id,

@@ -171,3 +171,19 @@ def test_take_forty_images_half_unreadable_sets_twenty_aside(studio, parts, take
     assert parts.store.annotations.count_set_aside(1) == 20
     assert len(corrections) == 20
     assert all(correction.segments for correction in corrections)
+
+
+@pytest.mark.parametrize("skipped", [False, True], ids=["submitted", "skipped"])
+@pytest.mark.parametrize("was_read", [False, True], ids=["new", "read before"])
+def test_take_annotation_whose_task_is_gone_counts_as_deleted(studio, parts, take, skipped, was_read):
+    studio.annotate([] if skipped else [brush()])
+    studio.annotations[70]["was_cancelled"] = skipped
+    if was_read:
+        take(70)
+        assert parts.store.annotations.known(1).keys() == {70}
+    studio.deleted_tasks.add(7)
+    take(7, action="TASKS_DELETED")
+    take(70)  # saved at the same moment: Label Studio goes on answering with it
+    assert parts.store.annotations.known(1) == {}
+    assert _count(parts) == 0
+    assert parts.store.projects.orphans(1) == ((0, 1) if skipped else (1, 0))

@@ -181,6 +181,36 @@ def test_find_changes_nothing_changed_asks_little_and_lists_nothing(studio, serv
     assert (studio.requests, report.checked, report.listed_all) == (1, 0, False)
 
 
+def test_find_changes_annotations_without_a_task_make_only_one_pass_list_everything(studio, services, caplog):
+    numbers = [(task_id := studio.add_task(), studio.annotate(task_id)) for _ in range(3)]
+    sync(services)
+    studio.orphans = [False, True, True]
+    listed = [sync(services).listed_all for _ in range(3)]
+    assert listed == [True, False, False]
+    assert services.store.projects.orphans(PROJECT_ID) == (1, 2)
+    assert caplog.text.count("annotations_without_task") == 1
+    del studio.tasks[numbers[0][0]]  # without a webhook
+    report = sync(services)
+    assert (report.deleted, report.listed_all) == (1, True)
+    studio.orphans = []
+    listed = [sync(services).listed_all for _ in range(2)]
+    assert listed == [True, False]
+    assert in_database(services.store) == studio.state()
+
+
+def test_find_changes_counts_that_move_during_a_listing_are_not_kept(studio, services):
+    studio.annotate(studio.add_task())
+    studio.orphans = [False]
+
+    def meanwhile(_checked, _total):
+        studio.annotate(studio.add_task())
+
+    sync(services, full=True, on_page=meanwhile)
+    assert services.store.projects.orphans(PROJECT_ID) == (0, 0)
+    assert [sync(services).listed_all for _ in range(2)] == [True, False]
+    assert services.store.projects.orphans(PROJECT_ID) == (1, 0)
+
+
 def test_find_changes_predictions_that_move_unlabelled_tasks_cost_nothing(studio, services):
     for _ in range(30):
         studio.add_task()
