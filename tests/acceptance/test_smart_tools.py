@@ -28,15 +28,16 @@ CONFIG = f"""<View><Image name="image" value="$image"/>
 <RectangleLabels name="box" toName="image" smart="true" smartOnly="true">{LABELS}</RectangleLabels></View>"""
 SIZE = 512  # pixels of the square picture
 MISSED = 16  # the made-up image whose only object, a square, the shipped model does not find
-KEY_POINT, NO_CLASS_BOX = (
-    "3",
-    "6",
-)  # hotkeys: the point's "square", and the box's "tile", which no model knows
+# Hotkeys: the point's "square", and the box's "tile", which no model knows.
+KEY_POINT, NO_CLASS_BOX = "3", "6"
 SLACK = 3  # pixels between the object and the dragged rectangle
 BESIDE = (0.48, 0.60)  # x, y as shares: on the square, where the negative click goes
 
 
-@pytest.mark.parametrize("form", ["BrushLabels", "PolygonLabels"])
+# Named by what is drawn, so that `-k brush`, for whoever works on the codec, does not start a browser.
+@pytest.mark.parametrize(
+    "form", [pytest.param("BrushLabels", id="masks"), pytest.param("PolygonLabels", id="outlines")]
+)
 def test_smart_tools_find_the_object_that_the_prediction_missed(
     form: str,
     studio: RealStudio,
@@ -192,5 +193,6 @@ def submit(page: Any) -> None:
 
 
 def keep_picture(page: Any, name: str) -> None:
+    """Keep what is shown; the page is still."""
     SCREENSHOTS.mkdir(exist_ok=True)
-    (SCREENSHOTS / f"{name}.png").write_bytes(wait_until_still(page))
+    (SCREENSHOTS / f"{name}.png").write_bytes(page.screenshot())
