@@ -133,6 +133,9 @@ class JobRepository:
                     _end(row, JobStatus.DEAD, at)
                     return None
             row.status, row.owner = JobStatus.RUNNING.value, owner
+            # This may wait for another job of the kind that is just ending, so the time is asked afterwards.
+            session.flush()
+            at = self._sessions.clock(session)
             row.lease_until = at + timedelta(seconds=lease_s)
             row.started_at = row.started_at or at
             return _job(row)

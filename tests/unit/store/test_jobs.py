@@ -137,6 +137,27 @@ def test_find_before_pages_backwards(store, make_event):
     assert [job.job_id for job in (*older, *newest)] == numbers[1:]
 
 
+def test_claim_starts_after_the_one_before_has_ended(database_url, monkeypatch):
+    if database_url.startswith("sqlite"):
+        pytest.skip("SQLite has one writer at a time")
+    store, other = Store(database_url), Store(database_url)
+    first = store.jobs.request(TRAINING, 1)
+    store.jobs.claim(first, "one")
+    second = store.jobs.request(TRAINING, 1)
+    clock = other._sessions.clock
+
+    def slow(session):
+        at = clock(session)
+        store.jobs.finish(first, "one")  # between the look at the clock and the change
+        return at
+
+    monkeypatch.setattr(other._sessions, "clock", slow)
+    started = other.jobs.claim(second, "two")
+    assert started.started_at > store.jobs.get(first).finished_at
+    for opened in (store, other):
+        opened.close()
+
+
 def test_claim_job_that_always_ends_its_worker_is_given_up(store, make_event):
     (number,) = store.jobs.add_events([make_event()])
     for _ in range(MAX_LAPSES + 1):
