@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import io
 import json
 import random
@@ -231,9 +232,10 @@ def _change_value(rng: random.Random, tree: object) -> None:
         if action == 0:
             del tree[key]  # type: ignore[attr-defined]
         elif action == 1 and isinstance(tree, list):
-            tree.extend([below] * rng.choice((1, 50)))
+            tree.extend(copy.deepcopy(below) for _ in range(rng.choice((1, 50))))
         else:
-            tree[key] = rng.choice(ODD_VALUES)  # type: ignore[index]
+            # A copy: a later change must not reach the next request, nor put a list into itself.
+            tree[key] = copy.deepcopy(rng.choice(ODD_VALUES))  # type: ignore[index]
         return
 
 
