@@ -16,6 +16,7 @@ from typing import Any
 from maskloop.errors import CodecError, DependencyError
 from maskloop_studio.intake.webhook import KNOWN_ACTIONS, receive_event
 from maskloop_studio.labelstudio.protocol import PredictRequest, SetupRequest, WebhookEvent
+from maskloop_studio.projects.audit_trail import note_settings
 from maskloop_studio.services import process_services
 from maskloop_studio.serving.handlers import RequestHandlers
 
@@ -35,8 +36,10 @@ except ImportError as exc:
 @functools.lru_cache(maxsize=1)
 def process_handlers() -> RequestHandlers:
     """Return this process's handlers: the host builds a model per request, the checkpoint is loaded once."""
-    handlers = RequestHandlers(process_services())
+    services = process_services()
+    handlers = RequestHandlers(services)
     handlers.start()
+    note_settings(services, process="a host of label-studio-ml")
     return handlers
 
 

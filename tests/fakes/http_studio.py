@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
 
 __all__ = ["HttpStudio"]
 
@@ -27,8 +28,12 @@ class HttpStudio:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
-                kind, number = re.fullmatch(r"/api/(\w+)/(\d+)/?(?:\?.*)?", self.path).groups()
-                body = json.dumps(studio.answer(kind, int(number))).encode()
+                if self.path.startswith("/api/tasks?"):
+                    found = studio.find_task(self.path)
+                else:
+                    kind, number = re.fullmatch(r"/api/(\w+)/(\d+)/?(?:\?.*)?", self.path).groups()
+                    found = studio.answer(kind, int(number))
+                body = json.dumps(found).encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
@@ -57,6 +62,13 @@ class HttpStudio:
             "updated_at": "2026-01-02T03:04:05.678901Z",
             "result": [],
         }
+
+    def find_task(self, path):
+        """Return the one task that a query of the Data Manager names."""
+        (query,) = parse_qs(urlsplit(path).query)["query"]
+        (item,) = json.loads(query)["filters"]["items"]
+        task = {"id": item["value"], "project": self.project_id, "data": {}, "is_labeled": True}
+        return {"tasks": [task | {"updated_at": "2026-01-02T03:04:05.678901Z"}], "total": 1}
 
     def stop(self):
         """Close the port."""

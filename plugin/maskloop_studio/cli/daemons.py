@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import gc
 import signal
 import threading
@@ -71,24 +73,9 @@ def serve(host: HostOption = None, port: PortOption = None) -> None:
     check_free_port(host, port)
     services = Services(settings)
     # Beside the start: a database that is away must not keep the server from answering.
-    threading.Thread(target=_record_settings, args=(services,), name="settings", daemon=True).start()
+    note = functools.partial(_note_settings, services, "the server")
+    threading.Thread(target=note, name="settings", daemon=True).start()
     run_server(services, host=host, port=port)
-
-
-def _record_settings(services: Services) -> None:
-    import logging
-    import socket
-
-    from maskloop.errors import MaskloopError
-    from maskloop.log import log_action
-    from maskloop_studio.projects.audit_trail import command_line_actor, record_settings
-
-    try:
-        process = f"the server on {socket.gethostname()}"
-        record_settings(services.settings, services.store.audit, actor=command_line_actor(), process=process)
-    except MaskloopError as exc:
-        logger = logging.getLogger(__name__)
-        log_action(logger, "settings_not_recorded", level=logging.WARNING, error=exc)
 
 
 def worker(
@@ -113,6 +100,7 @@ def worker(
     from maskloop.queue.workers import default_queues, keep_working
     from maskloop.settings import load_settings
     from maskloop_studio.dispatch import JOB_FUNCTIONS
+    from maskloop_studio.services import Services
 
     try:
         queues = [QueueName(name) for name in queue] if queue else list(default_queues())
@@ -123,6 +111,9 @@ def worker(
     prepare_home(settings.home)
     if QueueName.PREDICT in queues:
         keep_freed_memory()
+    # In this thread: a training worker forks, and a fork must not find another thread at work.
+    with contextlib.closing(Services(settings)) as services:
+        _note_settings(services, f"a worker of {', '.join(sorted(queues))}")
     keep_working(connect_queue(settings), queues, functions=JOB_FUNCTIONS)
 
 
@@ -165,3 +156,9 @@ def _stop_on_signals() -> threading.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, set_stop)
     return stop
+
+
+def _note_settings(services: Services, process: str) -> None:
+    from maskloop_studio.projects.audit_trail import note_settings
+
+    note_settings(services, process=process)

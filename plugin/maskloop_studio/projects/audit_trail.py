@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from maskloop.store.audit import AuditRecord, AuditRepository
     from maskloop.store.database import Store
     from maskloop.store.jobs import Job
+    from maskloop_studio.services import Services
 
 __all__ = [
     "ServingReason",
     "command_line_actor",
     "find_serving_reason",
+    "note_settings",
     "record",
     "record_job",
     "record_moves",
@@ -263,6 +265,20 @@ def record_settings(
             facts={"changed": changed, "settings": present},
         )
     )
+
+
+def note_settings(services: Services, *, process: str) -> None:
+    """Record the settings of a process that starts; a database that is away is one line of the log.
+
+    Args:
+        services: of this process.
+        process: what it is, without its machine, which is added.
+    """
+    place = f"{process} on {socket.gethostname()}"
+    try:
+        record_settings(services.settings, services.store.audit, actor=command_line_actor(), process=place)
+    except MaskloopError as exc:
+        log_action(logger, "settings_not_recorded", level=logging.WARNING, process=process, error=exc)
 
 
 def _all_records(project_id: int, audit: AuditRepository) -> Iterator[AuditRecord]:

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
+from maskloop.errors import StoreError
 from maskloop.learning.registry import CHAMPION
 from maskloop.settings import Settings
 from maskloop.store.audit import INSTALLATION, Actor, ActorKind, AuditAction
@@ -18,6 +20,7 @@ from maskloop_studio.cli.main import app
 from maskloop_studio.projects.audit_trail import (
     command_line_actor,
     find_serving_reason,
+    note_settings,
     record_moves,
     record_settings,
     record_verdict,
@@ -121,6 +124,33 @@ def test_record_settings_names_what_changed_without_secrets(store, settings, cha
     if expected is not None:
         assert newest.entry.facts["changed"] == expected
     assert "s3cret" not in json.dumps(newest.as_json())
+
+
+def test_note_settings_compares_each_kind_of_process_with_itself(store, settings):
+    def start(process, **changes):
+        changed = Settings(home=settings.home, **changes)
+        note_settings(SimpleNamespace(settings=changed, store=store), process=process)
+        return len(store.audit.newest(INSTALLATION, limit=100))
+
+    assert [start("the server"), start("a worker of train"), start("the server")] == [1, 2, 2]
+    assert [start("a worker of train", keep_versions=4), start("a worker of train", keep_versions=4)] == [
+        3,
+        3,
+    ]
+    newest = store.audit.newest(INSTALLATION, limit=1)[0].entry
+    assert newest.subject.startswith("environment of a worker of train on ")
+    assert newest.facts["changed"] == {"keep_versions": [None, 4]}
+
+
+def test_note_settings_database_away_is_a_line_of_the_log(settings, caplog):
+    class Away:
+        @property
+        def store(self):
+            raise StoreError("database, open", expected="one", got="none", remedy="start it")
+
+    Away.settings = settings
+    note_settings(Away(), process="the server")
+    assert "settings_not_recorded" in caplog.text
 
 
 def test_command_line_actor_names_the_user_behind_sudo(monkeypatch):
