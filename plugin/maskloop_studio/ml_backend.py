@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,9 @@ def process_handlers() -> RequestHandlers:
     services = process_services()
     handlers = RequestHandlers(services)
     handlers.start()
-    note_settings(services, process="a host of label-studio-ml")
+    # Beside the first request: a database that is away must not delay its answer.
+    note = functools.partial(note_settings, services, process="a host of label-studio-ml")
+    threading.Thread(target=note, name="settings", daemon=True).start()
     return handlers
 
 
