@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="the smallest variants, to see that all runs")
     parser.add_argument("--list", action="store_true", help="name the cases and end")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what a case has started is then ended, too
     try:
         cases = chosen(all_cases(), options.only)
     except ValueError as exc:
