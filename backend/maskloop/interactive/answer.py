@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -17,6 +17,7 @@ from maskloop.interactive.image_features import ImageFeatures
 from maskloop.interactive.pixel_match import corrected_logits, matched_embedding
 from maskloop.interactive.prompt import Prompt
 from maskloop.interactive.query_choice import choose_query
+from maskloop.interactive.same_object import is_same_object, without_negatives
 from maskloop.masks import crop_mask, drop_specks
 from maskloop.segmentation.upsample import reach_window, upsample_window
 from maskloop.types import BoolMask, Segment
@@ -58,7 +59,9 @@ def find_answer(
 
     Tiers are tried in order: a query made of the clicks, where the model was trained for them; the best of
     all queries; what is like the clicked pixels. Later clicks change the first click's object: a click on
-    it is inside the answer, a click beside it is not.
+    it is inside the answer, a click beside it is not. An answer to negative clicks is the object that the
+    same prompt means without them; where the tiers have another, or hardly any of it, then it is that object
+    without what is around the negative clicks.
 
     Args:
         features: of the image.
@@ -70,10 +73,24 @@ def find_answer(
         None where no tier has a mask that obeys the prompt.
     """
     with torch.inference_mode():
-        for found in _candidates(features, prompt, tiers):
-            segment = _to_segment(features, prompt, found, snap=snap)
-            if segment is not None:
-                return Answer(segment=segment, tier=found.tier)
+        found = _of_tiers(features, prompt, tiers, snap=snap)
+        if not prompt.negative:
+            return found
+        # a prompt of negative clicks alone is none, so that the others always say where the object is
+        first = _of_tiers(features, replace(prompt, clicks=prompt.positive), tiers, snap=snap)
+        if first is None:
+            return found
+        cut = without_negatives(first.segment, prompt, features.size_hw)
+        if found is not None and is_same_object(found.segment, first.segment, cut):
+            return found
+        return None if cut is None else replace(first, segment=cut)
+
+
+def _of_tiers(features: ImageFeatures, prompt: Prompt, tiers: Sequence[Tier], *, snap: bool) -> Answer | None:
+    for found in _candidates(features, prompt, tiers):
+        segment = _to_segment(features, prompt, found, snap=snap)
+        if segment is not None:
+            return Answer(segment=segment, tier=found.tier)
     return None
 
 
