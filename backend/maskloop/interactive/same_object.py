@@ -10,7 +10,7 @@ from maskloop.types import Segment
 __all__ = ["LEAST_INSIDE", "LEAST_KEPT", "is_same_object", "without_negatives"]
 
 LEAST_INSIDE = 0.5  # of an answer, that lies in the object which the clicks on it alone mean
-LEAST_KEPT = 0.4  # of that object without what is around the negative clicks, that an answer covers
+LEAST_KEPT = 0.2  # of that object without what is around the negative clicks, that an answer covers
 
 
 def is_same_object(found: Segment, first: Segment, cut: Segment | None) -> bool:
