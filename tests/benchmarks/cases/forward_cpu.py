@@ -123,7 +123,7 @@ def _openvino_ways(model: Any, inputs: dict[str, Tensor], precisions: tuple[str,
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tracing: the graph is for this one size
         graph = openvino.convert_model(Logits().eval(), example_input=example)
-    graph.reshape([one.shape for one in example])
+    graph.reshape({place: openvino.PartialShape(list(one.shape)) for place, one in enumerate(example)})
     core = openvino.Core()
     arrays = [one.numpy() for one in example]
     ways: dict[str, Way] = {}
