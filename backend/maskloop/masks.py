@@ -18,9 +18,9 @@ __all__ = [
     "drop_specks",
     "mask_to_segment",
     "paste_segment",
+    "segment_intersection",
     "segment_iou",
     "segments_to_index_map",
-    "shared_pixels",
 ]
 
 LEAST_IOU = 0.5  # above it a segment has at most one partner where segments do not overlap
@@ -133,7 +133,7 @@ def drop_pieces(segments: tuple[Segment, ...], most_inside: float) -> tuple[Segm
         # the boxes first: most pairs need no look at their pixels
         if not any(
             _box_intersection(segment, segments[whole]) > most
-            and shared_pixels(segment, segments[whole]) > most
+            and segment_intersection(segment, segments[whole]) > most
             for whole in wholes
         ):
             kept.append(index)
@@ -142,7 +142,7 @@ def drop_pieces(segments: tuple[Segment, ...], most_inside: float) -> tuple[Segm
 
 def segment_iou(first: Segment, second: Segment) -> float:
     """Return the intersection over union of two segments of one image, 0..1."""
-    overlap = shared_pixels(first, second)
+    overlap = segment_intersection(first, second)
     if overlap == 0:
         return 0.0
     return overlap / (first.area + second.area - overlap)
@@ -168,7 +168,7 @@ def _box_intersection(first: Segment, second: Segment) -> int:
     return max(0, bottom - top) * max(0, right - left)
 
 
-def shared_pixels(first: Segment, second: Segment) -> int:
+def segment_intersection(first: Segment, second: Segment) -> int:
     """Return how many pixels two segments of one image have in common."""
     top, left, bottom, right = _shared_box(first, second)
     if top >= bottom or left >= right:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import importlib
 import json
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from maskloop.errors import CodecError, DependencyError
 from maskloop_studio.intake.webhook import KNOWN_ACTIONS, receive_event
 from maskloop_studio.labelstudio.protocol import PredictRequest, SetupRequest, WebhookEvent
-from maskloop_studio.projects.audit_trail import note_settings
+from maskloop_studio.projects.audit_trail import note_settings_beside
 from maskloop_studio.services import process_services
 from maskloop_studio.serving.handlers import RequestHandlers
 
@@ -40,9 +39,7 @@ def process_handlers() -> RequestHandlers:
     services = process_services()
     handlers = RequestHandlers(services)
     handlers.start()
-    # Beside the first request: a database that is away must not delay its answer.
-    note = functools.partial(note_settings, services, process="a host of label-studio-ml")
-    threading.Thread(target=note, name="settings", daemon=True).start()
+    note_settings_beside(services, process="a host of label-studio-ml")
     return handlers
 
 

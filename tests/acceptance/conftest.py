@@ -1,8 +1,10 @@
 """The real Label Studio's API, a headless Chromium, and small pictures to label."""
 
+import contextlib
 import io
 import os
 import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -124,6 +126,15 @@ def chromium() -> Iterator[Any]:
         browser = driver.chromium.launch(executable_path=path, args=list(CHROMIUM_FLAGS))
         yield browser
         browser.close()
+
+
+@contextlib.contextmanager
+def studio_database(studio: RealStudio) -> Iterator[sqlite3.Connection]:
+    """Open Label Studio's own database, for what its API cannot do; the changes are kept."""
+    path = studio.data_dir / "label_studio.sqlite3"
+    with contextlib.closing(sqlite3.connect(path, timeout=30)) as database:
+        yield database
+        database.commit()
 
 
 def make_picture() -> bytes:

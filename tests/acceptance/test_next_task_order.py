@@ -2,7 +2,6 @@
 
 import contextlib
 import random
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 from scipy.stats import kendalltau
+from tests.acceptance.conftest import studio_database
 
 from maskloop.selection.arrangement import serve_order
 from maskloop.selection.pool import Arrangement
@@ -204,14 +204,11 @@ def sign_up(studio: RealStudio, email: str) -> Person:
 def join(studio: RealStudio, project: Ordered, people: Sequence[Person]) -> None:
     """Make people members of a project; this Label Studio's API cannot."""
     row = "INSERT INTO projects_projectmember (project_id, user_id, enabled, created_at, updated_at)"
-    with contextlib.closing(
-        sqlite3.connect(studio.data_dir / "label_studio.sqlite3", timeout=30)
-    ) as database:
+    with studio_database(studio) as database:
         for person in people:
             database.execute(
                 f"{row} VALUES (?, ?, 1, datetime('now'), datetime('now'))", (project.id, person.user_id)
             )
-        database.commit()
 
 
 def take_turns(person: Person, project: Ordered, *, count: int) -> Iterator[int]:

@@ -1,13 +1,12 @@
 """While we are down a real Label Studio goes on; one pass afterwards brings the database to what it says."""
 
-import contextlib
 import random
-import sqlite3
 from datetime import datetime, timedelta
 
 import httpx
 import pytest
 from pydantic import SecretStr
+from tests.acceptance.conftest import studio_database
 
 from maskloop.store.jobs import JobStatus, NewEvent
 from maskloop.testing.memory import MemoryQueue
@@ -191,11 +190,8 @@ def test_annotation_that_outlives_its_task_counts_as_deleted(client, make_servic
     ids, made = annotate_everything(client, project.id, image)
     sync(services, project.id)
     bulk(client, project.id, "delete_tasks", [ids[6]])
-    with contextlib.closing(
-        sqlite3.connect(studio.data_dir / "label_studio.sqlite3", timeout=30)
-    ) as database:
+    with studio_database(studio) as database:
         database.execute("DELETE FROM task WHERE id = ?", (ids[0],))
-        database.commit()
     assert client.annotation(made[0]) is not None
     assert client.task(ids[0], project_id=project.id) is None
     assert client.project(project.id).annotation_count == 6  # of seven, one is deleted; the other counts

@@ -9,11 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
+
+from .harness.case import Spread
+from .harness.machine import describe_machine
 
 __all__: list[str] = []
 
@@ -84,6 +87,7 @@ def main() -> None:
     if arguments.passes:
         run_passes(arguments.passes)
         return
+    machine = describe_machine()
     rows = []
     for precision in arguments.precision:
         for processes in (1, 2):
@@ -97,16 +101,13 @@ def main() -> None:
                         "precision": precision,
                         "processes": processes,
                         "setting": name,
-                        "median_ms": round(statistics.median(values), 1),
-                        "least_ms": round(min(values), 1),
-                        "most_ms": round(max(values), 1),
-                        "passes": len(values),
+                        "ms": asdict(Spread.of(values)),
                         "load_1min": round(os.getloadavg()[0], 2),
                     }
                 )
                 print(json.dumps(rows[-1]), flush=True)
     if arguments.json:
-        arguments.json.write_text(json.dumps({"cores": os.cpu_count(), "rows": rows}, indent=2) + "\n")
+        arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

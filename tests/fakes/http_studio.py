@@ -10,6 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 
 __all__ = ["HttpStudio"]
 
+SAVED_AT = "2026-01-02T03:04:05.678901Z"
+
 
 class HttpStudio:
     """Serves one project in which every annotation is skipped, and counts the requests for each annotation.
@@ -59,7 +61,7 @@ class HttpStudio:
             "project": self.project_id,
             "task": 1000 + number,
             "was_cancelled": True,
-            "updated_at": "2026-01-02T03:04:05.678901Z",
+            "updated_at": SAVED_AT,
             "result": [],
         }
 
@@ -68,7 +70,7 @@ class HttpStudio:
         (query,) = parse_qs(urlsplit(path).query)["query"]
         (item,) = json.loads(query)["filters"]["items"]
         task = {"id": item["value"], "project": self.project_id, "data": {}, "is_labeled": True}
-        return {"tasks": [task | {"updated_at": "2026-01-02T03:04:05.678901Z"}], "total": 1}
+        return {"tasks": [task | {"updated_at": SAVED_AT}], "total": 1}
 
     def stop(self):
         """Close the port."""

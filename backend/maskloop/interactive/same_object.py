@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from maskloop.interactive.allowed_part import allowed_part
 from maskloop.interactive.prompt import Prompt
-from maskloop.masks import mask_to_segment, paste_segment, shared_pixels
+from maskloop.masks import mask_to_segment, paste_segment, segment_intersection
 from maskloop.types import Segment
 
 __all__ = ["LEAST_INSIDE", "LEAST_KEPT", "is_same_object", "without_negatives"]
@@ -21,9 +21,9 @@ def is_same_object(found: Segment, first: Segment, cut: Segment | None) -> bool:
         first: the answer to the same prompt without its negative clicks.
         cut: that answer `without_negatives`.
     """
-    if shared_pixels(found, first) < LEAST_INSIDE * found.area:
+    if segment_intersection(found, first) < LEAST_INSIDE * found.area:
         return False
-    return cut is None or shared_pixels(found, cut) >= LEAST_KEPT * cut.area
+    return cut is None or segment_intersection(found, cut) >= LEAST_KEPT * cut.area
 
 
 def without_negatives(first: Segment, prompt: Prompt, size_hw: tuple[int, int]) -> Segment | None:

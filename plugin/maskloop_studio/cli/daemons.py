@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import signal
 import threading
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from maskloop_studio.cli.parameters import HostOption, PortOption
-
-if TYPE_CHECKING:
-    from maskloop_studio.services import Services
 
 __all__ = ["add_daemons"]
 
@@ -61,6 +57,7 @@ def serve(host: HostOption = None, port: PortOption = None) -> None:
     from maskloop.log import configure_logging
     from maskloop.processes import check_free_port
     from maskloop.settings import load_settings
+    from maskloop_studio.projects.audit_trail import note_settings_beside
     from maskloop_studio.services import Services
     from maskloop_studio.serving.app import run_server
 
@@ -72,9 +69,7 @@ def serve(host: HostOption = None, port: PortOption = None) -> None:
     host, port = host or settings.host, port or settings.port
     check_free_port(host, port)
     services = Services(settings)
-    # Beside the start: a database that is away must not keep the server from answering.
-    note = functools.partial(_note_settings, services, "the server")
-    threading.Thread(target=note, name="settings", daemon=True).start()
+    note_settings_beside(services, process="the server")
     run_server(services, host=host, port=port)
 
 
@@ -100,6 +95,7 @@ def worker(
     from maskloop.queue.workers import default_queues, keep_working
     from maskloop.settings import load_settings
     from maskloop_studio.dispatch import JOB_FUNCTIONS
+    from maskloop_studio.projects.audit_trail import note_settings
     from maskloop_studio.services import Services
 
     try:
@@ -113,7 +109,7 @@ def worker(
         keep_freed_memory()
     # In this thread: a training worker forks, and a fork must not find another thread at work.
     with contextlib.closing(Services(settings)) as services:
-        _note_settings(services, f"a worker of {', '.join(sorted(queues))}")
+        note_settings(services, process=f"a worker of {', '.join(sorted(queues))}")
     keep_working(connect_queue(settings), queues, functions=JOB_FUNCTIONS)
 
 
@@ -156,9 +152,3 @@ def _stop_on_signals() -> threading.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, set_stop)
     return stop
-
-
-def _note_settings(services: Services, process: str) -> None:
-    from maskloop_studio.projects.audit_trail import note_settings
-
-    note_settings(services, process=process)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import getpass
 import logging
 import os
 import socket
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -32,6 +34,7 @@ __all__ = [
     "command_line_actor",
     "find_serving_reason",
     "note_settings",
+    "note_settings_beside",
     "record",
     "record_job",
     "record_moves",
@@ -279,6 +282,12 @@ def note_settings(services: Services, *, process: str) -> None:
         record_settings(services.settings, services.store.audit, actor=command_line_actor(), process=place)
     except MaskloopError as exc:
         log_action(logger, "settings_not_recorded", level=logging.WARNING, process=process, error=exc)
+
+
+def note_settings_beside(services: Services, *, process: str) -> None:
+    """Do `note_settings` in a thread: a database that is away must not keep a process from answering."""
+    note = functools.partial(note_settings, services, process=process)
+    threading.Thread(target=note, name="settings", daemon=True).start()
 
 
 def _all_records(project_id: int, audit: AuditRepository) -> Iterator[AuditRecord]:

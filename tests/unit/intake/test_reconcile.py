@@ -182,14 +182,16 @@ def test_find_changes_nothing_changed_asks_little_and_lists_nothing(studio, serv
 
 
 def test_find_changes_annotations_without_a_task_make_only_one_pass_list_everything(studio, services, caplog):
-    numbers = [(task_id := studio.add_task(), studio.annotate(task_id)) for _ in range(3)]
+    first, *others = (studio.add_task() for _ in range(3))
+    for task_id in (first, *others):
+        studio.annotate(task_id)
     sync(services)
     studio.orphans = [False, True, True]
     listed = [sync(services).listed_all for _ in range(3)]
     assert listed == [True, False, False]
     assert services.store.projects.orphans(PROJECT_ID) == (1, 2)
     assert caplog.text.count("annotations_without_task") == 1
-    del studio.tasks[numbers[0][0]]  # without a webhook
+    del studio.tasks[first]  # without a webhook
     report = sync(services)
     assert (report.deleted, report.listed_all) == (1, True)
     studio.orphans = []

@@ -132,13 +132,11 @@ def test_note_settings_compares_each_kind_of_process_with_itself(store, settings
         note_settings(SimpleNamespace(settings=changed, store=store), process=process)
         return len(store.audit.newest(INSTALLATION, limit=100))
 
-    assert [start("the server"), start("a worker of train"), start("the server")] == [1, 2, 2]
-    assert [start("a worker of train", keep_versions=4), start("a worker of train", keep_versions=4)] == [
-        3,
-        3,
-    ]
+    trainer = "a worker of train"
+    assert [start("the server"), start(trainer), start("the server")] == [1, 2, 2]
+    assert [start(trainer, keep_versions=4), start(trainer, keep_versions=4)] == [3, 3]
     newest = store.audit.newest(INSTALLATION, limit=1)[0].entry
-    assert newest.subject.startswith("environment of a worker of train on ")
+    assert newest.subject.startswith(f"environment of {trainer} on ")
     assert newest.facts["changed"] == {"keep_versions": [None, 4]}
 
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from maskloop.masks import segment_intersection
 from maskloop.types import Segment
 
 __all__ = ["Overlaps", "box_array", "overlaps", "read_map", "shared_pixels"]
@@ -56,15 +57,8 @@ def shared_pixels(first: Sequence[Segment], second: Sequence[Segment]) -> NDArra
     bottom_nm = np.minimum(boxes_n4[:, None, 2], boxes_m4[None, :, 2])
     right_nm = np.minimum(boxes_n4[:, None, 3], boxes_m4[None, :, 3])
     for row, column in zip(*np.nonzero((bottom_nm > top_nm) & (right_nm > left_nm)), strict=True):
-        area = (top_nm[row, column], left_nm[row, column], bottom_nm[row, column], right_nm[row, column])
-        shared_nm[row, column] = np.count_nonzero(_part(first[row], area) & _part(second[column], area))
+        shared_nm[row, column] = segment_intersection(first[row], second[column])
     return shared_nm
-
-
-def _part(segment: Segment, area: tuple[int, int, int, int]) -> NDArray[np.bool_]:
-    top, left, bottom, right = area
-    y, x = segment.offset_yx
-    return segment.mask_hw[top - y : bottom - y, left - x : right - x]
 
 
 def read_map(
