@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import logging
+import re
 import threading
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from pydantic import SecretStr
 from tests.fakes.events import annotation, webhook_event
-from tests.paths import SHARED
+from tests.paths import REPOSITORY, SHARED
 from tests.waiting import until
 
 from maskloop.errors import ConfigurationError, QueueError, StoreError
@@ -554,6 +555,17 @@ def test_metrics_and_status_page_tell_what_waits(client, secret):
     assert 'maskloop_jobs{status="waiting"} 1.0' in told
     assert 'maskloop_requests_total{route="/webhook",status="200"} 1.0' in told
     assert "waiting" in client.get("/").text
+
+
+def test_metrics_and_their_documentation_name_the_same(client):
+    page = (REPOSITORY / "docs" / "metrics.md").read_text()
+    documented = {
+        name
+        for row in re.findall(r"^\| (`maskloop_.*?) \|", page, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", row)
+    }
+    served = set(re.findall(r"^# HELP (maskloop_\w+)", client.get("/metrics").text, re.MULTILINE))
+    assert {name for name in served if not name.endswith("_created")} == documented
 
 
 def test_swap_of_the_champion_drops_no_request(client, services, tiny_model):

@@ -33,6 +33,9 @@ class LoopCounts:
 
     oldest_due_s: Mapping[str, float]  # kind of job -> how long the oldest one that is due waits
     lapsed: Mapping[str, int]  # kind of job -> running jobs whose worker gave no sign of life in time
+    overdue_s: Mapping[
+        str, float
+    ]  # kind of running job -> since when its oldest lease is over; < 0: it holds
     jobs: Mapping[tuple[str, str], int]  # kind, status -> jobs
     annotations: Mapping[tuple[int, str, str], int]  # project, state, split -> annotations
     trainings: tuple[RunningTraining, ...]
@@ -61,6 +64,12 @@ class LoopCountsRepository:
                 .where(JobRow.status == JobStatus.RUNNING, JobRow.lease_until < at)
                 .group_by(JobRow.kind)
             )
+            leases = session.execute(
+                select(JobRow.kind, func.min(JobRow.lease_until))
+                .where(JobRow.status == JobStatus.RUNNING, JobRow.lease_until.is_not(None))
+                .group_by(JobRow.kind)
+            )
+            overdue = {str(kind): (at - until).total_seconds() for kind, until in leases if until is not None}
             jobs = session.execute(
                 select(JobRow.kind, JobRow.status, func.count()).group_by(JobRow.kind, JobRow.status)
             )
@@ -94,6 +103,7 @@ class LoopCountsRepository:
             return LoopCounts(
                 oldest_due_s=oldest,
                 lapsed={str(kind): count for kind, count in lapsed},
+                overdue_s=overdue,
                 jobs={(str(kind), str(status)): count for kind, status, count in jobs},
                 annotations={(one, str(state), str(split)): n for one, state, split, n in annotations},
                 trainings=tuple(

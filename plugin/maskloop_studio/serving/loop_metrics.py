@@ -100,6 +100,12 @@ class LoopCollector(Collector):
             _gauge("job_due_seconds", "Time that the oldest due job waits", ("kind",), counts.oldest_due_s),
             _gauge("job_leases_lapsed", "Running jobs whose worker is silent", ("kind",), counts.lapsed),
             _gauge(
+                "job_lease_overdue_seconds",
+                "Time since the oldest lease of a running job ended; below 0 while all workers renew theirs",
+                ("kind",),
+                counts.overdue_s,
+            ),
+            _gauge(
                 "annotations",
                 "Annotations as they stand",
                 ("project", "state", "split"),
@@ -142,8 +148,18 @@ class LoopCollector(Collector):
                 ("project", "release"),
                 {key: count for key, count in counts.releases.items() if key[0] in told},
             ),
-            _gauge("holdout_quality", "Serving version on the holdout, 0..1", ("project", "metric"), quality),
-            _gauge("holdout_class_quality", "The same by class", ("project", "class", "metric"), by_class),
+            _gauge(
+                "holdout_quality",
+                "Serving version on the holdout, 0..1",
+                ("project", "version", "metric"),
+                quality,
+            ),
+            _gauge(
+                "holdout_class_quality",
+                "The same by class",
+                ("project", "version", "class", "metric"),
+                by_class,
+            ),
             _gauge(
                 "drift_evidence",
                 "Base-10 logarithm of the evidence that new images differ; drift_threshold is the alarm's",
@@ -170,23 +186,24 @@ class LoopCollector(Collector):
 
 def _quality(
     trainings: Iterable[Training], told: frozenset[int]
-) -> tuple[dict[tuple[int, str], float], dict[tuple[int, str, str], float]]:
+) -> tuple[dict[tuple[int, str, str], float], dict[tuple[int, str, str, str], float]]:
     """Return the serving versions' figures, as the newest training that ended well judged them."""
-    quality: dict[tuple[int, str], float] = {}
-    by_class: dict[tuple[int, str, str], float] = {}
+    quality: dict[tuple[int, str, str], float] = {}
+    by_class: dict[tuple[int, str, str, str], float] = {}
     newest = {one.project_id: one.outcome for one in trainings if one.outcome and one.project_id in told}
     for project_id, outcome in newest.items():
-        metrics = outcome.get("challenger_metrics" if outcome.get("promoted") else "champion_metrics")
+        side, judged = ("challenger", "version") if outcome.get("promoted") else ("champion", "base")
+        metrics, version = outcome.get(f"{side}_metrics"), str(outcome.get(judged) or "")[:MAX_LABEL]
         if not isinstance(metrics, Mapping):
             continue
         for name in QUALITY:
             if isinstance(metrics.get(name), float | int):
-                quality[project_id, name] = float(metrics[name])
+                quality[project_id, version, name] = float(metrics[name])
         classes = metrics.get("per_class")
         for label, figures in list(classes.items())[:MAX_CLASSES] if isinstance(classes, Mapping) else ():
             for name, value in figures.items():
                 if isinstance(value, float | int):
-                    by_class[project_id, str(label)[:MAX_LABEL], str(name)] = float(value)
+                    by_class[project_id, version, str(label)[:MAX_LABEL], str(name)] = float(value)
     return quality, by_class
 
 

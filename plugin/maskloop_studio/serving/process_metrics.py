@@ -18,7 +18,7 @@ from maskloop.tracing import span
 if TYPE_CHECKING:
     from maskloop_studio.services import Services
 
-__all__ = ["AnswerTimes", "ProcessMetrics"]
+__all__ = ["AnswerTimes", "ProcessMetrics", "gpu_memory"]
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 100.0)
 

@@ -101,6 +101,7 @@ def test_jobs_and_trainings_are_told_from_their_rows(store, told, clock):
     text = told()
     assert _values(text, "jobs_by_kind") == {("sync", "waiting"): 1, ("training", "running"): 1}
     assert _values(text, "job_leases_lapsed") == {("training",): 1}
+    assert 1 <= _values(text, "job_lease_overdue_seconds")["training",] < 600
     assert _values(text, "job_due_seconds").keys() == {("sync",)}
     assert _values(text, "training_step") == {("1",): 0}
     store.jobs.request(JobKind.PRELABEL, 1, "schedule")
@@ -120,6 +121,7 @@ def test_running_and_ended_trainings_are_told_with_their_figures(store, told):
     details = {"loss": 1.25, "images_per_s": 3.0, "memory_mb": 2.0, "eta_s": 60.0}
     store.jobs.renew(running, "worker", done=4, total=9, details=details, lease_s=60)
     text = told()
+    assert -60 <= _values(text, "job_lease_overdue_seconds")["training",] < 0, "its worker renewed it"
     assert _values(text, "training_loss") == {("1",): 1.25}
     assert _values(text, "training_images_per_second") == {("1",): 3.0}
     assert _values(text, "training_memory_bytes") == {("1",): 2 * 2**20}
@@ -127,20 +129,29 @@ def test_running_and_ended_trainings_are_told_with_their_figures(store, told):
     assert _values(text, "trainings_ended") == {("1", "promoted"): 1, ("1", "refused"): 2, ("1", "none"): 1}
 
 
-def test_regions_and_quality_are_told_by_project_and_class(store, told):
+@pytest.mark.parametrize(
+    ("outcome", "serving", "pq"),
+    [
+        pytest.param({"promoted": True}, "maskloop-1-v2", 0.4, id="promoted"),
+        pytest.param({"promoted": False}, "maskloop-1-v1", 0.2, id="refused"),
+    ],
+)
+def test_regions_and_quality_are_told_by_project_version_and_class(store, told, outcome, serving, pq):
     store.projects.save(1, "<View/>")
     _keep(store)
     job_id = store.jobs.request(JobKind.TRAINING, 1, "maskloop train")
     store.jobs.claim(job_id, "worker", lease_s=60)
     metrics = {"ap50": 0.5, "pq": 0.4, "miou": 0.6, "boundary_iou": None, "per_class": {"a": {"pq": 0.3}}}
-    outcome = {"promoted": True, "challenger_metrics": metrics, "champion_metrics": {}}
+    outcome = {"version": "maskloop-1-v2", "base": "maskloop-1-v1", **outcome}
+    outcome |= {"challenger_metrics": metrics, "champion_metrics": metrics | {"pq": 0.2}}
     store.jobs.finish(job_id, "worker", outcome)
     text = told()
     assert _values(text, "corrected_regions")["added", "1"] == 2
     assert _values(text, "work_saved") == {("1",): pytest.approx(1 / 3)}
     assert _values(text, "annotations") == {("1", "train", "submitted"): 1}
-    assert _values(text, "holdout_quality")["pq", "1"] == 0.4
-    assert _values(text, "holdout_class_quality") == {("a", "pq", "1"): 0.3}
+    assert _values(text, "holdout_quality")["pq", "1", serving] == pq
+    assert {key[2] for key in _values(text, "holdout_quality")} == {serving}
+    assert _values(text, "holdout_class_quality") == {("a", "pq", "1", serving): 0.3}
 
 
 def test_drift_of_the_newest_version_is_told(store, told):

@@ -1,13 +1,15 @@
 """What a server process tells of itself: caches as they were asked, GPUs where there are some."""
 
+import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from maskloop.hit_counter import HitCounter
 from maskloop_studio.services import Services
-from maskloop_studio.serving.process_metrics import AnswerTimes, ProcessMetrics
+from maskloop_studio.serving.process_metrics import AnswerTimes, ProcessMetrics, gpu_memory
 
 GPUS = [("cuda:0", 10, 20, 30, 50)]
 
@@ -47,6 +49,31 @@ def test_gpus_are_told_by_device_and_state(services):
     text = _text(services, devices=lambda: GPUS)
     assert 'maskloop_gpu_memory_bytes{device="cuda:0",state="reserved"} 20.0' in text
     assert text.count("maskloop_gpu_memory_bytes{") == 4
+
+
+@pytest.mark.parametrize(
+    ("in_use", "expected"),
+    [
+        pytest.param(True, [("cuda:0", 10, 20, 30, 40), ("cuda:1", 11, 21, 31, 41)], id="in use"),
+        pytest.param(False, [], id="not initialised"),
+    ],
+)
+def test_gpu_memory_asks_torch_of_each_gpu_in_use(monkeypatch, in_use, expected):
+    cuda = SimpleNamespace(
+        is_initialized=lambda: in_use,
+        device_count=lambda: 2,
+        memory_allocated=lambda index: 10 + index,
+        memory_reserved=lambda index: 20 + index,
+        mem_get_info=lambda index: (30 + index, 40 + index),  # free, total: torch's order
+    )
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    assert gpu_memory() == expected
+
+
+def test_gpu_memory_without_torch_is_none_and_imports_nothing(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    assert gpu_memory() == []
+    assert "torch" not in sys.modules
 
 
 def test_answers_are_timed_by_kind_and_failures_are_not():
