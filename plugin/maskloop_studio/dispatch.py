@@ -91,6 +91,7 @@ def request(
         running = find_same_training(project_id, store)
     if running is not None:
         log_action(logger, "training_runs_already", training_id=running, project_id=project_id, reason=reason)
+        note_request(f"{kind.value}-{running}", store.scope, reason)
         return running
     job_id = store.jobs.request(kind, project_id, reason, quiet_s=quiet_s)
     log_action(logger, "job_requested", job_id=f"{kind.value}-{job_id}", project_id=project_id, reason=reason)

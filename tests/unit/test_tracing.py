@@ -11,6 +11,8 @@ from maskloop import tracing
 from maskloop.store.jobs import JobKind
 from maskloop.tracing import flush_spans, job_span, note_request, note_span, span
 from maskloop_studio.dispatch import request
+from maskloop_studio.intake.webhook import receive_event
+from maskloop_studio.labelstudio.protocol import WebhookEvent
 from maskloop_studio.runtime import tasks
 from maskloop_studio.runtime.tasks import work_on
 
@@ -108,6 +110,46 @@ def test_spans_arrive_at_a_collector_over_http(monkeypatch):
         tracing._provider().shutdown()
         (seen,) = host.seen
     assert all(word in seen.body for word in (b"loop-here", b"job training", b"release"))
+
+
+def _training_runs(services):
+    services.store.projects.save(PROJECT, CONFIG)
+    number = request(JobKind.TRAINING, PROJECT, "maskloop train", store=services.store, queue=services.queue)
+    services.store.jobs.claim(number, "worker", lease_s=60)
+    return number
+
+
+def test_request_that_joins_a_running_training_links_to_it(spans, settings):
+    services = make_services(settings)
+    number = _training_runs(services)
+    spans.clear()
+    with job_span("event-17", services.store.scope):
+        joined = request(JobKind.TRAINING, PROJECT, "9 more", store=services.store, queue=services.queue)
+    with job_span(f"training-{number}", services.store.scope):
+        pass
+    services.close()
+    assert joined == number
+    found = {one.name: one for one in spans.get_finished_spans()}
+    (link,) = found["request training"].links
+    assert link.context.trace_id == found["job training"].context.trace_id
+    assert found["request training"].attributes["maskloop.reason"] == "9 more"
+
+
+@pytest.mark.parametrize("is_running", [False, True], ids=["begins one", "joins one"])
+def test_start_training_button_is_a_webhook_of_the_trainings_trace(spans, settings, is_running):
+    services = make_services(settings)
+    services.store.projects.save(PROJECT, CONFIG)
+    if is_running:
+        _training_runs(services)
+    spans.clear()
+    event = WebhookEvent.model_validate({"action": "START_TRAINING", "project": {"id": PROJECT}})
+    receipt = receive_event(event, store=services.store, queue=services.queue)
+    with job_span(f"training-{receipt.training_id}", services.store.scope):
+        pass
+    services.close()
+    found = {one.name: one for one in spans.get_finished_spans()}
+    assert found["webhook"].context.trace_id == found["job training"].context.trace_id
+    assert found["webhook"].attributes["maskloop.action"] == "START_TRAINING"
 
 
 def test_real_job_is_a_span_with_its_tries(spans, settings, monkeypatch):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from maskloop.queue.spec import JobQueue
 from maskloop.store.jobs import JobKind, NewEvent
+from maskloop.tracing import note_span
 from maskloop_studio.dispatch import job_spec, queue_or_wait, request
 from maskloop_studio.errors import UnreadableError
 from maskloop_studio.labelstudio.protocol import WebhookEvent
@@ -26,6 +27,7 @@ __all__ = [
     "START_TRAINING",
     "TASK_ACTIONS",
     "EventReceipt",
+    "note_webhook",
     "project_of",
     "read_event",
     "receive_event",
@@ -93,10 +95,12 @@ def receive_event(event: WebhookEvent, *, store: Store, queue: JobQueue) -> Even
     Raises:
         UnreadableError: the event is of unknown kind, or names no subject.
     """
+    started_ns = time.time_ns()
     if event.action == START_TRAINING:
         number = request(
             JobKind.TRAINING, project_of(event), "Start Training button", store=store, queue=queue
         )
+        note_webhook(event, (JobKind.TRAINING, number), store.scope, started_ns=started_ns)
         return EventReceipt(status="accepted", training_id=number)
     new = read_event(event)
     if new is None:
@@ -105,7 +109,22 @@ def receive_event(event: WebhookEvent, *, store: Store, queue: JobQueue) -> Even
     if job_id is None:
         return EventReceipt(status="known")
     queue_or_wait(queue, job_spec(JobKind.EVENT, job_id))
+    note_webhook(event, (JobKind.EVENT, job_id), store.scope, started_ns=started_ns)
     return EventReceipt(status="accepted")
+
+
+def note_webhook(event: WebhookEvent, job: tuple[JobKind, int], scope: str, *, started_ns: int) -> None:
+    """Note a webhook that was taken as a span of the trace of the job that came of it.
+
+    Args:
+        event: what happened.
+        job: kind and number.
+        scope: of the database.
+        started_ns: when the webhook came, nanoseconds since 1970.
+    """
+    kind, number = job
+    attributes: dict[str, str | int] = {"action": event.action, "project": project_of(event)}
+    note_span("webhook", f"{kind.value}-{number}", scope, started_ns=started_ns, attributes=attributes)
 
 
 def _subjects(event: WebhookEvent) -> list[tuple[int, str]]:

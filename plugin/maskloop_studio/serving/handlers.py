@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 from maskloop.errors import CodecError
 from maskloop.log import log_action
 from maskloop.store.job_types import JobKind
-from maskloop.tracing import note_span
 from maskloop_studio.errors import UnauthorizedError
 from maskloop_studio.formats import map_labels, parse_label_config
 from maskloop_studio.images.time_limit import TimeLimit
-from maskloop_studio.intake.webhook import START_TRAINING, project_of, read_event
+from maskloop_studio.intake.webhook import START_TRAINING, note_webhook, project_of, read_event
 from maskloop_studio.labelstudio.protocol import (
     JobStatusRequest,
     JobStatusResponse,
@@ -256,6 +255,7 @@ class WebhookHandler:
         await self.guard.check_project(project_id)
         if event.action == START_TRAINING:
             number = await self.writer.want_training(project_id, "Start Training button")
+            note_webhook(event, (JobKind.TRAINING, number), self._scope, started_ns=started_ns)
             return WebhookResponse(status="accepted", job=f"training-{number}")
         new = read_event(event)
         if new is None:
@@ -263,11 +263,5 @@ class WebhookHandler:
         event_id = await self.writer.add(new)
         if event_id is None:
             return WebhookResponse(status="known")
-        note_span(
-            "webhook",
-            f"{JobKind.EVENT.value}-{event_id}",
-            self._scope,
-            started_ns=started_ns,
-            attributes={"action": event.action, "project": project_id},
-        )
+        note_webhook(event, (JobKind.EVENT, event_id), self._scope, started_ns=started_ns)
         return WebhookResponse(status="accepted")
