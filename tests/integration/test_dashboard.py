@@ -16,6 +16,7 @@ from maskloop.errors import StoreError
 from maskloop.learning.registry import CHAMPION
 from maskloop.settings import Settings
 from maskloop.store.jobs import JobKind, JobStatus
+from maskloop.store.sessions import Sessions
 from maskloop_studio.serving.app import create_app
 
 NAME = f"maskloop-{PROJECT}"
@@ -210,18 +211,32 @@ def test_bad_address_is_a_page_that_says_so(client, path, status, words):
     assert "<script>" not in answer.text
 
 
-def test_database_away_is_a_page_that_says_so(client, looped, monkeypatch):
-    def away(*_arguments, **_options):
-        raise StoreError("database, read", expected="an answer", got="<b>none</b>", remedy="check it")
+def _actions(services):
+    dead = services.store.jobs.request(JobKind.SYNC, PROJECT, "away")
+    version = services.registry.newest(NAME, limit=1)[0].number
+    return [
+        *(f"/dashboard/jobs/{dead}/{action}" for action in ("retry", "cancel")),
+        *(f"{BASE}/{action}" for action in ("train", "rollback", f"versions/{version}/promote")),
+    ]
 
-    monkeypatch.setattr(looped.store.overview, "projects", away)
-    monkeypatch.setattr(looped.store.projects, "ids", away)
-    for path in ("/dashboard", BASE):
-        answer = client.get(path)
-        assert answer.status_code == 503
-        assert "&lt;b&gt;none&lt;/b&gt;" in answer.text
+
+def _away(*_arguments, **_options):
+    raise StoreError("database, read", expected="an answer", got="<b>none</b>", remedy="check it")
+
+
+def test_database_away_every_page_and_action_says_so(client, looped, monkeypatch):
+    pages, actions, form = _pages(looped), _actions(looped), _form(client)
+    champion = looped.registry.alias(NAME, CHAMPION)
+    for method in ("read", "write"):
+        monkeypatch.setattr(Sessions, method, _away)
+    answers = {path: client.get(path) for path in pages}
+    answers |= {path: client.post(path, data=form) for path in actions}
+    told = {path: answer.status_code for path, answer in answers.items()}
+    assert told == dict.fromkeys(told, 503)
+    assert [path for path, answer in answers.items() if "&lt;b&gt;none&lt;/b&gt;" not in answer.text] == []
     fragment = client.get(f"{BASE}/edits", headers={"HX-Request": "true"})
     assert (fragment.status_code, "check it" in fragment.text) == (200, True), "htmx shows successes only"
+    assert looped.registry.alias(NAME, CHAMPION) == champion, "nothing was done that cannot be recorded"
 
 
 def test_damaged_version_is_named_and_cannot_be_promoted(client, looped):

@@ -16,6 +16,7 @@ from maskloop.settings import Settings
 from maskloop.store.audit import INSTALLATION, Actor, ActorKind, AuditAction, AuditEntry
 from maskloop.store.drifts import DriftState
 from maskloop.store.reviews import Verdict
+from maskloop.store.sessions import Sessions
 from maskloop_studio.projects.training import ensure_champion
 from maskloop_studio.serving.app import create_app
 
@@ -229,10 +230,17 @@ def test_action_without_token_is_refused(client, curated):
     assert curated.store.reviews.get(PROJECT, curated.numbers[0]).verdict is Verdict.OPEN
 
 
-def test_database_away_is_a_page_that_says_so(client, curated, monkeypatch):
+def test_database_away_every_page_and_action_says_so(client, curated, monkeypatch):
     def away(*_arguments, **_options):
         raise StoreError("database, read", expected="an answer", got="<b>none</b>", remedy="check it")
 
-    monkeypatch.setattr(curated.store.overview, "projects", away)
-    for part in ("review", "images/found", "annotators/agreement", "audit"):
-        assert "&lt;b&gt;none&lt;/b&gt;" in _get(client, f"{BASE}/{part}", 503)
+    number, form = curated.numbers[0], _form(client)
+    pages = ["review", f"review/{number}.jpg", "images", "images/found", "annotators"]
+    pages += ["annotators/edits", "annotators/agreement", "audit", "audit/check"]
+    for method in ("read", "write"):
+        monkeypatch.setattr(Sessions, method, away)
+    answers = {part: client.get(f"{BASE}/{part}") for part in pages}
+    answers["decide"] = client.post(f"{BASE}/review/{number}", data=form | {"verdict": "right"})
+    told = {part: answer.status_code for part, answer in answers.items()}
+    assert told == dict.fromkeys(told, 503)
+    assert [part for part, answer in answers.items() if "&lt;b&gt;none&lt;/b&gt;" not in answer.text] == []
