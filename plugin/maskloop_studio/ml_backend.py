@@ -16,7 +16,7 @@ from typing import Any
 from maskloop.errors import CodecError, DependencyError
 from maskloop_studio.intake.webhook import KNOWN_ACTIONS, receive_event
 from maskloop_studio.labelstudio.protocol import PredictRequest, SetupRequest, WebhookEvent
-from maskloop_studio.projects.audit_trail import note_settings_beside
+from maskloop_studio.projects.setting_records import note_settings_beside
 from maskloop_studio.services import process_services
 from maskloop_studio.serving.handlers import RequestHandlers
 

@@ -22,6 +22,7 @@ from maskloop.queue.rq_queue import RqQueue
 from maskloop.queue.spec import QueueName
 from maskloop.queue.valkey import EmbeddedBroker, queue_url
 from maskloop.queue.workers import has_live_scheduler, has_live_worker, run_worker
+from maskloop.store.audit import MASKLOOP
 from maskloop.store.jobs import JobKind, JobStatus
 from maskloop_studio import services as services_module
 from maskloop_studio.cli.main import app
@@ -234,7 +235,7 @@ def test_schedules_follow_projects_and_their_options(services):
     assert [schedule.name for schedule in _schedules(services)] == ["sync"]
     for project_id in (7, 8):
         services.store.projects.save(project_id, "<View/>")
-    services.store.projects.set_options(7, {"train_cron": "0 3 * * *"})
+    services.store.projects.set_options(7, {"train_cron": "0 3 * * *"}, actor=MASKLOOP)
     assert [(schedule.name, schedule.cron) for schedule in _schedules(services)[1:]] == [
         ("training-7", "0 3 * * *")
     ]

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from maskloop.queue.rq_queue import RqQueue
 from maskloop.queue.spec import QueueName
 from maskloop.queue.workers import run_worker, served_queues
+from maskloop.store.audit import MASKLOOP
 from maskloop.store.jobs import JobKind, JobStatus
 from maskloop.testing.memory import MemoryRegistry
 from maskloop_studio import services as services_module
@@ -92,7 +93,7 @@ def test_schedule_of_a_project_asks_for_a_prelabelling(services):
     services.settings = services.settings.model_copy(update={"prelabel_cron": "0 5 * * *"})
     (found,) = [one for one in _schedules(services) if one.name == "prelabelling-7"]
     assert (found.cron, found.function) == ("0 5 * * *", "maskloop_studio.runtime.tasks.want_prelabelling")
-    services.store.projects.set_options(7, {"prelabel_cron": "0 6 * * *"})
+    services.store.projects.set_options(7, {"prelabel_cron": "0 6 * * *"}, actor=MASKLOOP)
     assert [one.cron for one in _schedules(services) if one.name == "prelabelling-7"] == ["0 6 * * *"]
     jobs.want_prelabelling(7)
     assert [job.project_id for job in services.store.jobs.find(kind=JobKind.PRELABEL)] == [7]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -31,6 +31,7 @@ __all__ = [
     "AuditEntry",
     "AuditRecord",
     "AuditRepository",
+    "add_entry",
 ]
 
 INSTALLATION = 0  # in place of a project's number: records about all projects
@@ -52,6 +53,7 @@ class AuditAction(StrEnum):
     CHAMPION_FOUND = "champion_found"  # changed in the registry itself, past maskloop
     SETTING = "setting"
     EXPORTED = "exported"
+    IMPORTED = "imported"
     DELETED = "deleted"
     CONNECTED = "connected"
     DISCONNECTED = "disconnected"
@@ -138,28 +140,7 @@ class AuditRepository:
             StoreError: the database does not answer.
         """
         with self._sessions.write() as session:
-            _lock(session)
-            if entry.key is not None and _has_key(session, entry.project_id, entry.key):
-                return False
-            last = session.scalars(
-                select(AuditRow)
-                .where(AuditRow.project_id == entry.project_id)
-                .order_by(AuditRow.number.desc())
-                .limit(1)
-            ).first()
-            number, before = (last.number + 1, last.digest) if last is not None else (1, START)
-            content = _content(entry, number, self._sessions.clock(session)) | {"before": before}
-            record = _canonical(content)
-            session.add(
-                AuditRow(
-                    project_id=entry.project_id,
-                    number=number,
-                    key=entry.key,
-                    record=record,
-                    digest=_sha256(record),
-                )
-            )
-            return True
+            return add_entry(session, entry, at=self._sessions.clock(session))
 
     def newest(self, project_id: int, *, limit: int, below: int | None = None) -> tuple[AuditRecord, ...]:
         """Return a project's newest records, newest first; one that cannot be read is left out.
@@ -175,6 +156,20 @@ class AuditRepository:
         with self._sessions.read() as session:
             rows = session.scalars(query.order_by(AuditRow.number.desc()).limit(limit)).all()
         return tuple(record for row in rows if (record := _read(row)) is not None)
+
+    def each(self, project_id: int) -> Iterator[AuditRecord]:
+        """Yield a project's records, newest first; one that cannot be read is left out."""
+        below: int | None = None
+        while True:
+            query = select(AuditRow).where(AuditRow.project_id == project_id)
+            if below is not None:
+                query = query.where(AuditRow.number < below)
+            with self._sessions.read() as session:
+                rows = session.scalars(query.order_by(AuditRow.number.desc()).limit(PAGE)).all()
+            if not rows:
+                return
+            yield from (record for row in rows if (record := _read(row)) is not None)
+            below = rows[-1].number
 
     def has(self, project_id: int, key: str) -> bool:
         """Return whether a project has a record with this key."""
@@ -204,6 +199,37 @@ class AuditRepository:
         query = select(AuditRow).where(AuditRow.project_id == project_id, AuditRow.number > above)
         with self._sessions.read() as session:
             return list(session.scalars(query.order_by(AuditRow.number).limit(PAGE)))
+
+
+def add_entry(session: Session, entry: AuditEntry, *, at: datetime) -> bool:
+    """Record an entry in a transaction that also changes what it tells of; return whether it is new.
+
+    Args:
+        session: of the transaction; other processes that record wait for its end.
+        entry: what is recorded.
+        at: the time, by `Sessions.clock`.
+    """
+    _lock(session)
+    if entry.key is not None and _has_key(session, entry.project_id, entry.key):
+        return False
+    last = session.scalars(
+        select(AuditRow)
+        .where(AuditRow.project_id == entry.project_id)
+        .order_by(AuditRow.number.desc())
+        .limit(1)
+    ).first()
+    number, before = (last.number + 1, last.digest) if last is not None else (1, START)
+    record = _canonical(_content(entry, number, at) | {"before": before})
+    session.add(
+        AuditRow(
+            project_id=entry.project_id,
+            number=number,
+            key=entry.key,
+            record=record,
+            digest=_sha256(record),
+        )
+    )
+    return True
 
 
 def _lock(session: Session) -> None:

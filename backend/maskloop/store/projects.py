@@ -10,6 +10,7 @@ from datetime import datetime
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 
+from maskloop.store.audit import Actor, AuditAction, AuditEntry, add_entry
 from maskloop.store.sessions import Sessions, now
 from maskloop.store.tables import ProjectRow, SecretRow
 
@@ -80,12 +81,33 @@ class ProjectRepository:
                 if since is not None
             }
 
-    def set_options(self, project_id: int, options: dict[str, object]) -> None:
-        """Store a project's options for predictions; nothing happens where it is not connected."""
+    def set_options(self, project_id: int, options: dict[str, object], *, actor: Actor) -> bool:
+        """Store a project's options for predictions, and record what changed, in one transaction.
+
+        Args:
+            project_id: Label Studio's number; nothing happens where it is not connected.
+            options: plain values.
+            actor: who changed them, for the audit trail.
+
+        Returns:
+            Whether anything changed.
+        """
         with self._sessions.write() as session:
             row = session.get(ProjectRow, project_id)
-            if row is not None and row.options != options:
-                row.options = options
+            if row is None or row.options == options:
+                return False
+            before = dict(row.options)
+            names = sorted(name for name in {*before, *options} if before.get(name) != options.get(name))
+            row.options = options
+            entry = AuditEntry(
+                project_id=project_id,
+                action=AuditAction.SETTING,
+                actor=actor,
+                subject="extra_params",
+                reason=f"changed: {', '.join(names)}",
+                facts={"changed": {name: [before.get(name), options.get(name)] for name in names}},
+            )
+            return add_entry(session, entry, at=self._sessions.clock(session))
 
     def options(self, project_id: int) -> dict[str, object]:
         """Return a project's options for predictions; empty where it has none."""

@@ -57,7 +57,7 @@ def serve(host: HostOption = None, port: PortOption = None) -> None:
     from maskloop.log import configure_logging
     from maskloop.processes import check_free_port
     from maskloop.settings import load_settings
-    from maskloop_studio.projects.audit_trail import note_settings_beside
+    from maskloop_studio.projects.setting_records import note_settings_beside
     from maskloop_studio.services import Services
     from maskloop_studio.serving.app import run_server
 
@@ -69,7 +69,7 @@ def serve(host: HostOption = None, port: PortOption = None) -> None:
     host, port = host or settings.host, port or settings.port
     check_free_port(host, port)
     services = Services(settings)
-    note_settings_beside(services, process="the server")
+    note_settings_beside(services, process="the server", host=host, port=port)
     run_server(services, host=host, port=port)
 
 
@@ -95,7 +95,7 @@ def worker(
     from maskloop.queue.workers import default_queues, keep_working
     from maskloop.settings import load_settings
     from maskloop_studio.dispatch import JOB_FUNCTIONS
-    from maskloop_studio.projects.audit_trail import note_settings
+    from maskloop_studio.projects.setting_records import note_settings
     from maskloop_studio.services import Services
 
     try:

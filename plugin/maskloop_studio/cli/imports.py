@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from maskloop_studio.cli.parameters import JsonOption, ProjectArgument
+
+if TYPE_CHECKING:
+    from maskloop_studio.exchange.folder_import import ImportReport
+    from maskloop_studio.services import Services
 
 __all__ = ["import_command"]
 
@@ -33,7 +37,7 @@ def import_command(
     outlines. Run again, it passes over the images that the project has already.
     """
     from maskloop.curation.imports.coco_folder import open_coco_folder
-    from maskloop_studio.exchange.folder_import import ImportAs, import_folder
+    from maskloop_studio.exchange.folder_import import ImportAs, ImportReport, import_folder
     from maskloop_studio.runtime.progress_bar import progress_bar
     from maskloop_studio.services import process_services
 
@@ -41,17 +45,24 @@ def import_command(
         raise typer.BadParameter(f"expected annotations or predictions, got {become}", param_hint="--as")
     services = process_services()
     opened = open_coco_folder(folder, panoptic=panoptic)
-    with progress_bar() as bar:
-        shown = bar.add_task("images", total=len(opened))
-        report = import_folder(
-            opened,
-            project,
-            client=services.client,
-            become=ImportAs(become),
-            model_version=version,
-            ignored_labels=services.settings.ignore_labels,
-            on_image=lambda done: bar.update(shown, completed=done),
-        )
+    report, is_whole = ImportReport(), False
+    try:
+        with progress_bar() as bar:
+            shown = bar.add_task("images", total=len(opened))
+            import_folder(
+                opened,
+                project,
+                client=services.client,
+                become=ImportAs(become),
+                model_version=version,
+                ignored_labels=services.settings.ignore_labels,
+                report=report,
+                on_image=lambda done: bar.update(shown, completed=done),
+            )
+        is_whole = True
+    finally:
+        if report.tasks:
+            _record(project, folder, become, report, services, is_whole=is_whole)
     if as_json:
         typer.echo(json.dumps(report.as_json()))
         return
@@ -62,3 +73,20 @@ def import_command(
         typer.echo(
             f"left out: {count} areas of the kind {kind}, for which the label config has no label", err=True
         )
+
+
+def _record(
+    project: int, folder: Path, become: str, report: ImportReport, services: Services, *, is_whole: bool
+) -> None:
+    from maskloop.store.audit import AuditAction, AuditEntry
+    from maskloop_studio.projects.audit_trail import command_line_actor, record
+
+    entry = AuditEntry(
+        project_id=project,
+        action=AuditAction.IMPORTED,
+        actor=command_line_actor(),
+        subject=f"{report.tasks} tasks",
+        reason=f"{folder.resolve()} as {become}" + ("" if is_whole else ", ended early"),
+        facts=report.as_json(),
+    )
+    record(entry, services.store)

@@ -55,6 +55,7 @@ def import_folder(
     become: ImportAs,
     model_version: str,
     ignored_labels: Collection[str] = (),
+    report: ImportReport | None = None,
     on_image: Callable[[int], None] = lambda _: None,
 ) -> ImportReport:
     """Upload a folder's images as tasks; images that the project has from an earlier run are passed over.
@@ -68,6 +69,7 @@ def import_folder(
         become: annotations or predictions.
         model_version: of predictions.
         ignored_labels: labels of areas to ignore; the first that the config has takes crowds.
+        report: is filled; it also tells of an import that ended early.
         on_image: called after each image, with how many are done.
 
     Raises:
@@ -85,7 +87,7 @@ def import_folder(
         )
     writer = _Writer(_targets(folder, config, project_id), ignored_labels)
     present = {str(task.data.get(ITEM_FIELD)) for task in client.iter_tasks(project_id)}
-    report = ImportReport()
+    report = ImportReport() if report is None else report
     for done, image in enumerate(folder.images(), start=1):
         if image.item in present:
             report.present += 1

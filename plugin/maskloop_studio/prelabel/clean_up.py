@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from maskloop.learning.registry.base import rollback_line
 from maskloop.log import log_action
+from maskloop.store.audit import MASKLOOP
 from maskloop.store.reviews import REVIEW_TAG
 from maskloop_studio.prelabel.push import PushTarget, patiently
+from maskloop_studio.projects.audit_trail import record_deletion
 
 if TYPE_CHECKING:
     from maskloop.learning.registry import ModelRegistry
@@ -86,7 +89,8 @@ def kept_versions(
 def _remove_version(stale: PushTarget, *, connections: int, check: Callable[[], None]) -> int:
     project_id, tag, pushes, client = stale.project_id, stale.tag, stale.store.pushes, stale.client
     removed = after_id = 0
-    with ThreadPoolExecutor(connections) as pool:
+    with ThreadPoolExecutor(connections) as pool, contextlib.ExitStack() as at_end:
+        at_end.callback(lambda: _record(stale, removed))
         while page := pushes.page(project_id, tag, after_id=after_id, limit=PAGE_TASKS):
             check()
             after_id = max(page)
@@ -105,6 +109,18 @@ def _remove_version(stale: PushTarget, *, connections: int, check: Callable[[], 
             )
     log_action(logger, "stale_predictions_removed", project_id=project_id, model_version=tag, removed=removed)
     return removed
+
+
+def _record(stale: PushTarget, removed: int) -> None:
+    if removed:
+        record_deletion(
+            stale.project_id,
+            f"stored predictions of {stale.tag}",
+            reason="stale: annotators see another version, and no rollback leads there",
+            facts={"predictions": removed},
+            actor=MASKLOOP,
+            store=stale.store,
+        )
 
 
 def _remove(pushed: tuple[int, int | None], *, tag: str, client: StudioClient) -> None:

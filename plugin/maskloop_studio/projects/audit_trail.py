@@ -2,43 +2,35 @@
 
 from __future__ import annotations
 
-import functools
 import getpass
 import logging
 import os
 import socket
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-from pydantic import SecretStr
 
 from maskloop.errors import MaskloopError
 from maskloop.learning.registry import CHAMPION
 from maskloop.log import log_action
-from maskloop.store.audit import INSTALLATION, Actor, ActorKind, AuditAction, AuditEntry
+from maskloop.store.audit import Actor, ActorKind, AuditAction, AuditEntry
 from maskloop_studio.projects.training import champion_tag, model_name
 
 if TYPE_CHECKING:
     from maskloop.learning.registry import ModelRegistry
     from maskloop.learning.registry.history import PromotionStep
-    from maskloop.settings import Settings
     from maskloop.store.audit import AuditRecord, AuditRepository
     from maskloop.store.database import Store
     from maskloop.store.jobs import Job
-    from maskloop_studio.services import Services
 
 __all__ = [
     "ServingReason",
     "command_line_actor",
     "find_serving_reason",
-    "note_settings",
-    "note_settings_beside",
     "record",
+    "record_deletion",
     "record_job",
     "record_moves",
-    "record_settings",
     "record_verdict",
     "training_actor",
 ]
@@ -47,8 +39,6 @@ logger = logging.getLogger(__name__)
 UNKNOWN = Actor(kind=ActorKind.UNKNOWN, name="history of the registry")
 MOVES = (AuditAction.PROMOTED, AuditAction.ROLLED_BACK, AuditAction.CHAMPION_FOUND)
 ACTION_OF_STEP = {"promotion": AuditAction.PROMOTED, "rollback": AuditAction.ROLLED_BACK}
-PAGE = 200  # records that are read at once
-SETTINGS_SUBJECT = "environment"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +93,32 @@ def record(entry: AuditEntry, store: Store) -> None:
             recorded_later=kept,
             error=exc,
         )
+
+
+def record_deletion(
+    project_id: int, subject: str, *, reason: str, facts: Mapping[str, Any], actor: Actor, store: Store
+) -> None:
+    """Record that something of a project was deleted, here or in Label Studio.
+
+    Args:
+        project_id: Label Studio's number.
+        subject: what: a version's tag, predictions, a tab.
+        reason: why.
+        facts: plain values, such as how many.
+        actor: who asked for it.
+        store: gets the record.
+    """
+    record(
+        AuditEntry(
+            project_id=project_id,
+            action=AuditAction.DELETED,
+            actor=actor,
+            subject=subject,
+            reason=reason,
+            facts=facts,
+        ),
+        store,
+    )
 
 
 def record_job(job: Job, action: AuditAction, actor: Actor, store: Store) -> None:
@@ -223,81 +239,6 @@ def record_verdict(job: Job, outcome: Mapping[str, Any], *, registry: ModelRegis
     )
 
 
-def record_settings(
-    settings: Settings, audit: AuditRepository, *, actor: Actor, process: str | None = None
-) -> bool:
-    """Record which settings differ from those that were recorded last; secrets only as "set" or not.
-
-    Args:
-        settings: of this process.
-        audit: gets the record.
-        actor: who started the process.
-        process: what has these settings, where it is not the scheduler: each is compared with itself.
-
-    Returns:
-        Whether there was anything to record.
-
-    Raises:
-        StoreError: the database does not answer.
-    """
-    present = {name: _plain(value) for name, value in settings if value != _default_of(settings, name)}
-    subject = SETTINGS_SUBJECT if process is None else f"{SETTINGS_SUBJECT} of {process}"
-    before = next(
-        (
-            dict(found.entry.facts.get("settings", {}))
-            for found in _all_records(INSTALLATION, audit)
-            if found.entry.subject == subject
-        ),
-        None,
-    )
-    if before == present:
-        return False
-    known = before or {}
-    changed = {
-        name: [known.get(name), present.get(name)]
-        for name in sorted({*known, *present})
-        if known.get(name) != present.get(name)
-    }
-    return audit.append(
-        AuditEntry(
-            project_id=INSTALLATION,
-            action=AuditAction.SETTING,
-            actor=actor,
-            subject=subject,
-            reason="first seen" if before is None else f"changed: {', '.join(changed)}",
-            facts={"changed": changed, "settings": present},
-        )
-    )
-
-
-def note_settings(services: Services, *, process: str) -> None:
-    """Record the settings of a process that starts; a database that is away is one line of the log.
-
-    Args:
-        services: of this process.
-        process: what it is, without its machine, which is added.
-    """
-    place = f"{process} on {socket.gethostname()}"
-    try:
-        record_settings(services.settings, services.store.audit, actor=command_line_actor(), process=place)
-    except MaskloopError as exc:
-        log_action(logger, "settings_not_recorded", level=logging.WARNING, process=process, error=exc)
-
-
-def note_settings_beside(services: Services, *, process: str) -> None:
-    """Do `note_settings` in a thread: a database that is away must not keep a process from answering."""
-    note = functools.partial(note_settings, services, process=process)
-    threading.Thread(target=note, name="settings", daemon=True).start()
-
-
-def _all_records(project_id: int, audit: AuditRepository) -> Iterator[AuditRecord]:
-    """Yield a project's records, newest first, a page at a time."""
-    below: int | None = None
-    while page := audit.newest(project_id, limit=PAGE, below=below):
-        yield from page
-        below = page[-1].number
-
-
 def find_serving_reason(project_id: int, *, registry: ModelRegistry, audit: AuditRepository) -> ServingReason:
     """Return the record that made the present champion serve, and the verdicts since.
 
@@ -306,7 +247,7 @@ def find_serving_reason(project_id: int, *, registry: ModelRegistry, audit: Audi
     """
     champion = champion_tag(project_id, registry)
     followed: list[AuditRecord] = []
-    for one in _all_records(project_id, audit):
+    for one in audit.each(project_id):
         if one.entry.action in MOVES:
             found = one if one.entry.subject == champion else None
             return ServingReason(champion=champion, record=found, followed=tuple(followed))
@@ -317,30 +258,3 @@ def find_serving_reason(project_id: int, *, registry: ModelRegistry, audit: Audi
 
 def _key_of(step: PromotionStep) -> str:
     return f"{step.kind}-v{step.number}-{step.at.isoformat()}"
-
-
-def _default_of(settings: Settings, name: str) -> object:
-    field = type(settings).model_fields[name]
-    return field.get_default(call_default_factory=True, validated_data={})
-
-
-def _plain(value: object) -> Any:
-    """Return a setting as plain values, the same ones after a round trip through JSON."""
-    if isinstance(value, SecretStr):
-        return "set, not recorded"
-    if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
-    if isinstance(value, frozenset | set):
-        return sorted(str(one) for one in value)
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return value if isinstance(value, bool | int | float) or value is None else _without_login(str(value))
-
-
-def _without_login(text: str) -> str:
-    """Return an address without user and password."""
-    head, mark, rest = text.partition("://")
-    if not mark:
-        return text
-    host, slash, path = rest.partition("/")
-    return f"{head}://{host.rpartition('@')[2]}{slash}{path}"

@@ -140,15 +140,8 @@ def prune_versions(
 
     project = services.client.find_project(project_id)
     kept = services.settings.keep_versions if keep is None else keep
-    gone = prune(
-        model_name(project_id),
-        services.registry,
-        keep=kept,
-        shown=(project.model_version,) if project is not None else (),
-    )
-    if gone:
-        log_action(logger, "versions_pruned", project_id=project_id, versions=", ".join(gone))
-    for tag in gone:
+
+    def note(tag: str) -> None:  # before it is deleted: a kill in between loses no record
         record(
             AuditEntry(
                 project_id=project_id,
@@ -156,9 +149,20 @@ def prune_versions(
                 actor=actor,
                 subject=tag,
                 reason=f"older than the newest {kept} versions, and not needed for a rollback",
+                key=f"deleted-{tag}",
             ),
             services.store,
         )
+
+    gone = prune(
+        model_name(project_id),
+        services.registry,
+        keep=kept,
+        shown=(project.model_version,) if project is not None else (),
+        before_each=note,
+    )
+    if gone:
+        log_action(logger, "versions_pruned", project_id=project_id, versions=", ".join(gone))
     return gone
 
 

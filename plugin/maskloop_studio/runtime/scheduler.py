@@ -135,7 +135,8 @@ def _sweep_on(services: Services, stop: threading.Event) -> None:
 
 def _record_settings(services: Services) -> None:
     """Record in the audit trail what differs from the settings of the scheduler before."""
-    from maskloop_studio.projects.audit_trail import command_line_actor, record_settings
+    from maskloop_studio.projects.audit_trail import command_line_actor
+    from maskloop_studio.projects.setting_records import record_settings
 
     record_settings(services.settings, services.store.audit, actor=command_line_actor())
 

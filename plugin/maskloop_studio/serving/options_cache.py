@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from maskloop.store.audit import Actor, ActorKind, AuditAction, AuditEntry
+from maskloop.store.audit import Actor, ActorKind
 from maskloop_studio.projects.prediction_plan import ProjectOptions, parse_options
 
 if TYPE_CHECKING:
@@ -39,23 +39,6 @@ class OptionsCache:
 
     def set(self, project_id: int, options: ProjectOptions) -> None:
         """Keep the options of a connected project."""
-        projects, values = self._store().projects, options.as_json()
-        before = projects.options(project_id)
-        if before != values:
-            projects.set_options(project_id, values)
-            self._record(project_id, before, values)
+        actor = Actor(kind=ActorKind.STUDIO_USER, name="not named by Label Studio")
+        self._store().projects.set_options(project_id, options.as_json(), actor=actor)
         self._known[project_id] = options
-
-    def _record(self, project_id: int, before: dict[str, object], after: dict[str, object]) -> None:
-        from maskloop_studio.projects.audit_trail import record
-
-        names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
-        entry = AuditEntry(
-            project_id=project_id,
-            action=AuditAction.SETTING,
-            actor=Actor(kind=ActorKind.STUDIO_USER, name="not named by Label Studio"),
-            subject="extra_params",
-            reason=f"changed: {', '.join(names)}",
-            facts={"changed": {name: [before.get(name), after.get(name)] for name in names}},
-        )
-        record(entry, self._store())

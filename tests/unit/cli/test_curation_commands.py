@@ -19,6 +19,7 @@ from maskloop.store.corrections import DerivedMasks
 from maskloop.store.sessions import now
 from maskloop.types import EditCounts
 from maskloop_studio.cli.main import app
+from maskloop_studio.projects.audit_trail import command_line_actor
 
 
 class TabStudio:
@@ -175,7 +176,18 @@ def test_images_lists_pairs_and_puts_groups_into_a_tab_and_takes_it_away(run, se
     (tab,) = services.client.tabs.values()
     assert (tab["title"], tab["ordering"]) == ("maskloop: duplicates", ["tasks:data.maskloop_duplicates"])
     assert "3 tasks" in run("images", PROJECT, "--clear")
+    entry = services.store.audit.newest(PROJECT, limit=1)[0].entry
+    assert (entry.action, entry.reason, entry.facts) == ("deleted", "maskloop images --clear", {"tasks": 3})
+    assert (entry.subject, entry.actor) == ("the tab of duplicates", command_line_actor())
     assert services.client.data == {task: {"image": "/a.png", "note": task} for task in range(1, 5)}
+    assert services.client.tabs == {}
+
+
+def test_review_cleared_is_recorded(run, services):
+    services.client.tabs[1] = {"title": "maskloop: review"}
+    run("review", PROJECT, "--clear")
+    entry = services.store.audit.newest(PROJECT, limit=1)[0].entry
+    assert (entry.action, entry.reason) == ("deleted", "maskloop review --clear")
     assert services.client.tabs == {}
 
 

@@ -1,13 +1,14 @@
 """`maskloop snapshot` and `maskloop export` from the command line: what they print and how they end."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from maskloop.errors import MaskloopError
+from maskloop.errors import MaskloopError, StudioError
 from maskloop.settings import load_settings
 from maskloop_studio.cli.main import app
 from maskloop_studio.services import process_services
@@ -74,6 +75,46 @@ def test_export_says_what_is_lost(run, folder, tmp_path):
     shown = run("export", "start", "--format", "yolo-seg", "--out", tmp_path / "out", "--licence", "MIT")
     assert "train 1" in shown
     assert "least IoU of a polygon with its mask: 1.0000" in shown
+
+
+class ImportStudio:
+    """The calls that an import makes; the upload of a file with a bad name fails."""
+
+    config = """<View><Image name="i" value="$image"/><BrushLabels name="b" toName="i"><Label value="cat"/>
+        </BrushLabels></View>"""
+
+    def project(self, project_id):
+        return SimpleNamespace(label_config=self.config)
+
+    def iter_tasks(self, project_id):
+        return iter(())
+
+    def upload_image(self, project_id, name, data):
+        if name == "bad.png":
+            raise StudioError("upload", expected="a place for it", got="a full disk", remedy="free it")
+        return f"/data/upload/{project_id}/{name}"
+
+    def import_tasks(self, project_id, tasks):
+        return [1]
+
+
+@pytest.mark.parametrize(
+    ("second", "tasks", "words"),
+    [pytest.param("b.png", 2, "", id="whole"), pytest.param("bad.png", 1, ", ended early", id="failed")],
+)
+def test_import_is_recorded_with_its_counts(run, folder, second, tasks, words):
+    Image.fromarray(np.ones((20, 30, 3), np.uint8)).save(folder / "images" / second)
+    content = json.loads((folder / "instances.json").read_text())
+    content["images"].append({"id": 2, "file_name": second, "height": 20, "width": 30})
+    (folder / "instances.json").write_text(json.dumps(content))
+    services = process_services()
+    services.client = ImportStudio()
+    CliRunner().invoke(app, ["import", str(folder), "7"])
+    services.client.close = lambda: None
+    (one,) = services.store.audit.newest(7, limit=9)
+    assert (one.entry.action, one.entry.subject) == ("imported", f"{tasks} tasks")
+    assert one.entry.reason == f"{folder} as annotations{words}"
+    assert (one.entry.facts["tasks"], one.entry.facts["objects"]) == (tasks, 1)
 
 
 WRONG = {

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from maskloop.errors import ImageError, MaskloopError, StoreError, StudioCause, StudioError
 from maskloop.queue import workers
+from maskloop.store.audit import MASKLOOP
 from maskloop.store.database import Store
 from maskloop.store.jobs import JobKind
 from maskloop.store.sessions import now
@@ -401,7 +402,7 @@ def test_check_queue_names_what_nobody_serves(services, monkeypatch):
 
 @pytest.mark.parametrize("line", ["every day", "0 0 31 2 *"])
 def test_check_schedules_bad_line_is_trouble_and_named(services, line):
-    services.store.projects.set_options(7, {"train_cron": line})
+    services.store.projects.set_options(7, {"train_cron": line}, actor=MASKLOOP)
     found = look(services, machine.check_schedules)
     assert bad(found) == [("schedules", "trouble")]
     assert (found[-1].place, "train_cron" in found[-1].remedy) == ("schedule training-7", True)

@@ -16,6 +16,8 @@ from maskloop_studio.prelabel import progress
 from maskloop_studio.prelabel import push as pushing
 from maskloop_studio.prelabel import run as run_module
 from maskloop_studio.prelabel import score as scoring
+from maskloop_studio.prelabel.clean_up import clean_up
+from maskloop_studio.prelabel.push import PushTarget
 from maskloop_studio.prelabel.run import prelabel_project
 from maskloop_studio.projects.prediction_plan import PredictionPlan, plan_project
 from maskloop_studio.projects.task_order import TITLE
@@ -243,6 +245,34 @@ def test_clean_up_leaves_what_annotations_may_name_and_what_is_not_ours(services
     studio.drafts.clear()
     prelabel_project(1, services)
     assert set(studio.of(V1)) == {1}
+    told = [one.entry for one in services.store.audit.newest(1, limit=9) if one.entry.action == "deleted"]
+    assert [one.facts["predictions"] for one in reversed(told)] == [3, 1]
+    assert {one.subject for one in told} == {f"stored predictions of {V1}"}
+
+
+def test_clean_up_that_ends_early_has_recorded_what_it_removed(services, studio, monkeypatch):
+    services.settings = services.settings.model_copy(update={"keep_predictions": 0, "push_connections": 1})
+    studio.add_tasks(4)
+    prelabel_project(1, services)
+    monkeypatch.setattr("maskloop_studio.prelabel.clean_up.PAGE_TASKS", 2)
+    real, asked = services.client.task_stands, []
+
+    def task_stands(*arguments):
+        asked.append(arguments)
+        if len(asked) == 2:
+            raise StudioError("tasks", expected="an answer", got="none", remedy="start it")
+        return real(*arguments)
+
+    services.registry.promote("maskloop-1", 2)
+    target = PushTarget(project_id=1, tag=V2, client=services.client, store=services.store)
+    champion = services.registry.peek("maskloop-1", 2)
+    monkeypatch.setattr(services.client, "task_stands", task_stands)
+    monkeypatch.setattr("maskloop_studio.prelabel.clean_up.patiently", lambda call: call())
+    monkeypatch.setattr(services.client, "project", lambda _: SimpleNamespace(model_version=V2))
+    with pytest.raises(StudioError):
+        clean_up(target, champion, registry=services.registry, settings=services.settings, check=lambda: None)
+    entry = services.store.audit.newest(1, limit=1)[0].entry
+    assert (entry.action, entry.facts) == ("deleted", {"predictions": 2})
 
 
 def test_promotion_meanwhile_ends_with_the_new_champion_shown(services, studio, monkeypatch):

@@ -1,30 +1,27 @@
-"""What the audit trail holds after changes of champion, verdicts and settings; why a version serves."""
+"""What the audit trail holds after changes of champion, verdicts and deletions; why a version serves."""
 
 import dataclasses
 import json
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
-from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from maskloop.errors import StoreError
 from maskloop.learning.registry import CHAMPION
-from maskloop.settings import Settings
-from maskloop.store.audit import INSTALLATION, Actor, ActorKind, AuditAction
+from maskloop.store.audit import Actor, ActorKind, AuditAction
 from maskloop.store.database import Store
 from maskloop.store.jobs import JobKind
-from maskloop.testing.memory import MemoryRegistry
+from maskloop.testing.memory import MemoryQueue, MemoryRegistry
 from maskloop_studio import services as services_module
 from maskloop_studio.cli.main import app
 from maskloop_studio.projects.audit_trail import (
     command_line_actor,
     find_serving_reason,
-    note_settings,
     record_moves,
-    record_settings,
     record_verdict,
 )
+from maskloop_studio.projects.champion import promote_version, prune_versions, roll_back
 
 NAME = "maskloop-1"
 ALICE = Actor(kind=ActorKind.COMMAND_LINE, name="alice@lab")
@@ -98,63 +95,112 @@ def test_record_verdict_of_a_training_that_runs_again_is_recorded_once(store, re
     assert promoted.facts["challenger_metrics"] == OUTCOME["challenger_metrics"]
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        pytest.param({}, None, id="nothing"),
-        pytest.param({"keep_versions": 4}, {"keep_versions": [None, 4]}, id="number"),
-        pytest.param(
-            {"label_studio_api_key": SecretStr("s3cret")},
-            {"label_studio_api_key": [None, "set, not recorded"]},
-            id="secret",
-        ),
-        pytest.param(
-            {"redis_url": "redis://u:s3cret@host:1/0"},
-            {"redis_url": [None, "redis://host:1/0"]},
-            id="login in an address",
-        ),
-    ],
-)
-def test_record_settings_names_what_changed_without_secrets(store, settings, changes, expected):
-    record_settings(settings, store.audit, actor=ALICE)
-    later = Settings(home=settings.home, **changes)
-    assert record_settings(later, store.audit, actor=ALICE) is (expected is not None)
-    assert not record_settings(later, store.audit, actor=ALICE)
-    newest = store.audit.newest(INSTALLATION, limit=1)[0]
-    if expected is not None:
-        assert newest.entry.facts["changed"] == expected
-    assert "s3cret" not in json.dumps(newest.as_json())
-
-
-def test_note_settings_compares_each_kind_of_process_with_itself(store, settings):
-    def start(process, **changes):
-        changed = Settings(home=settings.home, **changes)
-        note_settings(SimpleNamespace(settings=changed, store=store), process=process)
-        return len(store.audit.newest(INSTALLATION, limit=100))
-
-    trainer = "a worker of train"
-    assert [start("the server"), start(trainer), start("the server")] == [1, 2, 2]
-    assert [start(trainer, keep_versions=4), start(trainer, keep_versions=4)] == [3, 3]
-    newest = store.audit.newest(INSTALLATION, limit=1)[0].entry
-    assert newest.subject.startswith(f"environment of {trainer} on ")
-    assert newest.facts["changed"] == {"keep_versions": [None, 4]}
-
-
-def test_note_settings_database_away_is_a_line_of_the_log(settings, caplog):
-    class Away:
-        @property
-        def store(self):
-            raise StoreError("database, open", expected="one", got="none", remedy="start it")
-
-    Away.settings = settings
-    note_settings(Away(), process="the server")
-    assert "settings_not_recorded" in caplog.text
-
-
 def test_command_line_actor_names_the_user_behind_sudo(monkeypatch):
     monkeypatch.setenv("LOGNAME", "root")
     monkeypatch.setenv("SUDO_USER", "alice")
     assert command_line_actor().name.startswith("root (sudo by alice)@")
+
+
+@pytest.fixture
+def ask_why(store, registry, settings, monkeypatch):
+    """Return services, and what `maskloop audit` says of the version that serves."""
+    parts = services_module.Services(settings.model_copy(update={"keep_versions": 1}))
+    parts.__dict__.update(store=store, registry=registry, queue=MemoryQueue(), client=Mock())
+    parts.client.find_project.return_value = SimpleNamespace(model_version="")
+    monkeypatch.setattr(services_module, "process_services", lambda: parts)
+    return parts, lambda: CliRunner().invoke(app, ["audit", "1"]).output.partition("\n\n")[0]
+
+
+def _gate(parts, *, reason="maskloop train", release="promoted"):
+    if release == "promoted":
+        parts.registry.promote(NAME, 2, reason=OUTCOME["reason"])
+    outcome = OUTCOME | {"release": release}
+    record_verdict(_job(parts.store, reason), outcome, registry=parts.registry, store=parts.store)
+
+
+def _refused_then_by_hand(parts):
+    _gate(parts, release="refused")
+    promote_version(1, 2, parts, reason="looks right", actor=ALICE)
+
+
+def _rolled_back(parts):
+    promote_version(1, 2, parts, actor=ALICE)
+    roll_back(1, parts, reason="too many fragments", actor=ALICE)
+
+
+def _promoted_then_refused(parts):
+    _gate(parts)
+    outcome = OUTCOME | {"release": "refused", "version": f"{NAME}-v3", "reason": "worse by 0.2"}
+    record_verdict(_job(parts.store), outcome, registry=parts.registry, store=parts.store)
+
+
+def _killed_before_its_record(parts):
+    parts.registry.promote(NAME, 3, reason="looks right (dashboard, ann)")
+
+
+def _past_us(parts):
+    parts.registry._aliases[NAME][CHAMPION] = 3
+
+
+WHY = {
+    "first model": (lambda _: None, 1, ["by unknown history of the registry", "the model of the settings"]),
+    "gate": (_gate, 2, ["by maskloop training-1", "better by 0.1", "pq 0.400 -> 0.500"]),
+    "gate of a scheduled training": (
+        lambda parts: _gate(parts, reason="schedule, 9 new corrections"),
+        2,
+        ["by schedule training-1", "on 20 holdout images"],
+    ),
+    "by hand after a refusal": (_refused_then_by_hand, 2, ["by command line alice@lab", "looks right"]),
+    "rollback": (_rolled_back, 1, ["was rolled back by command line alice@lab", "too many fragments"]),
+    "promoted, a later one refused": (
+        _promoted_then_refused,
+        2,
+        ["by maskloop training-1", f"since then: {NAME}-v3 was refused", "worse by 0.2"],
+    ),
+    "killed before its record": (_killed_before_its_record, 3, ["looks right (dashboard, ann)"]),
+    "changed past us": (_past_us, 3, ["was champion found by unknown the registry itself"]),
+}
+
+
+@pytest.mark.parametrize("case", WHY)
+def test_why_a_version_serves_is_answered(ask_why, case):
+    change, number, words = WHY[case]
+    parts, answer = ask_why
+    change(parts)
+    told = answer()
+    assert told.startswith(f"project 1: {NAME}-v{number} serves because {NAME}-v{number} was "), told
+    assert [one for one in words if one not in told] == [], told
+    assert parts.store.audit.verify(1).intact
+
+
+def test_why_nothing_serves_is_answered(ask_why):
+    parts, answer = ask_why
+    parts.registry._aliases[NAME].clear()
+    assert answer().startswith("project 1: no version serves")
+
+
+def test_prune_versions_killed_at_any_deletion_has_a_record_of_each(ask_why, monkeypatch):
+    parts, _ = ask_why
+    for parent in (3, 4):
+        parts.registry.register(
+            NAME, parts.registry.get(NAME, 1).path, labels=["a"], metrics=None, parent=parent
+        )
+    deleted = []
+
+    def delete(_name, number):
+        deleted.append(number)
+        if len(deleted) == 2:
+            raise KeyboardInterrupt  # ends it here, as a kill does
+        real(_name, number)
+
+    real = parts.registry.delete
+    monkeypatch.setattr(parts.registry, "delete", delete)
+    with pytest.raises(KeyboardInterrupt):
+        prune_versions(1, parts, actor=ALICE)
+    gone = prune_versions(1, parts, actor=ALICE)
+    told = [subject for action, subject in _told(parts.store) if action == "deleted"]
+    assert told == [f"{NAME}-v{deleted[0]}", *gone]
+    assert len(set(told)) == len(told)
 
 
 def test_audit_command_answers_why_and_verifies(store, registry, settings, monkeypatch):

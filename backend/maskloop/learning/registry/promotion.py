@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from enum import StrEnum
 
 from maskloop.errors import RegistryError
@@ -90,7 +90,14 @@ def prunable_versions(
     return tuple(by_number[number] for number in sorted(by_number) if number not in kept)
 
 
-def prune(name: str, registry: ModelRegistry, *, keep: int, shown: Collection[str] = ()) -> tuple[str, ...]:
+def prune(
+    name: str,
+    registry: ModelRegistry,
+    *,
+    keep: int,
+    shown: Collection[str] = (),
+    before_each: Callable[[str], None] = lambda _: None,
+) -> tuple[str, ...]:
     """Delete old versions and return their tags, oldest first.
 
     Args:
@@ -98,6 +105,7 @@ def prune(name: str, registry: ModelRegistry, *, keep: int, shown: Collection[st
         registry: holds the versions.
         keep: number of the newest versions that are kept.
         shown: tags of versions whose predictions Label Studio displays.
+        before_each: called with a version's tag before it is deleted.
 
     Raises:
         RegistryError: the registry refuses to delete one of them; the others are deleted.
@@ -112,6 +120,7 @@ def prune(name: str, registry: ModelRegistry, *, keep: int, shown: Collection[st
     prunable = prunable_versions(versions, line, keep=keep, needed=needed)
     refused: list[RegistryError] = []
     for version in prunable:
+        before_each(version.tag)
         try:
             registry.delete(name, version.number)
         except RegistryError as exc:  # one damaged entry must not keep all newer ones
