@@ -34,6 +34,7 @@ from .label_error_shapes import BENCHMARK
 ROOT = Path(__file__).parents[2]
 OURS = "maskloop review"
 MIXED = "all kinds"
+KINDS = (MIXED, *map(str, SuspicionKind))
 SHARES = (0.1, 0.2)
 FOUND_IOU = 0.3  # of an object that is shown as missing with the one that was taken away
 FALSE_ALARMS = 0.1
@@ -240,7 +241,7 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = print) -> No
         images = load_images(chosen, data, arguments.work, say)
         for seed in range(arguments.seeds):
             for share in arguments.shares:
-                for kind in (MIXED, *map(str, SuspicionKind)):
+                for kind in arguments.kinds:
                     if (chosen.name, kind, share, seed) in done or not _possible(images, kind):
                         continue
                     started = time.monotonic()
@@ -269,6 +270,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--data", dest="data_set", type=Path, help="a folder in COCO form as one more set")
     parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="each by itself")
     parser.add_argument("--real", dest="data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--work", type=Path, default=ROOT / ".maskloop" / "label-errors")
     parser.add_argument("--json", type=Path, help="rows; runs that stand there are not done again")
