@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from maskloop.interactive.allowed_part import LEAST_PART, allowed_part
+from maskloop.interactive.answer_memo import AnswerMemo
 from maskloop.interactive.click_tier import clicked_embedding
 from maskloop.interactive.colour_edges import snap_mask
 from maskloop.interactive.image_features import ImageFeatures
@@ -24,10 +25,18 @@ from maskloop.types import BoolMask, Segment
 
 __all__ = ["TIERS", "Answer", "Tier", "answer", "find_answer"]
 
-Tier: TypeAlias = Literal["click_query", "query", "embedding"]
-TIERS: tuple[Tier, ...] = ("click_query", "query", "embedding")
+Tier: TypeAlias = Literal["click_query", "query", "embedding", "crop"]
+TIERS: tuple[Tier, ...] = (
+    "click_query",
+    "query",
+    "embedding",
+)  # of the whole image; `crop_tier` has the crop
 MOST_MATCHED = 0.4  # of the image: pixels that are like the clicked one everywhere are no object
 MOST_COMPARED = 2000  # cells of an answer that are compared with all queries
+MOST_KEPT = (
+    4  # answers of an image, so that an object's clicks on it are not answered again with each beside it
+)
+MOST_KEPT_BYTES = 1 << 20  # of one
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,17 +82,34 @@ def find_answer(
         None where no tier has a mask that obeys the prompt.
     """
     with torch.inference_mode():
-        found = _of_tiers(features, prompt, tiers, snap=snap)
         if not prompt.negative:
-            return found
+            return _of_positive(features, prompt, tiers, snap=snap)
+        found = _of_tiers(features, prompt, tiers, snap=snap)
         # a prompt of negative clicks alone is none, so that the others always say where the object is
-        first = _of_tiers(features, replace(prompt, clicks=prompt.positive), tiers, snap=snap)
+        first = _of_positive(features, replace(prompt, clicks=prompt.positive), tiers, snap=snap)
         if first is None:
             return found
         cut = without_negatives(first.segment, prompt, features.size_hw)
         if found is not None and is_same_object(found.segment, first.segment, cut):
             return found
         return None if cut is None else replace(first, segment=cut)
+
+
+_ANSWERS: AnswerMemo[ImageFeatures, Answer | None] = AnswerMemo(MOST_KEPT)
+
+
+def _of_positive(
+    features: ImageFeatures, prompt: Prompt, tiers: Sequence[Tier], *, snap: bool
+) -> Answer | None:
+    """Return `_of_tiers` of a prompt without negative clicks: mostly the click before has asked for it."""
+    if any(drawn is not None for drawn in (prompt.area_hw, prompt.forbidden_hw, prompt.previous_hw)):
+        return _of_tiers(features, prompt, tiers, snap=snap)
+    return _ANSWERS.get(
+        features,
+        (prompt.clicks, prompt.box_xyxy, prompt.labels, tuple(tiers), snap),
+        lambda: _of_tiers(features, prompt, tiers, snap=snap),
+        may_keep=lambda found: found is None or found.segment.mask_hw.nbytes <= MOST_KEPT_BYTES,
+    )
 
 
 def _of_tiers(features: ImageFeatures, prompt: Prompt, tiers: Sequence[Tier], *, snap: bool) -> Answer | None:
