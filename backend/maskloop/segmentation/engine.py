@@ -68,8 +68,10 @@ class _Request:
 
     def fits(self, other: _Request) -> bool:
         """Return whether two requests may share a forward pass."""
-        mine = (self.task, self.for_selection)
-        return self.checkpoint is other.checkpoint and mine == (other.task, other.for_selection)
+        # what is urgent does not take along what can wait
+        mine = (self.task, self.for_selection, self.is_urgent)
+        theirs = (other.task, other.for_selection, other.is_urgent)
+        return self.checkpoint is other.checkpoint and mine == theirs
 
 
 @dataclass(kw_only=True, eq=False)

@@ -145,6 +145,24 @@ def test_submit_waiting_requests_of_one_model_share_a_batch(
     assert gate.batches == [("cat", 1), ("cat", 4), ("dog", 1), ("cat", 1)]
 
 
+def test_submit_urgent_image_goes_first_and_takes_nothing_along_that_can_wait(
+    gate: Gate, cat_dog_folders: dict[str, Path], make_image: Callable[..., RgbImage]
+) -> None:
+    source = str(cat_dog_folders["cat"])
+    with make_engine() as engine:
+        futures = [engine.submit([make_image()], source=source)]
+        assert gate.entered.wait(WAIT_S)
+        for is_urgent in (False, True, False, True):
+            futures.append(engine.submit([make_image()], source=source, is_urgent=is_urgent))
+        done: list[int] = []
+        for number, future in enumerate(futures):
+            future.add_done_callback(lambda _, number=number: done.append(number))
+        gate.open_when_ready(engine, 4)
+        assert all(isinstance(future.result(WAIT_S)[0], Prediction) for future in futures)
+    assert gate.batches == [("cat", 1), ("cat", 2), ("cat", 2)]
+    assert sorted(done[1:3]) == [2, 4]
+
+
 def test_submit_only_equal_tasks_share_a_batch_and_thresholds_stay_their_own(
     gate: Gate, cat_dog_folders: dict[str, Path], make_image: Callable[..., RgbImage]
 ) -> None:
