@@ -155,6 +155,7 @@ class Settings(BaseSettings):
         description="MiB of features that the server keeps of the images looked at last, so that clicks are "
         "answered at once; 0 keeps none",
     )
+    click_crops: bool = Field(True, description="look again at small objects that are clicked on, enlarged")
     predict_deadline_s: float = Field(80.0, gt=0, description="Label Studio gives up on /predict after 100 s")
     predict_requests: int = Field(16, ge=1, le=1000, description="prediction requests worked on at once")
     predict_waiting: int = Field(

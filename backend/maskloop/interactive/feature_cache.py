@@ -6,15 +6,28 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from maskloop.interactive.image_features import ImageFeatures, image_features
 from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.predict import RawOutput
+from maskloop.segmentation.upsample import Window
 
 __all__ = ["FeatureCache", "FeatureKey"]
 
-FeatureKey = tuple[str, str, str]  # model source, image content, task
+
+class FeatureKey(NamedTuple):
+    """What features are of."""
+
+    source: str  # of the model
+    content: str  # of the image's file
+    task: str
+    window: Window | None = None  # a part of the image that was looked at alone; None: all of it
+
+    @property
+    def whole(self) -> FeatureKey:
+        """The key of the whole image."""
+        return self._replace(window=None)
 
 
 class FeatureCache:
@@ -27,6 +40,11 @@ class FeatureCache:
         self._max_bytes, self._held = max_bytes, 0
         self._entries: OrderedDict[FeatureKey, tuple[weakref.ref[Any], ImageFeatures]] = OrderedDict()
         self._lock = threading.Lock()
+
+    @property
+    def max_bytes(self) -> int:
+        """The bound."""
+        return self._max_bytes
 
     @property
     def held_bytes(self) -> int:
@@ -46,11 +64,22 @@ class FeatureCache:
         return keep
 
     def put(self, key: FeatureKey, checkpoint: Checkpoint, features: ImageFeatures) -> None:
-        """Keep features, in place of those used longest ago where there is no room."""
+        """Keep features, in place of those used longest ago where there is no room.
+
+        An image keeps one part of it, so that many small objects on it do not take the room of other images.
+        A part whose image is not kept, or that has no room beside it, is not kept either: clicks need both.
+        """
         if features.size_bytes > self._max_bytes:
             return
         with self._lock:
             self._remove(key)
+            if key.window is not None:
+                whole = self._entries.get(key.whole)
+                if whole is None or whole[1].size_bytes + features.size_bytes > self._max_bytes:
+                    return
+                self._entries.move_to_end(key.whole)
+                for other in [one for one in self._entries if one.window and one.whole == key.whole]:
+                    self._remove(other)
             # A checkpoint that was loaded anew under the same name is another model.
             self._entries[key] = (weakref.ref(checkpoint.model), features)
             self._held += features.size_bytes
@@ -72,13 +101,13 @@ class FeatureCache:
     def drop_model(self, source: str) -> None:
         """Forget what a model made."""
         with self._lock:
-            for key in [key for key in self._entries if key[0] == source]:
+            for key in [key for key in self._entries if key.source == source]:
                 self._remove(key)
 
-    def drop_image(self, image_key: str) -> None:
+    def drop_image(self, content: str) -> None:
         """Forget an image."""
         with self._lock:
-            for key in [key for key in self._entries if key[1] == image_key]:
+            for key in [key for key in self._entries if key.content == content]:
                 self._remove(key)
 
     def _remove(self, key: FeatureKey) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from PIL import Image, ImageOps, features
 from maskloop.errors import ImageError
 from maskloop.segmentation.image_kinds import OTHER_KINDS, kind_of_file
 from maskloop.types import RgbImage
+
+if TYPE_CHECKING:
+    from maskloop.segmentation.upsample import Window
 
 __all__ = ["IMAGE_FORMATS", "EncodedImage", "decode_image"]
 
@@ -37,6 +41,7 @@ class EncodedImage:
 
     data: bytes
     max_pixels: int  # see `decode_image`
+    window: Window | None = None  # the part of the upright image that is wanted; None: all of it
 
     @property
     def work_bytes(self) -> int:
@@ -49,8 +54,11 @@ class EncodedImage:
             return 0
 
     def __call__(self) -> RgbImage:
-        """Return what `decode_image` returns."""
-        return decode_image(self.data, max_pixels=self.max_pixels)
+        """Return what `decode_image` returns, or the wanted part of it."""
+        image_hwc = decode_image(self.data, max_pixels=self.max_pixels)
+        if (part := self.window) is None:
+            return image_hwc
+        return image_hwc[part.top : part.bottom, part.left : part.right].copy()
 
 
 def decode_image(data: bytes, *, max_pixels: int) -> RgbImage:

@@ -8,13 +8,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from maskloop.errors import MaskloopError
 from maskloop.hit_counter import HitCounter
 from maskloop.segmentation.image import EncodedImage
-from maskloop.types import PredictionFailure, SegmentationTask
+from maskloop.types import PredictionFailure
+from maskloop_studio.images.crop_looks import CropLooks, CropState, LookedImage, content_of
 
 if TYPE_CHECKING:
     from maskloop.interactive.feature_cache import FeatureCache, FeatureKey
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from maskloop.segmentation.checkpoint import Checkpoint
     from maskloop.segmentation.engine import Engine
     from maskloop.segmentation.predict import RawOutput
+    from maskloop.segmentation.upsample import Window
     from maskloop_studio.images.fetcher import ImageFetcher
     from maskloop_studio.images.time_limit import TimeLimit
 
@@ -32,16 +33,6 @@ ADDRESS_S = 300.0  # the content behind an address is looked up again after so l
 MAX_ADDRESSES = 10_000
 # Keeps a prediction's features (the engine's `use_output`), and is told when it is there or never will be.
 OutputObserver: TypeAlias = "tuple[Callable[[Checkpoint, RawOutput], None], Callable[[object], None]]"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LookedImage:
-    """Which image is looked at, by which model."""
-
-    address: str  # as the task gives it
-    task_id: int | None
-    task: SegmentationTask
-    source: str  # the checkpoint, as for load_checkpoint
 
 
 class ImageLooks:
@@ -71,22 +62,47 @@ class ImageLooks:
         self._lock = threading.Lock()
         self._pending: dict[FeatureKey, Future[ImageFeatures | None]] = {}
         self._addresses: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._crops = CropLooks(
+            fetcher=fetcher,
+            engine=engine,
+            cache=cache,
+            max_pixels=max_pixels,
+            files=files,
+            max_file_bytes=max_file_bytes,
+            on_change=self.forget,
+        )
 
-    def known(self, image: LookedImage) -> ImageFeatures | None:
-        """Return the features of an image that was looked at; None where it has to be looked at."""
+    def known(self, image: LookedImage, window: Window | None = None) -> ImageFeatures | None:
+        """Return the features of an image that was looked at, or of a part; None where there are none."""
         key = self._key_of(image)
-        return None if key is None else self._cache.find(key)
+        return None if key is None else self._cache.find(key._replace(window=window))
+
+    def look_closer(self, image: LookedImage, window: Window) -> CropState:
+        """Look at a part of an image in the background, so that `known` has it a moment later.
+
+        Args:
+            image: one that was looked at.
+            window: the part.
+        """
+        key = self._key_of(image)
+        whole = None if key is None else self._cache.find(key)
+        # a part takes about as much as the whole image, at the most
+        if key is None or whole is None or 2 * whole.size_bytes > self._cache.max_bytes:
+            return "busy"
+        return self._crops.begin(image, key._replace(window=window))
 
     def forget(self, image: LookedImage) -> None:
         """Drop what is kept of an image."""
         key = self._key_of(image)
         if key is not None:
-            self._cache.drop_image(key[1])
+            self._crops.drop_image(key.content)
+            self._cache.drop_image(key.content)
         with self._lock:
             self._addresses.pop(_place(image), None)
 
     def drop_model(self, source: str) -> None:
         """Drop what a model made."""
+        self._crops.drop_model(source)
         self._cache.drop_model(source)
 
     def look(self, image: LookedImage, limit: TimeLimit) -> ImageFeatures | None:
@@ -213,20 +229,26 @@ class ImageLooks:
         return use_output, end
 
     def _note(self, image: LookedImage, data: bytes) -> FeatureKey:
-        content = hashlib.blake2b(data, digest_size=16).hexdigest()
+        content = content_of(data)
         with self._lock:
             self._addresses[_place(image)] = (content, time.monotonic())
             self._addresses.move_to_end(_place(image))
             while len(self._addresses) > MAX_ADDRESSES:
                 self._addresses.popitem(last=False)
-        return image.source, content, image.task.value
+        return _key(image, content)
 
     def _key_of(self, image: LookedImage) -> FeatureKey | None:
         with self._lock:
             noted = self._addresses.get(_place(image))
         if noted is None or time.monotonic() - noted[1] > ADDRESS_S:
             return None
-        return image.source, noted[0], image.task.value
+        return _key(image, noted[0])
+
+
+def _key(image: LookedImage, content: str) -> FeatureKey:
+    from maskloop.interactive.feature_cache import FeatureKey
+
+    return FeatureKey(source=image.source, content=content, task=image.task.value)
 
 
 def _place(image: LookedImage) -> str:

@@ -8,16 +8,17 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from maskloop.errors import CodecError, LabelConfigError, MaskloopError
 from maskloop.interactive.answer import Answer, find_answer
+from maskloop.interactive.crop_tier import CropUse, crop_window, find_with_crop
 from maskloop.log import log_action
 from maskloop_studio.errors import OverloadedError
 from maskloop_studio.formats import LabelTarget, Region, TaskImage, segment_to_regions, tool_targets
 from maskloop_studio.formats.bitmask import encode_bitmask
 from maskloop_studio.formats.prediction_writer import object_id_of
-from maskloop_studio.images.image_looks import LookedImage
+from maskloop_studio.images.crop_looks import CropState, LookedImage
 from maskloop_studio.images.time_limit import TimeLimit
 from maskloop_studio.labelstudio.protocol import (
     PredictRequest,
@@ -31,6 +32,7 @@ from maskloop_studio.serving.refusals import deadline_error, no_such_image, refu
 
 if TYPE_CHECKING:
     from maskloop.interactive.image_features import ImageFeatures
+    from maskloop.interactive.prompt import Prompt
     from maskloop_studio.images.image_looks import ImageLooks
     from maskloop_studio.projects.prediction_plan import PredictionPlan, ProjectPlan
     from maskloop_studio.serving.model_directory import ServedModel
@@ -71,11 +73,12 @@ class _Place:
 class ClickAnswerer:
     """One per process; safe to call from many threads."""
 
-    def __init__(self, looks: Callable[[], ImageLooks]) -> None:
+    def __init__(self, looks: Callable[[], ImageLooks], *, crops: bool = True) -> None:
         """Args:
         looks: made at the first request: it needs torch.
+        crops: whether small objects are looked at again at a higher resolution.
         """
-        self._looks = looks
+        self._looks, self._crops = looks, crops
         self._prewarms = threading.Semaphore(MAX_PREWARMS)
 
     def respond(
@@ -132,6 +135,7 @@ class ClickAnswerer:
         regions: list[Region] = []
         scores: list[float] = []
         tiers: list[str] = []
+        crops: list[str] = []
         here = [one for one in places if any(is_on_image(r, one.image) for r in interaction.regions)]
         if not here:
             raise no_such_image(task, (image.to_name for image in images))
@@ -143,8 +147,10 @@ class ClickAnswerer:
             features = self._features(one, _sizes(asked), limit)
             for wanted, tool in zip(objects, targets, strict=True):
                 labels = _classes(wanted, one.plan)
-                answer = find_answer(features, replace(wanted.prompt, labels=labels))
+                prompt = replace(wanted.prompt, labels=labels)
+                answer, crop = self._answer(one, features, prompt)
                 tiers.append(answer.tier if answer is not None else "none")
+                crops.append(crop)
                 if answer is None:
                     continue
                 scores.append(answer.segment.score)
@@ -158,10 +164,24 @@ class ClickAnswerer:
             task_id=task.id,
             tiers=",".join(tiers),
             kept=kept,
+            crops=",".join(crops),
             model_version=model.tag,
             duration_s=time.monotonic() - started,
         )
         return TaskPrediction(result=regions, score=max(scores, default=0.0), model_version=model.tag)
+
+    def _answer(
+        self, one: _Place, features: ImageFeatures, prompt: Prompt
+    ) -> tuple[Answer | None, CropUse | CropState | Literal["none"]]:
+        """Return the answer, and for the log what a crop had to do with it."""
+        looks = self._looks()
+        window = crop_window(prompt, features.size_hw) if self._crops else None
+        # Features that are not kept have no crop either: it would be made again for each click.
+        if window is None or looks.known(one.looked) is not features:
+            return find_answer(features, prompt), "none"
+        closer = looks.known(one.looked, window)
+        answer, use = find_with_crop(features, prompt, window, closer)
+        return answer, looks.look_closer(one.looked, window) if use == "wanted" else use
 
     def _targets(self, wanted: ObjectPrompt, one: _Place, plan: ProjectPlan) -> tuple[LabelTarget, ...]:
         """Return where the tool's label is drawn; nothing where the tool has none."""

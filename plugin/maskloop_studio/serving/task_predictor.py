@@ -63,7 +63,7 @@ class TaskPredictor:
 
     def __init__(self, parts: PredictorParts) -> None:
         self._parts = parts
-        self._clicks = ClickAnswerer(parts.looks)
+        self._clicks = ClickAnswerer(parts.looks, crops=parts.settings.click_crops)
 
     def predict(
         self, request: PredictRequest, *, project_id: int | None, limit: TimeLimit

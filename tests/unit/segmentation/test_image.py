@@ -13,6 +13,7 @@ from PIL import Image, ImageFile
 
 from maskloop.errors import ImageError
 from maskloop.segmentation.image import IMAGE_FORMATS, EncodedImage, decode_image
+from maskloop.segmentation.upsample import Window
 
 # 2 high, 3 wide; every pixel differs, so that any turn shows
 PIXELS = np.arange(18, dtype=np.uint8).reshape(2, 3, 3) * 14
@@ -347,6 +348,19 @@ def test_decode_image_text_bomb_beside_the_pixels_is_an_error() -> None:
     assert len(data) < 200_000
     with pytest.raises(ImageError, match="upload it again"):
         decode(data)
+
+
+@pytest.mark.parametrize(("top", "left", "side"), [(0, 0, 4), (1, 2, 3), (0, 0, 1)])
+def test_encoded_image_window_is_that_part_of_the_upright_image(top, left, side) -> None:
+    image = Image.fromarray(PIXELS)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90 degrees
+    turned = np.rot90(PIXELS, k=-1)
+    window = Window(top=top, left=left, bottom=top + side, right=left + side)
+    for data, shown in ((encode(image), PIXELS), (encode(image, exif=exif), turned)):
+        part = EncodedImage(data=data, max_pixels=10**6, window=window)()
+        assert (part == shown[top : top + side, left : left + side]).all()
+        assert part.base is None, "the whole image is not kept alive"
 
 
 def test_encoded_image_work_is_known_from_the_head_without_a_warning():
