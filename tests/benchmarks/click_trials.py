@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -17,14 +17,16 @@ import torch
 from torch.nn import functional
 
 from maskloop.interactive.answer import TIERS, Tier, find_answer
+from maskloop.interactive.crop_tier import crop_window, find_with_crop
 from maskloop.interactive.image_features import ImageFeatures, image_features
 from maskloop.interactive.prompt import Click, Prompt
 from maskloop.learning.data.dataset import TrainingExample, load_example_image
 from maskloop.masks import paste_segment
 from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.postprocess import Thresholds
-from maskloop.segmentation.predict import forward_batch, postprocess_image, prepare_image
+from maskloop.segmentation.predict import RawOutput, forward_batch, postprocess_image, prepare_image
 from maskloop.segmentation.test_time_views import ViewPlan
+from maskloop.segmentation.upsample import Window
 from maskloop.types import BoolMask, Prediction, RgbImage, SegmentationTask
 
 MOST_CLICKS = 20
@@ -38,6 +40,8 @@ TIERS_OF: dict[str, tuple[tuple[Tier, ...], bool]] = {  # and whether colours mo
     "both_edges": (("query", "embedding"), True),
     "all": (TIERS, True),
 }
+# Longest side of an object as a share of the image's shorter side, below which it has this name.
+LENGTHS = {"small": 0.25, "middle": 0.5, "large": float("inf")}
 SERVED = Thresholds(part=0.02, duplicate=0.7, piece=0.8)  # as the settings have them
 
 
@@ -45,6 +49,7 @@ SERVED = Thresholds(part=0.02, duplicate=0.7, piece=0.8)  # as the settings have
 class Scene:
     """One image as it is served."""
 
+    checkpoint: Checkpoint
     image: RgbImage
     features: ImageFeatures
     prediction: Prediction
@@ -64,6 +69,7 @@ class Tally:
     """What became of the objects of one way."""
 
     ious: list[list[float]] = field(default_factory=list)  # of each object, after each click
+    lengths: list[str] = field(default_factory=list)  # of each object, by LENGTHS
     box_ious: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)  # what a busy machine does not lengthen
@@ -75,8 +81,13 @@ class Tally:
         clicked = bool(self.ious)
         noc = {f"noc_{round(100 * level)}": self._noc(level) if clicked else None for level in NOC_LEVELS}
         return {
-            **{f"iou_{n}": self._iou(n) if clicked else None for n in (1, 3, 5)},
+            **{f"iou_{n}": self._iou(n) if clicked else None for n in (1, 2, 3, 5)},
             **noc,
+            "by_length": {
+                name: {"objects": count, **{f"iou_{n}": self._iou(n, name) for n in (1, 2, 3, 5)}}
+                for name in LENGTHS
+                if (count := self.lengths.count(name))
+            },
             "failures_85": sum(max(row) < 0.85 for row in self.ious),
             "empty_1": sum(row[0] == 0 for row in self.ious),
             "box_iou": round(float(np.mean(self.box_ious)), 4) if self.box_ious else None,
@@ -89,9 +100,12 @@ class Tally:
             "p95_cpu_ms": _milliseconds(self.cpu_seconds, 0.95),
         }
 
-    def _iou(self, clicks: int) -> float:
+    def _iou(self, clicks: int, length: str | None = None) -> float:
+        rows = [
+            row for row, name in zip(self.ious, self.lengths, strict=True) if length is None or name == length
+        ]
         # an annotator stops when it is good: the last IoU stays
-        return round(float(np.mean([row[min(clicks, len(row)) - 1] for row in self.ious])), 4)
+        return round(float(np.mean([row[min(clicks, len(row)) - 1] for row in rows])), 4)
 
     def _noc(self, level: float) -> float:
         counts = [
@@ -109,11 +123,18 @@ Way = Callable[[Target, Prompt], BoolMask]
 
 def make_scene(checkpoint: Checkpoint, image: RgbImage) -> Scene:
     """Return an image after its one forward pass."""
+    raw = _forward(checkpoint, image)
+    options = {"task": SegmentationTask.INSTANCE, "for_selection": False, "plan": ViewPlan()}
+    prediction = postprocess_image(checkpoint, (raw,), thresholds=SERVED, **options)  # type: ignore[arg-type]
+    features = image_features(checkpoint, raw)
+    return Scene(checkpoint=checkpoint, image=image, features=features, prediction=prediction)
+
+
+def _forward(checkpoint: Checkpoint, image: RgbImage) -> RawOutput:
     views = [prepare_image(checkpoint, image, for_selection=False, plan=ViewPlan())]
     options = {"task": SegmentationTask.INSTANCE, "for_selection": False, "plan": ViewPlan()}
-    (raws,) = forward_batch(checkpoint, views, keep_output=True, **options)  # type: ignore[arg-type]
-    prediction = postprocess_image(checkpoint, raws, thresholds=SERVED, **options)  # type: ignore[arg-type]
-    return Scene(image=image, features=image_features(checkpoint, raws[0]), prediction=prediction)
+    ((raw, *_),) = forward_batch(checkpoint, views, keep_output=True, **options)  # type: ignore[arg-type]
+    return raw
 
 
 def targets_of(checkpoint: Checkpoint, examples: Sequence[TrainingExample], most: int) -> Iterator[Target]:
@@ -137,6 +158,7 @@ def ways() -> dict[str, Way]:
     made: dict[str, Way] = {"filter": _filtered, "oracle": _oracle, "grabcut": _grabcut}
     for name, (tiers, snap) in TIERS_OF.items():
         made[name] = _by_tiers(tiers, snap=snap)
+    made["crop"] = CropWay()
     return made  # "click_query" answers nothing where the model was not trained for clicks
 
 
@@ -154,6 +176,9 @@ def run_trials(
     tallies = {name: Tally() for name in chosen}
     for number, target in enumerate(targets):
         for name, way in chosen.items():
+            # features of its own: answers that another way has asked for are kept with them
+            scene = replace(target.scene, features=replace(target.scene.features))
+            target = replace(target, scene=scene)
             rng = np.random.default_rng(number)
             _click_through(target, way, tallies[name], clicks, lambda: rng.uniform(-jitter, jitter, 2))  # noqa: B023
             box = Prompt(box_xyxy=_box(target.mask_hw), labels=frozenset([target.label]))
@@ -176,12 +201,22 @@ def _click_through(
         answer_hw = way(target, Prompt(clicks=tuple(clicks), labels=frozenset([target.label])))
         tally.seconds.append(time.perf_counter() - started)
         tally.cpu_seconds.append(time.process_time() - cpu)
+        if isinstance(way, CropWay):
+            way.look(target)
         ious.append(_iou(answer_hw, target.mask_hw))
         for one in clicks:
             if not one.is_positive:
                 tally.negatives += 1
                 tally.disobeyed += bool(answer_hw[_pixel(one, answer_hw.shape)])
     tally.ious.append(ious)
+    tally.lengths.append(length_of(target.mask_hw))
+
+
+def length_of(mask_hw: BoolMask) -> str:
+    """Return the name that LENGTHS has for how long an object is."""
+    rows, columns = np.nonzero(mask_hw)
+    share = (max(np.ptp(rows), np.ptp(columns)) + 1) / min(mask_hw.shape)
+    return next(name for name, most in LENGTHS.items() if share <= most)
 
 
 def next_click(truth_hw: BoolMask, answer_hw: BoolMask, offset_2: np.ndarray) -> Click | None:
@@ -211,6 +246,36 @@ def _by_tiers(tiers: tuple[Tier, ...], *, snap: bool) -> Way:
         return _pasted([found.segment] if found is not None else [], target)
 
     return way
+
+
+class CropWay:
+    """All tiers, and crops of small objects, which are looked at between two clicks."""
+
+    def __init__(self) -> None:
+        self._looked: dict[Window, ImageFeatures] = {}  # of one object
+        self._target: Target | None = None
+        self._wanted: Window | None = None
+
+    def __call__(self, target: Target, prompt: Prompt) -> BoolMask:
+        """Return the answer, from the object's crop where it was looked at."""
+        if target is not self._target:
+            self._target, self._looked = target, {}
+        size_hw = (target.mask_hw.shape[0], target.mask_hw.shape[1])
+        window = crop_window(prompt, size_hw)
+        if window is None:
+            self._wanted, found = None, find_answer(target.scene.features, prompt)
+        else:
+            closer = self._looked.get(window)
+            found, use = find_with_crop(target.scene.features, prompt, window, closer)
+            self._wanted = window if use == "wanted" else None
+        return _pasted([found.segment] if found is not None else [], target)
+
+    def look(self, target: Target) -> None:
+        """Look at the crop that the last answer asks for."""
+        if (window := self._wanted) is not None:
+            crop = target.scene.image[window.top : window.bottom, window.left : window.right]
+            raw = _forward(target.scene.checkpoint, np.ascontiguousarray(crop))
+            self._looked[window] = image_features(target.scene.checkpoint, raw)
 
 
 def _filtered(target: Target, prompt: Prompt) -> BoolMask:

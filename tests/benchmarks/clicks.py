@@ -1,8 +1,8 @@
 """`python -m tests.benchmarks.clicks`: how good answers to clicks are, by set, model and way.
 
-Made-up images of both domains with the shipped models; real images with models of the learning curves where
-`--models` names their folder (`base-2-FAMILY`, `SET-IMAGES-FAMILY`); any further set in COCO form by
-`--data`.
+Made-up images of both domains with the shipped models; real images with these and with models of the
+learning curves where `--models` names their folder (`base-2-FAMILY`, `SET-IMAGES-FAMILY`); any further set in
+COCO form by `--data`.
 """
 
 from __future__ import annotations
@@ -63,8 +63,14 @@ def _sets(options: argparse.Namespace) -> Iterator[tuple[str, str, Checkpoint, l
     for name, source in CURVES.items():
         if name in wanted and options.models is not None and (SHARED / SOURCES[source].folder).is_dir():
             holdout = list(load_pool(SHARED, SOURCES[source]).holdout)
-            for folder in sorted(options.models.iterdir()):
-                if folder.name.startswith((f"{name}-", "base-2-")) and (folder / "config.json").is_file():
+            shipped = [
+                one for one in SHIPPED.values() if not options.only_models or one.name in options.only_models
+            ]
+            learnt = sorted(
+                one for one in options.models.iterdir() if one.name.startswith((f"{name}-", "base-2-"))
+            )
+            for folder in (*shipped, *learnt):
+                if (folder / "config.json").is_file():
                     loaded, edge = load_checkpoint(folder, device="cpu"), SOURCES[source].edge
                     sizes = replace(loaded.preprocessing, shortest_edge=edge, longest_edge=2 * edge)
                     yield name, folder.name, replace(loaded, preprocessing=sizes), holdout
