@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
-import os
-import re
-import tomllib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -22,16 +17,11 @@ from pydantic_settings import (
 )
 
 from maskloop.errors import ConfigurationError
+from maskloop.setting_names import PREFIX, TOML_FILE, check_names
 from maskloop.types import AnnotationRule, EditName, PromotionMode, SegmentationTask, ShowMode
 
 __all__ = ["BASE_MODEL", "BASE_ONEFORMER", "Settings", "load_settings"]
 
-PREFIX = "MASKLOOP_"
-TOML_FILE = "maskloop.toml"
-# Not settings: what the demo, the tests and the benchmarks read, and what Kubernetes sets for a service.
-FOREIGN_VARIABLES = re.compile(
-    PREFIX + r"(STUDIO_ENV$|CHROMIUM$|DATABASE_PASSWORD$|TEST_|TORTURE_|BENCH_|DEMO_|SERVICE_|PORT_\d)"
-)
 MODELS_DIR = Path(__file__).parent / "models"
 BASE_MODEL = MODELS_DIR / "tiny-mask2former"
 BASE_ONEFORMER = MODELS_DIR / "tiny-oneformer"
@@ -440,7 +430,7 @@ def load_settings() -> Settings:
     Raises:
         ConfigurationError: a variable or key of maskloop.toml is unknown, or its value cannot work.
     """
-    _check_names()
+    check_names(Settings.model_fields)
     try:
         return Settings()
     except ValidationError as exc:
@@ -452,48 +442,3 @@ def load_settings() -> Settings:
             got=first["msg"],
             remedy="see docs/settings.md",
         ) from exc
-
-
-def _check_names() -> None:
-    """Raise where a MASKLOOP_* variable or a key of maskloop.toml is no setting."""
-    variables = {
-        name.upper()
-        for field, info in Settings.model_fields.items()
-        for name in (f"{PREFIX}{field}", *_aliases(info.validation_alias))
-    }
-    for name in sorted(os.environ):
-        is_ours = name.upper().startswith(PREFIX) and not FOREIGN_VARIABLES.match(name.upper())
-        if is_ours and name.upper() not in variables:
-            raise _unknown_name(f"variable {name}", name.upper(), variables)
-    for name in _toml_keys():
-        if name not in Settings.model_fields:
-            raise _unknown_name(f"{TOML_FILE}, key {name!r}", name, Settings.model_fields)
-
-
-def _aliases(alias: object) -> list[str]:
-    return [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else []
-
-
-def _toml_keys() -> list[str]:
-    try:
-        return sorted(tomllib.loads(Path(TOML_FILE).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError) as exc:
-        raise ConfigurationError(
-            TOML_FILE,
-            expected="a readable TOML file",
-            got=str(exc),
-            remedy="correct it; see docs/settings.md",
-        ) from exc
-
-
-def _unknown_name(place: str, name: str, known: Iterable[str]) -> ConfigurationError:
-    bare = {item.removeprefix(PREFIX): item for item in sorted(known)}
-    nearest = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1)
-    return ConfigurationError(
-        place,
-        expected="the name of a setting",
-        got="an unknown one",
-        remedy=f"did you mean {bare[nearest[0]]}?" if nearest else "remove it; docs/settings.md lists all",
-    )

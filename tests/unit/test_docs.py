@@ -8,7 +8,8 @@ import pytest
 from tests.paths import REPOSITORY
 from typer.main import get_command
 
-from maskloop.settings import FOREIGN_VARIABLES, Settings
+from maskloop.setting_names import FOREIGN_VARIABLES
+from maskloop.settings import Settings
 from maskloop_studio.cli.main import app
 
 PAGES = [

@@ -60,7 +60,7 @@ LAYERS = [
     "maskloop.selection | maskloop.lab.synthetic | maskloop.drift",
     "maskloop.polygons",
     "maskloop.mask_runs | maskloop.masks | maskloop.settings | maskloop.home | maskloop.similarity",
-    "maskloop.types | maskloop.processes | maskloop.tracing",
+    "maskloop.types | maskloop.processes | maskloop.tracing | maskloop.setting_names",
     "maskloop",
     "maskloop.files | maskloop.label_pairs | maskloop.log | maskloop.malloc",
     "maskloop.memory_budget | maskloop.prefetch | maskloop.hit_counter",
