@@ -9,6 +9,7 @@ from pathlib import Path
 # Before torch is imported anywhere: two cores that spin for each other are slower than one.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
+os.environ.setdefault("MASKLOOP_OPENVINO", "off")  # else every server that a test starts exports its model
 if "PYTEST_XDIST_WORKER" in os.environ:  # the other worker has the other core
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -66,6 +66,11 @@ class Settings(BaseSettings):
     compile: Literal["on", "off"] = Field(
         "off", description="served models by torch.compile; not measured on a GPU, so off unless set"
     )
+    openvino: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="served models on a CPU by OpenVINO: auto where its package is installed, for the image "
+        "sizes that it gives the same for and is faster at; on also where it is not faster",
+    )
     triton: bool = Field(
         False,
         description="on CUDA, deformable attention by our Triton kernel; not run or measured on "
@@ -399,6 +404,11 @@ class Settings(BaseSettings):
     def blind_below(self) -> float:
         """The place in the order of content below which an image is never pre-annotated; 0 for none."""
         return self.holdout_fraction * self.blind_share
+
+    @property
+    def graphs_dir(self) -> Path:
+        """Where models lie as OpenVINO takes them; what is deleted there is made again."""
+        return self.home / "openvino"
 
     @property
     def runs_dir(self) -> Path:

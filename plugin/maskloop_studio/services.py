@@ -90,6 +90,7 @@ class Services:
     def engine(self) -> Engine:
         """The process's one engine."""
         from maskloop.segmentation.engine import Engine
+        from maskloop.segmentation.graph_export import GraphExports
         from maskloop.segmentation.postprocess import Thresholds
         from maskloop.segmentation.test_time_views import ViewPlan
 
@@ -102,6 +103,7 @@ class Services:
             plan=ViewPlan.from_settings(settings),
             compile_mode=settings.compile,
             memory=self.memory.pixels,
+            graphs=GraphExports(settings.graphs_dir, mode=settings.openvino),
         )
 
     @functools.cached_property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,6 +23,7 @@ from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.compile_warmup import CompileWarmup
 from maskloop.segmentation.failures import prediction_failure
 from maskloop.segmentation.fast.forward import CompileMode
+from maskloop.segmentation.graph_export import GraphExports
 from maskloop.segmentation.image import EncodedImage
 from maskloop.segmentation.model_cache import EngineClosedError, ModelCache, closed_error
 from maskloop.segmentation.postprocess import Thresholds
@@ -115,6 +116,7 @@ class Engine:
         helpers: int | None = None,
         compile_mode: CompileMode = "off",
         memory: MemoryBudget | None = None,
+        graphs: GraphExports | None = None,
     ) -> None:
         """Start the thread.
 
@@ -129,11 +131,12 @@ class Engine:
             compile_mode: whether models are compiled.
             memory: for the pixels of all images that are decoded or made masks of at the same time; an
                 image that it does not hold is refused.
+            graphs: gives models one for OpenVINO on the CPU; None: they run by torch.
         """
         if (max_batch is not None and max_batch < 1) or keep < 1:
             raise ValueError(f"Engine: expected max_batch and keep of at least 1, got {max_batch} and {keep}")
         self._task, self._thresholds, self._max_batch, self._plan = task, thresholds, max_batch, plan
-        self._cache = ModelCache(device=device, keep=keep, compile_mode=compile_mode)
+        self._cache = ModelCache(device=device, keep=keep, compile_mode=compile_mode, graphs=graphs)
         self._warmup = CompileWarmup(task=task, plan=plan)
         self._precision = PrecisionChecks()
         count = helpers or min(MOST_HELPERS, max(1, len(os.sched_getaffinity(0)) // 2))
@@ -243,6 +246,11 @@ class Engine:
     def model_lookups(self) -> HitCounter:
         """How often a model was held already, and how often it was not."""
         return self._cache.lookups
+
+    @property
+    def shape_engines(self) -> Counter[str]:
+        """How many frequent shapes "openvino" answers, are on "trial", and "torch" is as fast at."""
+        return self._cache.shape_engines
 
     @property
     def max_batch(self) -> int:

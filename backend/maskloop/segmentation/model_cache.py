@@ -13,6 +13,8 @@ from maskloop.hit_counter import HitCounter
 from maskloop.log import log_action
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint
 from maskloop.segmentation.fast.forward import CompileMode, can_compile
+from maskloop.segmentation.fast.graphs import graph_counts
+from maskloop.segmentation.graph_export import GraphExports
 
 __all__ = ["EngineClosedError", "ModelCache", "closed_error"]
 
@@ -30,13 +32,22 @@ class ModelCache:
     before a load, never the most recently used one. More are held only while requests wait for them.
     """
 
-    def __init__(self, *, device: str, keep: int, compile_mode: CompileMode = "off") -> None:
+    def __init__(
+        self,
+        *,
+        device: str,
+        keep: int,
+        compile_mode: CompileMode = "off",
+        graphs: GraphExports | None = None,
+    ) -> None:
         """Args:
         device: as for load_checkpoint.
         keep: checkpoints held; with 1, a second one while it is loaded.
         compile_mode: whether their plan is to be compiled.
+        graphs: gives them one for OpenVINO, where they are not compiled.
         """
         self._device, self._keep, self._compile_mode = device, keep, compile_mode
+        self._graphs = graphs
         self._lock = threading.Lock()  # guards everything below
         self._models: OrderedDict[str, Checkpoint] = OrderedDict()  # least recently used first
         self._loading: dict[str, Future[Checkpoint]] = {}
@@ -92,6 +103,17 @@ class ModelCache:
         with self._lock:
             return tuple(self._models)
 
+    @property
+    def shape_engines(self) -> Counter[str]:
+        """Shapes of the models in memory by what answers them: "openvino", "torch" or still a "trial"."""
+        with self._lock:
+            found = [graph_counts(checkpoint.model) for checkpoint in self._models.values()]
+        sums: Counter[str] = Counter(openvino=0, trial=0, torch=0)
+        for counts in found:
+            if counts is not None:
+                sums.update(openvino=counts.by_graph, trial=counts.on_trial, torch=counts.slower)
+        return sums
+
     def close(self) -> None:
         """Drop all; later loads and claims are refused."""
         with self._lock:
@@ -123,7 +145,7 @@ class ModelCache:
     def _planned(self, checkpoint: Checkpoint) -> Checkpoint:
         plan = checkpoint.plan
         if not can_compile(checkpoint.model, plan, self._compile_mode):
-            return checkpoint
+            return checkpoint if self._graphs is None else self._graphs.prepare(checkpoint)
         return replace(checkpoint, plan=replace(plan, compiled=True))
 
     def _drop_beyond(self, count: int) -> None:

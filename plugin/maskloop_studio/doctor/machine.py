@@ -162,6 +162,31 @@ def check_model(context: CheckContext) -> Iterator[Finding]:
         )
 
 
+def check_engine(context: CheckContext) -> Iterator[Finding]:
+    """What models on a CPU are run by."""
+    from maskloop.segmentation.checkpoint import resolve_device
+    from maskloop.segmentation.graph_export import installed_openvino
+
+    mode = context.settings.openvino
+    found = installed_openvino()
+    device = resolve_device(context.settings.device)
+    if device.type != "cpu":
+        yield good("models run by", f"torch on {device}")
+    elif mode == "off":
+        yield good("models run by", "torch on the CPU; MASKLOOP_OPENVINO is off")
+    elif found is not None:
+        yield good("models run by", f"OpenVINO {found} for image sizes that it is faster at, else torch")
+    elif mode == "on":
+        yield trouble(
+            "models run by",
+            expected="OpenVINO, as MASKLOOP_OPENVINO=on has it",
+            got="no such package",
+            remedy="pip install 'maskloop[openvino]', or set MASKLOOP_OPENVINO to auto",
+        )
+    else:
+        yield good("models run by", "torch on the CPU; `pip install 'maskloop[openvino]'` may be faster")
+
+
 def check_registry(context: CheckContext) -> Iterator[Finding]:
     """The model registry answers."""
     from sqlalchemy.engine import make_url
@@ -244,6 +269,7 @@ MACHINE_CHECKS: tuple[Check, ...] = (
     check_schedules,
     check_server,
     check_model,
+    check_engine,
     check_registry,
     check_disk,
     check_torchvision,

@@ -87,6 +87,14 @@ class ProcessMetrics(Collector):
             "Images that wait for the model",
             value=0 if engine is None else engine.queued,
         )
+        shapes = GaugeMetricFamily(
+            "maskloop_model_shapes",
+            "Frequent input shapes of models on the CPU, by what answers them",
+            labels=("engine",),
+        )
+        for name, count in ({} if engine is None else engine.shape_engines).items():
+            shapes.add_metric((name,), count)
+        yield shapes
         memory = GaugeMetricFamily(
             "maskloop_gpu_memory_bytes",
             "Memory of the GPUs that this server uses",

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from maskloop.errors import ImageError, MaskloopError, StoreError, StudioCause, StudioError
 from maskloop.queue import workers
+from maskloop.segmentation import graph_export
 from maskloop.store.audit import MASKLOOP
 from maskloop.store.database import Store
 from maskloop.store.jobs import JobKind
@@ -440,6 +441,26 @@ def test_check_model_without_a_processor_names_what_is_missing(services, tmp_pat
     (found,) = [f for f in look(services, machine.check_model) if f.place == f"files of {folder}"]
     assert (found.level, "no preprocessor_config.json" in found.got) == ("hint", True)
     assert found.remedy == "add the file that belongs to it"
+
+
+@pytest.mark.parametrize(
+    ("mode", "installed", "device", "level", "words"),
+    [
+        ("auto", "2026.4.1", "cpu", Level.GOOD, "OpenVINO 2026.4.1 for image sizes that it is faster at"),
+        ("auto", None, "cpu", Level.GOOD, "pip install 'maskloop[openvino]'"),
+        ("off", "2026.4.1", "cpu", Level.GOOD, "MASKLOOP_OPENVINO is off"),
+        ("on", None, "cpu", Level.TROUBLE, "no such package"),
+        ("on", "2026.4.1", "meta", Level.GOOD, "torch on meta"),
+    ],
+)
+def test_check_engine_says_what_models_are_run_by(
+    services, monkeypatch, mode, installed, device, level, words
+):
+    monkeypatch.setattr(graph_export, "installed_openvino", lambda: installed)
+    settings = services.settings.model_copy(update={"openvino": mode, "device": device})
+    (finding,) = machine.check_engine(SimpleNamespace(settings=settings))
+    assert finding.level is level
+    assert words in finding.got
 
 
 @pytest.mark.parametrize(("levels", "well"), [(["good", "hint", "skipped"], True), (["trouble"], False)])

@@ -45,6 +45,25 @@ def test_uploads_that_the_cache_has_are_hits(services, monkeypatch):
     assert 'maskloop_cache_requests_total{cache="images",result="miss"} 1.0' in text
 
 
+def test_model_shapes_are_told_by_engine(services):
+    class Cache:
+        counts = (0, 0)
+
+    engine = SimpleNamespace(
+        model_lookups=Cache, held=("a",), queued=2, shape_engines={"openvino": 3, "trial": 1, "torch": 0}
+    )
+    services.__dict__["engine"] = engine
+    try:
+        text = _text(services)
+    finally:
+        del services.__dict__["engine"]
+    told = {line for line in text.splitlines() if line.startswith("maskloop_model_shapes")}
+    assert told == {
+        f'maskloop_model_shapes{{engine="{name}"}} {float(count)}'
+        for name, count in engine.shape_engines.items()
+    }
+
+
 def test_gpus_are_told_by_device_and_state(services):
     text = _text(services, devices=lambda: GPUS)
     assert 'maskloop_gpu_memory_bytes{device="cuda:0",state="reserved"} 20.0' in text

@@ -21,6 +21,7 @@ __all__ = [
     "ForwardPlan",
     "Precision",
     "can_compile",
+    "can_symbolize",
     "cpu_has_bfloat16",
     "forward_pass",
     "inference_dtype",
@@ -41,6 +42,9 @@ class ForwardPlan:
     accelerate: bool = True  # what gives the same to rounding, faster
     compiled: bool = False  # by torch.compile, at once for each new shape; only what is accelerated
     triton: bool = False  # deformable attention on CUDA by our Triton kernel, which no GPU has run yet
+    openvino: bool = (
+        False  # on the CPU by the model's graph, where graphs.py has one that is as good and faster
+    )
 
 
 def forward_pass(
@@ -65,8 +69,7 @@ def forward_pass(
     device = pixel_values_bchw.device
     dtype = inference_dtype(plan.precision, device)
     if plan.accelerate and _is_lean(model):
-        with _autocast(device, dtype):
-            output = _lean_output(model, pixel_values_bchw, task_inputs_bt, plan)
+        output = _planned_output(model, pixel_values_bchw, task_inputs_bt, plan)
         if output is not None:
             return output
     if task_inputs_bt is not None:
@@ -110,6 +113,37 @@ def can_compile(model: Any, plan: ForwardPlan, mode: CompileMode) -> bool:
     """
     with torch.no_grad():
         return mode == "on" and plan.accelerate and _is_lean(model)
+
+
+def can_symbolize(model: Any, plan: ForwardPlan) -> str | None:
+    """Return "swin" or "other", the backbone, where `SymbolicForward` knows the model; else None.
+
+    Args:
+        model: of any family, in eval mode.
+        plan: how it is run.
+    """
+    with torch.no_grad():
+        if plan.compiled or not plan.accelerate or not _is_lean(model):
+            return None
+        return "swin" if _is_swin(model.model.pixel_level_module.encoder) else "other"
+
+
+def _planned_output(
+    model: Any, pixel_values_bchw: Tensor, task_inputs_bt: Tensor | None, plan: ForwardPlan
+) -> Any | None:
+    """Return the output of ours or of the model's graph; None as for `_lean_output`."""
+    device = pixel_values_bchw.device
+    dtype = inference_dtype(plan.precision, device)
+
+    def lean() -> Any | None:
+        with _autocast(device, dtype):
+            return _lean_output(model, pixel_values_bchw, task_inputs_bt, plan)
+
+    if not plan.openvino or device.type != "cpu":
+        return lean()
+    from maskloop.segmentation.fast.graphs import graph_forward
+
+    return graph_forward(model, pixel_values_bchw, task_inputs_bt, dtype=dtype, lean=lean)
 
 
 def _lean_output(
