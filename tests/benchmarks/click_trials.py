@@ -31,6 +31,7 @@ from maskloop.types import BoolMask, Prediction, RgbImage, SegmentationTask
 
 MOST_CLICKS = 20
 NOC_LEVELS = (0.80, 0.85, 0.90)
+BOX_CLICKS, BOX_ENOUGH = 3, 0.95  # after a box
 LEAST_PIXELS = 16  # of an object that is clicked on
 TIERS_OF: dict[str, tuple[tuple[Tier, ...], bool]] = {  # and whether colours move the border
     "query": (("query",), False),
@@ -70,7 +71,7 @@ class Tally:
 
     ious: list[list[float]] = field(default_factory=list)  # of each object, after each click
     lengths: list[str] = field(default_factory=list)  # of each object, by LENGTHS
-    box_ious: list[float] = field(default_factory=list)
+    box_ious: list[list[float]] = field(default_factory=list)  # after a box alone, then after each click
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)  # what a busy machine does not lengthen
     negatives: int = 0
@@ -90,7 +91,9 @@ class Tally:
             },
             "failures_85": sum(max(row) < 0.85 for row in self.ious),
             "empty_1": sum(row[0] == 0 for row in self.ious),
-            "box_iou": round(float(np.mean(self.box_ious)), 4) if self.box_ious else None,
+            "box_iou": self._box_iou(0),
+            "box_iou_1": self._box_iou(1),
+            "box_iou_3": self._box_iou(3),
             "negatives": self.negatives,
             "negatives_disobeyed": self.disobeyed,
             "objects": max(len(self.ious), len(self.box_ious)),
@@ -106,6 +109,9 @@ class Tally:
         ]
         # an annotator stops when it is good: the last IoU stays
         return round(float(np.mean([row[min(clicks, len(row)) - 1] for row in rows])), 4)
+
+    def _box_iou(self, clicks: int) -> float | None:
+        return round(float(np.mean([row[clicks] for row in self.box_ious])), 4) if self.box_ious else None
 
     def _noc(self, level: float) -> float:
         counts = [
@@ -181,8 +187,7 @@ def run_trials(
             target = replace(target, scene=scene)
             rng = np.random.default_rng(number)
             _click_through(target, way, tallies[name], clicks, lambda: rng.uniform(-jitter, jitter, 2))  # noqa: B023
-            box = Prompt(box_xyxy=_box(target.mask_hw), labels=frozenset([target.label]))
-            tallies[name].box_ious.append(_iou(way(target, box), target.mask_hw))
+            tallies[name].box_ious.append(_draw_and_click(target, way, tallies[name]))
     return tallies
 
 
@@ -217,6 +222,25 @@ def length_of(mask_hw: BoolMask) -> str:
     rows, columns = np.nonzero(mask_hw)
     share = (max(np.ptp(rows), np.ptp(columns)) + 1) / min(mask_hw.shape)
     return next(name for name, most in LENGTHS.items() if share <= most)
+
+
+def _draw_and_click(target: Target, way: Way, tally: Tally) -> list[float]:
+    """Return the IoU after a box and after each of BOX_CLICKS clicks in the largest error."""
+    box, labels = _box(target.mask_hw), frozenset([target.label])
+    clicks: list[Click] = []
+    answer_hw = way(target, Prompt(box_xyxy=box, labels=labels))
+    ious = [_iou(answer_hw, target.mask_hw)]
+    for _ in range(BOX_CLICKS):
+        click = next_click(target.mask_hw, answer_hw, np.zeros(2)) if ious[-1] < BOX_ENOUGH else None
+        if click is not None:
+            clicks.append(click)
+            answer_hw = way(target, Prompt(clicks=tuple(clicks), box_xyxy=box, labels=labels))
+            tally.negatives += len([one for one in clicks if not one.is_positive])
+            tally.disobeyed += sum(
+                bool(answer_hw[_pixel(one, answer_hw.shape)]) for one in clicks if not one.is_positive
+            )
+        ious.append(_iou(answer_hw, target.mask_hw))
+    return ious
 
 
 def next_click(truth_hw: BoolMask, answer_hw: BoolMask, offset_2: np.ndarray) -> Click | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from maskloop.interactive.allowed_part import LEAST_PART, allowed_part
 from maskloop.interactive.answer_memo import AnswerMemo
+from maskloop.interactive.box_tier import ELLIPSE_WEIGHT, WELL_FITTING, box_fit, ellipse_logits
 from maskloop.interactive.click_tier import clicked_embedding
 from maskloop.interactive.colour_edges import snap_mask
 from maskloop.interactive.image_features import ImageFeatures
@@ -25,12 +26,8 @@ from maskloop.types import BoolMask, Segment
 
 __all__ = ["TIERS", "Answer", "Tier", "answer", "find_answer"]
 
-Tier: TypeAlias = Literal["click_query", "query", "embedding", "crop"]
-TIERS: tuple[Tier, ...] = (
-    "click_query",
-    "query",
-    "embedding",
-)  # of the whole image; `crop_tier` has the crop
+Tier: TypeAlias = Literal["click_query", "query", "embedding", "box", "crop"]
+TIERS: tuple[Tier, ...] = ("click_query", "query", "embedding", "box")  # of the whole image
 MOST_MATCHED = 0.4  # of the image: pixels that are like the clicked one everywhere are no object
 MOST_COMPARED = 2000  # cells of an answer that are compared with all queries
 MOST_KEPT = (
@@ -70,7 +67,8 @@ def find_answer(
     all queries; what is like the clicked pixels. Later clicks change the first click's object: a click on
     it is inside the answer, a click beside it is not. An answer to negative clicks is the object that the
     same prompt means without them; where the tiers have another, or hardly any of it, then it is that object
-    without what is around the negative clicks.
+    without what is around the negative clicks. Of the answers to a box the first one that fills it is
+    taken, else the one that fills it best; the last of them is the ellipse in it, moved to the image's edges.
 
     Args:
         features: of the image.
@@ -113,11 +111,41 @@ def _of_positive(
 
 
 def _of_tiers(features: ImageFeatures, prompt: Prompt, tiers: Sequence[Tier], *, snap: bool) -> Answer | None:
+    if _has_box(prompt):
+        return _best_in_box(features, prompt, tiers, snap=snap)
     for found in _candidates(features, prompt, tiers):
         segment = _to_segment(features, prompt, found, snap=snap)
         if segment is not None:
             return Answer(segment=segment, tier=found.tier)
     return None
+
+
+def _has_box(prompt: Prompt) -> bool:
+    """Return whether a box says how large the object is; clicks beside it then correct its answer."""
+    return prompt.box_xyxy is not None and prompt.area_hw is None and prompt.previous_hw is None
+
+
+def _best_in_box(
+    features: ImageFeatures, prompt: Prompt, tiers: Sequence[Tier], *, snap: bool
+) -> Answer | None:
+    """Return the first answer that fills the box well, else the one that fills it best."""
+    assert prompt.box_xyxy is not None
+    best: Answer | None = None
+    best_fit = 0.0
+    for found in _candidates(features, prompt, tiers):
+        if best is not None and found.tier == "click_query":
+            break  # the last one for a box alone, and the worst at it
+        segment = _to_segment(features, prompt, found, snap=snap)
+        if segment is None:
+            continue
+        fit = box_fit(segment, prompt.box_xyxy, features.size_hw)
+        answer_here = Answer(segment=segment, tier=found.tier)
+        if found.tier != "box" and fit >= WELL_FITTING:
+            return answer_here
+        fit *= ELLIPSE_WEIGHT if found.tier == "box" else 1.0
+        if best is None or fit > best_fit:
+            best, best_fit = answer_here, fit
+    return best
 
 
 def _candidates(features: ImageFeatures, prompt: Prompt, tiers: Sequence[Tier]) -> Iterator[_Found]:
@@ -143,6 +171,8 @@ def _candidates(features: ImageFeatures, prompt: Prompt, tiers: Sequence[Tier]) 
                 logits_hw = _obeying(features, prompt, *matched)
                 if float((logits_hw > 0).float().mean()) <= MOST_MATCHED:
                     yield _of_mask(features, prompt, logits_hw, tier)
+        elif tier == "box" and prompt.box_xyxy is not None and _has_box(prompt):
+            yield _of_mask(features, prompt, ellipse_logits(prompt.box_xyxy, features.grid_hw), tier)
 
 
 def _query_logits(features: ImageFeatures, prompt: Prompt, query: int) -> Tensor:
