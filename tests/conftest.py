@@ -89,6 +89,7 @@ def settings(home: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name in list(os.environ):
         if name.startswith(("MASKLOOP_", "LABEL_STUDIO_", "MLFLOW_")):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("MASKLOOP_OPENVINO", "off")
     return Settings(home=home)
 
 

@@ -23,7 +23,7 @@ from typing import Any
 from ..harness.case import Budget, Case, Result, Spread
 from ..harness.timing import clocked, side_by_side
 
-__all__ = ["CASES"]
+__all__ = ["CASES", "make_swin", "usual_score"]
 
 LABELS = ("circle", "square", "triangle")
 SIZE_HW = (480, 640)
@@ -261,7 +261,7 @@ def _setting(folder: Path) -> Iterator[Setting]:
     files = [_jpeg(number) for number in range(IMAGES)]
     decoded = [decode_image(data, max_pixels=10**8) for data in files]
     checkpoint = load_checkpoint(folder / "model")
-    score = _score(checkpoint, decoded)
+    score = usual_score(checkpoint, decoded)
     port = find_free_port()
     with _file_server(files) as address, _server(folder, port, score) as process:
         yield Setting(
@@ -283,7 +283,7 @@ def _thresholds(score: float) -> Any:
     return Thresholds.from_settings(Settings(score_threshold=score))
 
 
-def _score(checkpoint: Any, images: list[Any]) -> float:
+def usual_score(checkpoint: Any, images: list[Any]) -> float:
     """Return the threshold that leaves about SEGMENTS of an image: random weights are never sure."""
     from maskloop.segmentation.predict import predict_images
     from maskloop.types import SegmentationTask
@@ -296,12 +296,13 @@ def _score(checkpoint: Any, images: list[Any]) -> float:
     return float(scores[min(SEGMENTS * len(said), len(scores) - 1)])
 
 
-def make_swin(folder: Path, *, edge: int) -> Path:
+def make_swin(folder: Path, *, edge: int, contrast: float = CONTRAST) -> Path:
     """Write a Mask2Former Swin-T with random weights that sees images at this size.
 
     Args:
         folder: where.
         edge: pixels of the shorter side.
+        contrast: of the random weights of queries and class head; rounding moves a model of much of it far.
 
     Returns:
         The folder.
@@ -320,9 +321,9 @@ def make_swin(folder: Path, *, edge: int) -> Path:
     model = Mask2FormerForUniversalSegmentation(config).eval()
     # as a trained one: sure of a few of its queries, and that the others are nothing
     with torch.no_grad():
-        model.model.transformer_module.queries_features.weight *= CONTRAST
-        model.model.transformer_module.queries_embedder.weight *= CONTRAST
-        model.class_predictor.weight *= CONTRAST
+        model.model.transformer_module.queries_features.weight *= contrast
+        model.model.transformer_module.queries_embedder.weight *= contrast
+        model.class_predictor.weight *= contrast
         pixels_bchw = torch.randn(1, 3, 128, 128)
         logits_qk = model(pixel_values=pixels_bchw).class_queries_logits[0]
         lead_q = logits_qk[:, :-1].amax(dim=-1) - logits_qk[:, -1]
