@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,6 +27,7 @@ from weakref import ref
 
 import torch
 from filelock import FileLock
+from torch import Tensor
 
 from maskloop.errors import DependencyError, ModelLoadError, first_line
 from maskloop.files import publish_folder
@@ -38,7 +39,15 @@ from maskloop.segmentation.fast.graphs import STRIDE, offer_graph
 from maskloop.segmentation.fast.symbolic import SymbolicForward
 from maskloop.segmentation.hub import find_folder
 
-__all__ = ["GraphExports", "GraphMode", "export_graph", "find_graph", "graph_key", "installed_openvino"]
+__all__ = [
+    "GraphExports",
+    "GraphMode",
+    "export_graph",
+    "find_graph",
+    "graph_key",
+    "installed_openvino",
+    "openvino_graph",
+]
 
 GraphMode: TypeAlias = Literal["auto", "on", "off"]
 GRAPH_FILES = ("graph.xml", "graph.bin")
@@ -181,29 +190,41 @@ def export_graph(checkpoint: Checkpoint, folder: Path) -> None:
         folder: where; one that was there is replaced.
     """
     import openvino
-    from openvino.frontend import FrontEndManager
-    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    model = checkpoint.model
-    example: list[Any] = [torch.zeros(1, 3, *EXAMPLE_HW)]
     assert all(side % STRIDE == 0 for side in EXAMPLE_HW)
+    example = [torch.zeros(1, 3, *EXAMPLE_HW)]
     if checkpoint.task_text is not None:
         example.append(torch.zeros(1, checkpoint.task_text.task_length, dtype=torch.int64))
-    is_swin = can_symbolize(model, checkpoint.plan) == "swin"
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the tracer, about sizes that it takes for constants
-        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-            SymbolicForward(model, swin=is_swin).eval(), tuple(example), check_trace=False
-        )
-        # not openvino.convert_model: that one reports its use to its makers
-        decoder = TorchScriptPythonDecoder(traced, example_input=tuple(example))
-        front = FrontEndManager().load_by_framework("pytorch")
-        loaded = front.load(decoder)
-        graph = front.convert(loaded)
+    is_swin = can_symbolize(checkpoint.model, checkpoint.plan) == "swin"
+    graph = openvino_graph(SymbolicForward(checkpoint.model, swin=is_swin), example)
     with publish_folder(folder) as partial:
         openvino.save_model(graph, partial / GRAPH_FILES[0], compress_to_fp16=False)
         digests = {name: _file_digest(partial / name) for name in GRAPH_FILES}
         (partial / DIGESTS_FILE).write_text(json.dumps(digests), encoding="utf-8")
+
+
+def openvino_graph(module: torch.nn.Module, example: Sequence[Tensor]) -> Any:
+    """Return an openvino.Model of a module, as it computes an example.
+
+    Not by openvino.convert_model, which reports its use to its makers.
+
+    Args:
+        module: whose outputs are tensors.
+        example: its inputs.
+    """
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the tracer, about sizes that it takes for constants
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            module.eval(), tuple(example), check_trace=False
+        )
+        front = FrontEndManager().load_by_framework("pytorch")
+        # a name of its own: what is loaded refers to it from outside Python
+        decoder = TorchScriptPythonDecoder(traced, example_input=tuple(example))
+        loaded = front.load(decoder)
+        return front.convert(loaded)
 
 
 def _damage(folder: Path) -> str | None:

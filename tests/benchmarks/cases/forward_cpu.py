@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +108,7 @@ def _openvino_ways(model: Any, inputs: dict[str, Tensor], precisions: tuple[str,
     except ImportError:
         logging.getLogger(__name__).warning("openvino is not installed: its rows are left out")
         return {}
+    from maskloop.segmentation.graph_export import openvino_graph
 
     class Logits(torch.nn.Module):
         def __init__(self) -> None:
@@ -120,9 +120,7 @@ def _openvino_ways(model: Any, inputs: dict[str, Tensor], precisions: tuple[str,
             return output.class_queries_logits, output.masks_queries_logits
 
     example = tuple(inputs.values())
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of tracing: the graph is for this one size
-        graph = openvino.convert_model(Logits().eval(), example_input=example)
+    graph = openvino_graph(Logits(), example)  # for this one size
     graph.reshape({place: openvino.PartialShape(list(one.shape)) for place, one in enumerate(example)})
     core = openvino.Core()
     arrays = [one.numpy() for one in example]
