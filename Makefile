@@ -52,9 +52,11 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 # Makes the shipped checkpoints again (about 15 minutes on one core).
+# The third is made of photos that are not in the repository: PHOTOS=folder.
 base-models: $(VENV)/.runtime
 	$(BIN)/maskloop base-model build backend/maskloop/models/tiny-mask2former --family mask2former --seed 0
 	$(BIN)/maskloop base-model build backend/maskloop/models/tiny-oneformer --family oneformer --seed 0
+	$(if $(PHOTOS),$(PIP) -e ".[backbones]" && $(BIN)/maskloop base-model build backend/maskloop/models/tiny-photos --photos $(PHOTOS) --seed 0)
 
 # Quality against the number of corrected images, on real images in ../shared/data; goes on where it stopped.
 learning-curves: $(VENV)/.dev

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -18,13 +18,10 @@ from pydantic_settings import (
 
 from maskloop.errors import ConfigurationError
 from maskloop.setting_names import PREFIX, TOML_FILE, check_names
+from maskloop.shipped import BASE_MODEL, BASE_ONEFORMER, BASE_PHOTOS, shipped_model
 from maskloop.types import AnnotationRule, EditName, PromotionMode, SegmentationTask, ShowMode
 
-__all__ = ["BASE_MODEL", "BASE_ONEFORMER", "Settings", "load_settings"]
-
-MODELS_DIR = Path(__file__).parent / "models"
-BASE_MODEL = MODELS_DIR / "tiny-mask2former"
-BASE_ONEFORMER = MODELS_DIR / "tiny-oneformer"
+__all__ = ["BASE_MODEL", "BASE_ONEFORMER", "BASE_PHOTOS", "Settings", "load_settings"]
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveSeconds = Annotated[float, Field(gt=0.0, le=86_400.0)]
@@ -54,7 +51,9 @@ class Settings(BaseSettings):
     )
 
     # model
-    model: str = Field(str(BASE_MODEL), description="a Hugging Face name or a local folder")
+    model: Annotated[str, AfterValidator(shipped_model)] = Field(
+        str(BASE_MODEL), description="a Hugging Face name, a local folder, or a shipped model's name"
+    )
     task: SegmentationTask = SegmentationTask.INSTANCE
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 ...")
     precision: Literal["auto", "float32", "bfloat16"] = Field(

@@ -113,13 +113,20 @@ def build_base_model(
     return metrics
 
 
-def train_click_queries(checkpoint: Checkpoint, *, seed: int = 0, steps: int = CLICK_STEPS) -> ClickQueries:
+def train_click_queries(
+    checkpoint: Checkpoint,
+    *,
+    seed: int = 0,
+    steps: int = CLICK_STEPS,
+    images: Dataset[TrainingItem] | None = None,
+) -> ClickQueries:
     """Return click queries trained on made-up images for a model that stays as it is.
 
     Args:
         checkpoint: a Mask2Former or OneFormer, on the CPU.
         seed: of weights, images and clicks.
         steps: of four images each.
+        images: four a step; None: made-up shapes, most of them in other colours.
 
     Raises:
         ValueError: a model of another family.
@@ -127,14 +134,15 @@ def train_click_queries(checkpoint: Checkpoint, *, seed: int = 0, steps: int = C
     clicks = fitting_click_queries(checkpoint.model, seed=seed)
     if clicks is None:
         raise ValueError(f"click queries: expected a mask2former or oneformer, got {checkpoint.family}")
-    stream = _ShapeStream(length=4 * steps, first_seed=_CLICK_SEED + 4 * steps * seed)
+    shapes = _ShapeStream(length=4 * steps, first_seed=_CLICK_SEED + 4 * steps * seed)
+    stream = shapes if images is None else images
     rng = np.random.default_rng([seed, 4])
     trainer = ClickTrainer(checkpoint.model, clicks, steps=steps, seed=seed)
     with trainer.observing():
         for step in range(steps):
             items = [stream[4 * step + number] for number in range(4)]
-            images = [_recoloured(item.image_hwc, rng) for item in items]
-            batch = images_to_batch(images, checkpoint.preprocessing, checkpoint.device)
+            seen = [_recoloured(item.image_hwc, rng) if images is None else item.image_hwc for item in items]
+            batch = images_to_batch(seen, checkpoint.preprocessing, checkpoint.device)
             _run_plainly(checkpoint, batch)
             trainer.step(torch.from_numpy(np.stack([item.index_hw for item in items])), step)
     return clicks.eval()

@@ -119,10 +119,17 @@ def base_model_build(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Training steps.", show_default="as the shipped one")
     ] = None,
+    photos: Annotated[
+        Path | None,
+        typer.Option(
+            help="Photos of single things on plain grounds: makes a Mask2Former like tiny-photos from them "
+            "(needs the extra `backbones`)."
+        ),
+    ] = None,
 ) -> None:
-    """Train a small model on made-up images from nothing, as the shipped one was."""
+    """Train a small model on made-up images, or on scenes of photo material, as the shipped ones were."""
     from maskloop.settings import load_settings
     from maskloop_studio.runtime.follow import build_base
 
     load_settings()
-    build_base(folder, family=family, seed=seed, steps=steps)
+    build_base(folder, family=family, seed=seed, steps=steps, photos=photos)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from maskloop.errors import LabelConfigError
 from maskloop.label_pairs import find_mirror_pairs, labels_without_mirror
 from maskloop.segmentation.source_labels import source_labels
+from maskloop.shipped import BASE_MODEL, BASE_PHOTOS
 from maskloop_studio.formats.label_config import map_labels, parse_label_config
 from maskloop_studio.labelstudio.webhooks import is_ours, webhook_headers
 from maskloop_studio.projects.task_order import SAMPLING, tab_titles, tab_troubles
@@ -38,6 +39,7 @@ class ConnectionPlan:
     is_new_model: bool  # no version is registered yet
     matched: tuple[str, ...]  # labels that the model draws already
     unmatched: tuple[str, ...]  # labels it has to learn
+    advice: str  # on the model that it starts from; empty where there is none
     mirrored: tuple[str, ...]  # one line each, about labels that swap in a mirror
     changes: tuple[str, ...]  # one line each, in the order in which they are made
     tasks: int  # without an annotation: they are predicted afterwards
@@ -52,6 +54,8 @@ class ConnectionPlan:
         ]
         if self.unmatched:
             lines.append(f"  labels it has to learn: {', '.join(self.unmatched)}")
+        if self.advice:
+            lines.append(f"  {self.advice}")
         lines += [f"  {line}" for line in self.mirrored]
         lines += [f"  {change}" for change in self.changes or ("nothing in Label Studio has to change",)]
         lines.append(f"  then: {self.tasks} tasks without an annotation are predicted")
@@ -98,6 +102,7 @@ def plan_connection(
         is_new_model=champion is None,
         matched=tuple(label for label in config.all_labels if label not in unmatched),
         unmatched=unmatched,
+        advice=_advice(settings.model) if champion is None and unmatched == config.all_labels else "",
         mirrored=_mirror_lines(config.all_labels, settings.mirror_pairs),
         changes=tuple(
             [
@@ -132,6 +137,16 @@ def _champion(project_id: int, services: Services) -> ModelVersion | None:
     return services.registry.champion(model_name(project_id))
 
 
+def _advice(model: str) -> str:
+    """Return what to start from where the model knows none of the labels and is the default one."""
+    if model != str(BASE_MODEL):
+        return ""
+    return (
+        f"{BASE_MODEL.name} knows made-up shapes only: for photos MASKLOOP_MODEL={BASE_PHOTOS.name} learns "
+        "from fewer corrections, and a checkpoint trained on photos like yours is better still"
+    )
+
+
 def _unknown_labels(
     project: StudioProject,
     exc: LabelConfigError,
@@ -142,7 +157,7 @@ def _unknown_labels(
     number = project.id
     own = (
         f"(1) set MASKLOOP_MODEL to a checkpoint that knows them, a folder of your own or a name on the hub: "
-        f"`maskloop models suggest {number}` lists published ones"
+        f"`maskloop models suggest {number}` lists published ones, and {BASE_PHOTOS.name} comes with maskloop"
     )
     if champion is not None:
         own = (

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from maskloop.learning.training.job import TrainingProgress
     from maskloop.store.database import Store
     from maskloop.store.trainings import Training
+    from maskloop.types import HoldoutMetrics
     from maskloop_studio.services import Services
 
 __all__ = [
@@ -139,13 +140,15 @@ def _wait_for_events(event_ids: Sequence[int], store: Store) -> int:
         time.sleep(POLL_S)
 
 
-def build_base(folder: Path, *, family: str, seed: int, steps: int | None) -> None:
+def build_base(folder: Path, *, family: str, seed: int, steps: int | None, photos: Path | None) -> None:
     """Train a base model, showing its progress, and print its figures."""
-    from maskloop.lab.base_model import build_base_model
-
     if family not in FAMILIES:
         raise ConfigurationError(
             "--family", expected=" or ".join(FAMILIES), got=repr(family), remedy="choose one of them"
+        )
+    if photos is not None and family != "mask2former":
+        raise ConfigurationError(
+            "--photos", expected="--family mask2former", got=repr(family), remedy="leave out one of the two"
         )
     with progress_bar() as bar:
         shown = bar.add_task(f"training {family}", total=None)
@@ -153,8 +156,18 @@ def build_base(folder: Path, *, family: str, seed: int, steps: int | None) -> No
         def note(progress: TrainingProgress) -> None:
             bar.update(shown, completed=progress.step, total=progress.steps)
 
-        chosen = cast(Literal["mask2former", "oneformer"], family)
-        metrics = build_base_model(folder, family=chosen, seed=seed, steps=steps, on_progress=note)
+        metrics: dict[str, HoldoutMetrics]
+        if photos is not None:
+            from maskloop.lab.photo_base import PHOTO_STEPS, build_photo_base
+
+            count = PHOTO_STEPS if steps is None else steps
+            metrics = {"scenes": build_photo_base(photos, folder, seed=seed, steps=count, on_progress=note)}
+        else:
+            from maskloop.lab.base_model import build_base_model
+
+            chosen = cast(Literal["mask2former", "oneformer"], family)
+            made = build_base_model(folder, family=chosen, seed=seed, steps=steps, on_progress=note)
+            metrics = {str(domain): judged for domain, judged in made.items()}
     for domain, judged in metrics.items():
         print(f"{domain}: AP50 {judged.ap50:.3f}, PQ {judged.pq:.3f}, mIoU {judged.miou:.3f}")
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from maskloop.errors import LabelConfigError
+from maskloop.settings import BASE_MODEL, BASE_ONEFORMER
 from maskloop_studio.labelstudio.models import StudioBackend, to_project
 from maskloop_studio.projects.connection_plan import BACKEND_TITLE, plan_connection
 from maskloop_studio.projects.task_order import SAMPLING, TITLE
@@ -75,9 +76,30 @@ def test_plan_unknown_labels_names_the_three_ways(services):
     services.client = ReadOnlyStudio(FRUITS)
     with pytest.raises(LabelConfigError) as caught:
         plan_connection(7, URL, services)
-    ways = ("MASKLOOP_MODEL", "maskloop models suggest 7", "maskloop connect 7 --new-labels", "maskloop demo")
+    ways = (
+        "MASKLOOP_MODEL",
+        "tiny-photos",
+        "maskloop models suggest 7",
+        "maskloop connect 7 --new-labels",
+        "maskloop demo",
+    )
     assert [way for way in ways if way not in caught.value.remedy] == []
     assert caught.value.got == "apple, pear"
+
+
+@pytest.mark.parametrize(
+    ("labels", "model", "advised"),
+    [
+        pytest.param(FRUITS, str(BASE_MODEL), True, id="default model, no label of its"),
+        pytest.param(("disc", "apple"), str(BASE_MODEL), False, id="default model, one label of its"),
+        pytest.param(FRUITS, str(BASE_ONEFORMER), False, id="chosen model"),
+    ],
+)
+def test_plan_advises_a_start_for_photos_where_the_default_knows_no_label(settings, labels, model, advised):
+    with contextlib.closing(Services(settings.model_copy(update={"model": model}))) as services:
+        services.client = ReadOnlyStudio(labels)
+        plan = plan_connection(7, URL, services, new_labels=True)
+    assert ("MASKLOOP_MODEL=tiny-photos" in "\n".join(plan.lines())) is advised
 
 
 def test_plan_first_run_makes_no_mlflow_database(services, settings):
