@@ -21,7 +21,7 @@ from maskloop.lab.simulation.data import coco_to_example, common_labels
 from maskloop.lab.synthetic.coco import read_coco
 from maskloop.learning.data.dataset import TrainingExample
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint
-from maskloop.settings import BASE_MODEL, BASE_ONEFORMER
+from maskloop.settings import BASE_MODEL, BASE_ONEFORMER, BASE_PHOTOS
 
 from .click_trials import MOST_CLICKS, run_trials, targets_of, ways
 from .curve_data import SOURCES, load_pool
@@ -29,7 +29,7 @@ from .harness.machine import describe_machine
 
 SEED = 10_000_000  # of made-up images that no shipped model has seen
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
-SHIPPED = {"tiny-mask2former": BASE_MODEL, "tiny-oneformer": BASE_ONEFORMER}
+SHIPPED = {folder.name: folder for folder in (BASE_MODEL, BASE_ONEFORMER, BASE_PHOTOS)}
 CURVES = {"nuclei": "nuclei", "fruits": "fruits", "coco104": "coco10"}  # set -> source of the learning curves
 
 

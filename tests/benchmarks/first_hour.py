@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 
-import maskloop
 from maskloop.lab.simulation.data import coco_to_example, common_labels, name_digest
 from maskloop.lab.synthetic.coco import read_coco
 from maskloop.lab.synthetic.pools import make_pool_image
@@ -39,12 +38,11 @@ from maskloop.learning.training.recipe import recipe_for
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.segmentation.predict import predict_images
-from maskloop.settings import Settings
+from maskloop.settings import BASE_MODEL, Settings
 from maskloop.types import EditCounts, Prediction, SegmentationTask
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "tests" / "benchmarks" / "results" / "first-hour.jsonl"
-MODEL = Path(maskloop.__file__).parent / "models" / "tiny-mask2former"
 STEPS = (0, 4, 8, 12)  # annotated images
 SERVED = Thresholds.from_settings(Settings.model_construct())
 
@@ -155,13 +153,13 @@ def calibration_figures(
 
 
 def run_source(
-    source: str, seed: int, steps: Sequence[int], data: Path, work: Path
+    source: str, seed: int, steps: Sequence[int], *, base: Path, data: Path, work: Path
 ) -> Iterator[dict[str, object]]:
-    """Yield one row for each number of annotated images; 0 is the model as it is shipped."""
+    """Yield one row for each number of annotated images; 0 is the base as it is."""
     plan = PLANS[source]
     examples = load_examples(source, data, seed)
     holdout, others = examples[: plan.holdout], examples[plan.holdout :]
-    loaded = load_checkpoint(MODEL, device="cpu", training=True)
+    loaded = load_checkpoint(base, device="cpu", training=True)
     model = replace(
         loaded,
         preprocessing=replace(loaded.preprocessing, shortest_edge=plan.edge, longest_edge=2 * plan.edge),
@@ -215,7 +213,15 @@ def run(arguments: argparse.Namespace) -> None:
             steps = [count for count in arguments.steps if (source, seed, count) not in done]
             if not steps or time.monotonic() > until:
                 continue
-            for row in run_source(source, seed, arguments.steps, arguments.data, arguments.work):
+            rows = run_source(
+                source,
+                seed,
+                arguments.steps,
+                base=arguments.base,
+                data=arguments.data,
+                work=arguments.work / arguments.base.name,
+            )
+            for row in rows:
                 if (source, seed, row["annotated"]) not in done:
                     print(json.dumps(row), flush=True)
                     results.parent.mkdir(parents=True, exist_ok=True)
@@ -231,6 +237,9 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--sources", nargs="+", choices=sorted(PLANS), default=list(PLANS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", nargs="+", type=int, default=list(STEPS), help="annotated images")
+    parser.add_argument(
+        "--base", type=Path, default=BASE_MODEL, help="what is fine-tuned; give it results of its own"
+    )
     parser.add_argument("--minutes", type=float, default=60.0, help="no training begins later")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--work", type=Path, default=ROOT / ".maskloop" / "first-hour")
