@@ -23,8 +23,16 @@ def test_choose_recipe_more_images_more_steps_within_bounds(chosen):
 
 
 def test_choose_recipe_new_classes_take_longer_by_their_share(chosen):
-    steps = [chosen(new_classes=new).steps for new in (0, 1, 3)]
-    assert steps == [198, 264, 396]
+    steps = [chosen(images=128, objects=360, new_classes=new).steps for new in (0, 1, 3)]
+    assert steps == [396, 528, 792]
+
+
+def test_choose_recipe_few_images_of_new_classes_take_at_least_600_steps(chosen):
+    steps = [
+        chosen(images=images, objects=3 * images, new_classes=3).steps for images in (1, 12, 64, 128, 300)
+    ]
+    assert steps == [600, 600, 792, 1212]
+    assert [chosen(images=12, objects=36, new_classes=new).steps for new in (0, 1, 2)] == [121, 267, 433]
 
 
 @pytest.mark.parametrize(
