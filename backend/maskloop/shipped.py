@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["BASE_MODEL", "BASE_ONEFORMER", "BASE_PHOTOS", "shipped_model"]
+__all__ = ["BASE_MODEL", "BASE_ONEFORMER", "BASE_PHOTOS", "SHIPPED", "shipped_model"]
 
 MODELS_DIR = Path(__file__).parent / "models"
 BASE_MODEL = MODELS_DIR / "tiny-mask2former"

@@ -13,7 +13,7 @@ from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
 from maskloop.segmentation.checkpoint import load_checkpoint
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.segmentation.predict import predict_images
-from maskloop.settings import MODELS_DIR
+from maskloop.settings import BASE_MODEL
 from maskloop.types import Prediction, Segment, SegmentationTask
 from maskloop_studio.formats import annotation_to_segments, prediction_to_regions
 from maskloop_studio.formats.label_config import map_labels, parse_label_config
@@ -45,7 +45,7 @@ def regions_of(segments: tuple[Segment, ...], size_hw: tuple[int, int]) -> list[
 def project(client, make_project):
     """A project annotated as the model sees its images, but for the class of one region of the last task."""
     made = make_project(label_config=CONFIG)
-    checkpoint = load_checkpoint(MODELS_DIR / "tiny-mask2former", device="cpu")
+    checkpoint = load_checkpoint(BASE_MODEL, device="cpu")
     for number in range(IMAGES):
         one = make_image(FIRST_SEED + number)
         file = io.BytesIO()

@@ -29,7 +29,7 @@ from maskloop.learning.training.job import FinetuneJob
 from maskloop.learning.training.recipe import recipe_for
 from maskloop.masks import mask_to_segment
 from maskloop.segmentation.checkpoint import load_checkpoint
-from maskloop.settings import MODELS_DIR, Settings
+from maskloop.settings import BASE_MODEL, Settings
 from maskloop.types import Segment, SegmentationTask
 
 from .label_error_shapes import BENCHMARK
@@ -72,14 +72,20 @@ class LabelledImage:
 
 
 def load_images(
-    chosen: LabelSet, data: Path, work: Path, say: Callable[[str], None] = print
+    chosen: LabelSet,
+    data: Path,
+    work: Path,
+    say: Callable[[str], None] = print,
+    *,
+    base: Path = BASE_MODEL,
 ) -> list[LabelledImage]:
-    """Return the images of a set with out-of-sample evidence, which is made once."""
+    """Return the images of a set with out-of-sample evidence of models made from `base`, made once."""
     examples = load_examples(chosen, data)
-    kept = work / f"label-errors-{chosen.name}-{_digest(chosen, examples)}.pickle"
+    model = "" if base == BASE_MODEL else f"-{base.name}"
+    kept = work / f"label-errors-{chosen.name}{model}-{_digest(chosen, examples)}.pickle"
     if not kept.is_file():
         work.mkdir(parents=True, exist_ok=True)
-        evidence = _predict_out_of_sample(chosen, examples, work / f"folds-{chosen.name}", say)
+        evidence = _predict_out_of_sample(chosen, examples, base, work / f"folds-{chosen.name}{model}", say)
         kept.with_suffix(".part").write_bytes(pickle.dumps(evidence))
         kept.with_suffix(".part").rename(kept)
     seen: list[tuple[Evidence, ...]] = pickle.loads(kept.read_bytes())
@@ -135,10 +141,14 @@ def _panoptic(folder: Path) -> list[TrainingExample]:
 
 
 def _predict_out_of_sample(
-    chosen: LabelSet, examples: Sequence[TrainingExample], work: Path, say: Callable[[str], None]
+    chosen: LabelSet,
+    examples: Sequence[TrainingExample],
+    base_folder: Path,
+    work: Path,
+    say: Callable[[str], None],
 ) -> list[tuple[Evidence, ...]]:
     task = SegmentationTask.INSTANCE
-    base = load_checkpoint(MODELS_DIR / "tiny-mask2former", device="cpu", training=True)
+    base = load_checkpoint(base_folder, device="cpu", training=True)
     base = replace(
         base,
         preprocessing=replace(base.preprocessing, shortest_edge=chosen.edge, longest_edge=2 * chosen.edge),

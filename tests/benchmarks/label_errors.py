@@ -26,6 +26,7 @@ from maskloop.curation.review.injection import Corrupted, inject
 from maskloop.curation.review.rank import rank
 from maskloop.curation.review.suspicion import ReviewImage, Suspicion, SuspicionKind
 from maskloop.masks import segment_iou
+from maskloop.settings import BASE_MODEL
 
 from .label_error_baselines import BASELINES
 from .label_error_data import SETS, LabelledImage, LabelSet, load_images
@@ -238,7 +239,7 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = print) -> No
         sets.append(LabelSet(name=arguments.data_set.name, edge=160, folds=3, steps=200))
     for chosen in sets:
         data = arguments.data if chosen.name in SETS else arguments.data_set.parent
-        images = load_images(chosen, data, arguments.work, say)
+        images = load_images(chosen, data, arguments.work, say, base=arguments.base)
         for seed in range(arguments.seeds):
             for share in arguments.shares:
                 for kind in arguments.kinds:
@@ -273,6 +274,9 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="each by itself")
     parser.add_argument("--real", dest="data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--work", type=Path, default=ROOT / ".maskloop" / "label-errors")
+    parser.add_argument(
+        "--base", type=Path, default=BASE_MODEL, help="what the models are made from; a JSON file of its own"
+    )
     parser.add_argument("--json", type=Path, help="rows; runs that stand there are not done again")
     return parser.parse_args(words)
 

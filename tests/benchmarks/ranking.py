@@ -30,7 +30,7 @@ from maskloop.masks import LEAST_IOU, agreement, paste_segment, segment_iou
 from maskloop.segmentation.checkpoint import Checkpoint, Family, load_checkpoint, save_checkpoint
 from maskloop.segmentation.predict import predict_images
 from maskloop.segmentation.test_time_views import VIEWS, ViewPlan
-from maskloop.settings import MODELS_DIR
+from maskloop.shipped import SHIPPED
 from maskloop.types import Prediction, Segment, SegmentationTask, Signals
 
 from .curve_data import SOURCES, draw, load_pool
@@ -148,7 +148,7 @@ def half_trained(case: Case, data: Path, work: Path) -> tuple[Checkpoint, list[T
     """Return a model that has learnt from a few images, made once, and the images it has not."""
     if case.source == MADE_UP:
         examples = made_up_examples(FIRST_SEED, 120, domain="shifted")
-        return load_checkpoint(MODELS_DIR / f"tiny-{case.family}", device="cpu"), examples
+        return load_checkpoint(SHIPPED[f"tiny-{case.family}"], device="cpu"), examples
     pool = load_pool(data, SOURCES[case.source])
     learnt = draw(pool, case.images, case.seed)
     folder = work / f"ranking-{case.source}-{case.family}-{case.images}-{case.seed}"

@@ -7,13 +7,13 @@ from maskloop.masks import segment_iou
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.segmentation.predict import predict_images
-from maskloop.settings import MODELS_DIR
+from maskloop.settings import BASE_MODEL
 from maskloop.types import SegmentationTask
 
 
 @pytest.fixture(scope="module")
 def checkpoint() -> Checkpoint:
-    return load_checkpoint(MODELS_DIR / "tiny-mask2former", device="cpu")
+    return load_checkpoint(BASE_MODEL, device="cpu")
 
 
 def test_look_at_holds_what_the_model_predicts(checkpoint: Checkpoint):
