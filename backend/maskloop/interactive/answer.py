@@ -30,9 +30,7 @@ Tier: TypeAlias = Literal["click_query", "query", "embedding", "box", "crop"]
 TIERS: tuple[Tier, ...] = ("click_query", "query", "embedding", "box")  # of the whole image
 MOST_MATCHED = 0.4  # of the image: pixels that are like the clicked one everywhere are no object
 MOST_COMPARED = 2000  # cells of an answer that are compared with all queries
-MOST_KEPT = (
-    4  # answers of an image, so that an object's clicks on it are not answered again with each beside it
-)
+MOST_KEPT = 4  # answers of an image: a click asks again what the click before it asked
 MOST_KEPT_BYTES = 1 << 20  # of one
 
 

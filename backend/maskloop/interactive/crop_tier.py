@@ -23,9 +23,7 @@ CropUse: TypeAlias = Literal["used", "refused", "large", "wanted"]
 CROP_SHARE = 0.5  # of the image's shorter side: a crop's sides
 LEAST_SIDE = 16  # pixels of a crop: less shows the model nothing
 SMALL_SHARE = 0.5  # of a crop's sides: a larger object is not worth a look of its own
-FORETOLD_SHARE = (
-    0.5  # of the later clicks: more of them have to agree with the crop's answer to the first one
-)
+FORETOLD_SHARE = 0.5  # of the later clicks: more of them agree with the crop's answer to the first
 
 
 def crop_window(prompt: Prompt, size_hw: tuple[int, int]) -> Window | None:
