@@ -27,7 +27,13 @@ from maskloop.segmentation.click_queries import ClickQueries, fitting_click_quer
 from maskloop.segmentation.preprocess import Batch, images_to_batch
 from maskloop.types import HoldoutMetrics, RgbImage, SegmentationTask
 
-__all__ = ["BASE_STEPS", "build_base_model", "made_up_examples", "train_click_queries"]
+__all__ = [
+    "BASE_STEPS",
+    "build_base_model",
+    "made_up_examples",
+    "train_click_queries",
+    "train_from_scratch",
+]
 
 CLICK_STEPS = 3000
 BASE_STEPS: dict[Family, int] = {"mask2former": 4000, "oneformer": 1500}
@@ -93,9 +99,13 @@ def build_base_model(
         threads=1,
         augmentation=Augmentation(),
     )
-    with tempfile.TemporaryDirectory(prefix="maskloop-base-") as scratch:
-        trained = _train_from_scratch(family, recipe, Path(scratch), on_progress)
-    save_checkpoint(trained, folder, dtype=torch.float16)
+    if family == "mask2former":
+        fresh = build_tiny_mask2former(SHAPE_CLASSES, seed=seed)
+    else:
+        fresh = build_tiny_oneformer(SHAPE_CLASSES, seed=seed, training=True)
+    images = count * recipe.batch
+    train_from_scratch(fresh, _ShapeStream(length=images, first_seed=seed * images), recipe, on_progress)
+    save_checkpoint(fresh, folder, dtype=torch.float16)
     saved = load_checkpoint(folder, device="cpu")
     clicks = train_click_queries(saved, seed=seed, steps=min(CLICK_STEPS, count))
     saved = replace(saved, click_queries=clicks)
@@ -182,31 +192,34 @@ def made_up_examples(
     return examples
 
 
-def _train_from_scratch(
-    family: Family,
+def train_from_scratch(
+    fresh: Checkpoint,
+    images: Dataset[TrainingItem],
     recipe: FinetuneRecipe,
-    state_dir: Path,
     on_progress: Callable[[TrainingProgress], None] | None,
-) -> Checkpoint:
-    if family == "mask2former":
-        fresh = build_tiny_mask2former(SHAPE_CLASSES, seed=recipe.seed)
-    else:
-        fresh = build_tiny_oneformer(SHAPE_CLASSES, seed=recipe.seed, training=True)
-    images = recipe.steps * recipe.batch
-    run = TrainingRun(
-        dataset=_ShapeStream(length=images, first_seed=recipe.seed * images),
-        collator=Collator(
-            preprocessing=fresh.preprocessing,
-            labels=fresh.labels,
-            task=SegmentationTask.INSTANCE,
-            task_text=fresh.task_text,
-        ),
-        recipe=recipe,
-        state_dir=state_dir / "trainer",
-        device=fresh.device,
-    )
-    train_model(fresh.model, run, TrainingControl(on_progress=on_progress))
-    return fresh
+) -> None:
+    """Train a model of random weights in place, on the instance task.
+
+    Args:
+        fresh: the model.
+        images: one for each image of each step.
+        recipe: of the training.
+        on_progress: called every few steps.
+    """
+    with tempfile.TemporaryDirectory(prefix="maskloop-base-") as scratch:
+        run = TrainingRun(
+            dataset=images,
+            collator=Collator(
+                preprocessing=fresh.preprocessing,
+                labels=fresh.labels,
+                task=SegmentationTask.INSTANCE,
+                task_text=fresh.task_text,
+            ),
+            recipe=recipe,
+            state_dir=Path(scratch) / "trainer",
+            device=fresh.device,
+        )
+        train_model(fresh.model, run, TrainingControl(on_progress=on_progress))
 
 
 def _card(checkpoint: Checkpoint, recipe: FinetuneRecipe, metrics: dict[Domain, HoldoutMetrics]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,18 +10,16 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 
-from maskloop.lab.base_model import train_click_queries
+from maskloop.lab.base_model import train_click_queries, train_from_scratch
 from maskloop.lab.imagenet import with_imagenet_backbone
 from maskloop.lab.photos.compositions import OBJECT, PhotoScenes
 from maskloop.lab.photos.cutouts import Photo, read_photos
 from maskloop.lab.tiny_models import Tiny, build_tiny_mask2former
 from maskloop.learning.data.augmentation import Augmentation
-from maskloop.learning.data.collate import Collator
 from maskloop.learning.data.dataset import TrainingExample, TrainingItem, draw_index_map
 from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
-from maskloop.learning.training.job import TrainingControl, TrainingProgress, TrainingRun
+from maskloop.learning.training.job import TrainingProgress
 from maskloop.learning.training.recipe import FinetuneRecipe
-from maskloop.learning.training.training_loop import train_model
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from maskloop.types import HoldoutMetrics, SegmentationTask
 
@@ -98,20 +95,8 @@ def build_photo_base(
         augmentation=Augmentation(),
     )
     images = steps * BATCH
-    with tempfile.TemporaryDirectory(prefix="maskloop-base-") as scratch:
-        run = TrainingRun(
-            dataset=_SceneStream(scenes, length=images, first_seed=seed * images),
-            collator=Collator(
-                preprocessing=fresh.preprocessing,
-                labels=fresh.labels,
-                task=SegmentationTask.INSTANCE,
-                task_text=fresh.task_text,
-            ),
-            recipe=recipe,
-            state_dir=Path(scratch) / "trainer",
-            device=fresh.device,
-        )
-        train_model(fresh.model, run, TrainingControl(on_progress=on_progress))
+    seen = _SceneStream(scenes, length=images, first_seed=seed * images)
+    train_from_scratch(fresh, seen, recipe, on_progress)
     save_checkpoint(fresh, folder, dtype=torch.float16)
     saved = load_checkpoint(folder, device="cpu")
     count = min(CLICK_STEPS, steps)
