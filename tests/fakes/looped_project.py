@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 from sqlalchemy import insert
 
+from maskloop.errors import StoreError
 from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
 from maskloop.settings import Settings
 from maskloop.store.annotations import AnnotationSnapshot
@@ -20,7 +21,7 @@ from maskloop.store.database import Store
 from maskloop.store.jobs import JobKind
 from maskloop.store.reviews import StoredSuspicion
 from maskloop.store.scores import Arranged, ScoredTask
-from maskloop.store.sessions import now
+from maskloop.store.sessions import Sessions, now
 from maskloop.store.tables import AnnotationRow, JobRow, MasksRow, ScoredRow, TrainingRow, VersionRow
 from maskloop.testing import MemoryQueue, MemoryRegistry
 from maskloop.types import EditCounts
@@ -291,3 +292,13 @@ def fill_rows(store: Store, *, versions: int, tasks: int) -> None:
                 for n in numbers
             ],
         )
+
+
+def take_database_away(monkeypatch: Any) -> None:
+    """Let the database answer nothing from now on, with markup in what it says."""
+
+    def away(*_arguments: object, **_options: object) -> None:
+        raise StoreError("database, read", expected="an answer", got="<b>none</b>", remedy="check it")
+
+    for method in ("read", "write"):
+        monkeypatch.setattr(Sessions, method, away)

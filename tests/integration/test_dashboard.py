@@ -9,14 +9,20 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from sqlalchemy import event
-from tests.fakes.looped_project import CONFIG, PROJECT, TITLE, fill_rows, make_services, run_loop
+from tests.fakes.looped_project import (
+    CONFIG,
+    PROJECT,
+    TITLE,
+    fill_rows,
+    make_services,
+    run_loop,
+    take_database_away,
+)
 from tests.waiting import until
 
-from maskloop.errors import StoreError
 from maskloop.learning.registry import CHAMPION
 from maskloop.settings import Settings
 from maskloop.store.jobs import JobKind, JobStatus
-from maskloop.store.sessions import Sessions
 from maskloop_studio.serving.app import create_app
 
 NAME = f"maskloop-{PROJECT}"
@@ -220,15 +226,10 @@ def _actions(services):
     ]
 
 
-def _away(*_arguments, **_options):
-    raise StoreError("database, read", expected="an answer", got="<b>none</b>", remedy="check it")
-
-
 def test_database_away_every_page_and_action_says_so(client, looped, monkeypatch):
     pages, actions, form = _pages(looped), _actions(looped), _form(client)
     champion = looped.registry.alias(NAME, CHAMPION)
-    for method in ("read", "write"):
-        monkeypatch.setattr(Sessions, method, _away)
+    take_database_away(monkeypatch)
     answers = {path: client.get(path) for path in pages}
     answers |= {path: client.post(path, data=form) for path in actions}
     told = {path: answer.status_code for path, answer in answers.items()}

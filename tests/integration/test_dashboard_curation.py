@@ -9,14 +9,19 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from pydantic import SecretStr
 from sqlalchemy import text
-from tests.fakes.looped_project import CONFIG, PROJECT, add_curation, annotate, make_services
+from tests.fakes.looped_project import (
+    CONFIG,
+    PROJECT,
+    add_curation,
+    annotate,
+    make_services,
+    take_database_away,
+)
 
-from maskloop.errors import StoreError
 from maskloop.settings import Settings
 from maskloop.store.audit import INSTALLATION, Actor, ActorKind, AuditAction, AuditEntry
 from maskloop.store.drifts import DriftState
 from maskloop.store.reviews import Verdict
-from maskloop.store.sessions import Sessions
 from maskloop_studio.projects.training import ensure_champion
 from maskloop_studio.serving.app import create_app
 
@@ -231,14 +236,10 @@ def test_action_without_token_is_refused(client, curated):
 
 
 def test_database_away_every_page_and_action_says_so(client, curated, monkeypatch):
-    def away(*_arguments, **_options):
-        raise StoreError("database, read", expected="an answer", got="<b>none</b>", remedy="check it")
-
     number, form = curated.numbers[0], _form(client)
     pages = ["review", f"review/{number}.jpg", "images", "images/found", "annotators"]
     pages += ["annotators/edits", "annotators/agreement", "audit", "audit/check"]
-    for method in ("read", "write"):
-        monkeypatch.setattr(Sessions, method, away)
+    take_database_away(monkeypatch)
     answers = {part: client.get(f"{BASE}/{part}") for part in pages}
     answers["decide"] = client.post(f"{BASE}/review/{number}", data=form | {"verdict": "right"})
     told = {part: answer.status_code for part, answer in answers.items()}

@@ -64,6 +64,18 @@ class _ShapeStream(Dataset[TrainingItem]):
         return TrainingItem(image_hwc=made.image_hwc, index_hw=index_hw, class_ids=class_ids)
 
 
+class _RecolouredStream(Dataset[TrainingItem]):
+    """Images that no base has learnt from, most of them in other colours; each is asked for in order."""
+
+    def __init__(self, *, steps: int, seed: int) -> None:
+        self._shapes = _ShapeStream(length=4 * steps, first_seed=_CLICK_SEED + 4 * steps * seed)
+        self._rng = np.random.default_rng([seed, 4])
+
+    def __getitem__(self, index: int) -> TrainingItem:
+        item = self._shapes[index]
+        return replace(item, image_hwc=_recoloured(item.image_hwc, self._rng))
+
+
 def build_base_model(
     folder: Path,
     *,
@@ -107,7 +119,9 @@ def build_base_model(
     train_from_scratch(fresh, _ShapeStream(length=images, first_seed=seed * images), recipe, on_progress)
     save_checkpoint(fresh, folder, dtype=torch.float16)
     saved = load_checkpoint(folder, device="cpu")
-    clicks = train_click_queries(saved, seed=seed, steps=min(CLICK_STEPS, count))
+    click_steps = min(CLICK_STEPS, count)
+    shapes = _RecolouredStream(steps=click_steps, seed=seed)
+    clicks = train_click_queries(saved, shapes, seed=seed, steps=click_steps)
     saved = replace(saved, click_queries=clicks)
     save_checkpoint(saved, folder, dtype=torch.float16)
     domains: tuple[Domain, ...] = ("base", "shifted")
@@ -124,19 +138,15 @@ def build_base_model(
 
 
 def train_click_queries(
-    checkpoint: Checkpoint,
-    *,
-    seed: int = 0,
-    steps: int = CLICK_STEPS,
-    images: Dataset[TrainingItem] | None = None,
+    checkpoint: Checkpoint, images: Dataset[TrainingItem], *, seed: int, steps: int
 ) -> ClickQueries:
-    """Return click queries trained on made-up images for a model that stays as it is.
+    """Return click queries for a model that stays as it is.
 
     Args:
         checkpoint: a Mask2Former or OneFormer, on the CPU.
-        seed: of weights, images and clicks.
-        steps: of four images each.
-        images: four a step; None: made-up shapes, most of them in other colours.
+        images: four a step, each asked for once and in order.
+        seed: of weights and clicks.
+        steps: how many.
 
     Raises:
         ValueError: a model of another family.
@@ -144,14 +154,11 @@ def train_click_queries(
     clicks = fitting_click_queries(checkpoint.model, seed=seed)
     if clicks is None:
         raise ValueError(f"click queries: expected a mask2former or oneformer, got {checkpoint.family}")
-    shapes = _ShapeStream(length=4 * steps, first_seed=_CLICK_SEED + 4 * steps * seed)
-    stream = shapes if images is None else images
-    rng = np.random.default_rng([seed, 4])
     trainer = ClickTrainer(checkpoint.model, clicks, steps=steps, seed=seed)
     with trainer.observing():
         for step in range(steps):
-            items = [stream[4 * step + number] for number in range(4)]
-            seen = [_recoloured(item.image_hwc, rng) if images is None else item.image_hwc for item in items]
+            items = [images[4 * step + number] for number in range(4)]
+            seen = [item.image_hwc for item in items]
             batch = images_to_batch(seen, checkpoint.preprocessing, checkpoint.device)
             _run_plainly(checkpoint, batch)
             trainer.step(torch.from_numpy(np.stack([item.index_hw for item in items])), step)

@@ -15,7 +15,6 @@ from maskloop.lab.imagenet import with_imagenet_backbone
 from maskloop.lab.photos.compositions import OBJECT, PhotoScenes
 from maskloop.lab.photos.cutouts import Photo, read_photos
 from maskloop.lab.tiny_models import Tiny, build_tiny_mask2former
-from maskloop.learning.data.augmentation import Augmentation
 from maskloop.learning.data.dataset import TrainingExample, TrainingItem, draw_index_map
 from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
 from maskloop.learning.training.job import TrainingProgress
@@ -92,7 +91,6 @@ def build_photo_base(
         seed=seed,
         save_every=250,
         threads=1,
-        augmentation=Augmentation(),
     )
     images = steps * BATCH
     seen = _SceneStream(scenes, length=images, first_seed=seed * images)
@@ -101,7 +99,7 @@ def build_photo_base(
     saved = load_checkpoint(folder, device="cpu")
     count = min(CLICK_STEPS, steps)
     seen = _SceneStream(scenes, length=BATCH * count, first_seed=CLICK_SEED + seed * images)
-    saved = replace(saved, click_queries=train_click_queries(saved, seed=seed, steps=count, images=seen))
+    saved = replace(saved, click_queries=train_click_queries(saved, seen, seed=seed, steps=count))
     save_checkpoint(saved, folder, dtype=torch.float16)
     metrics = evaluate_checkpoint(saved, _holdout(scenes, holdout_scenes), task=SegmentationTask.INSTANCE)
     (folder / "README.md").write_text(_card(saved, recipe, metrics, read), encoding="utf-8")

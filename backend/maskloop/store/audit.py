@@ -150,24 +150,13 @@ class AuditRepository:
             limit: how many at the most.
             below: only records with smaller numbers.
         """
-        query = select(AuditRow).where(AuditRow.project_id == project_id)
-        if below is not None:
-            query = query.where(AuditRow.number < below)
-        with self._sessions.read() as session:
-            rows = session.scalars(query.order_by(AuditRow.number.desc()).limit(limit)).all()
+        rows = self._newest_rows(project_id, limit=limit, below=below)
         return tuple(record for row in rows if (record := _read(row)) is not None)
 
     def each(self, project_id: int) -> Iterator[AuditRecord]:
         """Yield a project's records, newest first; one that cannot be read is left out."""
         below: int | None = None
-        while True:
-            query = select(AuditRow).where(AuditRow.project_id == project_id)
-            if below is not None:
-                query = query.where(AuditRow.number < below)
-            with self._sessions.read() as session:
-                rows = session.scalars(query.order_by(AuditRow.number.desc()).limit(PAGE)).all()
-            if not rows:
-                return
+        while rows := self._newest_rows(project_id, limit=PAGE, below=below):
             yield from (record for row in rows if (record := _read(row)) is not None)
             below = rows[-1].number
 
@@ -194,6 +183,13 @@ class AuditRepository:
                 seen = seen or before == head
         trouble = None if seen else f"no record has the hash {head}: records are missing or were made anew"
         return AuditCheck(records=count, head=before, trouble=trouble)
+
+    def _newest_rows(self, project_id: int, *, limit: int, below: int | None) -> list[AuditRow]:
+        query = select(AuditRow).where(AuditRow.project_id == project_id)
+        if below is not None:
+            query = query.where(AuditRow.number < below)
+        with self._sessions.read() as session:
+            return list(session.scalars(query.order_by(AuditRow.number.desc()).limit(limit)))
 
     def _page(self, project_id: int, *, above: int) -> list[AuditRow]:
         query = select(AuditRow).where(AuditRow.project_id == project_id, AuditRow.number > above)

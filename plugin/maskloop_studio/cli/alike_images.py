@@ -36,7 +36,7 @@ def images(
     predicted (`maskloop prelabel`).
     """
     from maskloop.curation.duplicates.alike import find_alike, find_outliers
-    from maskloop_studio.projects.audit_trail import command_line_actor, record_deletion
+    from maskloop_studio.projects.audit_trail import record_cleared
     from maskloop_studio.projects.task_image_facts import task_image_facts
     from maskloop_studio.review.duplicates_tab import remove_duplicates_tab, show_duplicates
     from maskloop_studio.services import process_services
@@ -44,12 +44,11 @@ def images(
     services = process_services()
     if clear:
         tasks = remove_duplicates_tab(project, client=services.client)
-        record_deletion(
+        record_cleared(
             project,
             "the tab of duplicates",
-            reason="maskloop images --clear",
-            facts={"tasks": tasks},
-            actor=command_line_actor(),
+            command="maskloop images --clear",
+            tasks=tasks,
             store=services.store,
         )
         typer.echo(f"removed the tab of duplicates: {tasks} tasks of project {project}")

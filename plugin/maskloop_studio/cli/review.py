@@ -46,7 +46,7 @@ def review(
     from maskloop.errors import ConfigurationError
     from maskloop.files import write_whole
     from maskloop.store.reviews import Verdict
-    from maskloop_studio.projects.audit_trail import command_line_actor, record_deletion
+    from maskloop_studio.projects.audit_trail import record_cleared
     from maskloop_studio.review.review_tab import remove_review
     from maskloop_studio.review.run_review import decide, review_project
     from maskloop_studio.services import process_services
@@ -54,12 +54,11 @@ def review(
     services = process_services()
     if clear:
         tasks = remove_review(project, client=services.client, pushes=services.store.pushes)
-        record_deletion(
+        record_cleared(
             project,
             "the review's tab and proposals",
-            reason="maskloop review --clear",
-            facts={"tasks": tasks},
-            actor=command_line_actor(),
+            command="maskloop review --clear",
+            tasks=tasks,
             store=services.store,
         )
         typer.echo(f"removed the review of {tasks} tasks from project {project}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import logging
@@ -89,38 +88,36 @@ def kept_versions(
 def _remove_version(stale: PushTarget, *, connections: int, check: Callable[[], None]) -> int:
     project_id, tag, pushes, client = stale.project_id, stale.tag, stale.store.pushes, stale.client
     removed = after_id = 0
-    with ThreadPoolExecutor(connections) as pool, contextlib.ExitStack() as at_end:
-        at_end.callback(lambda: _record(stale, removed))
-        while page := pushes.page(project_id, tag, after_id=after_id, limit=PAGE_TASKS):
-            check()
-            after_id = max(page)
-            stands = patiently(functools.partial(client.task_stands, project_id, sorted(page)))
-            in_hand = {task_id for task_id, stand in stands.items() if stand.has_draft}
-            doomed = {
-                task_id: page[task_id]
-                for task_id, stand in stands.items()
-                if not stand.annotated and task_id not in in_hand
-            }
-            list(pool.map(functools.partial(_remove, tag=tag, client=client), doomed.items()))
-            removed += len(doomed)
-            # Those of annotated tasks stay in Label Studio for good, and are not looked at again.
-            pushes.forget(
-                project_id, [task_id for task_id in page if task_id not in in_hand], model_version=tag
+    try:
+        with ThreadPoolExecutor(connections) as pool:
+            while page := pushes.page(project_id, tag, after_id=after_id, limit=PAGE_TASKS):
+                check()
+                after_id = max(page)
+                stands = patiently(functools.partial(client.task_stands, project_id, sorted(page)))
+                in_hand = {task_id for task_id, stand in stands.items() if stand.has_draft}
+                doomed = {
+                    task_id: page[task_id]
+                    for task_id, stand in stands.items()
+                    if not stand.annotated and task_id not in in_hand
+                }
+                list(pool.map(functools.partial(_remove, tag=tag, client=client), doomed.items()))
+                removed += len(doomed)
+                # Those of annotated tasks stay in Label Studio for good, and are not looked at again.
+                pushes.forget(
+                    project_id, [task_id for task_id in page if task_id not in in_hand], model_version=tag
+                )
+    finally:
+        if removed:
+            record_deletion(
+                project_id,
+                f"stored predictions of {tag}",
+                reason="stale: annotators see another version, and no rollback leads there",
+                facts={"predictions": removed},
+                actor=MASKLOOP,
+                store=stale.store,
             )
     log_action(logger, "stale_predictions_removed", project_id=project_id, model_version=tag, removed=removed)
     return removed
-
-
-def _record(stale: PushTarget, removed: int) -> None:
-    if removed:
-        record_deletion(
-            stale.project_id,
-            f"stored predictions of {stale.tag}",
-            reason="stale: annotators see another version, and no rollback leads there",
-            facts={"predictions": removed},
-            actor=MASKLOOP,
-            store=stale.store,
-        )
 
 
 def _remove(pushed: tuple[int, int | None], *, tag: str, client: StudioClient) -> None:

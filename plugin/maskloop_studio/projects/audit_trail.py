@@ -28,6 +28,7 @@ __all__ = [
     "command_line_actor",
     "find_serving_reason",
     "record",
+    "record_cleared",
     "record_deletion",
     "record_job",
     "record_moves",
@@ -95,18 +96,40 @@ def record(entry: AuditEntry, store: Store) -> None:
         )
 
 
+def record_cleared(project_id: int, subject: str, *, command: str, tasks: int, store: Store) -> None:
+    """Record that whoever runs this command had something removed from Label Studio.
+
+    Args:
+        project_id: Label Studio's number.
+        subject: what.
+        command: as it was called.
+        tasks: on how many it was.
+        store: gets the record.
+    """
+    facts = {"tasks": tasks}
+    record_deletion(project_id, subject, reason=command, actor=command_line_actor(), store=store, facts=facts)
+
+
 def record_deletion(
-    project_id: int, subject: str, *, reason: str, facts: Mapping[str, Any], actor: Actor, store: Store
+    project_id: int,
+    subject: str,
+    *,
+    reason: str,
+    actor: Actor,
+    store: Store,
+    facts: Mapping[str, Any] | None = None,
+    key: str | None = None,
 ) -> None:
-    """Record that something of a project was deleted, here or in Label Studio.
+    """Record that something of a project is deleted, here or in Label Studio.
 
     Args:
         project_id: Label Studio's number.
         subject: what: a version's tag, predictions, a tab.
         reason: why.
-        facts: plain values, such as how many.
         actor: who asked for it.
         store: gets the record.
+        facts: plain values, such as how many.
+        key: as an AuditEntry has it.
     """
     record(
         AuditEntry(
@@ -115,7 +138,8 @@ def record_deletion(
             actor=actor,
             subject=subject,
             reason=reason,
-            facts=facts,
+            facts=facts or {},
+            key=key,
         ),
         store,
     )

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from maskloop.errors import MaskloopError
 from maskloop.learning.registry import CHAMPION
 from maskloop.log import log_action
-from maskloop.store.audit import MASKLOOP, Actor, AuditAction, AuditEntry
+from maskloop.store.audit import MASKLOOP, Actor
 from maskloop.store.jobs import JobKind, JobStatus
 from maskloop.store.sessions import now
 from maskloop_studio.dispatch import request
-from maskloop_studio.projects.audit_trail import record, record_moves
+from maskloop_studio.projects.audit_trail import record_deletion, record_moves
 from maskloop_studio.projects.training import champion_tag, model_name
 
 if TYPE_CHECKING:
@@ -142,16 +142,13 @@ def prune_versions(
     kept = services.settings.keep_versions if keep is None else keep
 
     def note(tag: str) -> None:  # before it is deleted: a kill in between loses no record
-        record(
-            AuditEntry(
-                project_id=project_id,
-                action=AuditAction.DELETED,
-                actor=actor,
-                subject=tag,
-                reason=f"older than the newest {kept} versions, and not needed for a rollback",
-                key=f"deleted-{tag}",
-            ),
-            services.store,
+        record_deletion(
+            project_id,
+            tag,
+            reason=f"older than the newest {kept} versions, and not needed for a rollback",
+            actor=actor,
+            store=services.store,
+            key=f"deleted-{tag}",
         )
 
     gone = prune(

@@ -42,9 +42,7 @@ class ForwardPlan:
     accelerate: bool = True  # what gives the same to rounding, faster
     compiled: bool = False  # by torch.compile, at once for each new shape; only what is accelerated
     triton: bool = False  # deformable attention on CUDA by our Triton kernel, which no GPU has run yet
-    openvino: bool = (
-        False  # on the CPU by the model's graph, where graphs.py has one that is as good and faster
-    )
+    openvino: bool = False  # on the CPU by the model's graph, where graphs.py has a good and faster one
 
 
 def forward_pass(
