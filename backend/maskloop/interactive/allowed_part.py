@@ -75,7 +75,7 @@ def _keep_parts(mask_hw: BoolMask, prompt: Prompt, *, clicked_only: bool) -> Boo
         return kept_hw
     window = (slice(top, top + down), slice(left, left + across))  # an object is a small part of its image
     inside_hw = np.ascontiguousarray(mask_hw[window]).view(np.uint8)
-    count, parts_hw, stats, _ = cv2.connectedComponentsWithStats(inside_hw, connectivity=4)
+    count, parts_hw = cv2.connectedComponents(inside_hw, connectivity=4)
     slack = max(1, max(mask_hw.shape) // 128)
     clicked = set()
     for index, click in enumerate(prompt.positive):
@@ -85,14 +85,13 @@ def _keep_parts(mask_hw: BoolMask, prompt: Prompt, *, clicked_only: bool) -> Boo
             clicked.add(part)
         elif index == 0 and prompt.previous_hw is None:
             return kept_hw
-    areas = stats[:, cv2.CC_STAT_AREA]
-    least = LEAST_PART * float(areas[1:].sum())
-    kept = [
-        part for part in range(1, count) if part in clicked or (not clicked_only and areas[part] >= least)
-    ]
     is_kept = np.zeros(count, dtype=np.bool_)
-    is_kept[kept] = True
-    kept_hw[window] = is_kept[parts_hw]
+    if not clicked_only:
+        areas = np.bincount(parts_hw.ravel(), minlength=count)
+        is_kept[areas >= LEAST_PART * float(areas[1:].sum())] = True
+    is_kept[[*clicked]] = True
+    is_kept[0] = False
+    kept_hw[window] = is_kept.take(np.asarray(parts_hw, dtype=np.int32))
     return kept_hw
 
 

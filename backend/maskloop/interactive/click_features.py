@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from maskloop.segmentation.checkpoint import Checkpoint
-from maskloop.segmentation.click_queries import ClickQueries, ClickStart, Level, decode_clicks
+from maskloop.segmentation.click_queries import PART, ClickQueries, ClickStart, Level, decode_clicks
 from maskloop.segmentation.fast.model_forward import LeanOutput, query_decoder
 from maskloop.segmentation.fast.pixel_decoder import sine_axes
 from maskloop.segmentation.fast.query_decoder import QueryDecoder
@@ -21,6 +21,7 @@ from maskloop.segmentation.predict import RawOutput
 
 __all__ = ["ClickFeatures", "click_features"]
 
+GATHERED = 0.5  # of the tokens: fewer than that are copied
 _RUNNERS: weakref.WeakKeyDictionary[Any, _Runner] = weakref.WeakKeyDictionary()  # by the model
 
 
@@ -103,7 +104,7 @@ def attend_few(attention: Any, queries_kqc: Tensor, level: Level, seen_ks: Tenso
     """Return what `attend_masked` does: keys and values of the tokens that are seen are never made.
 
     A few queries are projected to the tokens instead, as the product with a key is the product of the
-    projected query and the token.
+    projected query and the token, and of its position: its row's and its column's part.
     """
     seen_ks = seen_ks | ~seen_ks.any(1, keepdim=True)
     weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
@@ -111,32 +112,47 @@ def attend_few(attention: Any, queries_kqc: Tensor, level: Level, seen_ks: Tenso
     channels = level.tokens_sc.shape[1]
     out = []
     for queries_qc, seen_s in zip(queries_kqc, seen_ks, strict=True):
-        chosen_s = torch.nonzero(seen_s).flatten()
-        values_tc = level.tokens_sc[chosen_s].float()
-        keys_tc = values_tc + level.positions_sc[chosen_s]
         asked_qhd = functional.linear(queries_qc, weights[0], biases[0]).unflatten(1, (heads, -1))  # type: ignore[no-untyped-call]
         key_hdc = weights[1].view(heads, -1, channels)
         # the keys' bias adds the same to all tokens, which the softmax takes out
         asked_hqc = torch.einsum("qhd,hdc->hqc", asked_qhd, key_hdc) / math.sqrt(asked_qhd.shape[2])
-        shares_hqt = (asked_hqc.flatten(0, 1) @ keys_tc.T).softmax(dim=-1)
-        read_hqc = (shares_hqt @ values_tc).view(heads, -1, channels)
+        read_hqc = _read(asked_hqc.flatten(0, 1), level, seen_s).view(heads, -1, channels)
         value_hdc = weights[2].view(heads, -1, channels)
         read_qhd = torch.einsum("hqc,hdc->qhd", read_hqc, value_hdc)
         out.append(attention.out_proj(read_qhd.flatten(1) + biases[2]))
     return torch.stack(out)
 
 
+def _read(asked_ac: Tensor, level: Level, seen_s: Tensor) -> Tensor:
+    """Return the mean (A, C) of the tokens that are seen, by how well each answers what is asked."""
+    of_rows_ad, of_columns_ad = asked_ac.split((level.rows_hd.shape[1], level.columns_wd.shape[1]), dim=1)  # type: ignore[no-untyped-call]
+    of_rows_ah1 = (of_rows_ad @ level.rows_hd.T)[:, :, None]
+    scores_as = (of_rows_ah1 + (of_columns_ad @ level.columns_wd.T)[:, None]).flatten(1)
+    chosen_t = torch.nonzero(seen_s).flatten()
+    if len(chosen_t) < GATHERED * len(seen_s):
+        seen_tc = level.tokens_sc.index_select(0, chosen_t).float()
+        scores_at: Tensor = scores_as.index_select(1, chosen_t).addmm_(asked_ac, seen_tc.T)
+        return scores_at.softmax(dim=-1) @ seen_tc
+    # to look at all of them costs less than to copy most
+    scores_as.masked_fill_(~seen_s, float("-inf"))
+    parts = torch.split(level.tokens_sc, PART)
+    float_tc = torch.empty(min(PART, len(seen_s)), asked_ac.shape[1])  # stays in the processor's cache
+    for part_tc, scores_at in zip(parts, torch.split(scores_as, PART, dim=1), strict=True):
+        scores_at.addmm_(asked_ac, float_tc[: len(part_tc)].copy_(part_tc).T)
+    shares_as = scores_as.softmax(dim=-1)
+    read_ac = torch.zeros_like(asked_ac)
+    for part_tc, shares_at in zip(parts, torch.split(shares_as, PART, dim=1), strict=True):
+        read_ac.addmm_(shares_at, float_tc[: len(part_tc)].copy_(part_tc))
+    return read_ac
+
+
 def _level(tokens_hwc: Tensor, pixels_sc: Tensor, padded_hw: tuple[int, int], embedder: Any) -> Level:
-    height, width, channels = tokens_hwc.shape
+    height, width = tokens_hwc.shape[:2]
     rows_hd, columns_wd = sine_axes(embedder, padded_hw, torch.device("cpu"))
-    both = (
-        rows_hd[:height, None].expand(-1, width, -1),
-        columns_wd[:width].expand(height, -1, -1),
-    )
-    positions_sc = torch.cat(both, dim=-1).view(height * width, channels)
     return Level(
         tokens_sc=tokens_hwc.flatten(0, 1),
-        positions_sc=positions_sc,
+        rows_hd=rows_hd[:height],
+        columns_wd=columns_wd[:width],
         pixels_sc=pixels_sc,
         size_hw=(height, width),
     )

@@ -150,7 +150,7 @@ def _of_layers(
         coarse_nhw=coarse_nhw,
         quality_n=quality_n,
         boxes_n4=boxes_n4,
-        pixels_chw=pixels_chw.half(),
+        pixels_chw=pixels_chw.half().contiguous(),  # the model's may lie channel by channel of each pixel
         embeddings_nc=embeddings_nc,
         mean_c=mean_c,
         precision_cc=precision_cc,

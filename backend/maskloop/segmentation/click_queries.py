@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,6 +25,7 @@ from maskloop.segmentation.fast.query_decoder import QueryDecoder, attend, self_
 __all__ = [
     "MOST_PLACES",
     "NEGATIVE",
+    "PART",
     "POSITIVE",
     "ClickQueries",
     "ClickStart",
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 MOST_PLACES = 8  # clicks that get queries of their own; the first and the last ones
+PART = 2048  # tokens that become float32 at once
 BOTTLENECK = 4  # adapters have so many times fewer values than queries
 OBJECT, POSITIVE, NEGATIVE = range(3)
 FILE = "click_queries.safetensors"  # in a checkpoint's folder
@@ -47,9 +50,27 @@ class Level:
     """One level that queries attend to, with S = h x w tokens; any floating dtype."""
 
     tokens_sc: Tensor  # with the level's embedding
-    positions_sc: Tensor
+    rows_hd: Tensor  # float32: the first half of a token's position is its row's,
+    columns_wd: Tensor  # the second its column's
     pixels_sc: Tensor  # (S, mask_dim): pixel embeddings at the level's size
     size_hw: tuple[int, int]
+
+    @cached_property
+    def positions_sc(self) -> Tensor:
+        """The positions of all tokens, float32 (S, C)."""
+        return self.positions_at(torch.arange(len(self.tokens_sc), device=self.rows_hd.device))
+
+    def positions_at(self, cells: Tensor) -> Tensor:
+        """Return the positions of some tokens, float32 (..., C), by their numbers (...)."""
+        width = self.size_hw[1]
+        rows = torch.div(cells, width, rounding_mode="floor")
+        return torch.cat([self.rows_hd[rows], self.columns_wd[cells % width]], dim=-1)
+
+    def logits(self, embeddings_kc: Tensor) -> Tensor:
+        """Return the mask logits of a few mask embeddings, float32 (K, S)."""
+        # a part at a time stays in the processor's cache while it is float32
+        parts = torch.split(self.pixels_sc, PART)
+        return torch.cat([embeddings_kc @ part_tc.float().T for part_tc in parts], dim=1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -106,26 +127,31 @@ class ClickQueries(nn.Module):
         pooled, placed = [], []
         for inside_s in start.masks_ks:
             cells_s = torch.nonzero(inside_s).flatten()
-            seen_sc = torch.cat([finest.tokens_sc[cells_s], finest.pixels_sc[cells_s]], dim=1)
-            pooled.append(seen_sc.float().mean(0))
-            placed.append(finest.positions_sc[cells_s].mean(0))
+            seen = (one.index_select(0, cells_s).float() for one in (finest.tokens_sc, finest.pixels_sc))
+            pooled.append(torch.cat([one_sc.mean(0) for one_sc in seen]))
+            placed.append(finest.positions_at(cells_s).mean(0))
         cells_kp = _cells(start.places_kp2, finest.size_hw)
         clicked_kpc = torch.cat([finest.tokens_sc[cells_kp].float(), start.pixels_kpc], dim=2)
         content_kqc = self.describe(torch.cat([torch.stack(pooled)[:, None], clicked_kpc], dim=1))
         content_kqc = content_kqc + self.roles(functional.pad(start.signs_kp, (1, 0), value=OBJECT))
         carried_kc = self.carry(start.states_kc) * (start.states_kc != 0).any(1, keepdim=True)
         content_kqc = torch.cat([content_kqc[:, :1] + carried_kc[:, None], content_kqc[:, 1:]], dim=1)
-        placed_kqc = torch.cat([torch.stack(placed)[:, None], finest.positions_sc[cells_kp]], dim=1)
+        placed_kqc = torch.cat([torch.stack(placed)[:, None], finest.positions_at(cells_kp)], dim=1)
         return content_kqc, self.place(placed_kqc)
 
-    def change(self, start: ClickStart, states_kc: Tensor) -> Tensor:
-        """Return what is added to mask embeddings, (K, mask_dim)."""
-        means = []
-        for sign in (POSITIVE, NEGATIVE):
-            weights_kp1 = (start.signs_kp == sign).float()[..., None]
-            means.append((start.pixels_kpc * weights_kp1).sum(1) / weights_kp1.sum(1).clamp(min=1))
-        change_kc: Tensor = self.refine(torch.cat([states_kc, *means], dim=1))
+    def change(self, clicked_kc: Tensor, states_kc: Tensor) -> Tensor:
+        """Return what is added to mask embeddings, (K, mask_dim), by what `_clicked_pixels` returns."""
+        change_kc: Tensor = self.refine(torch.cat([states_kc, clicked_kc], dim=1))
         return change_kc
+
+
+def _clicked_pixels(start: ClickStart) -> Tensor:
+    """Return the mean pixel embeddings at clicks on and beside the objects, (K, 2 * mask_dim)."""
+    means = []
+    for sign in (POSITIVE, NEGATIVE):
+        weights_kp1 = (start.signs_kp == sign).float()[..., None]
+        means.append((start.pixels_kpc * weights_kp1).sum(1) / weights_kp1.sum(1).clamp(min=1))
+    return torch.cat(means, dim=1)
 
 
 Cross: TypeAlias = Callable[[Any, Tensor, Level, Tensor], Tensor]
@@ -153,6 +179,7 @@ def decode_clicks(
         Transformer for Image Segmentation", CVPR 2023.
     """
     queries_kqc, placed_kqc = clicks.queries(levels, start)
+    clicked_kc = _clicked_pixels(start)
     lacking_kq1 = functional.pad(start.signs_kp == 0, (1, 0), value=False)[..., None]
     cross = attend_masked if cross is None else cross
     embeddings_kc: Tensor | None = None
@@ -162,7 +189,7 @@ def decode_clicks(
         if embeddings_kc is None:
             seen_ks = _coarser(start.masks_ks, levels[-1].size_hw, level.size_hw)
         else:
-            seen_ks = embeddings_kc.detach() @ level.pixels_sc.float().T > 0
+            seen_ks = level.logits(embeddings_kc.detach()) > 0
         attended_kqc = cross(layer.cross, queries_kqc + placed_kqc, level, seen_ks)
         queries_kqc = layer.cross_norm(queries_kqc + attended_kqc)
         # a place without a click repeats the object's query, so that others see it no less for it
@@ -171,7 +198,7 @@ def decode_clicks(
         queries_kqc = layer.feed(queries_kqc)
         queries_kqc = queries_kqc + clicks.adapters[index](queries_kqc)
         normed_kc = decoder.norm(queries_kqc[:, 0])
-        embeddings_kc = decoder.to_masks(normed_kc[None])[0] + clicks.change(start, normed_kc)
+        embeddings_kc = decoder.to_masks(normed_kc[None])[0] + clicks.change(clicked_kc, normed_kc)
         after.append(embeddings_kc)
     return after
 

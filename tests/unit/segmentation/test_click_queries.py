@@ -12,6 +12,7 @@ from maskloop.interactive.click_features import attend_few
 from maskloop.segmentation.checkpoint import load_checkpoint, save_checkpoint
 from maskloop.segmentation.click_queries import (
     FILE,
+    PART,
     ClickStart,
     Level,
     attend_masked,
@@ -19,6 +20,7 @@ from maskloop.segmentation.click_queries import (
     fitting_click_queries,
 )
 from maskloop.segmentation.fast.model_forward import decoder_parts
+from maskloop.segmentation.fast.pixel_decoder import sine_axes, sine_positions
 from maskloop.settings import BASE_MODEL, BASE_ONEFORMER
 
 SIZES_HW = ((2, 3), (4, 6), (8, 12))
@@ -36,7 +38,13 @@ def _levels(channels, seed=0):
         return torch.randn(size_hw[0] * size_hw[1], channels, generator=draw)
 
     return [
-        Level(tokens_sc=tokens(one), positions_sc=tokens(one), pixels_sc=tokens(one), size_hw=one)
+        Level(
+            tokens_sc=tokens(one),
+            rows_hd=torch.randn(one[0], channels // 2, generator=draw),
+            columns_wd=torch.randn(one[1], channels // 2, generator=draw),
+            pixels_sc=tokens(one),
+            size_hw=one,
+        )
         for one in SIZES_HW
     ]
 
@@ -69,6 +77,43 @@ def test_decode_clicks_without_keys_and_values_is_the_same(checkpoint):
     few = decode_clicks(clicks, decoder, levels, start, attend_few)
     for one, other in zip(usual, few, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.7, 1.0])
+def test_attend_few_large_level_in_half_precision_is_masked_attention(checkpoint, share):
+    decoder, _ = decoder_parts(checkpoint.model)
+    attention, size_hw = decoder.layers[0].cross, (50, 90)
+    draw = torch.Generator().manual_seed(3)
+    level = Level(
+        tokens_sc=torch.randn(size_hw[0] * size_hw[1], 64, generator=draw).half(),
+        rows_hd=torch.randn(size_hw[0], 32, generator=draw),
+        columns_wd=torch.randn(size_hw[1], 32, generator=draw),
+        pixels_sc=torch.randn(size_hw[0] * size_hw[1], 64, generator=draw).half(),
+        size_hw=size_hw,
+    )
+    assert len(level.tokens_sc) > 2 * PART  # the last part is a smaller one
+    seen_ks = torch.rand(2, len(level.tokens_sc), generator=draw) < share
+    queries_kqc = torch.randn(2, 3, 64, generator=draw)
+    usual = attend_masked(attention, queries_kqc, replace(level, tokens_sc=level.tokens_sc.float()), seen_ks)
+    torch.testing.assert_close(
+        attend_few(attention, queries_kqc, level, seen_ks), usual, rtol=1e-4, atol=1e-5
+    )
+    usual_ks = queries_kqc[0] @ level.pixels_sc.float().T
+    torch.testing.assert_close(level.logits(queries_kqc[0]), usual_ks, rtol=1e-4, atol=1e-4)
+
+
+def test_level_positions_are_those_of_the_family(checkpoint):
+    embedder, size_hw = checkpoint.model.model.transformer_module.position_embedder, (5, 7)
+    rows_hd, columns_wd = sine_axes(embedder, size_hw, torch.device("cpu"))
+    level = Level(
+        tokens_sc=torch.zeros(35, 64),
+        rows_hd=rows_hd,
+        columns_wd=columns_wd,
+        pixels_sc=torch.zeros(35, 64),
+        size_hw=size_hw,
+    )
+    torch.testing.assert_close(level.positions_sc, sine_positions(embedder, size_hw, torch.device("cpu"))[0])
 
 
 @torch.no_grad()

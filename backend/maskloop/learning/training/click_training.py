@@ -30,7 +30,7 @@ from maskloop.segmentation.click_queries import (
     decode_clicks,
 )
 from maskloop.segmentation.fast.model_forward import decoder_parts
-from maskloop.segmentation.fast.pixel_decoder import sine_positions
+from maskloop.segmentation.fast.pixel_decoder import sine_axes
 from maskloop.segmentation.fast.query_decoder import QueryDecoder
 from maskloop.types import BoolMask
 
@@ -271,10 +271,12 @@ def _scene(model: Any, seen: _Seen, image: int, decoder: QueryDecoder, classify:
         projected_1chw = module.input_projections[index](features_bchw[image : image + 1].float())
         size_hw = (projected_1chw.shape[2], projected_1chw.shape[3])
         resized_1chw = functional.interpolate(pixels_chw[None], size_hw, mode="bilinear")
+        rows_hd, columns_wd = sine_axes(module.position_embedder, size_hw, pixels_chw.device)
         levels.append(
             Level(
                 tokens_sc=projected_1chw[0].flatten(1).T + module.level_embed.weight[index],
-                positions_sc=sine_positions(module.position_embedder, size_hw, pixels_chw.device)[0],
+                rows_hd=rows_hd,
+                columns_wd=columns_wd,
                 pixels_sc=resized_1chw[0].flatten(1).T,
                 size_hw=size_hw,
             )
