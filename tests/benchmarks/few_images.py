@@ -159,14 +159,30 @@ def run_cell(
     pool: Pool, edge: int, *, images: int, way: str, seed: int, base: Path, work: Path
 ) -> dict[str, object]:
     """Return the row of results of one fine-tuning."""
-    started = time.monotonic()
-    loaded = load_checkpoint(base, device="cpu", training=True)
-    start = replace(
-        loaded, preprocessing=replace(loaded.preprocessing, shortest_edge=edge, longest_edge=2 * edge)
-    )
+    start = load_start(base, edge)
     examples = draw(pool, images, seed)
     recipe = WAYS[way](_measure(start, examples, pool.labels, seed))
-    folder = work / f"{way}-{images}-{seed}"
+    return train_and_judge(start, examples, recipe, pool=pool, folder=work / f"{way}-{images}-{seed}")
+
+
+def load_start(base: Path, edge: int) -> Checkpoint:
+    """Return a checkpoint that sees images with so many pixels on the shorter side."""
+    loaded = load_checkpoint(base, device="cpu", training=True)
+    return replace(
+        loaded, preprocessing=replace(loaded.preprocessing, shortest_edge=edge, longest_edge=2 * edge)
+    )
+
+
+def train_and_judge(
+    start: Checkpoint,
+    examples: Sequence[TrainingExample],
+    recipe: FinetuneRecipe,
+    *,
+    pool: Pool,
+    folder: Path,
+) -> dict[str, object]:
+    """Return what a fine-tuning comes to on the pool's holdout; the folder is deleted at the end."""
+    started = time.monotonic()
     learnt = finetune(
         FinetuneJob(base=start, examples=examples, recipe=recipe, output_dir=folder, labels=pool.labels)
     )

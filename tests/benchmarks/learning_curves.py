@@ -28,7 +28,8 @@ from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
 from maskloop.lab.tiny_models import Tiny, build_tiny_mask2former, build_tiny_oneformer
 from maskloop.learning.data.augmentation import Augmentation
 from maskloop.learning.data.collate import Collator
-from maskloop.learning.data.dataset import TrainingExample, TrainingItem, draw_index_map
+from maskloop.learning.data.dataset import TrainingExample
+from maskloop.learning.data.index_map import TrainingItem, draw_index_map
 from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
 from maskloop.learning.training.finetune import finetune
 from maskloop.learning.training.job import FinetuneJob, TrainingControl, TrainingProgress, TrainingRun

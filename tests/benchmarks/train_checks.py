@@ -16,7 +16,7 @@ from tests.same_points import same_points
 from maskloop.lab.base_model import made_up_examples
 from maskloop.lab.synthetic.shapes import SHAPE_CLASSES
 from maskloop.lab.tiny_models import build_tiny_mask2former, build_tiny_oneformer
-from maskloop.learning.data.dataset import object_planes
+from maskloop.learning.data.index_map import object_planes
 from maskloop.learning.losses import accelerated
 from maskloop.learning.losses.ignore_regions import ignoring
 from maskloop.learning.training import training_loop

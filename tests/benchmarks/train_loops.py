@@ -35,7 +35,8 @@ from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
 from maskloop.lab.tiny_models import build_tiny_mask2former, build_tiny_oneformer
 from maskloop.learning.data.augmentation import Augmentation
 from maskloop.learning.data.collate import Collator
-from maskloop.learning.data.dataset import ExampleDataset, TrainingExample, draw_index_map
+from maskloop.learning.data.dataset import ExampleDataset, TrainingExample
+from maskloop.learning.data.index_map import draw_index_map
 from maskloop.learning.training.job import TrainingControl, TrainingRun
 from maskloop.learning.training.recipe import FinetuneRecipe
 from maskloop.learning.training.training_loop import train_model

@@ -16,7 +16,8 @@ from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, Domain, make_image
 from maskloop.lab.tiny_models import TINY, build_tiny_mask2former, build_tiny_oneformer
 from maskloop.learning.data.augmentation import Augmentation
 from maskloop.learning.data.collate import Collator
-from maskloop.learning.data.dataset import TrainingExample, TrainingItem, draw_index_map
+from maskloop.learning.data.dataset import TrainingExample
+from maskloop.learning.data.index_map import TrainingItem, draw_index_map
 from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
 from maskloop.learning.training.click_training import ClickTrainer
 from maskloop.learning.training.job import TrainingControl, TrainingProgress, TrainingRun

@@ -15,7 +15,8 @@ from maskloop.lab.imagenet import with_imagenet_backbone
 from maskloop.lab.photos.compositions import OBJECT, PhotoScenes
 from maskloop.lab.photos.cutouts import Photo, read_photos
 from maskloop.lab.tiny_models import Tiny, build_tiny_mask2former
-from maskloop.learning.data.dataset import TrainingExample, TrainingItem, draw_index_map
+from maskloop.learning.data.dataset import TrainingExample
+from maskloop.learning.data.index_map import TrainingItem, draw_index_map
 from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
 from maskloop.learning.training.job import TrainingProgress
 from maskloop.learning.training.recipe import FinetuneRecipe

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from maskloop.learning.data.dataset import IGNORED, TrainingItem, visible_objects
+from maskloop.learning.data.index_map import IGNORED, TrainingItem, visible_boxes, visible_objects
 from maskloop.segmentation.preprocess import Preprocessing, images_to_batch
 from maskloop.segmentation.task_text import TaskText
 from maskloop.types import SegmentationTask
 
-__all__ = ["IGNORED_KEY", "Collator"]
+__all__ = ["BOXES_KEY", "IGNORED_KEY", "Collator"]
 
+BOXES_KEY = "boxes"
 IGNORED_KEY = "any_ignored"
 _CPU = torch.device("cpu")
 
@@ -37,8 +38,9 @@ class Collator:
 
         mask_labels are an index map int16 (B, H, W), padded with background like pixel_values;
         `object_planes` makes the planes of it that the families' own losses take. class_labels are int64 (N,)
-        for each image, and N may be 0. OneFormer gets task_inputs and text_inputs as well. IGNORED_KEY, which
-        is not for the model, is whether the map has IGNORED pixels; it saves a transfer from the device.
+        for each image, and N may be 0. OneFormer gets task_inputs and text_inputs as well.
+        Not for the model are IGNORED_KEY, whether the map has IGNORED pixels, which saves a transfer from the
+        device, and BOXES_KEY, the `Boxes` of each image, there only where one has any.
         """
         without_resize = replace(self.preprocessing, shortest_edge=None, longest_edge=None, box_hw=None)
         batch = images_to_batch([item.image_hwc for item in items], without_resize, _CPU)
@@ -51,6 +53,10 @@ class Collator:
             "class_labels": list(class_ids),
             IGNORED_KEY: bool((index_bhw == IGNORED).any()),
         }
+        size_hw = (int(index_bhw.shape[1]), int(index_bhw.shape[2]))
+        boxes = [visible_boxes(item, size_hw) for item in items]
+        if any(map(len, boxes)):
+            inputs[BOXES_KEY] = boxes
         if self.task_text is not None:
             names = [[self.labels[index] for index in ids.tolist()] for ids in class_ids]
             inputs["task_inputs"] = self.task_text.task_inputs(self.task, len(items), _CPU)

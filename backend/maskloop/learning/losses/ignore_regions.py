@@ -4,7 +4,8 @@ The families' losses have no such areas, but all take mask and class logits as t
 `IgnoringLoss` changes these first. Inside an ignored area every mask logit becomes -20: this agrees with the
 target, has no loss and is never sampled as uncertain. At its border, where the loss interpolates between
 pixels, logits keep their value without a gradient. A query that matches no object and lies mostly in ignored
-areas gets the class "no object" with certainty, and so no gradient.
+areas gets the class "no object" with certainty, and so no gradient. Boxes are such areas too, but one query
+for each learns what the box says: see `box_projection`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,15 @@ import torch
 from accelerate.utils import reduce
 from torch import Tensor, nn
 from torch.nn import functional
+
+from maskloop.learning.losses.box_projection import (
+    Boxes,
+    box_costs,
+    joined,
+    match_boxes,
+    projection_losses,
+)
+from maskloop.learning.losses.hungarian import Costs, Matching
 
 __all__ = [
     "CERTAIN_LOGIT",
@@ -37,12 +47,15 @@ class IgnoringLoss(nn.Module):
     """Mixed in before a family's loss; `ignored_bhw` are the ignored areas of the next call."""
 
     ignored_bhw: Tensor | None = None  # bool (B, H, W), at the size of the images
+    boxes: Sequence[Boxes] | None = None  # of each image of the next call; their areas are ignored too
     _excused_bq: Tensor | None = None
+    _mask_logits_bqhw: Tensor | None = None  # as predicted, for the boxes
 
     def forward(
         self, masks_queries_logits: Tensor, class_queries_logits: Tensor, *args: Any, **kwargs: Any
     ) -> Any:
         """Return the family's losses; the family calls this for each decoder layer."""
+        self._mask_logits_bqhw = None if self.boxes is None else masks_queries_logits
         if self.ignored_bhw is not None and bool(self.ignored_bhw.any()):
             ignored_b1hw = ignored_cells(self.ignored_bhw, masks_queries_logits.shape[-2:])
             self._excused_bq = lies_in(masks_queries_logits, ignored_b1hw)
@@ -52,14 +65,51 @@ class IgnoringLoss(nn.Module):
         return super().forward(masks_queries_logits, class_queries_logits, *args, **kwargs)
 
     def loss_labels(self, class_queries_logits: Tensor, class_labels: list[Tensor], indices: Any) -> Any:
-        """Return the class loss without excused queries that match no object."""
+        """Return the class loss without excused queries that match no object, and what boxes teach."""
+        base: Any = super()
+        box_losses: dict[str, Tensor] = {}
+        if self.boxes is not None and self._mask_logits_bqhw is not None:
+            matching = self._match_boxes(class_queries_logits, indices)
+            rows_nhw = self._mask_logits_bqhw[matching.images_n, matching.queries_ln[0]]
+            box_losses["loss_box"] = self.weigh_boxes(rows_nhw, matching, class_labels)[0]
+            class_labels, indices = _with_boxes(class_labels, indices, self.boxes, matching)
         if self._excused_bq is not None:
             excused_bq = self._excused_bq.clone()
             for image, (matched, _) in enumerate(indices):
                 excused_bq[image, matched] = False
             class_queries_logits = excuse_logits(class_queries_logits, excused_bq)
-        base: Any = super()
-        return base.loss_labels(class_queries_logits, class_labels, indices)
+        return base.loss_labels(class_queries_logits, class_labels, indices) | box_losses
+
+    @property
+    def box_weights(self) -> Costs:
+        """The weights of the cost of matching a query with a box."""
+        matcher: Any = self.matcher
+        return Costs(of_class=matcher.cost_class, of_mask=0.0, of_dice=matcher.cost_dice)
+
+    def weigh_boxes(
+        self, mask_logits_rhw: Tensor, matching: Matching, class_labels: Sequence[Tensor]
+    ) -> Tensor:
+        """Return (L,): what the masks of each layer lose to their boxes, of L * N masks.
+
+        Both projections weigh as much as the dice of a mask, and the mean is over masks and boxes together:
+        those of this process, since one without boxes has nothing to exchange with others.
+        """
+        assert self.boxes is not None
+        of_pairs = joined(self.boxes, matching)
+        losses_r = projection_losses(mask_logits_rhw, of_pairs.sides_m4, of_pairs.whole_m2)
+        count = sum(map(len, class_labels)) + sum(map(len, self.boxes))
+        return self.box_weights.of_dice * losses_r.view(len(matching.queries_ln), -1).sum(1) / max(count, 1)
+
+    def _match_boxes(self, class_queries_logits: Tensor, indices: Any) -> Matching:
+        """Return which query that matches no object matches which box, in one layer."""
+        assert self.boxes is not None
+        assert self._mask_logits_bqhw is not None
+        images = zip(self._mask_logits_bqhw.detach(), class_queries_logits.detach(), self.boxes, strict=True)
+        costs = [box_costs(masks, classes, boxes, self.box_weights) for masks, classes, boxes in images]
+        taken_bq = torch.zeros_like(class_queries_logits[..., 0], dtype=torch.bool)
+        for image, (matched, _) in enumerate(indices):
+            taken_bq[image, matched] = True
+        return match_boxes([costs], taken_bq[None])
 
     def get_num_masks(self, class_labels: list[Tensor], device: torch.device) -> Tensor:
         """Return the mean number of objects per process, at least 1.
@@ -71,6 +121,20 @@ class IgnoringLoss(nn.Module):
         return torch.clamp(reduce(objects, "mean"), min=1.0)
 
 
+def _with_boxes(
+    class_labels: Sequence[Tensor], indices: Any, boxes: Sequence[Boxes], matching: Matching
+) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
+    """Return classes and pairs of each image, with boxes as further objects after those with a mask."""
+    ids = [torch.cat([one, more.ids_m]) for one, more in zip(class_labels, boxes, strict=True)]
+    queries = torch.split(matching.queries_ln[0].cpu(), list(matching.counts))
+    objects = torch.split(matching.objects_ln[0].cpu(), list(matching.counts))
+    pairs = [
+        (torch.cat([src.cpu(), more]), torch.cat([target.cpu(), places + len(own)]))
+        for (src, target), more, places, own in zip(indices, queries, objects, class_labels, strict=True)
+    ]
+    return ids, pairs
+
+
 @contextmanager
 def ignoring(model: Any) -> Iterator[None]:
     """Let a model's loss ignore unlabelled areas while the context lasts."""
@@ -80,7 +144,7 @@ def ignoring(model: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        loss.ignored_bhw = None
+        loss.ignored_bhw = loss.boxes = None
         loss.__class__ = plain
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from maskloop.learning.losses.box_projection import box_costs, joined, match_boxes
 from maskloop.learning.losses.hungarian import Costs, Matching, assign, pair_costs
 from maskloop.learning.losses.ignore_regions import (
     CERTAIN_LOGIT,
@@ -105,7 +106,10 @@ class PointwiseLoss(nn.Module):
             ignored_b1hw=ignored_b1hw,
         )
         matching = self._match(predictions, targets)
-        class_l = self._class_losses(predictions.classes_lbqk, targets.ids_bn, matching, excused_lbq)
+        to_boxes = None if base.boxes is None else self._match_boxed(predictions, matching)
+        class_l = self._class_losses(
+            predictions.classes_lbqk, targets.ids_bn, matching, excused_lbq, to_boxes
+        )
         objects = base.get_num_masks(class_ids, features_bchw.device)
         mask_l, dice_l = self._mask_losses(
             _matched_planes(masks_lbqc, features_bchw, matching, ignored_b1hw), index_bhw, matching
@@ -116,6 +120,12 @@ class PointwiseLoss(nn.Module):
             losses[f"loss_mask{name}"] = mask_l[layer] / objects
             losses[f"loss_dice{name}"] = dice_l[layer] / objects
             losses[f"loss_cross_entropy{name}"] = class_l[layer].clone()  # the model scales it in place
+        if to_boxes is not None:
+            planes_lnhw = _matched_planes(masks_lbqc, features_bchw, to_boxes, None)
+            box_l = base.weigh_boxes(planes_lnhw.flatten(0, 1), to_boxes, class_ids)
+            losses |= {
+                f"loss_box_{layer - 1}" if layer else "loss_box": one for layer, one in enumerate(box_l)
+            }
         return losses
 
     @torch.no_grad()
@@ -144,16 +154,44 @@ class PointwiseLoss(nn.Module):
         ]
         return assign(torch.stack(costs_lbqn), targets.counts)
 
+    @torch.no_grad()
+    def _match_boxed(self, predictions: _Predictions, matching: Matching) -> Matching:
+        """Return which query that matches no object matches which box."""
+        base: Any = self
+        features_bchw = predictions.features_bchw
+        taken_lbq = torch.zeros_like(predictions.classes_lbqk[..., 0], dtype=torch.bool)
+        taken_lbq[_places(matching)] = True
+        size_hw = features_bchw.shape[-2:]
+        costs_lb = [
+            [
+                box_costs((one_qc @ one_chw.flatten(1)).view(-1, *size_hw), one_qk, boxes, base.box_weights)
+                for one_qc, one_chw, one_qk, boxes in zip(
+                    masks_bqc, features_bchw, classes_bqk, base.boxes, strict=True
+                )
+            ]
+            for masks_bqc, classes_bqk in zip(predictions.masks_lbqc, predictions.classes_lbqk, strict=True)
+        ]
+        return match_boxes(costs_lb, taken_lbq)
+
     def _class_losses(
-        self, classes_lbqk: Tensor, ids_bn: Tensor, matching: Matching, excused_lbq: Tensor | None
+        self,
+        classes_lbqk: Tensor,
+        ids_bn: Tensor,
+        matching: Matching,
+        excused_lbq: Tensor | None,
+        to_boxes: Matching | None,
     ) -> Tensor:
         layers = len(classes_lbqk)
         no_object = classes_lbqk.shape[-1] - 1
         targets_lbq = torch.full(classes_lbqk.shape[:3], no_object, device=classes_lbqk.device)
-        matched = torch.arange(layers, device=ids_bn.device)[:, None], matching.images_n, matching.queries_ln
-        targets_lbq[matched] = ids_bn[matching.images_n, matching.objects_ln]
+        targets_lbq[_places(matching)] = ids_bn[matching.images_n, matching.objects_ln]
+        if to_boxes is not None:
+            base: Any = self
+            targets_lbq[_places(to_boxes)] = joined(base.boxes, to_boxes).ids_m.view(layers, -1)
         if excused_lbq is not None:
-            excused_lbq[matched] = False
+            excused_lbq[_places(matching)] = False
+            if to_boxes is not None:
+                excused_lbq[_places(to_boxes)] = False
             classes_lbqk = excuse_logits(classes_lbqk, excused_lbq)
         weights: Any = self.empty_weight
         loss = functional.cross_entropy(
@@ -193,6 +231,12 @@ class PointwiseLoss(nn.Module):
         return mask_l, dice_l
 
 
+def _places(matching: Matching) -> tuple[Tensor, Tensor, Tensor]:
+    """Return layer, image and query of each pair, as indices that broadcast to (L, N)."""
+    layers_l1 = torch.arange(len(matching.queries_ln), device=matching.images_n.device)[:, None]
+    return layers_l1, matching.images_n, matching.queries_ln
+
+
 def _row_losses(logits_rp: Tensor, labels_rp: Tensor) -> Tensor:
     """Return (2, R): cross-entropy and dice of each row."""
     mask_r = functional.binary_cross_entropy_with_logits(logits_rp, labels_rp, reduction="none").mean(1)
@@ -206,8 +250,7 @@ def _matched_planes(
     masks_lbqc: Tensor, features_bchw: Tensor, matching: Matching, cells_b1hw: Tensor | None
 ) -> Tensor:
     """Return float32 (L, N, H, W): the masks of matched queries, image after image."""
-    layers_l1 = torch.arange(len(masks_lbqc), device=masks_lbqc.device)[:, None]
-    chosen_lnc = masks_lbqc[layers_l1, matching.images_n, matching.queries_ln]
+    chosen_lnc = masks_lbqc[_places(matching)]
     planes = []
     for image, rows_lnc in enumerate(torch.split(chosen_lnc, list(matching.counts), dim=1)):
         size_hw = features_bchw.shape[-2:]

@@ -115,7 +115,7 @@ def _check_examples(job: FinetuneJob) -> None:
         )
     names = job.class_names
     for example in (*job.examples, *job.validation):
-        unknown = sorted({segment.label for segment in example.segments} - set(names))
+        unknown = sorted({one.label for one in (*example.segments, *example.boxes)} - set(names))
         if unknown:
             raise TrainingError(
                 f"training image {example.key}",
@@ -166,7 +166,7 @@ def _fingerprint(job: FinetuneJob, student: Checkpoint) -> str:
         digest.update(parameter.detach().cpu().numpy().tobytes())
     for example in (*job.examples, *job.validation):
         digest.update(f"{example.key}/{len(example.segments)}/{example.fresh}".encode())
-        for segment in (*example.segments, *example.ignored):
+        for segment in (*example.segments, *example.ignored, *example.boxes):
             digest.update(repr((segment.label, segment.offset_yx, segment.mask_hw.shape)).encode())
             digest.update(segment.mask_hw.tobytes())
     return digest.hexdigest()

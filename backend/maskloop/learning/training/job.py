@@ -11,7 +11,8 @@ from torch.utils.data import Dataset
 
 from maskloop.errors import TrainingError
 from maskloop.learning.data.collate import Collator
-from maskloop.learning.data.dataset import TrainingExample, TrainingItem
+from maskloop.learning.data.dataset import TrainingExample
+from maskloop.learning.data.index_map import TrainingItem
 from maskloop.learning.training.recipe import FinetuneRecipe
 from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.class_kinds import ClassKinds
@@ -73,7 +74,7 @@ class FinetuneJob:
         """The classes of the result in the order of their ids."""
         if self.labels is not None:
             return tuple(self.labels)
-        named = {segment.label for example in self.examples for segment in example.segments}
+        named = {one.label for example in self.examples for one in (*example.segments, *example.boxes)}
         return (*self.base.labels, *sorted(named - set(self.base.labels)))
 
 

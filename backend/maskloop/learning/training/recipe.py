@@ -74,7 +74,7 @@ def recipe_for(
     """
     return choose_recipe(
         len(examples),
-        sum(len(example.segments) for example in examples),
+        sum(len(example.segments) + len(example.boxes) for example in examples),
         len(classes),
         settings,
         new_classes=len(set(classes) - set(base.labels)),

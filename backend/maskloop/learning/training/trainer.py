@@ -16,8 +16,8 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments
 
 from maskloop.errors import TrainingError
-from maskloop.learning.data.collate import IGNORED_KEY
-from maskloop.learning.data.dataset import IGNORED, object_planes
+from maskloop.learning.data.collate import BOXES_KEY, IGNORED_KEY
+from maskloop.learning.data.index_map import IGNORED, object_planes
 from maskloop.learning.losses.ignore_regions import IgnoringLoss
 from maskloop.learning.losses.point_loss import PointwiseLoss
 from maskloop.learning.training.click_training import ClickTrainer
@@ -67,10 +67,12 @@ class SegmentationTrainer(Trainer):
         """Return the model's loss without ignored areas."""
         model_inputs = dict(inputs)
         any_ignored = model_inputs.pop(IGNORED_KEY)
+        boxes = model_inputs.pop(BOXES_KEY, None)
         index_bhw = self._index_bhw = model_inputs["mask_labels"]
         criterion = self.accelerator.unwrap_model(model).criterion
         if isinstance(criterion, IgnoringLoss):
             criterion.ignored_bhw = index_bhw == IGNORED if any_ignored else None
+            criterion.boxes = None if boxes is None else [one.to(index_bhw.device) for one in boxes]
         if not isinstance(criterion, PointwiseLoss):
             pairs = zip(index_bhw, model_inputs["class_labels"], strict=True)
             model_inputs["mask_labels"] = [object_planes(index_hw, len(ids)) for index_hw, ids in pairs]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maskloop.learning.data.collate import Collator
-from maskloop.learning.data.dataset import TrainingItem
+from maskloop.learning.data.index_map import TrainingItem
 from maskloop.segmentation.preprocess import Preprocessing
 from maskloop.types import SegmentationTask
 

@@ -11,13 +11,15 @@ from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
 from maskloop.learning.data.augmentation import Augmentation
 from maskloop.learning.data.collate import IGNORED_KEY, Collator
 from maskloop.learning.data.dataset import (
-    IGNORED,
     ExampleDataset,
     TrainingExample,
-    TrainingItem,
     common_canvas,
-    draw_index_map,
     load_example_image,
+)
+from maskloop.learning.data.index_map import (
+    IGNORED,
+    TrainingItem,
+    draw_index_map,
     object_planes,
     visible_objects,
 )

@@ -9,9 +9,10 @@ from tests.same_points import same_points
 from torch.nn import functional
 
 from maskloop.lab.tiny_models import build_tiny_mask2former, build_tiny_maskformer, build_tiny_oneformer
-from maskloop.learning.data.dataset import IGNORED, object_planes
+from maskloop.learning.data.index_map import IGNORED, object_planes
 from maskloop.learning.losses import accelerated, point_loss
 from maskloop.learning.losses import patching as switch
+from maskloop.learning.losses.box_projection import Boxes
 from maskloop.learning.losses.heads import pointwise
 from maskloop.learning.losses.hungarian import assign
 from maskloop.learning.losses.ignore_regions import ignoring
@@ -32,6 +33,24 @@ def model(request):
     for parameter in made.parameters():
         if parameter.dim() > 1:  # a fresh model's masks are all alike
             parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator)
+    return made
+
+
+def make_boxes(counts, seed=0):
+    """Return random boxes of each image, of which some are cut."""
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for count in counts:
+        corners = (
+            torch.rand(count, 2, 2, generator=generator).sort(dim=1).values
+        )  # (M, first and last, x and y)
+        made.append(
+            Boxes(
+                sides_m4=corners.flatten(1),
+                whole_m2=torch.rand(count, 2, generator=generator) < 0.7,
+                ids_m=torch.randint(len(LABELS), (count,), generator=generator),
+            )
+        )
     return made
 
 
@@ -59,7 +78,7 @@ def make_inputs(model, counts, *, ignored=False, seed=0):
     return inputs
 
 
-def loss_and_gradient(model, inputs, *, fast, seed=0):
+def loss_and_gradient(model, inputs, *, fast, seed=0, boxes=None):
     """Return the loss and the gradient of all weights in one row."""
     index_bhw, class_ids = inputs["mask_labels"], inputs["class_labels"]
     counts = [len(ids) for ids in class_ids]
@@ -73,6 +92,7 @@ def loss_and_gradient(model, inputs, *, fast, seed=0):
             stack.enter_context(accelerated(model))
         stack.enter_context(same_points(model, counts, seed=seed, pointwise=fast))
         model.criterion.ignored_bhw = index_bhw == IGNORED if (index_bhw == IGNORED).any() else None
+        model.criterion.boxes = boxes
         loss = model(**inputs).loss.sum()
     loss.backward()
     gradients = [
@@ -83,16 +103,25 @@ def loss_and_gradient(model, inputs, *, fast, seed=0):
 
 
 @pytest.mark.parametrize(
-    ("counts", "ignored"),
-    [((3, 2), False), ((3, 0), False), ((0, 0), False), ((30, 2), False), ((3, 2), True), ((0, 1), True)],
-    ids=["objects", "one empty", "all empty", "more than queries", "ignored areas", "empty and ignored"],
+    ("counts", "ignored", "boxes"),
+    [
+        pytest.param((3, 2), False, None, id="objects"),
+        pytest.param((3, 0), False, None, id="one empty"),
+        pytest.param((0, 0), False, None, id="all empty"),
+        pytest.param((30, 2), False, None, id="more than queries"),
+        pytest.param((3, 2), True, None, id="ignored areas"),
+        pytest.param((0, 1), True, None, id="empty and ignored"),
+        pytest.param((3, 2), True, (2, 3), id="boxes"),
+        pytest.param((3, 0), True, (0, 4), id="boxes only in one"),
+    ],
 )
-def test_accelerated_loss_and_gradient_are_the_family_s_own(model, counts, ignored):
+def test_accelerated_loss_and_gradient_are_the_family_s_own(model, counts, ignored, boxes):
     losses, gradients = [], []
     for seed in range(3):
         inputs = make_inputs(model, counts, ignored=ignored, seed=seed)
-        loss, gradient = loss_and_gradient(model, inputs, fast=False, seed=seed)
-        ours, our_gradient = loss_and_gradient(model, inputs, fast=True, seed=seed)
+        of_images = None if boxes is None else make_boxes(boxes, seed)
+        loss, gradient = loss_and_gradient(model, inputs, fast=False, seed=seed, boxes=of_images)
+        ours, our_gradient = loss_and_gradient(model, inputs, fast=True, seed=seed, boxes=of_images)
         losses.append(float((ours / loss - 1).abs()))
         gradients.append(float((our_gradient - gradient).norm() / gradient.norm()))
     # a tie that rounding decides turns one bit of an attention mask or takes another point, now and then

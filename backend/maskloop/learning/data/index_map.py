@@ -1,0 +1,204 @@
+"""Index maps: which object, box or ignored area each pixel of a training item belongs to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from maskloop.learning.losses.box_projection import Boxes
+from maskloop.log import log_action
+from maskloop.types import RgbImage, Segment
+
+__all__ = [
+    "FIRST_BOX",
+    "IGNORED",
+    "MIN_PIXELS",
+    "TrainingItem",
+    "box_values",
+    "draw_index_map",
+    "object_planes",
+    "visible_boxes",
+    "visible_objects",
+]
+
+logger = logging.getLogger(__name__)
+MIN_PIXELS = 10  # of an object in a view; objects with fewer are ignored
+IGNORED = -1  # neither an object nor background
+FIRST_BOX = -2  # the same, and inside the first box that teaches; -3 is inside the second
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingItem:
+    """One view of one example."""
+
+    image_hwc: RgbImage
+    # 0: background, IGNORED, FIRST_BOX - the position in box_ids, else 1 + the position in class_ids
+    index_hw: NDArray[np.int16]
+    class_ids: tuple[int, ...]  # class id of each object
+    box_ids: tuple[int, ...] = ()  # class id of each box that teaches
+
+
+def box_values(
+    boxes: Sequence[Segment], *, stuff_labels: Collection[str], most: int, key: str = ""
+) -> tuple[int, ...]:
+    """Return what stands in an index map inside each box: FIRST_BOX and less where it teaches, else IGNORED.
+
+    An upright rectangle teaches how far its object reaches. A turned one and an ellipse have no such sides,
+    and the object of a stuff class is the union of several areas: these are only ignored.
+
+    Args:
+        boxes: regions that were given as boxes.
+        stuff_labels: classes without instances.
+        most: how many may teach, since each takes a query; of more the smallest do not.
+        key: identifies the image in the log.
+    """
+    upright = [
+        number
+        for number, box in enumerate(boxes)
+        if box.label not in stuff_labels and bool(box.mask_hw.all())
+    ]
+    chosen = sorted(sorted(upright, key=lambda number: -boxes[number].area)[:most])
+    if len(chosen) < len(upright):
+        log_action(
+            logger,
+            "boxes_only_ignored",
+            level=logging.WARNING,
+            reason="more objects than the model has queries",
+            image=key,
+            boxes=len(upright),
+            kept=len(chosen),
+        )
+    places = {number: place for place, number in enumerate(chosen)}
+    return tuple(FIRST_BOX - places[one] if one in places else IGNORED for one in range(len(boxes)))
+
+
+def draw_index_map(
+    segments: Sequence[Segment],
+    size_hw: tuple[int, int],
+    *,
+    max_objects: int,
+    stuff_labels: Collection[str] = (),
+    ignored: Sequence[Segment] = (),
+    boxes: Sequence[tuple[Segment, int]] = (),
+    key: str = "",
+) -> tuple[NDArray[np.int16], tuple[str, ...]]:
+    """Return int16 (H, W) with 1 + the position in the returned labels, smaller objects over larger ones.
+
+    Where there are more objects than the model has queries, the largest of each class are kept, then the
+    largest of all; the area of the others becomes IGNORED.
+
+    Args:
+        segments: segments of one image; those of one stuff class become one object.
+        size_hw: size of the image.
+        max_objects: number of objects that the model can learn from in one image (its queries).
+        stuff_labels: classes without instances.
+        ignored: areas that become IGNORED where no object lies over them.
+        boxes: objects of which only a box is known, and what stands inside each: see `box_values`. They too
+            lie over larger objects and under smaller ones.
+        key: identifies the image in the log.
+    """
+    groups: dict[str, list[Segment]] = {}
+    for number, segment in enumerate(segments):
+        stuff = segment.label in stuff_labels
+        groups.setdefault(f"stuff {segment.label}" if stuff else f"thing {number}", []).append(segment)
+    objects = sorted(groups.values(), key=lambda parts: sum(part.area for part in parts), reverse=True)
+    kept, dropped = _fit_queries(objects, max_objects)
+    if dropped:
+        log_action(
+            logger,
+            "objects_dropped",
+            level=logging.WARNING,
+            reason="more objects than the model has queries",
+            image=key,
+            objects=len(objects),
+            kept=len(kept),
+        )
+    index_hw = np.zeros(size_hw, dtype=np.int16)
+    for segment in (*ignored, *(part for parts in dropped for part in parts)):
+        _paint(index_hw, segment, IGNORED)
+    layers = [(index, tuple(parts)) for index, parts in enumerate(kept, start=1)]
+    layers += [(value, (box,)) for box, value in boxes]
+    for value, parts in sorted(layers, key=lambda layer: sum(part.area for part in layer[1]), reverse=True):
+        for part in parts:
+            _paint(index_hw, part, value)
+    return index_hw, tuple(parts[0].label for parts in kept)
+
+
+def _fit_queries(objects: list[list[Segment]], most: int) -> tuple[list[list[Segment]], list[list[Segment]]]:
+    """Return the objects that are kept and those that are dropped, both largest first."""
+    if len(objects) <= most:
+        return objects, []
+    seen: set[str] = set()
+    largest_of_class: list[int] = []
+    others: list[int] = []
+    for number, parts in enumerate(objects):
+        (others if parts[0].label in seen else largest_of_class).append(number)
+        seen.add(parts[0].label)
+    chosen = set([*largest_of_class, *others][:most])
+    kept = [parts for number, parts in enumerate(objects) if number in chosen]
+    return kept, [parts for number, parts in enumerate(objects) if number not in chosen]
+
+
+def _paint(index_hw: NDArray[np.int16], segment: Segment, value: int) -> None:
+    top, left, bottom, right = segment.box_yxyx
+    target_hw = index_hw[top:bottom, left:right]
+    target_hw[segment.mask_hw[: target_hw.shape[0], : target_hw.shape[1]]] = value
+
+
+def visible_objects(item: TrainingItem) -> tuple[Tensor, Tensor]:
+    """Return the index map and class ids of the objects that an item shows.
+
+    Returns:
+        int16 (H, W): 0 for background, 1..N for objects, IGNORED for neither, which includes objects of which
+        the view shows fewer than 10 pixels; and int64 (N,), the class ids of objects 1..N.
+    """
+    index_hw = np.maximum(item.index_hw, IGNORED)  # boxes are ignored areas here
+    counts = np.bincount(index_hw.ravel() + 1, minlength=len(item.class_ids) + 2)[2:]
+    visible = counts >= MIN_PIXELS
+    renumbered = np.full(len(counts) + 2, IGNORED, dtype=np.int16)
+    renumbered[1] = 0
+    renumbered[2:][visible] = np.arange(1, np.count_nonzero(visible) + 1)
+    class_ids = np.asarray(item.class_ids, dtype=np.int64)[visible]
+    return torch.from_numpy(renumbered[index_hw + 1]), torch.from_numpy(class_ids)
+
+
+def visible_boxes(item: TrainingItem, batch_hw: tuple[int, int]) -> Boxes:
+    """Return the boxes that a view shows with at least 10 pixels.
+
+    A box that reaches the view's border may go on beyond it. What smaller objects cover of a box does not
+    count, so where they cover a whole side it is too small.
+
+    Args:
+        item: the view.
+        batch_hw: size of the batch's images, which is that of the view or larger at the right and bottom.
+    """
+    height, width = item.index_hw.shape
+    sides, whole, ids = [], [], []
+    for place, class_id in enumerate(item.box_ids):
+        inside_hw = item.index_hw == FIRST_BOX - place
+        if np.count_nonzero(inside_hw) < MIN_PIXELS:
+            continue
+        columns, rows = np.flatnonzero(inside_hw.any(0)), np.flatnonzero(inside_hw.any(1))
+        left, right, top, bottom = columns[0], columns[-1] + 1, rows[0], rows[-1] + 1
+        sides.append([left / batch_hw[1], top / batch_hw[0], right / batch_hw[1], bottom / batch_hw[0]])
+        cut_x, cut_y = left == 0 or right == width, top == 0 or bottom == height
+        # What a cut through x leaves still reaches from the cut to the other side, but may be less high.
+        whole.append([not cut_y, not cut_x])
+        ids.append(class_id)
+    return Boxes(
+        sides_m4=torch.tensor(sides, dtype=torch.float32).reshape(-1, 4),
+        whole_m2=torch.tensor(whole, dtype=torch.bool).reshape(-1, 2),
+        ids_m=torch.tensor(ids, dtype=torch.int64),
+    )
+
+
+def object_planes(index_hw: Tensor, objects: int) -> Tensor:
+    """Return float32 (N, H, W): one plane per object of an index map, as the families' own losses take."""
+    ids_n = torch.arange(1, objects + 1, device=index_hw.device, dtype=index_hw.dtype)
+    return (index_hw == ids_n[:, None, None]).float()
