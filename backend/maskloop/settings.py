@@ -256,7 +256,7 @@ class Settings(BaseSettings):
         description="an annotation with answers of other controls only (choices, texts) shows an empty image",
     )
     learn_from_boxes: bool = Field(
-        False, description="also learn from images with rectangles, as if they were masks"
+        False, description="take rectangles for masks; else what is inside is neither learnt nor judged"
     )
     train_after: int = Field(20, ge=1, description="corrections that start a training")
     train_quiet_s: float = Field(

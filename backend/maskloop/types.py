@@ -93,6 +93,7 @@ class Segment:
     offset_yx: tuple[int, int]  # where the crop's top-left pixel lies in the image
     label: str  # the class's name
     score: float = 1.0  # 0..1; 1 for what a person drew
+    is_box: bool = False  # its object is somewhere inside: nobody drew the outline
 
     def __post_init__(self) -> None:
         if self.mask_hw.dtype != np.bool_ or self.mask_hw.ndim != 2:
@@ -236,13 +237,23 @@ class Correction:
     image_index: int = 0  # the page of a view with several pages, from 0
     image_uri: str = ""  # where the image can be had again
     ground_truth: bool = False  # marked as ground truth in the annotation tool
-    approximate: bool = False  # some of it was given as boxes: what is inside them is not all object
     annotator: int | None = None  # user number in Label Studio; None where an older maskloop stored it
     label_config: str = ""  # digest of the label config that it was made under
 
     def __post_init__(self) -> None:
         if self.updated_at.tzinfo is None:
             raise ValueError("Correction.updated_at: expected an aware datetime, got a naive one")
+
+    @property
+    def boxes(self) -> int:
+        """How many of its segments were given as boxes."""
+        return sum(segment.is_box for segment in self.segments)
+
+    @property
+    def is_boxes_only(self) -> bool:
+        """Whether it has boxes and no mask with a label: where objects are, not what they look like."""
+        masks = any(not segment.is_box and segment.label != UNLABELLED for segment in self.segments)
+        return self.boxes > 0 and not masks
 
 
 @dataclass(frozen=True, kw_only=True)

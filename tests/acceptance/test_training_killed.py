@@ -87,7 +87,6 @@ def _keep_corrections(services, project_id, label_config, count=18):
                 size_hw=(96, 96),
                 segments=image.segments,
                 edits=EditCounts(),
-                approximate=False,
                 model_version=None,
             ),
         )

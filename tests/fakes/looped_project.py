@@ -123,7 +123,6 @@ def annotate(
             size_hw=(size, size),
             segments=made.segments[:-1] if second else made.segments,
             edits=edits,
-            approximate=False,
             model_version=model_version,
             label_edits={SHAPE_CLASSES[0]: edits},
         ),
@@ -274,7 +273,7 @@ def fill_rows(store: Store, *, versions: int, tasks: int) -> None:
                     "image_index": 0,
                     "model_version": f"maskloop-{PROJECT}-v{1 + n % versions}",
                 }
-                | {"label_edits": {"disc": edits | {"nudged": 1}}, "approximate": False, "reader_version": 1}
+                | {"label_edits": {"disc": edits | {"nudged": 1}}, "boxes": 0, "reader_version": 1}
                 for n in numbers
             ],
         )

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from huggingface_hub import ModelCard
@@ -32,12 +33,13 @@ def train(settings, tmp_path, make_correction, monkeypatch):
     decision = PromotionDecision(promote=True, reason="score rose")
     monkeypatch.setattr(cycle, "decide", lambda *_: decision)
 
-    def correction(seed):
+    def correction(seed, *, boxes=False):
         made = make_image(seed, size_hw=(48, 48), domain="shifted")
         file = io.BytesIO()
         Image.fromarray(made.image_hwc).save(file, "PNG")
         fields = {"task_id": seed, "annotation_id": seed, "version_id": 100 + seed, "size_hw": (48, 48)}
-        return make_correction(**fields, image_key=cache.put(file.getvalue()), segments=made.segments)
+        segments = tuple(replace(one, is_box=boxes) for one in made.segments)
+        return make_correction(**fields, image_key=cache.put(file.getvalue()), segments=segments)
 
     def call(mode="auto"):
         changed = settings.model_copy(
@@ -52,8 +54,8 @@ def train(settings, tmp_path, make_correction, monkeypatch):
         job = TrainingJob(
             key="training-1",
             champion=register_base(NAME, settings=changed, registry=registry),
-            train=[correction(1), correction(2), make_correction(task_id=3, approximate=True)],
-            holdout=[correction(9)],
+            train=[correction(1), correction(2), correction(3, boxes=True)],
+            holdout=[correction(9), correction(8, boxes=True)],
             labels=LabelPlan(labels=SHAPE_CLASSES, class_of_label={}),
             task=SegmentationTask.INSTANCE,
             thresholds=Thresholds(),
@@ -68,8 +70,9 @@ def train(settings, tmp_path, make_correction, monkeypatch):
 def test_trained_version_has_its_origin(train):
     outcome, registry = train()
     version = outcome.version
+    assert "1 images of the holdout have only boxes and judge nothing" in outcome.as_json()["boxes"]
     manifest = SnapshotManifest.read(version.path / "snapshot.json")
-    assert (manifest.version_ids("train"), manifest.version_ids("holdout")) == ((101, 102), (109,))
+    assert (manifest.version_ids("train"), manifest.version_ids("holdout")) == ((101, 102, 103), (109,))
     metadata = registry.metadata(NAME, version.number)
     assert (metadata["snapshot"], metadata["licence"]) == (manifest.digest, "apache-2.0")
     assert (metadata["base_model"], metadata["decision"]) == ("tiny-mask2former", "score rose")

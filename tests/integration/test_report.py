@@ -41,7 +41,6 @@ def correct(services, task_id, edits, version="maskloop-1-v2", *, annotator=3, s
         size_hw=(8, 8),
         segments=(),
         edits=edits,
-        approximate=False,
         model_version=version,
         label_edits=more.get("label_edits", {"disc": edits}),
     )

@@ -74,7 +74,7 @@ def cross_validate(
         IJCAI 1995.
     """
     pairs = [evaluate(challenger, holdout)] if holdout else []
-    for number, part in enumerate(split_folds([one for one in examples if one.fresh])):
+    for number, part in enumerate(split_folds([one for one in examples if one.fresh and one.judges])):
         left_out = {example.key for example in part}
         rest = [example for example in examples if example.key not in left_out]
         if rest:

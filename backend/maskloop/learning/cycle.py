@@ -75,6 +75,8 @@ def run_training(
     started = time.monotonic()
     training_set = _build_training_set(job, image_cache, settings)
     job = _with_observed_kinds(job, training_set)
+    if training_set.boxes is not None:
+        log_action(logger, "boxes_ignored", training=job.key, boxes=training_set.boxes)
     champion = load_checkpoint(job.champion.path, device=settings.device)
     with RunLog(registry, job.champion.name, job.key) as run_log:
         challenger = _find_challenger(job, training_set, champion, registry, settings)
@@ -121,6 +123,7 @@ def run_training(
         images_needed=report.images_needed,
         anchoring=report.anchoring,
         holdout_gaps=training_set.holdout_gaps,
+        boxes=training_set.boxes,
         seconds=time.monotonic() - started,
     )
 
@@ -135,11 +138,12 @@ def _build_training_set(job: TrainingJob, image_cache: ImageCache, settings: Set
         settings=settings,
         groups=job.groups,
     )
-    if not training_set.examples:
+    if not any(example.judges for example in training_set.examples):
         raise TrainingError(
             f"training of {job.champion.name}",
-            expected="at least one correction outside the holdout",
-            got=f"none (and {len(training_set.holdout_examples)} in the holdout)",
+            expected="at least one correction outside the holdout that is not of boxes only",
+            got=f"{len(training_set.examples)} of boxes only (and {len(training_set.holdout_examples)} "
+            "others in the holdout)",
             remedy="correct more tasks, draw masks instead of boxes, or lower MASKLOOP_HOLDOUT_FRACTION",
         )
     return training_set
@@ -253,7 +257,7 @@ def _evaluate(
         f"{needed} more annotated images are needed for a holdout of {holdout_rule.least} "
         f"({count_groups(holdout)} now)"
     )
-    judged = [*holdout, *(example for example in training_set.examples if example.fresh)]
+    judged = [*holdout, *(one for one in training_set.examples if one.fresh and one.judges)]
     if settings.early_judging == "ask" or count_groups(judged) < MIN_IMAGES:
         before, after = evaluate(challenger.checkpoint, holdout)
         return GateReport(

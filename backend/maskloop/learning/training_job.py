@@ -82,6 +82,7 @@ class TrainingOutcome:
     base: ModelVersion  # the version that it was trained from
     train_images: int
     holdout_gaps: str | None  # which classes the holdout has too few images of; None for none
+    boxes: str | None  # how many regions are boxes, and what becomes of them; None for none
     judged_by: JudgedBy
     images_needed: int  # further annotated images, until the holdout is large enough; 0 where it is
     anchoring: Anchoring | None  # None where too few images are blind
@@ -105,5 +106,6 @@ class TrainingOutcome:
             "images_needed": self.images_needed,
             "anchoring": None if self.anchoring is None else self.anchoring.as_json(),
             "holdout_lacks": self.holdout_gaps,
+            "boxes": self.boxes,
             "seconds": round(self.seconds, 2),
         }

@@ -35,7 +35,6 @@ class DerivedMasks:
     size_hw: tuple[int, int]  # of the upright image
     segments: tuple[Segment, ...]
     edits: EditCounts
-    approximate: bool  # some of it was given as boxes
     model_version: str | None  # whose prediction was corrected
     label_edits: Mapping[str, EditCounts] | None = None  # their sum is `edits`; None: counted by origin
     outcomes: tuple[SegmentOutcome, ...] | None = None  # of the predicted regions; None: as `label_edits`
@@ -229,10 +228,7 @@ class CorrectionRepository:
         )
         with self._sessions.read() as session:
             stored = [row for rows in session.scalars(query) for row in rows or ()]
-        return tuple(
-            SegmentOutcome(label=label, score=score, outcome=outcome)  # type: ignore[arg-type]  # as stored
-            for label, score, outcome in stored
-        )
+        return _outcomes_from_json(stored)
 
     def at(self, version_ids: Sequence[int]) -> tuple[Correction, ...]:
         """Return the corrections of these versions, by version number, old versions too."""
@@ -318,7 +314,7 @@ def _row(version_id: int, masks: DerivedMasks, reader_version: int) -> MasksRow:
             if masks.outcomes is None
             else [(one.label, round(one.score, 4), one.outcome) for one in masks.outcomes]
         ),
-        approximate=masks.approximate,
+        boxes=sum(segment.is_box for segment in masks.segments),
         model_version=masks.model_version,
         reader_version=reader_version,
     )
@@ -341,6 +337,13 @@ def _edits_from_json(stored: Mapping[str, Mapping[str, int]] | None) -> dict[str
         label: EditCounts(**{kind: count for kind, count in edits.items() if kind in EDIT_KINDS})
         for label, edits in stored.items()
     }
+
+
+def _outcomes_from_json(stored: Sequence[tuple[str, float, str]]) -> tuple[SegmentOutcome, ...]:
+    return tuple(
+        SegmentOutcome(label=label, score=score, outcome=outcome)  # type: ignore[arg-type]  # as stored
+        for label, score, outcome in stored
+    )
 
 
 def _edited(images: Sequence[Any]) -> EditedTask:
@@ -374,9 +377,9 @@ def _masks(row: MasksRow) -> DerivedMasks:
         size_hw=(row.height, row.width),
         segments=segments_from_text(row.segments, place=f"annotation version {row.version_id}"),
         edits=_edits_of(row),
-        approximate=row.approximate,
         model_version=row.model_version,
         label_edits=_edits_from_json(row.label_edits),
+        outcomes=None if row.region_outcomes is None else _outcomes_from_json(row.region_outcomes),
         view=row.view,
         image_index=row.image_index,
     )
@@ -404,7 +407,6 @@ def _correction(version: VersionRow, row: MasksRow) -> Correction:
         lead_time_s=version.lead_time_s,
         model_version=masks.model_version,
         ground_truth=version.ground_truth,
-        approximate=masks.approximate,
         annotator=version.annotator,
         label_config=version.label_config,
     )

@@ -41,6 +41,7 @@ class ProjectCounts:
     skipped: int
     new_corrections: int  # to learn from, that no training has seen
     set_aside: int  # annotations that could not be read
+    boxes: int  # regions of submitted annotations that were given as boxes
     waiting: int  # jobs
     running: int
     dead: int  # jobs that failed too often
@@ -105,6 +106,7 @@ class OverviewRepository:
                 .group_by(JobRow.project_id, JobRow.status),
             )
             set_aside = _counts(session, _set_aside_query(wanted))
+            boxes = _counts(session, _boxes_query(wanted))
             fresh = _counts(session, _new_query(wanted))
         return tuple(
             ProjectCounts(
@@ -117,6 +119,7 @@ class OverviewRepository:
                 skipped=sum(annotations.get((row.project_id, "skipped", split), 0) for split in SPLITS),
                 new_corrections=fresh.get((row.project_id, "", ""), 0),
                 set_aside=set_aside.get((row.project_id, "", ""), 0),
+                boxes=boxes.get((row.project_id, "", ""), 0),
                 waiting=jobs.get((row.project_id, JobStatus.WAITING.value, ""), 0),
                 running=jobs.get((row.project_id, JobStatus.RUNNING.value, ""), 0),
                 dead=jobs.get((row.project_id, JobStatus.DEAD.value, ""), 0),
@@ -269,6 +272,19 @@ def _set_aside_query(project_ids: Sequence[int]) -> Any:
         select(AnnotationRow.project_id, literal(""), literal(""), func.count())
         .join(SetAsideRow, SetAsideRow.version_id == AnnotationRow.version_id)
         .where(AnnotationRow.project_id.in_(project_ids), AnnotationRow.state == "submitted")
+        .group_by(AnnotationRow.project_id)
+    )
+
+
+def _boxes_query(project_ids: Sequence[int]) -> Any:
+    return (
+        select(AnnotationRow.project_id, literal(""), literal(""), func.sum(MasksRow.boxes))
+        .join(MasksRow, MasksRow.version_id == AnnotationRow.version_id)
+        .where(
+            AnnotationRow.project_id.in_(project_ids),
+            AnnotationRow.state == "submitted",
+            MasksRow.boxes > 0,
+        )
         .group_by(AnnotationRow.project_id)
     )
 

@@ -28,6 +28,7 @@ def segments_to_text(segments: tuple[Segment, ...]) -> str:
                 "size": list(segment.mask_hw.shape),
                 "counts": rle["counts"].decode("ascii"),
             }
+            | ({"box": True} if segment.is_box else {})
         )
     return json.dumps(rows, separators=(",", ":"))
 
@@ -60,4 +61,5 @@ def _segment(row: dict[str, Any]) -> Segment:
         offset_yx=(top, left),
         label=str(row["label"]),
         score=float(row["score"]),
+        is_box=bool(row.get("box", False)),
     )

@@ -237,7 +237,7 @@ class MasksRow(Base):
     label_edits: Mapped[dict[str, dict[str, int]] | None] = mapped_column(JSON(none_as_null=True))
     # [label, score, outcome] of each predicted region; None: an older maskloop stored it, or as above
     region_outcomes: Mapped[list[tuple[str, float, str]] | None] = mapped_column(JSON(none_as_null=True))
-    approximate: Mapped[bool] = mapped_column(default=False)
+    boxes: Mapped[int] = mapped_column(default=0, server_default="0")  # segments that were given as boxes
     model_version: Mapped[str | None]  # whose prediction was corrected
     reader_version: Mapped[int] = mapped_column(default=0)  # of the code that read the regions
 

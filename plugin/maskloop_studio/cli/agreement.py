@@ -34,13 +34,16 @@ def agreement(project: ProjectArgument, *, as_json: JsonOption = False) -> None:
     names = annotator_names(users, hidden=hidden, known={} if hidden else _known_names(services))
     found = measure_agreement(drawn_by_several(corrections))
     times = seconds_a_region(corrections)
+    with_boxes = sum(one.boxes > 0 for one in corrections)
     if as_json:
-        typer.echo(json.dumps(_as_json(found, names, times)))
+        typer.echo(json.dumps(_as_json(found, names, times) | {"left_out_for_boxes": with_boxes}))
         return
     if not found.images:
         typer.echo(f"project {project}: no image has annotations of two annotators")
     else:
         typer.echo("\n".join(_lines(found, names)))
+    if with_boxes:
+        typer.echo(f"{with_boxes} annotated images with boxes are not compared; draw masks on them")
     typer.echo("\n".join(f"{names[user]}: {seconds:.1f} s a region" for user, seconds in times.items()))
 
 

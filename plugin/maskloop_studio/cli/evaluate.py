@@ -86,7 +86,13 @@ def print_evaluation(project_id: int, number: int | None, services: Services, *,
     intervals = score_intervals(evaluation, seed=services.settings.seed)
     unfiltered = {name: getattr(whole[0].metrics, name) for name in ("ap50", "ap")} if whole else {}
     notes = [
-        note for note in (training_set.holdout_gaps, _optimism(version.tag, project_id, services)) if note
+        note
+        for note in (
+            training_set.holdout_gaps,
+            training_set.boxes,
+            _optimism(version.tag, project_id, services),
+        )
+        if note
     ]
     if as_json:
         values = {

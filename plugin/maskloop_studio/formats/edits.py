@@ -7,9 +7,9 @@ from typing import Any
 
 from maskloop.types import EditCounts
 from maskloop_studio.formats.controls import TaskImage
-from maskloop_studio.formats.result_items import GEOMETRY_TYPES
+from maskloop_studio.formats.result_items import GEOMETRY_TYPES, kind_of_region
 
-__all__ = ["count_edits", "is_approximate"]
+__all__ = ["count_edits", "is_approximate", "is_box"]
 
 
 def count_edits(
@@ -42,24 +42,23 @@ def count_edits(
 
 
 def is_approximate(result: Sequence[Any], *, image: TaskImage | None = None) -> bool:
-    """Return whether some of an annotation is only roughly where its object is.
-
-    That is a rectangle, and an ellipse that was predicted and left as it was: both stand for a mask that no
-    person drew. An ellipse that a person drew or changed is taken as exact.
+    """Return whether some of an annotation is only roughly where its object is: see `is_box`.
 
     Args:
         result: the annotation's regions.
         image: look only at the regions of this image; None for all.
     """
-    for region in result:
-        if isinstance(region, Mapping) and not _is_on(region, image):
-            continue
-        kind = str(region.get("type", "")) if isinstance(region, Mapping) else ""
-        if kind.startswith("rectangle"):
-            return True
-        if kind.startswith("ellipse") and region.get("origin") == "prediction":
-            return True
-    return False
+    return any(isinstance(region, Mapping) and _is_on(region, image) and is_box(region) for region in result)
+
+
+def is_box(region: Mapping[str, Any]) -> bool:
+    """Return whether a region only says that its object is somewhere inside.
+
+    That is a rectangle, turned ones too, and an ellipse that was predicted and left as it was: both stand for
+    a mask that no person drew. An ellipse that a person drew or changed is taken as exact.
+    """
+    kind = kind_of_region(region)
+    return kind == "rectangle" or (kind == "ellipse" and region.get("origin") == "prediction")
 
 
 def _is_on(region: Mapping[str, Any], image: TaskImage | None) -> bool:

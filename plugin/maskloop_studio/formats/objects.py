@@ -27,6 +27,7 @@ class Piece:
     label: str
     score: float  # 0..1
     changed: bool  # drawn or edited by the annotator
+    is_box: bool  # its object is somewhere inside
     crop_hw: BoolMask
     offset_yx: tuple[int, int]
 
@@ -64,7 +65,11 @@ def pieces_to_segments(pieces: Sequence[Piece], items: Iterable[Mapping[str, Any
     for (_, label), group in groups.items():
         crop_hw, offset_yx = _union(group)
         yield Segment(
-            mask_hw=crop_hw, offset_yx=offset_yx, label=label, score=min(piece.score for piece in group)
+            mask_hw=crop_hw,
+            offset_yx=offset_yx,
+            label=label,
+            score=min(piece.score for piece in group),
+            is_box=any(piece.is_box for piece in group),
         )
 
 

@@ -12,6 +12,7 @@ from maskloop.errors import CodecError
 from maskloop.types import UNLABELLED
 from maskloop_studio.formats.annotation_content import RegionRefusal
 from maskloop_studio.formats.controls import Control, LabelConfig
+from maskloop_studio.formats.edits import is_box
 from maskloop_studio.formats.faint import UnclearMaskError
 from maskloop_studio.formats.label_match import match_label
 from maskloop_studio.formats.objects import Piece, object_id_of
@@ -94,6 +95,7 @@ class RegionReader:
                 label=label,
                 score=_read_score(item.region.get("score")),
                 changed=item.region.get("origin") != "prediction",
+                is_box=is_box(item.region),
                 crop_hw=crop_hw,
                 offset_yx=offset_yx,
             )

@@ -14,7 +14,7 @@ from maskloop.log import log_action, log_failures
 from maskloop.similarity import perceptual_hash
 from maskloop.store.corrections import DerivedMasks
 from maskloop.store.holdout import is_blind
-from maskloop_studio.formats import annotation_to_segments, config_for_task, is_approximate
+from maskloop_studio.formats import annotation_to_segments, config_for_task
 from maskloop_studio.formats.label_config import parse_label_config
 from maskloop_studio.formats.result_items import sort_items
 from maskloop_studio.formats.task_data import task_images
@@ -114,9 +114,9 @@ def read_again(
         size_hw=old.size_hw,
         segments=content.segments,
         edits=old.edits,
-        approximate=is_approximate(result),
         model_version=old.model_version,
         label_edits=old.label_edits,
+        outcomes=old.outcomes,
     )
     return AnnotationReading(images=(masks,))
 
@@ -202,7 +202,6 @@ def _read_image(
         size_hw=(height, width),
         segments=content.segments,
         edits=edits.total,
-        approximate=is_approximate(here),
         model_version=_maker(version, predicted, parts),
         label_edits=edits.by_label,
         outcomes=edits.outcomes,

@@ -69,7 +69,7 @@ def drawn_by_several(corrections: Iterable[Correction]) -> list[DrawnImage]:
 
     images: defaultdict[tuple[int, str, int], dict[int, Correction]] = defaultdict(dict)
     for one in sorted(corrections, key=lambda each: each.updated_at):
-        if one.annotator is not None and not one.approximate:
+        if one.annotator is not None and not one.boxes:
             images[one.task_id, one.view, one.image_index][one.annotator] = one
     return [
         DrawnImage(

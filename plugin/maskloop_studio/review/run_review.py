@@ -84,7 +84,7 @@ def review_project(
     store = services.store
     champion = ensure_champion(project_id, registry=services.registry, settings=services.settings)
     plan, prediction_plan = plan_learning(project_id, champion, services)
-    corrections = _corrections(project_id, services)
+    corrections = _corrections(project_id, services, say)
     looked, unseen, unreadable = _look(
         project_id, corrections, plan, services, task=prediction_plan.task, folds=folds, say=say
     )
@@ -150,7 +150,7 @@ def decide(project_id: int, numbers: Sequence[int], verdict: Verdict, services: 
     return services.store.reviews.decide(project_id, numbers, verdict)
 
 
-def _corrections(project_id: int, services: Services) -> tuple[Correction, ...]:
+def _corrections(project_id: int, services: Services, say: Callable[[str], None]) -> tuple[Correction, ...]:
     from maskloop.learning.data.splits import choose_corrections
 
     (matched,) = match_correction_labels(
@@ -159,7 +159,13 @@ def _corrections(project_id: int, services: Services) -> tuple[Correction, ...]:
         settings=services.settings,
     )
     chosen = choose_corrections(matched, services.settings.annotation_rule)
-    return tuple(one for one in chosen if not one.approximate)
+    reviewed = tuple(one for one in chosen if not one.is_boxes_only)
+    if boxes := sum(one.boxes for one in chosen):
+        say(
+            f"{boxes} regions are boxes, which are not reviewed; {len(chosen) - len(reviewed)} images have "
+            "nothing else and are left out, and tasks with boxes get no proposal in Label Studio"
+        )
+    return reviewed
 
 
 def _look(
@@ -276,13 +282,13 @@ def _look_in_folds(
 def _image(correction: Correction, evidence: Evidence, plan: LabelPlan) -> ReviewImage:
     from maskloop.curation.review.suspicion import ReviewImage
 
-    drawn = [one for one in correction.segments if one.label != UNLABELLED]
+    drawn = [one for one in correction.segments if one.label != UNLABELLED and not one.is_box]
     return ReviewImage(
         key=f"{correction.task_id}/{correction.view}/{correction.image_index}",
         size_hw=correction.size_hw,
         regions=tuple(dataclasses.replace(one, label=plan.class_for(one.label)) for one in drawn),
         evidence=(evidence,),
-        ignored=tuple(one for one in correction.segments if one.label == UNLABELLED),
+        ignored=tuple(one for one in correction.segments if one.label == UNLABELLED or one.is_box),
     )
 
 
@@ -326,7 +332,10 @@ def _proposals(
     champion: ModelVersion,
     services: Services,
 ) -> list[TaskProposal]:
-    """Return each task's annotation with the proposals in it, the task with the likeliest error first."""
+    """Return each task's annotation with the proposals in it, the task with the likeliest error first.
+
+    Tasks with boxes have none: a prediction would show them as masks, or not at all.
+    """
     from maskloop.curation.review.proposal import corrected_regions
     from maskloop_studio.projects.prediction_plan import plan_project
 
@@ -336,6 +345,8 @@ def _proposals(
     images_of: defaultdict[int, list[_Looked]] = defaultdict(list)
     for looked in by_key.values():
         images_of[looked.correction.task_id].append(looked)
+        if looked.correction.boxes:
+            of_task.pop(looked.correction.task_id, None)
     project = plan_project(
         project_id,
         champion,

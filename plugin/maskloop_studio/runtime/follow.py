@@ -87,6 +87,8 @@ def follow_training(training_id: int, store: Store) -> None:
         print(f"for annotators: {showing.get('text')}")
     if outcome.get("holdout_lacks"):
         print(f"note: {outcome['holdout_lacks']}")
+    if outcome.get("boxes"):
+        print(f"note: {outcome['boxes']}")
 
 
 def follow_sync(project_id: int, services: Services, *, full: bool, as_json: bool) -> None:

@@ -101,7 +101,6 @@ def draw(services, task_id, annotator, segments, *, size=48):
         size_hw=(size, size),
         segments=segments,
         edits=EditCounts(added=1),
-        approximate=False,
         model_version=None,
     )
     services.store.corrections.save(saved.version_id, masks)
@@ -147,6 +146,16 @@ def test_agreement_counts_what_two_annotators_called_otherwise(run, services, dr
     assert (answer["images"], answer["relabelled"][0]["regions"]) == (1, 1)
     assert 0 < answer["whole"]["pq"] < 1
     assert "1 regions are" in run("agreement", PROJECT)
+
+
+def test_agreement_leaves_annotations_with_boxes_out_and_says_so(run, services, drawn_twice):
+    segments = make_image(3, size_hw=(48, 48), domain="shifted").segments
+    boxes = tuple(dataclasses.replace(one, is_box=True) for one in segments)
+    draw(services, 4, 5, segments)
+    draw(services, 4, 9, (*segments[1:], boxes[0]))
+    answer = json.loads(run("agreement", PROJECT, "--json"))
+    assert (answer["images"], answer["left_out_for_boxes"]) == (1, 1)
+    assert "1 annotated images with boxes are not compared" in run("agreement", PROJECT)
 
 
 def test_agreement_without_two_annotators_says_so(run, services):
@@ -221,6 +230,29 @@ def test_review_lists_suspicions_writes_the_gallery_and_keeps_decisions(run, rev
     assert again["confirmed"] == 1
     right = answer["suspicions"][0]
     assert (right["task"], right["box_yxyx"], right["missing"]) not in boxes
+
+
+def test_review_does_not_review_boxes_and_says_how_many(run, services, reviewed):
+    first, second, *_ = services.store.corrections.of(PROJECT)
+    for one, boxes in ((first, first.segments), (second, second.segments[:1])):
+        segments = tuple(dataclasses.replace(part, is_box=part in boxes) for part in one.segments)
+        masks = DerivedMasks(
+            image_key=one.image_key,
+            image_uri=one.image_uri,
+            size_hw=one.size_hw,
+            segments=segments,
+            edits=one.edits,
+            model_version=None,
+        )
+        services.store.corrections.save(one.version_id, masks)
+    answer = json.loads(run("review", PROJECT, "--no-tab", "--top", 500, "--json"))
+    assert f"{len(first.segments) + 1} regions are boxes, which are not reviewed; 1 images" in run.stderr
+    assert answer["images"] == 7
+    assert first.task_id not in {one["task"] for one in answer["suspicions"]}
+    box = list(second.segments[0].box_yxyx)
+    drawn = [one for one in answer["suspicions"] if one["task"] == second.task_id and not one["missing"]]
+    assert box not in [one["box_yxyx"] for one in drawn]
+    assert len(drawn) == len(second.segments) - 1
 
 
 def test_review_of_an_unknown_number_ends_with_an_error(run, reviewed):

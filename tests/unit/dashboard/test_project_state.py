@@ -11,7 +11,17 @@ from maskloop_studio.dashboard.project_state import class_names, next_step, reas
 
 
 def make_counts(**changes):
-    names = ("train", "holdout", "skipped", "new_corrections", "set_aside", "waiting", "running", "dead")
+    names = (
+        "train",
+        "holdout",
+        "skipped",
+        "new_corrections",
+        "set_aside",
+        "boxes",
+        "waiting",
+        "running",
+        "dead",
+    )
     values = dict.fromkeys(names, 0) | {"project_id": 7, "label_config": "<View/>"}
     return ProjectCounts(**(values | {"connected_at": now(), "missing_since": None} | changes))
 

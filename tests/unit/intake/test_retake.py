@@ -1,10 +1,12 @@
 """Annotations that are read again: set aside ones, and those that an older reader has read."""
 
+from dataclasses import replace
+
 import pytest
 from tests.unit.intake.conftest import CONFIG, brush, choice, unreadable
 
 from maskloop.store.corrections import DerivedMasks
-from maskloop.types import EditCounts
+from maskloop.types import EditCounts, SegmentOutcome
 from maskloop_studio.intake import retake
 from maskloop_studio.intake.retake import read_old_again, retry_set_aside
 from maskloop_studio.intake.set_aside_report import set_aside_lines
@@ -19,7 +21,6 @@ def _empty_of_before(parts):
         size_hw=(20, 40),
         segments=(),
         edits=EditCounts(),
-        approximate=False,
         model_version=None,
     )
     parts.store.corrections.save(one.version_id, masks, reader_version=0)
@@ -121,3 +122,26 @@ def test_set_aside_lines_name_annotation_task_and_reason(studio, parts, take):
     assert first == "project 1: 30 annotations cannot be read; nothing is learnt from them"
     assert second.startswith("  annotation 1 of task 1: task 1, annotation 1, region r1: expected")
     assert last == "  and 10 more"
+
+
+def test_read_old_again_says_which_segment_is_a_box_and_keeps_outcomes(studio, parts, take):
+    studio.config = CONFIG.replace(
+        "<Choices",
+        '<RectangleLabels name="box" toName="image"><Label value="disc"/></RectangleLabels><Choices',
+    )
+    parts.store.projects.save(1, studio.config)
+    value = {"x": 50, "y": 10, "width": 20, "height": 40, "rotation": 0, "rectanglelabels": ["disc"]}
+    box = {**brush(), "id": "r2", "type": "rectanglelabels", "from_name": "box", "value": value}
+    studio.annotate([brush(), box])
+    take(70)
+    (read,) = parts.store.corrections.of(1)
+    assert [one.is_box for one in read.segments] == [False, True]
+    (old,) = parts.store.corrections.old_readings(1, reader_version=retake.READER_VERSION + 1, limit=9)
+    outcomes = (SegmentOutcome(label="disc", score=0.5, outcome="kept"),)
+    forgotten = tuple(replace(one, is_box=True) for one in old.masks.segments)
+    masks = replace(old.masks, segments=forgotten, outcomes=outcomes, model_version="m-v1")
+    parts.store.corrections.save(old.version_id, masks, reader_version=0)
+    assert _read_again(parts) == ()
+    (read,) = parts.store.corrections.of(1)
+    assert [one.is_box for one in read.segments] == [False, True]
+    assert parts.store.corrections.outcomes(1, "m-v1", newest=9) == outcomes

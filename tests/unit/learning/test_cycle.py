@@ -1,5 +1,7 @@
 """A training without usable corrections fails with a remedy."""
 
+import dataclasses
+
 import pytest
 
 from maskloop.errors import TrainingError
@@ -40,6 +42,7 @@ def test_run_training_without_corrections_raises(train):
         train()
 
 
-def test_run_training_boxes_only_raises(train, make_correction):
-    with pytest.raises(TrainingError, match="masks instead of boxes"):
-        train(make_correction(approximate=True))
+def test_run_training_boxes_only_raises(train, make_correction, make_segment):
+    box = dataclasses.replace(make_segment(), is_box=True)
+    with pytest.raises(TrainingError, match=r"1 of boxes only .*masks instead of boxes"):
+        train(make_correction(segments=(box,)))

@@ -60,7 +60,6 @@ def _save(services, number, edits, *, label_edits=True, annotator=3, images=1, l
             size_hw=(8, 8),
             segments=(),
             edits=edits,
-            approximate=False,
             model_version=f"m-v{1 + number % 12}",
             label_edits={"disc": edits} if label_edits else None,
             image_index=index,
@@ -119,7 +118,6 @@ def test_update_masks_of_an_older_version_that_come_late_are_read(services, monk
         size_hw=(8, 8),
         segments=(),
         edits=EditCounts(kept=1),
-        approximate=False,
         model_version="m-v1",
     )
     services.store.corrections.save(late, masks)

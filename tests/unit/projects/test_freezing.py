@@ -49,7 +49,6 @@ def database(settings):
             size_hw=(20, 30),
             segments=segments,
             edits=EditCounts(added=3),
-            approximate=False,
             model_version=None,
         )
         opened.corrections.save(saved.version_id, masks)

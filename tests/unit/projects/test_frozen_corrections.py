@@ -52,7 +52,6 @@ class Project:
             size_hw=(64, 64),
             segments=(self.segment,),
             edits=EditCounts(added=1),
-            approximate=False,
             model_version=None,
         )
         self.store.holdout.add_hash(key, perceptual_hash(np.asarray(Image.open(io.BytesIO(data)))))

@@ -59,7 +59,6 @@ def _annotate(services, tasks, *, old=GOOD, new=GOOD):
             size_hw=(8, 8),
             segments=(),
             edits=edits,
-            approximate=False,
             model_version=OLD if is_old else NEW,
             label_edits={"a": edits},
         )

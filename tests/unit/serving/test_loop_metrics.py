@@ -87,7 +87,6 @@ def _keep(store):
         size_hw=(32, 48),
         segments=(),
         edits=EditCounts(kept=1, added=2),
-        approximate=False,
         model_version="maskloop-1-v1",
     )
     store.corrections.save(store.annotations.save(one).version_id, masks)

@@ -41,7 +41,6 @@ def make_masks(make_segment: Callable[..., Segment]) -> Callable[..., DerivedMas
             "size_hw": (32, 48),
             "segments": (make_segment(),),
             "edits": EditCounts(kept=1, added=2),
-            "approximate": False,
             "model_version": "maskloop-1-v1",
         }
         return DerivedMasks(**(values | changes))  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
+import numpy as np
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -19,7 +20,7 @@ from maskloop.store.migrations import HEAD, bring_up_to_date
 from maskloop.store.segments import segments_to_text
 from maskloop.store.sessions import _tune_sqlite
 from maskloop.store.tables import Base
-from maskloop.types import EditCounts
+from maskloop.types import EditCounts, Segment
 
 AT = "2026-01-02 03:04:05.678901"  # UTC
 
@@ -190,6 +191,48 @@ def test_open_database_of_before_keeps_counts_by_origin(empty_url, make_segment)
     (edited,) = store.corrections.edited(1)
     assert edited.edits == EditCounts(kept=1, changed=3, added=2)
     assert (edited.edits.changed_unknown, edited.annotator, dict(edited.label_edits)) == (3, None, {})
+    store.close()
+
+
+DISC = np.add.outer(np.square(np.arange(-4, 5)), np.square(np.arange(-4, 5))) <= 16
+RECTANGLE = np.ones((5, 7), dtype=bool)
+
+
+@pytest.mark.parametrize(
+    ("approximate", "masks", "boxes"),
+    [
+        pytest.param(True, [DISC, RECTANGLE], [False, True], id="mask and rectangle"),
+        pytest.param(True, [RECTANGLE, RECTANGLE], [True, True], id="rectangles"),
+        pytest.param(True, [DISC, DISC], [True, True], id="ellipses or turned ones: unknown which"),
+        pytest.param(False, [DISC, RECTANGLE], [False, False], id="a brush may fill its box"),
+        pytest.param(True, [], [], id="no segment"),
+    ],
+)
+def test_open_database_of_before_marks_boxes_by_their_form(empty_url, approximate, masks, boxes):
+    """A database of form 0016: only of a whole image it is known whether it has boxes."""
+    url = _with_driver(empty_url)
+    segments = [Segment(mask_hw=one, offset_yx=(3, 4), label="disc") for one in masks]
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        _run_steps(connection, "0016")
+        at = AT if url.startswith("sqlite") else f"{AT}+00"
+        values = {"image_key": "0" * 64, "image_uri": "a.png", "height": 32, "width": 48, "reader_version": 1}
+        values |= {"kept": 1, "changed": 0, "added": 2, "removed": 0, "view": "", "image_index": 0}
+        values |= {"version_id": 1, "segments": segments_to_text(tuple(segments)), "approximate": approximate}
+        _insert(connection, "image_masks", **values)
+        version = {"annotation_id": 70, "project_id": 1, "task_id": 7, "updated_at": at, "state": "submitted"}
+        version |= {"said": "{}", "digest": "d", "label_config": "c", "ground_truth": False, "taken_at": at}
+        _insert(connection, "annotation_versions", version_id=1, **version)
+        row = {"annotation_id": 70, "project_id": 1, "task_id": 7, "split": "train", "version_id": 1}
+        _insert(connection, "annotations", **row, updated_at=at, state="submitted")
+    engine.dispose()
+    store = Store(empty_url)
+    (correction,) = store.corrections.of(1)
+    assert [one.is_box for one in correction.segments] == boxes
+    for found, given in zip(correction.segments, segments, strict=True):
+        assert (found.mask_hw == given.mask_hw).all()
+    read_again = store.corrections.old_readings(1, reader_version=1, limit=10)
+    assert len(read_again) == approximate  # the annotation says exactly which
     store.close()
 
 

@@ -1,5 +1,6 @@
 """Counts of whole projects, each against the rows that the test made."""
 
+from dataclasses import replace
 from datetime import date, timedelta
 
 import pytest
@@ -44,6 +45,16 @@ def test_projects_count_jobs_and_what_is_set_aside(store, two_projects):
     (counts,) = store.overview.projects([1])
     assert (counts.waiting, counts.running, counts.dead, counts.set_aside) == (1, 0, 1, 1)
     assert counts.new_corrections == 0, "nothing is learnt from what cannot be read"
+
+
+def test_projects_count_boxes_of_submitted_annotations(store, keep, make_masks, make_segment):
+    for number in (1, 2):
+        store.projects.save(number, "<View/>")
+    versions = [keep(annotation_id=70), keep(annotation_id=71), keep(annotation_id=72, state="skipped")]
+    box = replace(make_segment(), is_box=True)
+    for version in versions:
+        store.corrections.save(version, make_masks(segments=(make_segment(), box, box)))
+    assert [one.boxes for one in store.overview.projects([1, 2])] == [4, 0]
 
 
 def test_holdout_tells_size_and_age(store, keep):

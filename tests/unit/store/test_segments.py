@@ -1,5 +1,7 @@
 """Segments survive the trip into the database, and broken text is told apart."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -23,6 +25,13 @@ def test_segments_to_text_and_back_is_equal(mask):
     (again,) = segments_from_text(segments_to_text((segment,)))
     np.testing.assert_array_equal(again.mask_hw, mask)
     assert (again.offset_yx, again.label, again.score) == ((4, 9), "disc é", 0.25)
+
+
+def test_segments_to_text_says_which_are_boxes_and_is_as_before_where_none_is():
+    mask = Segment(mask_hw=RING, offset_yx=(0, 0), label="a")
+    both = (mask, replace(mask, is_box=True))
+    assert [one.is_box for one in segments_from_text(segments_to_text(both))] == [False, True]
+    assert "box" not in segments_to_text((mask,))
 
 
 @pytest.mark.parametrize(

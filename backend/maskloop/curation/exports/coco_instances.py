@@ -65,6 +65,7 @@ class CocoFormat:
                     "bbox": [row.left, row.top, row.box_width, row.box_height],
                     "segmentation": segmentation,
                     **({"score": row.score} if row.score < 1 else {}),
+                    **({"kind": row.kind} if row.kind == ObjectKind.BOX else {}),
                 }
             )
         ignored = [

@@ -28,7 +28,7 @@ from maskloop.curation.exports.format import (
     Record,
 )
 from maskloop.curation.exports.image_files import FetchImage, place_image
-from maskloop.curation.snapshots.rows import SnapshotImage
+from maskloop.curation.snapshots.rows import ObjectKind, SnapshotImage
 from maskloop.curation.snapshots.snapshot_folder import Snapshot
 from maskloop.errors import CodecError, ConfigurationError, ImageError, ResourceError, StudioError
 from maskloop.store.images import ImageCache
@@ -213,7 +213,10 @@ def _write_image(
 ) -> Record:
     image = one.image
     target = folder / form.image_path(image)
-    counts: dict[str, int] = {"images whose annotation has boxes in place of masks": int(image.approximate)}
+    counts: dict[str, int] = {
+        "images whose annotation has boxes in place of masks": int(image.approximate),
+        "boxes, written as masks that fill them": sum(row.kind == ObjectKind.BOX for row in one.drawn),
+    }
     try:
         if job.plan.images is not ImagesMode.NONE:
             counts |= place_image(image, target, mode=job.plan.images, cache=cache, fetch=fetch)

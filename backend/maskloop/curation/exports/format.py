@@ -130,8 +130,8 @@ def bare_name(image: ImageRow, suffix: str) -> str:
 
 
 def objects_only(one: SnapshotImage) -> tuple[ObjectRow, ...]:
-    """Return the single objects: no crowds, no areas to ignore."""
-    return tuple(row for row in one.objects if row.kind == ObjectKind.OBJECT)
+    """Return the single objects, boxes too: no crowds, no areas to ignore."""
+    return tuple(row for row in one.objects if row.kind in (ObjectKind.OBJECT, ObjectKind.BOX))
 
 
 def refuse_categories(name: str, categories: Sequence[Category], most: int) -> None:

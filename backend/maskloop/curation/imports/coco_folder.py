@@ -225,10 +225,16 @@ def _instance_objects(
         if segment is not None:
             yield FolderObject(
                 segment=segment,
-                kind=ObjectKind.CROWD if record.get("iscrowd") else ObjectKind.OBJECT,
+                kind=_kind(record),
                 category_id=category_id,
                 number=coco_field(record, "id", int, where),
             )
+
+
+def _kind(record: Mapping[str, Any]) -> ObjectKind:
+    if record.get("iscrowd"):
+        return ObjectKind.CROWD
+    return ObjectKind.BOX if record.get("kind") == "box" else ObjectKind.OBJECT  # as our own exports write
 
 
 def _ignored_objects(

@@ -151,7 +151,7 @@ class _Freezing:
             model_version=one.model_version,
             lead_time_s=one.lead_time_s,
             ground_truth=one.ground_truth,
-            approximate=one.approximate,
+            approximate=one.boxes > 0,
             label_config=one.label_config or None,
         )
         return SnapshotImage(image=row, objects=tuple(self._objects(one, row)))
@@ -162,21 +162,22 @@ class _Freezing:
             found = _object_row(segment, image)
             if found is None:  # it lies outside the image
                 continue
-            kind, label = self._kind(segment.label)
+            kind, label = self._kind(segment)
             self._numbers["objects"] += 1
             yield ObjectRow(
                 item=image.item,
                 position=position,
                 number=self._numbers["objects"],
                 kind=str(kind),
-                category_id=self._ids[label] if kind is ObjectKind.OBJECT else None,
+                category_id=self._ids[label] if kind in (ObjectKind.OBJECT, ObjectKind.BOX) else None,
                 label=label,
                 score=segment.score,
                 **found,
             )
             position += 1
 
-    def _kind(self, stored: str) -> tuple[ObjectKind, str]:
+    def _kind(self, segment: Segment) -> tuple[ObjectKind, str]:
+        stored = segment.label
         if stored == UNLABELLED:
             return ObjectKind.UNLABELLED, stored
         if stored in self._rules.ignored_labels:
@@ -187,7 +188,7 @@ class _Freezing:
         if label not in self._ids:
             self._ids = self._datasets.category_ids(self._rules.project_id, [label])
         self._used[label] += 1
-        return ObjectKind.OBJECT, label
+        return ObjectKind.BOX if segment.is_box else ObjectKind.OBJECT, label
 
 
 def _item(one: Correction) -> str:

@@ -19,6 +19,7 @@ class ObjectKind(StrEnum):
     """What an area is."""
 
     OBJECT = "object"  # of a class
+    BOX = "box"  # of a class, somewhere inside: the area is a rectangle or an ellipse around it
     CROWD = "crowd"  # of a class, with so many objects that they were not separated
     IGNORED = "ignored"  # its label marks what is neither object nor background
     UNLABELLED = "unlabelled"  # drawn without a label, or with one that the project does not have

@@ -60,6 +60,11 @@ class TrainingExample:
     fresh: bool = False  # the champion has not learnt from it yet
     group: str = ""  # the same for images that are nearly the same; "": it is like no other
 
+    @property
+    def judges(self) -> bool:
+        """Whether a model can be judged by it: where all objects are boxes, everything on them is ignored."""
+        return bool(self.segments) or not self.boxes
+
 
 class ExampleDataset(Dataset[TrainingItem]):
     """Item i of a training: a random view of an example; the same i always gives the same view.

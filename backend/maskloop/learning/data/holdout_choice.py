@@ -140,7 +140,8 @@ def complete_holdout(
         for correction in group.corrections
         if correction.image_key not in judging
     }
-    for group in _missing_groups(found, rule):
+    able = [group for group in found if not all(one.is_boxes_only for one in group.corrections)]
+    for group in _missing_groups(able, rule):
         sides |= {correction.image_key: HOLDOUT for correction in group.corrections}
     return sides
 
@@ -162,7 +163,8 @@ def _groups(
         _Group(
             key=key,
             corrections=tuple(corrections),
-            labels=frozenset(part.label for one in corrections for part in one.segments) - {UNLABELLED},
+            labels=frozenset(part.label for one in corrections for part in one.segments if not part.is_box)
+            - {UNLABELLED},
             side=min(sides[key]) if len(sides[key]) == 1 else NEITHER,
             learnt=any(one.image_key in learnt for one in corrections),
         )

@@ -122,8 +122,8 @@ def draw_index_map(
     index_hw = np.zeros(size_hw, dtype=np.int16)
     for segment in (*ignored, *(part for parts in dropped for part in parts)):
         _paint(index_hw, segment, IGNORED)
-    layers = [(index, tuple(parts)) for index, parts in enumerate(kept, start=1)]
-    layers += [(value, (box,)) for box, value in boxes]
+    layers = [(value, [box]) for box, value in boxes]  # first: of equal areas a mask lies over a box
+    layers += list(enumerate(kept, start=1))
     for value, parts in sorted(layers, key=lambda layer: sum(part.area for part in layer[1]), reverse=True):
         for part in parts:
             _paint(index_hw, part, value)

@@ -30,6 +30,7 @@ __all__ = [
 
 MIN_STUFF_IMAGES = 10  # with fewer, one region an image may be chance
 MIN_THING_IMAGES = 2  # one may be an area drawn in two strokes
+MAX_NAMED = 10  # tasks in a sentence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,7 @@ class TrainingSet:
     validation: tuple[TrainingExample, ...]  # to stop training by; often empty
     holdout_examples: tuple[TrainingExample, ...]  # to evaluate on
     holdout_gaps: str | None  # which classes the holdout has too few images of; None for none
+    boxes: str | None = None  # how many regions are boxes, and what becomes of them; None for none
 
 
 def build_training_set(
@@ -87,7 +89,8 @@ def build_training_set(
         settings: which corrections are used, which labels are ignored, how many images validate.
         groups: image key -> group of images that are nearly the same; other images are like no other.
     """
-    used_train, used_holdout = used_corrections(train, settings), used_corrections(holdout, settings)
+    used_train, every_holdout = used_corrections(train, settings), used_corrections(holdout, settings)
+    used_holdout = tuple(one for one in every_holdout if not one.is_boxes_only)
     plan = plan.without(settings.ignore_labels)
     learnt, validating = split_validation(
         used_train, fraction=settings.validation_fraction, least=MIN_IMAGES_TO_VALIDATE
@@ -114,7 +117,30 @@ def build_training_set(
         validation=validation,
         holdout_examples=holdout_examples,
         holdout_gaps=describe_holdout_gaps(holdout_labels, plan.classes),
+        boxes=describe_boxes(used_train, every_holdout),
     )
+
+
+def describe_boxes(train: Iterable[Correction], holdout: Iterable[Correction]) -> str | None:
+    """Return how many regions are boxes and what becomes of them, in words; None where there is none."""
+    learnt, judged = list(train), list(holdout)
+    regions = sum(one.boxes for one in (*learnt, *judged))
+    if not regions:
+        return None
+    images = sum(one.boxes > 0 for one in (*learnt, *judged))
+    text = (
+        f"{regions} regions on {images} images are boxes: what is inside is neither learnt as background nor "
+        "judged; draw a mask in place of a box that matters"
+    )
+    left_out = [one for one in judged if one.is_boxes_only]
+    if left_out:
+        tasks = ", ".join(str(one.task_id) for one in left_out[:MAX_NAMED])
+        more = "" if len(left_out) <= MAX_NAMED else f" and {len(left_out) - MAX_NAMED} more"
+        text += (
+            f"; {len(left_out)} images of the holdout have only boxes and judge nothing: draw masks on "
+            f"tasks {tasks}{more}"
+        )
+    return text
 
 
 def observed_kinds(examples: Iterable[TrainingExample]) -> dict[str, bool]:
@@ -129,7 +155,7 @@ def observed_kinds(examples: Iterable[TrainingExample]) -> dict[str, bool]:
     images: Counter[str] = Counter()
     crowded: Counter[str] = Counter()  # images with two regions or more
     for example in examples:
-        for label, count in Counter(segment.label for segment in example.segments).items():
+        for label, count in Counter(one.label for one in (*example.segments, *example.boxes)).items():
             images[label] += 1
             crowded[label] += count > 1
     kinds = {label: False for label, count in crowded.items() if count >= MIN_THING_IMAGES}
@@ -140,12 +166,18 @@ def observed_kinds(examples: Iterable[TrainingExample]) -> dict[str, bool]:
 
 
 def used_corrections(corrections: Iterable[Correction], settings: Settings) -> tuple[Correction, ...]:
-    """Return the corrections that are used: those of one annotation per task."""
+    """Return the corrections that are used: those of one annotation per task.
+
+    With `learn_from_boxes` their boxes are masks.
+    """
+    chosen = choose_corrections(corrections, settings.annotation_rule)
+    if not settings.learn_from_boxes:
+        return tuple(chosen)
     return tuple(
-        correction
-        for correction in choose_corrections(corrections, settings.annotation_rule)
-        # A box used as a mask would teach, and evaluate, that objects are boxes.
-        if settings.learn_from_boxes or not correction.approximate
+        dataclasses.replace(
+            one, segments=tuple(dataclasses.replace(part, is_box=False) for part in one.segments)
+        )
+        for one in chosen
     )
 
 
@@ -173,7 +205,14 @@ def corrections_to_examples(
         TrainingExample(
             image=image_cache.path(correction.image_key),
             segments=tuple(
-                _as_class(segment, plan) for segment in correction.segments if segment.label not in ignored
+                _as_class(segment, plan)
+                for segment in correction.segments
+                if segment.label not in ignored and not segment.is_box
+            ),
+            boxes=tuple(
+                _as_class(segment, plan)
+                for segment in correction.segments
+                if segment.label not in ignored and segment.is_box
             ),
             ignored=tuple(segment for segment in correction.segments if segment.label in ignored),
             key=_key(correction),

@@ -158,8 +158,11 @@ def _evaluated_labels(
 
 
 def ground_truth(example: TrainingExample, size_hw: tuple[int, int]) -> GroundTruth:
-    """Return what an example says of its image: its objects, and the area that is not judged."""
-    ignored = [paste_segment(part, size_hw) for part in example.ignored]
+    """Return what an example says of its image: its objects, and the area that is not judged.
+
+    That area holds boxes too: a prediction that mostly lies in it counts neither for a model nor against it.
+    """
+    ignored = [paste_segment(part, size_hw) for part in (*example.ignored, *example.boxes)]
     return GroundTruth(
         segments=example.segments, ignored_hw=np.logical_or.reduce(ignored) if ignored else None
     )

@@ -50,6 +50,20 @@ def test_export_coco_reads_back_as_the_same_snapshot(export, cache, tmp_path, sn
     assert compare_snapshots(snapshot, back).unchanged == 5
 
 
+def test_export_boxes_are_counted_in_every_form_and_read_back_from_coco(export, coco_source, cache, tmp_path):
+    path = coco_source / "annotations" / "instances_train.json"
+    content = json.loads(path.read_text())
+    content["annotations"][2]["kind"] = "box"
+    path.write_text(json.dumps(content))
+    with_box = freeze_folder(open_coco_folder(coco_source), cache=cache, root=tmp_path / "with-box")
+    assert [row.kind for one in with_box.images() for row in one.objects].count("box") == 1
+    for name in FORMATS:
+        result = export(name, f"{name}-boxes", source=with_box)
+        assert result.counts["boxes, written as masks that fill them"] == 1
+    back = freeze_folder(open_coco_folder(tmp_path / "coco-boxes"), cache=cache, root=tmp_path / "back")
+    assert back.digest == with_box.digest
+
+
 def test_export_panoptic_reads_back_as_the_same_pixels(export, cache, tmp_path):
     first = export("coco-panoptic").folder
     back = freeze_folder(open_coco_folder(first), cache=cache, root=tmp_path / "back")

@@ -28,7 +28,7 @@ def database(tmp_path):
     opened.close()
 
 
-def keep(database, *, annotation=70, task=7, minute=0, labels=("cat",), split="train", user=3):
+def keep(database, *, annotation=70, task=7, minute=0, labels=("cat",), split="train", user=3, boxes=()):
     """Keep an annotation with one object of each label."""
     at = datetime(2026, 1, 2, 3, minute, tzinfo=UTC)
     saved = database.annotations.save(
@@ -45,7 +45,7 @@ def keep(database, *, annotation=70, task=7, minute=0, labels=("cat",), split="t
         )
     )
     segments = tuple(
-        Segment(mask_hw=np.ones((3, 4), dtype=bool), offset_yx=(5 * k, 2), label=label)
+        Segment(mask_hw=np.ones((3, 4), dtype=bool), offset_yx=(5 * k, 2), label=label, is_box=k in boxes)
         for k, label in enumerate(labels)
     )
     database.corrections.save(
@@ -56,7 +56,6 @@ def keep(database, *, annotation=70, task=7, minute=0, labels=("cat",), split="t
             size_hw=(40, 50),
             segments=segments,
             edits=EditCounts(added=len(labels)),
-            approximate=False,
             model_version="maskloop-1-v2",
         ),
     )
@@ -119,6 +118,14 @@ def test_freeze_keeps_kinds_apart_and_renames_labels(database, tmp_path):
         ("", "unlabelled", None),
         ("new with the task", "object", 4),
     ]
+
+
+def test_freeze_boxes_have_a_kind_of_their_own(database, tmp_path):
+    keep(database, labels=("cat", "dog", "blur", ""), boxes=(1, 2, 3))
+    (one,) = freeze(database, tmp_path).images()
+    assert [row.kind for row in one.objects] == ["object", "box", "ignored", "unlabelled"]
+    assert [row.category_id for row in one.drawn] == [1, 3]
+    assert one.image.approximate
 
 
 def test_category_numbers_stay_when_labels_come_go_and_move(database, tmp_path):

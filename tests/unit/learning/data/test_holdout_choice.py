@@ -1,4 +1,5 @@
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -110,3 +111,15 @@ def test_group_images_by_hash_task_and_chain(correction):
     )
     assert found == [[0, 1, 2], [3, 8], [9]]
     assert all(name <= member for member, name in groups.items())
+
+
+def test_complete_holdout_images_of_boxes_only_stay_where_they_are(correction):
+    """They judge nothing; one beside a mask of the same group goes with it."""
+    masks, boxes = ([correction(start + number) for number in range(12)] for start in (0, 100))
+    boxes = [replace(one, segments=(replace(one.segments[0], is_box=True),)) for one in boxes]
+    groups = alone(masks, boxes) | {boxes[0].image_key: masks[0].image_key}
+    sides = complete_holdout([*masks, *boxes], [], groups=groups, learnt=(), rule=RULE)
+    assert set(sides.values()) == {HOLDOUT}
+    assert not set(sides) & {one.image_key for one in boxes[1:]}
+    assert (masks[0].image_key in sides) is (boxes[0].image_key in sides)
+    assert len(set(sides) - {boxes[0].image_key}) == RULE.target(12)

@@ -1,5 +1,7 @@
 """From corrections to examples: classes, ignored labels, fresh examples, the holdout."""
 
+from dataclasses import replace
+
 import pytest
 
 from maskloop.learning.data.dataset import TrainingExample
@@ -42,7 +44,7 @@ def test_corrections_to_examples_ignored_labels_become_areas(tmp_path, make_corr
 
 def test_build_training_set_keeps_the_holdout_apart(settings, tmp_path, make_correction):
     training_set = build_training_set(
-        [make_correction(task_id=1), make_correction(task_id=2, approximate=True)],
+        [make_correction(task_id=1)],
         [make_correction(task_id=3)],
         plan=LabelPlan(labels=("disc",), class_of_label={}),
         learnt_versions=(),
@@ -54,6 +56,51 @@ def test_build_training_set_keeps_the_holdout_apart(settings, tmp_path, make_cor
     assert [one.key.split("/")[1] for one in training_set.holdout_examples] == ["3"]
     assert training_set.validation == ()
     assert "holdout of 1 images" in training_set.holdout_gaps
+
+
+def test_build_training_set_boxes_are_apart_and_judge_nothing_alone(
+    settings, tmp_path, make_correction, make_segment
+):
+    mask, box = make_segment(), replace(make_segment(), is_box=True)
+    nameless = make_segment(label="")
+    training_set = build_training_set(
+        [make_correction(task_id=1, segments=(mask, box)), make_correction(task_id=2, segments=(box, box))],
+        [
+            make_correction(task_id=3, segments=(mask, box)),
+            make_correction(task_id=4, segments=(box,)),
+            make_correction(task_id=5, segments=(box, nameless)),
+            make_correction(task_id=6, segments=()),
+        ],
+        plan=LabelPlan(labels=("disc",), class_of_label={"disc": "circle"}),
+        learnt_versions=(),
+        image_cache=ImageCache(tmp_path),
+        settings=settings,
+    )
+    learnt = [(len(one.segments), [box.label for box in one.boxes]) for one in training_set.examples]
+    assert learnt == [(1, ["circle"]), (0, ["circle", "circle"])]
+    assert [one.judges for one in training_set.examples] == [True, False]
+    assert [one.task_id for one in training_set.holdout] == [3, 6]
+    assert len(training_set.holdout_examples) == 2
+    assert "6 regions on 5 images are boxes" in training_set.boxes
+    assert "2 images of the holdout have only boxes" in training_set.boxes
+    assert "draw masks on tasks 4, 5" in training_set.boxes
+
+
+def test_build_training_set_learn_from_boxes_takes_them_as_masks(
+    settings, tmp_path, make_correction, make_segment
+):
+    box = make_correction(segments=(replace(make_segment(), is_box=True),))
+    training_set = build_training_set(
+        [box],
+        [box],
+        plan=LabelPlan(labels=("disc",), class_of_label={}),
+        learnt_versions=(),
+        image_cache=ImageCache(tmp_path),
+        settings=settings.model_copy(update={"learn_from_boxes": True}),
+    )
+    examples = (*training_set.examples, *training_set.holdout_examples)
+    assert [(len(one.segments), one.boxes) for one in examples] == [(1, ()), (1, ())]
+    assert training_set.boxes is None
 
 
 def test_corrections_to_examples_images_of_one_task_have_different_keys(tmp_path, make_correction):

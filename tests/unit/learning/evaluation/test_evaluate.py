@@ -60,3 +60,23 @@ def test_evaluate_class_that_the_model_lacks_is_of_the_kind_it_will_have(stuff):
     )
     missed = evaluation.panoptic_4nc[3].sum()
     assert missed == (1 if stuff else 2)
+
+
+def test_evaluate_predictions_in_boxes_count_neither_for_nor_against():
+    """What a model finds in boxes is as if it were not there, whether there is a mask beside it or not."""
+    checkpoint, thresholds = two_areas_checkpoint(("sky", "ground")), Thresholds()
+    (found,) = predict_images(checkpoint, [IMAGE], task=PANOPTIC, thresholds=thresholds)
+    sky, ground = found.segments
+    box = Segment(mask_hw=np.ones_like(sky.mask_hw), offset_yx=sky.offset_yx, label="ground", is_box=True)
+
+    def judge(*segments, boxes=()):
+        example = TrainingExample(image=IMAGE, segments=segments, boxes=boxes, key="image")
+        (made,) = evaluate_side_by_side([checkpoint], [example], task=PANOPTIC, thresholds=thresholds)
+        return made
+
+    given, whole = judge(ground, boxes=(box,)), judge(ground, sky)
+    assert (given.metrics.pq, given.metrics.ap50, given.metrics.miou) == pytest.approx((1.0, 1.0, 1.0))
+    assert given.panoptic_4nc.sum() == pytest.approx(
+        whole.panoptic_4nc.sum() - 4
+    )  # one match: IoU, matched, found, true
+    assert judge(ground).metrics.pq < 1.0  # without the box it is a wrong prediction
