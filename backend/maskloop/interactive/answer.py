@@ -110,7 +110,13 @@ def _of_positive(
 
 def _of_tiers(features: ImageFeatures, prompt: Prompt, tiers: Sequence[Tier], *, snap: bool) -> Answer | None:
     if _has_box(prompt):
-        return _best_in_box(features, prompt, tiers, snap=snap)
+        if prompt.clicks:
+            return _best_in_box(features, prompt, tiers, snap=snap)
+        # Click queries are the worst at a box alone: they are asked where no other tier answers.
+        others = [tier for tier in tiers if tier != "click_query"]
+        best = _best_in_box(features, prompt, others, snap=snap)
+        last = [tier for tier in tiers if tier == "click_query"]
+        return best if best is not None else _best_in_box(features, prompt, last, snap=snap)
     for found in _candidates(features, prompt, tiers):
         segment = _to_segment(features, prompt, found, snap=snap)
         if segment is not None:
@@ -131,8 +137,6 @@ def _best_in_box(
     best: Answer | None = None
     best_fit = 0.0
     for found in _candidates(features, prompt, tiers):
-        if best is not None and found.tier == "click_query":
-            break  # the last one for a box alone, and the worst at it
         segment = _to_segment(features, prompt, found, snap=snap)
         if segment is None:
             continue

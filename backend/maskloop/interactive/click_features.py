@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from maskloop.interactive.few_rows import for_few_rows
 from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.click_queries import PART, ClickQueries, ClickStart, Level, decode_clicks
 from maskloop.segmentation.fast.model_forward import LeanOutput, query_decoder
@@ -168,7 +169,9 @@ def _runner(checkpoint: Checkpoint) -> _Runner:
         decoder = module.decoder if checkpoint.device.type == "cpu" else copy.deepcopy(module.decoder).cpu()
         embedder = module.position_embedder
         found = _Runner(
-            clicks=checkpoint.click_queries.eval(), decoder=query_decoder(decoder), embedder=embedder
+            clicks=checkpoint.click_queries.eval(),
+            decoder=query_decoder(for_few_rows(decoder)),
+            embedder=embedder,
         )
         _RUNNERS[model] = found
     return found
