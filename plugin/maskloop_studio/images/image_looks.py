@@ -101,7 +101,10 @@ class ImageLooks:
             self._addresses.pop(_place(image), None)
 
     def drop_model(self, source: str) -> None:
-        """Drop what a model made."""
+        """Drop what a model made; a look of it that is on its way answers who waits for it, and is not kept."""
+        with self._lock:
+            for key in [key for key in self._pending if key.source == source]:
+                del self._pending[key]
         self._crops.drop_model(source)
         self._cache.drop_model(source)
 
@@ -212,7 +215,9 @@ class ImageLooks:
             except BaseException as exc:
                 finish(None, exc)
                 raise
-            self._cache.put(key, checkpoint, features)
+            with self._lock:
+                if self._pending.get(key) is future:  # else its model was dropped meanwhile
+                    self._cache.put(key, checkpoint, features)
             finish(features)
 
         def end(predicted: object) -> None:

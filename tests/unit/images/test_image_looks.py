@@ -64,6 +64,22 @@ def test_look_with_another_model_is_another_look(parts, make_looked):
     assert parts.looks.known(make_looked()) is None
 
 
+def test_look_that_ends_after_its_model_was_dropped_is_answered_and_not_kept(parts, make_looked):
+    parts.engine.may_go.clear()
+    with ThreadPoolExecutor(2) as threads:
+        old, new = (
+            threads.submit(parts.looks.look, make_looked(source=name), TimeLimit(20)) for name in "mn"
+        )
+        while parts.engine.submitted < 2:
+            pass
+        parts.looks.drop_model("m")
+        parts.engine.may_go.set()
+        assert old.result() is not None
+        assert new.result() is not None
+    assert parts.looks.known(make_looked()) is None
+    assert parts.looks.known(make_looked(source="n")) is not None
+
+
 def test_look_limit_that_comes_first_is_no_answer(parts, make_looked):
     parts.engine.may_go.clear()
     assert parts.looks.look(make_looked(), TimeLimit(0.2)) is None
