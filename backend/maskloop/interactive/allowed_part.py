@@ -85,14 +85,22 @@ def _keep_parts(mask_hw: BoolMask, prompt: Prompt, *, clicked_only: bool) -> Boo
             clicked.add(part)
         elif index == 0 and prompt.previous_hw is None:
             return kept_hw
-    is_kept = np.zeros(count, dtype=np.bool_)
-    if not clicked_only:
-        areas = np.bincount(parts_hw.ravel(), minlength=count)
-        is_kept[areas >= LEAST_PART * float(areas[1:].sum())] = True
-    is_kept[[*clicked]] = True
-    is_kept[0] = False
-    kept_hw[window] = is_kept.take(np.asarray(parts_hw, dtype=np.int32))
+    kept_hw[window] = _kept_parts(parts_hw, count, clicked, clicked_only=clicked_only)
     return kept_hw
+
+
+def _kept_parts(parts_hw: NDArray[Any], count: int, clicked: set[int], *, clicked_only: bool) -> BoolMask:
+    """Return where the clicked parts are, and others that are large enough."""
+    of_clicked_hw: BoolMask = np.zeros(parts_hw.shape, dtype=np.bool_)
+    for part in clicked:
+        of_clicked_hw |= parts_hw == part
+    area = np.count_nonzero(parts_hw)
+    if clicked_only or area - np.count_nonzero(of_clicked_hw) < LEAST_PART * area:
+        return of_clicked_hw  # all others together are too small
+    areas = np.bincount(parts_hw.ravel(), minlength=count)
+    is_kept = areas >= LEAST_PART * area
+    is_kept[0] = False
+    return of_clicked_hw | is_kept.take(parts_hw)
 
 
 def _part_at(parts_hw: NDArray[Any], row: int, column: int, slack: int) -> int:

@@ -101,7 +101,7 @@ class ImageLooks:
             self._addresses.pop(_place(image), None)
 
     def drop_model(self, source: str) -> None:
-        """Drop what a model made; a look of it that is on its way answers who waits for it, and is not kept."""
+        """Drop what a model made; looks that are on their way answer who waits for them, and are not kept."""
         with self._lock:
             for key in [key for key in self._pending if key.source == source]:
                 del self._pending[key]
