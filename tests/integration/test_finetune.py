@@ -18,6 +18,7 @@ from maskloop.learning.training.finetune import finetune
 from maskloop.learning.training.job import FinetuneJob, TrainingControl, TrainingStoppedError
 from maskloop.learning.training.recipe import FinetuneRecipe
 from maskloop.segmentation.checkpoint import load_checkpoint, save_checkpoint
+from maskloop.segmentation.postprocess import Thresholds
 
 RECIPE = FinetuneRecipe(steps=8, batch=2, learning_rate=1e-3, warmup=2, save_every=4, threads=1)
 SIZE_HW = (64, 64)
@@ -200,6 +201,41 @@ def test_finetune_images_without_objects_train(tmp_path, family):
         TrainingControl(on_progress=lambda progress: losses.append(progress.loss)),
     )
     assert np.isfinite(losses).all()
+
+
+@pytest.mark.parametrize("family", ["mask2former", "oneformer"])
+def test_finetune_boxes_teach_class_and_extent(tmp_path, family):
+    """Squares are given as boxes only: they are found where they are, which ignored areas cannot teach."""
+    drawn = make_examples(2)
+    given = [split_boxes(example, "square") for example in drawn]
+    ignored = [replace(example, ignored=example.boxes, boxes=()) for example in given]
+    recipe = replace(RECIPE, steps=120, augmentation=Augmentation(flips=False, quarter_turns=False))
+    recall = []
+    for name, examples in (("given", given), ("ignored", ignored)):
+        job = FinetuneJob(
+            base=make_base(family),
+            examples=examples,
+            labels=("disc", "square"),
+            recipe=recipe,
+            output_dir=tmp_path / name,
+        )
+        metrics = evaluate_checkpoint(finetune(job), drawn, thresholds=Thresholds(score=0.3))
+        recall.append(metrics.per_class["square"]["iou"])
+    assert recall[0] > 0.3
+    assert recall[1] < 0.1
+
+
+def split_boxes(example, label):
+    """Return the example with the segments of a class as the rectangles around them."""
+    masks = tuple(one for one in example.segments if one.label != label)
+    boxes = tuple(
+        replace(one, mask_hw=np.ones_like(one.mask_hw), is_box=True)
+        for one in example.segments
+        if one.label == label
+    )
+    assert masks
+    assert boxes
+    return replace(example, segments=masks, boxes=boxes)
 
 
 def test_finetune_no_examples_raises(tmp_path):

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from maskloop.learning.data.collate import Collator
-from maskloop.learning.data.index_map import TrainingItem
+from maskloop.learning.data.collate import BOXES_KEY, IGNORED_KEY, Collator
+from maskloop.learning.data.index_map import FIRST_BOX, IGNORED, TrainingItem
 from maskloop.segmentation.preprocess import Preprocessing
 from maskloop.types import SegmentationTask
 
@@ -36,3 +36,19 @@ def test_collator_pads_targets_like_images(preprocessing, canvas_hw, padded_hw):
     assert tuple(batch["pixel_values"].shape) == (2, 3, *padded_hw)
     assert tuple(batch["mask_labels"].shape) == (2, *padded_hw)
     assert ((batch["pixel_values"][:, 0] > 0.5) == (batch["mask_labels"] == 1)).all()
+
+
+def test_collator_boxes_are_there_only_where_an_image_has_any():
+    index_hw = np.zeros((32, 64), np.int16)
+    index_hw[8:24, 16:48] = FIRST_BOX
+    plain = TrainingItem(
+        image_hwc=np.zeros((32, 64, 3), np.uint8), index_hw=np.zeros_like(index_hw), class_ids=()
+    )
+    collate = Collator(preprocessing=SQUARE, labels=("a", "b"), task=SegmentationTask.INSTANCE)
+    assert BOXES_KEY not in collate([plain])
+    batch = collate([plain, replace(plain, index_hw=index_hw, box_ids=(1,))])
+    none, one = batch[BOXES_KEY]
+    assert (len(none), one.ids_m.tolist()) == (0, [1])
+    assert one.sides_m4.tolist() == [[0.25, 0.125, 0.75, 0.375]]  # of the padded 64 x 64
+    assert (batch["mask_labels"][1] == IGNORED).sum() == 16 * 32
+    assert batch[IGNORED_KEY]
