@@ -1,5 +1,7 @@
 """Features of a real small model: the same masks as its own prediction."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -48,3 +50,12 @@ def test_image_features_without_the_models_output_are_its_logits(checkpoint):
     assert features.pixels_chw is None
     assert len(features.class_probs_nk) == len(raw.class_logits_qk)
     assert np.isfinite(features.quality_n.numpy()).all()
+
+
+def test_image_features_pixels_lie_channel_by_channel_whatever_the_model_does(checkpoint):
+    raw = _raw(checkpoint, make_image(3, size_hw=(96, 128)).image_hwc, keep_output=True)
+    pixels_bchw = raw.output.pixel_decoder_last_hidden_state.to(memory_format=torch.channels_last)
+    turned = replace(raw, output=replace(raw.output, pixel_decoder_last_hidden_state=pixels_bchw))
+    features = image_features(checkpoint, turned)
+    assert features.pixels_chw.is_contiguous(), "else each mask takes three times as long"
+    torch.testing.assert_close(features.pixels_chw, image_features(checkpoint, raw).pixels_chw)
