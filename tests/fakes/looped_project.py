@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 from datetime import timedelta
 from types import SimpleNamespace
@@ -88,10 +89,11 @@ def annotate(
     model_version: str | None = None,
     size: int = 48,
     second: bool = False,
+    boxes: bool = False,
 ) -> int:
     """Store a made-up image and its true segments as an annotation of task `seed`; return the version.
 
-    With `second` it is another annotator's, who has drawn all objects but one.
+    With `second` it is another annotator's, who has drawn all objects but one; with `boxes` all are boxes.
     """
     made = make_image(seed, size_hw=(size, size), domain="shifted")
     key = services.image_cache.put(png(seed, size))
@@ -121,7 +123,10 @@ def annotate(
             image_key=key,
             image_uri=f"/data/upload/{PROJECT}/{seed}.png",
             size_hw=(size, size),
-            segments=made.segments[:-1] if second else made.segments,
+            segments=tuple(
+                dataclasses.replace(one, is_box=boxes)
+                for one in (made.segments[:-1] if second else made.segments)
+            ),
             edits=edits,
             model_version=model_version,
             label_edits={SHAPE_CLASSES[0]: edits},

@@ -128,6 +128,22 @@ def test_annotators_have_the_figures_of_the_corrections(client, curated):
     assert cells[:2] == [str(len(edited)), str(sum(one.edits.kept for one in edited))]
 
 
+def test_boxes_are_counted_on_the_pages_of_project_and_annotators(settings):
+    services = make_services(settings.model_copy(update={"basic_auth_user": None}))
+    services.store.projects.save(PROJECT, CONFIG)
+    for seed in (1, 2):
+        annotate(services, seed)
+        annotate(services, seed, second=True, boxes=seed == 2)
+    regions = services.store.overview.projects([PROJECT])[0].boxes
+    client = TestClient(create_app(services), client=HERE)
+    page = client.get(f"{BASE}/annotators/agreement").text
+    assert "1 images were drawn by two people or more" in page
+    assert "1 annotated images have boxes and are not compared" in page
+    assert regions > 1
+    assert f"{regions} of their regions are boxes: what is inside" in client.get(BASE).text
+    services.close()
+
+
 def test_annotators_agreement_counts_the_region_that_one_has_not_drawn(client, curated):
     page = _get(client, f"{BASE}/annotators/agreement")
     drawn = len(

@@ -30,6 +30,7 @@ class _Agreed:
     found: ProjectAgreement
     users: frozenset[int]
     is_part: bool  # more tasks have several annotations than were compared
+    with_boxes: int  # annotated images that are not compared
 
 
 class _PeoplePages:
@@ -52,6 +53,7 @@ class _PeoplePages:
             found=measure_agreement(drawn_by_several(corrections)),
             users=frozenset(one.annotator for one in corrections if one.annotator is not None),
             is_part=len({one.task_id for one in corrections}) >= MOST_TASKS,
+            with_boxes=sum(one.boxes > 0 for one in corrections),
         )
 
     def people(self, project_id: int) -> dict[str, Any]:
@@ -79,6 +81,7 @@ class _PeoplePages:
             "project_id": project_id,
             "found": found,
             "is_part": agreed.is_part,
+            "with_boxes": agreed.with_boxes,
             "most": MOST_TASKS,
             "pairs": pairs,
             "classes": list(found.classes.items()),
