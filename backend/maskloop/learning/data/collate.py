@@ -39,9 +39,8 @@ class Collator:
         mask_labels are an index map int16 (B, H, W), padded with background like pixel_values;
         `object_planes` makes the planes of it that the families' own losses take. class_labels are int64 (N,)
         for each image, and N may be 0. OneFormer gets task_inputs and text_inputs as well.
-
-        Not for the model are IGNORED_KEY, whether the map has IGNORED or IN_BOX pixels, so that the device is
-        not asked, and BOXES_KEY, the `Boxes` of each image, there only where one has any.
+        Not for the model are IGNORED_KEY, whether the map has IGNORED pixels, which saves a transfer from the
+        device, and BOXES_KEY, the `Boxes` of each image, there only where one has any.
         """
         without_resize = replace(self.preprocessing, shortest_edge=None, longest_edge=None, box_hw=None)
         batch = images_to_batch([item.image_hwc for item in items], without_resize, _CPU)
@@ -52,7 +51,7 @@ class Collator:
             "pixel_mask": batch.pixel_mask_bhw,
             "mask_labels": index_bhw,
             "class_labels": list(class_ids),
-            IGNORED_KEY: bool((index_bhw <= IGNORED).any()),
+            IGNORED_KEY: bool((index_bhw == IGNORED).any()),
         }
         size_hw = (int(index_bhw.shape[1]), int(index_bhw.shape[2]))
         boxes = [visible_boxes(item, size_hw) for item in items]

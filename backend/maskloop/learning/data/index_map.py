@@ -18,7 +18,6 @@ from maskloop.types import RgbImage, Segment
 __all__ = [
     "FIRST_BOX",
     "IGNORED",
-    "IN_BOX",
     "MIN_PIXELS",
     "TrainingItem",
     "box_values",
@@ -32,7 +31,6 @@ logger = logging.getLogger(__name__)
 MIN_PIXELS = 10  # of an object in a view; objects with fewer are ignored
 IGNORED = -1  # neither an object nor background
 FIRST_BOX = -2  # the same, and inside the first box that teaches; -3 is inside the second
-IN_BOX = -2  # the same, inside any of them
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -157,20 +155,17 @@ def visible_objects(item: TrainingItem) -> tuple[Tensor, Tensor]:
     """Return the index map and class ids of the objects that an item shows.
 
     Returns:
-        int16 (H, W): 0 for background, 1..N for objects, IN_BOX inside boxes that teach, IGNORED for neither,
-        which includes objects and boxes of which the view shows fewer than 10 pixels; and int64 (N,), the
-        class ids of objects 1..N.
+        int16 (H, W): 0 for background, 1..N for objects, IGNORED for neither, which includes objects of which
+        the view shows fewer than 10 pixels; and int64 (N,), the class ids of objects 1..N.
     """
-    first = -IGNORED + len(item.box_ids)  # the place of 0, after boxes and IGNORED
-    places_hw = item.index_hw + first
-    visible = np.bincount(places_hw.ravel(), minlength=first + len(item.class_ids) + 1) >= MIN_PIXELS
-    objects = visible[first + 1 :]
-    renumbered = np.full(len(visible), IGNORED, dtype=np.int16)
-    renumbered[: first - 1][visible[: first - 1]] = IN_BOX
-    renumbered[first] = 0
-    renumbered[first + 1 :][objects] = np.arange(1, np.count_nonzero(objects) + 1)
-    class_ids = np.asarray(item.class_ids, dtype=np.int64)[objects]
-    return torch.from_numpy(renumbered[places_hw]), torch.from_numpy(class_ids)
+    index_hw = np.maximum(item.index_hw, IGNORED)  # boxes are ignored areas here
+    counts = np.bincount(index_hw.ravel() + 1, minlength=len(item.class_ids) + 2)[2:]
+    visible = counts >= MIN_PIXELS
+    renumbered = np.full(len(counts) + 2, IGNORED, dtype=np.int16)
+    renumbered[1] = 0
+    renumbered[2:][visible] = np.arange(1, np.count_nonzero(visible) + 1)
+    class_ids = np.asarray(item.class_ids, dtype=np.int64)[visible]
+    return torch.from_numpy(renumbered[index_hw + 1]), torch.from_numpy(class_ids)
 
 
 def visible_boxes(item: TrainingItem, batch_hw: tuple[int, int]) -> Boxes:

@@ -4,9 +4,8 @@ The families' losses have no such areas, but all take mask and class logits as t
 `IgnoringLoss` changes these first. Inside an ignored area every mask logit becomes -20: this agrees with the
 target, has no loss and is never sampled as uncertain. At its border, where the loss interpolates between
 pixels, logits keep their value without a gradient. A query that matches no object and lies mostly in ignored
-areas gets the class "no object" with certainty, and so no gradient. Inside boxes that teach there is no mask
-target either, but what is there is known: one query for each learns what its box says (see `box_projection`),
-and the others learn that they are no object.
+areas gets the class "no object" with certainty, and so no gradient. Boxes are such areas too, but one query
+for each learns what the box says: see `box_projection`.
 """
 
 from __future__ import annotations
@@ -48,8 +47,7 @@ class IgnoringLoss(nn.Module):
     """Mixed in before a family's loss; `ignored_bhw` are the ignored areas of the next call."""
 
     ignored_bhw: Tensor | None = None  # bool (B, H, W), at the size of the images
-    unknown_bhw: Tensor | None = None  # the part of them outside boxes that teach; None: all of them
-    boxes: Sequence[Boxes] | None = None  # of each image of the next call
+    boxes: Sequence[Boxes] | None = None  # of each image of the next call; their areas are ignored too
     _excused_bq: Tensor | None = None
     _mask_logits_bqhw: Tensor | None = None  # as predicted, for the boxes
 
@@ -60,9 +58,7 @@ class IgnoringLoss(nn.Module):
         self._mask_logits_bqhw = None if self.boxes is None else masks_queries_logits
         if self.ignored_bhw is not None and bool(self.ignored_bhw.any()):
             ignored_b1hw = ignored_cells(self.ignored_bhw, masks_queries_logits.shape[-2:])
-            unknown_bhw = self.ignored_bhw if self.unknown_bhw is None else self.unknown_bhw
-            size_hw = masks_queries_logits.shape[-2:]
-            self._excused_bq = lies_in(masks_queries_logits, ignored_cells(unknown_bhw, size_hw))
+            self._excused_bq = lies_in(masks_queries_logits, ignored_b1hw)
             masks_queries_logits = without_gradient(masks_queries_logits, ignored_b1hw)
         else:
             self._excused_bq = None
@@ -148,7 +144,7 @@ def ignoring(model: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        loss.ignored_bhw = loss.unknown_bhw = loss.boxes = None
+        loss.ignored_bhw = loss.boxes = None
         loss.__class__ = plain
 
 

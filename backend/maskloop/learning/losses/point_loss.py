@@ -96,10 +96,8 @@ class PointwiseLoss(nn.Module):
         ignored_b1hw = excused_lbq = None
         if base.ignored_bhw is not None:
             ignored_b1hw = ignored_cells(base.ignored_bhw, features_bchw.shape[-2:])
-            unknown_bhw = base.ignored_bhw if base.unknown_bhw is None else base.unknown_bhw
-            unknown_b1hw = ignored_cells(unknown_bhw, features_bchw.shape[-2:])
             excused_lbq = torch.stack(
-                [_excused(one, features_bchw, unknown_b1hw) for one in masks_lbqc.detach()]
+                [_excused(one, features_bchw, ignored_b1hw) for one in masks_lbqc.detach()]
             )
         targets = _Targets(
             index_bhw=index_bhw,

@@ -71,8 +71,7 @@ class SegmentationTrainer(Trainer):
         index_bhw = self._index_bhw = model_inputs["mask_labels"]
         criterion = self.accelerator.unwrap_model(model).criterion
         if isinstance(criterion, IgnoringLoss):
-            criterion.ignored_bhw = index_bhw <= IGNORED if any_ignored else None
-            criterion.unknown_bhw = index_bhw == IGNORED if any_ignored else None
+            criterion.ignored_bhw = index_bhw == IGNORED if any_ignored else None
             criterion.boxes = None if boxes is None else [one.to(index_bhw.device) for one in boxes]
         if not isinstance(criterion, PointwiseLoss):
             pairs = zip(index_bhw, model_inputs["class_labels"], strict=True)

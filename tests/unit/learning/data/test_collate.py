@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maskloop.learning.data.collate import BOXES_KEY, IGNORED_KEY, Collator
-from maskloop.learning.data.index_map import FIRST_BOX, IN_BOX, TrainingItem
+from maskloop.learning.data.index_map import FIRST_BOX, IGNORED, TrainingItem
 from maskloop.segmentation.preprocess import Preprocessing
 from maskloop.types import SegmentationTask
 
@@ -50,5 +50,5 @@ def test_collator_boxes_are_there_only_where_an_image_has_any():
     none, one = batch[BOXES_KEY]
     assert (len(none), one.ids_m.tolist()) == (0, [1])
     assert one.sides_m4.tolist() == [[0.25, 0.125, 0.75, 0.375]]  # of the padded 64 x 64
-    assert (batch["mask_labels"][1] == IN_BOX).sum() == 16 * 32
+    assert (batch["mask_labels"][1] == IGNORED).sum() == 16 * 32
     assert batch[IGNORED_KEY]

@@ -87,7 +87,7 @@ def test_box_profiles_share_of_a_cell():
     assert profile.tolist() == pytest.approx([0, 0.5, 1, 0.5, 0], abs=1e-6)
 
 
-def loss_parts(model, mask_logits, class_logits, boxes, *, unknown=True):
+def loss_parts(model, mask_logits, class_logits, boxes):
     """Return the losses of one image with a disc, the rest of it ignored, and the logits' gradients."""
     disc = torch.zeros(1, 64, 64)
     disc[0, 8:24, 8:24] = 1
@@ -101,7 +101,6 @@ def loss_parts(model, mask_logits, class_logits, boxes, *, unknown=True):
     torch.manual_seed(0)
     with ignoring(model):
         model.criterion.ignored_bhw = ignored_hw[None]
-        model.criterion.unknown_bhw = ignored_hw[None] & unknown
         model.criterion.boxes = None if boxes is None else [boxes]
         parts = model.criterion(masks, classes, **targets)
     sum(parts.values()).backward()
@@ -144,20 +143,6 @@ def test_ignoring_loss_box_teaches_class_and_extent_of_one_query(model):
     assert without[5].abs().sum() == 0
     # the other queries of the ignored area get nothing
     assert [one for one in range(20) if masks[one, :, 9:].abs().sum() > 0] == [5]
-
-
-def test_ignoring_loss_other_queries_in_a_box_learn_that_they_are_nothing(model):
-    mask_logits, class_logits = make_logits()
-    mask_logits[0, 1:] -= 6
-    for query, logit in ((5, 4.0), (6, 2.0)):  # both lie in the box, one fits better
-        mask_logits[0, query, 4:12, 10:14] = logit
-    class_logits[0, 6] = class_logits[0, 5]
-    box = make_boxes([9, 3, 15, 13, 1, 1, 1])
-    _, _, known = loss_parts(model, mask_logits, class_logits, box, unknown=False)
-    _, _, excused = loss_parts(model, mask_logits, class_logits, box)
-    assert known[6, 2] < -1e-3  # up to "no object"
-    assert excused[6].abs().sum() < 1e-6
-    assert min(known[5].abs().sum(), excused[5].abs().sum()) > 1e-3
 
 
 def test_ignoring_loss_no_boxes_equals_none(model):
