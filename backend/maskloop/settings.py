@@ -189,7 +189,8 @@ class Settings(BaseSettings):
 
     # selection
     strategy: str = Field(
-        "hybrid", description="hybrid, uncertainty, diversity, clustered, random, or module:function"
+        "hybrid",
+        description="hybrid, uncertainty, diversity, clustered, most-objects, random, module:function",
     )
     random_share: Fraction = Field(
         0.1, description="share of the tasks that is drawn by chance, to measure what choosing gains"

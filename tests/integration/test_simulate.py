@@ -8,6 +8,7 @@ import sys
 import time
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from tests.paths import SHARED
 from typer.testing import CliRunner
@@ -47,6 +48,7 @@ def test_simulate_writes_curves_of_each_seed_and_what_was_saved(undisturbed):
         assert all(0 <= value <= 1 for value in found["quality"][0])
         assert found["labels_saved"] is None or found["labels_saved"] <= 1
         assert found["labels_saved_word"]
+        assert found["objects_saved"]["target"] == found["seconds_saved"]["target"]
     starts = {found["quality"][0][0] for found in told["strategies"].values()}
     assert len(starts) == 1
     assert told["data"] | {"sha256": ""} == {
@@ -60,10 +62,47 @@ def test_simulate_writes_curves_of_each_seed_and_what_was_saved(undisturbed):
     assert told["full_data"]["target"] == pytest.approx(0.95 * told["full_data"]["quality"][0], abs=1e-5)
 
 
+def test_simulate_seconds_are_drawing_the_start_and_correcting_the_rest(undisturbed):
+    _, told = undisturbed
+    weights = told["settings"]["edit_seconds"]
+    for found in told["strategies"].values():
+        ((start, *rest),) = found["edits"]
+        assert start == [0, 0, 0, 0, found["objects"][0][0]]
+        for objects, edits, seconds in zip(
+            found["objects"][0], found["edits"][0], found["seconds"][0], strict=True
+        ):
+            relabel, nudge, redraw, _, add = edits
+            costs = zip(edits, ("relabel", "nudge", "redraw", "delete", "add"), strict=True)
+            assert seconds == pytest.approx(sum(count * weights[name] for count, name in costs))
+            assert relabel + nudge + redraw + add <= objects  # each object is one of them, or was kept
+        assert rest[-1] != start
+
+
+def test_simulate_gain_at_equal_cost_is_the_one_of_its_own_curves(undisturbed):
+    _, told = undisturbed
+    hybrid, random = (told["strategies"][name] for name in ("hybrid", "random"))
+    for cost in ("objects", "seconds"):
+        ours, theirs = hybrid[cost][0], random[cost][0]
+        low, high = max(ours[0], theirs[0]), min(ours[-1], theirs[-1])
+        costs = np.linspace(low, high, 20_001)
+        difference = np.interp(costs, ours, hybrid["quality"][0]) - np.interp(
+            costs, theirs, random["quality"][0]
+        )
+        assert hybrid[f"gain_at_equal_{cost}"]["mean"] == pytest.approx(difference.mean(), abs=1e-4)
+        assert random[f"gain_at_equal_{cost}"]["mean"] == 0.0
+
+
+def test_simulate_says_what_strategies_gain_at_equal_cost(undisturbed):
+    folder, _ = undisturbed
+    said = call(*OPTIONS, "--seeds", "1", "--work", folder / "work").stdout
+    for row in ("gain at equal labels", "gain at equal objects", "gain at equal seconds", "objects saved"):
+        assert row in said
+
+
 def test_simulate_plot_has_a_line_for_each_strategy(undisturbed):
     folder, _ = undisturbed
     drawn = ElementTree.parse(folder / "simulated.svg").getroot()
-    assert len([one for one in drawn.iter() if one.get("id", "").startswith("line ")]) == 2
+    assert len([one for one in drawn.iter() if one.get("id", "").startswith("line ")]) == 4  # and by objects
 
 
 def test_simulate_again_trains_nothing_and_writes_the_same(undisturbed, tmp_path, monkeypatch):

@@ -28,15 +28,19 @@ class Pool:
 
     task_ids: tuple[int, ...]  # Label Studio's numbers of N tasks, ascending
     confidence_n: Floats  # (N,) confidence of the model, 0..1
+    found_n: NDArray[np.int64]  # (N,) how many objects the model finds, from 0
     embedding_nd: Embeddings  # (N, D) of unit length
     labelled_md: Embeddings  # (M, D) of unit length; M may be 0
     clustering: Clustering
 
     def __post_init__(self) -> None:
         count, size = len(self.task_ids), self.embedding_nd.shape[-1]
-        found = (self.confidence_n.shape, self.embedding_nd.shape, self.clustering.cluster_n.shape)
-        if found != ((count,), (count, size), (count,)) or self.labelled_md.shape[1:] != (size,):
-            raise ValueError(f"Pool: expected {count} confidences, embeddings and clusters, got {found}")
+        one_each = (self.confidence_n.shape, self.found_n.shape, self.clustering.cluster_n.shape)
+        shapes = (*one_each, self.embedding_nd.shape)
+        if shapes != ((count,),) * 3 + ((count, size),) or self.labelled_md.shape[1:] != (size,):
+            raise ValueError(
+                f"Pool: expected {count} confidences, counts, clusters and embeddings, got {shapes}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -28,7 +28,10 @@ def simulate_command(
     ],
     strategies: Annotated[
         str,
-        typer.Option(help="Names or module:function, with commas between; random is always among them."),
+        typer.Option(
+            help="Names or module:function, with commas between; random is always among them. most-objects "
+            "is the baseline to beat: what has the most predicted objects."
+        ),
     ] = DEFAULT_STRATEGIES,
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="How often each, from 0 on.")] = 5,
     rounds: Annotated[int, typer.Option(min=1, max=1000, help="Of choosing, after the start.")] = 6,
@@ -75,6 +78,13 @@ def simulate_command(
 
     Every strategy starts from the same images with the same seeds, and is judged on the same images. Stopped
     at any time, the same command goes on; with more seeds or strategies, only what is new is done.
+
+    The table compares each strategy with random. Gain: the difference in quality, the mean over the rounds
+    (equal labels: images) or over all that both curves cover (equal objects; equal seconds of edits that make
+    the truth of what the model of the round had predicted, by MASKLOOP_EDIT_SECONDS), with a 95 % interval
+    over the seeds. Chosen images often hold more objects, so equal objects or seconds are what compares
+    costs. Saved: the share of random's labels or objects that is not needed to reach 95 % of the quality
+    with all images labelled; where a resample of the seeds does not reach it, the interval is open.
     """
     from maskloop.lab.simulation.experiment import Plan
     from maskloop.settings import load_settings
@@ -104,9 +114,12 @@ def simulate_command(
 
 
 def _run(plan: Plan, settings: Settings, work: Path, json_file: Path | None, plot: Path | None) -> None:
+    from rich.console import Console
+
     from maskloop.files import write_whole
     from maskloop.lab.simulation.experiment import simulate
-    from maskloop.lab.simulation.report import simulation_json, simulation_svg, simulation_words
+    from maskloop.lab.simulation.report import simulation_json, simulation_svg
+    from maskloop_studio.cli.simulation_table import simulation_table, simulation_warnings
     from maskloop_studio.runtime.progress_bar import progress_bar
 
     if plot is not None:
@@ -136,7 +149,9 @@ def _run(plan: Plan, settings: Settings, work: Path, json_file: Path | None, plo
 
         simulation = simulate(plan, settings=settings, work=work, on_step=note_step, on_seed=note_seed)
     write(simulation)
-    for line in simulation_words(simulation):
+    told = simulation_json(simulation, settings)
+    Console().print(simulation_table(told))
+    for line in simulation_warnings(told):
         typer.echo(line)
 
 

@@ -131,6 +131,7 @@ def _pool(tasks: _EmbeddedTasks, clustering: Clustering) -> Pool:
     from maskloop.selection.familiarity import doubt_empty
     from maskloop.selection.pool import Pool
 
+    found_n = np.array([one.found or 0 for one in tasks.unlabelled], dtype=np.int64)
     return Pool(
         task_ids=tuple(one.task_id for one in tasks.unlabelled),
         confidence_n=doubt_empty(
@@ -139,6 +140,7 @@ def _pool(tasks: _EmbeddedTasks, clustering: Clustering) -> Pool:
             tasks.embedding_nd,
             tasks.labelled_md,
         ),
+        found_n=found_n,
         embedding_nd=tasks.embedding_nd,
         labelled_md=tasks.labelled_md,
         clustering=clustering,

@@ -4,11 +4,13 @@ import dataclasses
 import threading
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from tests.fakes.prelabel_studio import predict_task, refusal
 from tests.waiting import until
 
 from maskloop.errors import StudioError
+from maskloop.masks import mask_to_segment
 from maskloop.queue.lease import JobCancelled
 from maskloop.store.jobs import JobKind, JobStatus
 from maskloop_studio.labelstudio.models import to_project
@@ -346,6 +348,25 @@ def test_score_shard_has_few_chunks_under_way_at_once(services, studio, images, 
     done = scoring.score_shard(job, services, on_progress=lambda count, _: kept.append(count))
     assert (done, kept) == (48, [0, 8, 16, 24, 32, 40, 48])
     assert max(begun) <= scoring.CHUNKS_AT_ONCE
+
+
+def test_prelabel_most_objects_comes_first_where_most_is_found(services, studio, images, monkeypatch):
+    services.settings = services.settings.model_copy(update={"strategy": "most-objects"})
+    segment = mask_to_segment(np.ones((2, 2), dtype=bool), label="disc")
+    found = {1: 2, 2: 0, 3: 7, 4: 5, 5: 1}
+    monkeypatch.setattr(
+        images,
+        "predict",
+        lambda inputs, **_others: [
+            dataclasses.replace(predict_task(image.task_id), segments=(segment,) * found[image.task_id])
+            for image in inputs
+        ],
+    )
+    _with_regions(monkeypatch)
+    studio.add_tasks(5)
+    prelabel_project(1, services)
+    shown = studio.of(V1)
+    assert sorted(shown, key=shown.get) == [3, 4, 1, 5, 2]
 
 
 def test_score_shard_that_fails_midway_keeps_what_came_before(services, studio, images, monkeypatch):

@@ -29,6 +29,7 @@ def make_pool(count: int, *, groups: int = 5, seed: int = 0) -> Pool:
     return Pool(
         task_ids=tuple(range(1, count + 1)),
         confidence_n=rng.beta(2.0, 1.0 + 3.0 * cluster_n / groups),
+        found_n=np.ones(count, dtype=np.int64),
         embedding_nd=unit(middles_kd[cluster_n]),
         labelled_md=middles_kd[:0],
         clustering=Clustering(cluster_n=cluster_n, centres_kd=middles_kd),
@@ -43,6 +44,7 @@ def rest_of(pool: Pool, keep_n: np.ndarray, confidence_n: np.ndarray) -> Pool:
     return Pool(
         task_ids=tuple(np.array(pool.task_ids)[keep_n].tolist()),
         confidence_n=confidence_n[keep_n],
+        found_n=pool.found_n[keep_n],
         embedding_nd=pool.embedding_nd[keep_n],
         labelled_md=pool.labelled_md,
         clustering=Clustering(

@@ -24,7 +24,11 @@ def surest(pool, rng):
 
 
 def make_pool(
-    angles=(0.0, 0.1, 1.5, 3.0), confidence=(0.9, 0.2, 0.5, 0.5), clusters=(1, 1, 2, 2), labelled=()
+    angles=(0.0, 0.1, 1.5, 3.0),
+    confidence=(0.9, 0.2, 0.5, 0.5),
+    clusters=(1, 1, 2, 2),
+    labelled=(),
+    found=None,
 ) -> Pool:
     """Embeddings on the unit circle, by their angle."""
 
@@ -38,6 +42,7 @@ def make_pool(
     return Pool(
         task_ids=tuple(range(1, len(angles) + 1)),
         confidence_n=np.array(confidence, dtype=np.float64),
+        found_n=np.array([1] * len(angles) if found is None else found, dtype=np.int64),
         embedding_nd=embedding_nd,
         labelled_md=circle(labelled),
         clustering=Clustering(cluster_n=cluster_n, centres_kd=centres_kd),
@@ -66,7 +71,7 @@ def test_strategy_any_pool_is_arranged(name, pool):
 
 @pytest.mark.parametrize(
     ("name", "clusters"),
-    [("uncertainty", False), ("random", False), ("diversity", False), ("hybrid", False), ("clustered", True)],
+    [(name, name == "clustered") for name in sorted(STRATEGIES)],
 )
 def test_strategy_uses_clusters_or_none(name, clusters):
     assert (preference_of(name, make_pool()).cluster_n is not None) is clusters
@@ -131,6 +136,26 @@ def test_diversity_twin_of_a_labelled_image_comes_last_in_its_cluster():
         "diversity", make_pool((0.0, 0.8, 0.9), (0.5,) * 3, (1, 1, 1), labelled=(0.0,))
     ).score_n
     assert score_n.argmax() == 0
+
+
+def test_most_objects_is_the_order_of_the_counts():
+    pool = make_pool(np.arange(6.0), (0.5,) * 6, (1,) * 6, found=(3, 0, 250, 251, 1, 12))
+    assert np.argsort(preference_of("most-objects", pool).score_n).tolist() == [3, 2, 5, 0, 4, 1]
+
+
+def test_most_objects_equal_counts_go_by_chance_and_stay_between_their_neighbours():
+    pool = make_pool(np.arange(6.0), (0.5,) * 6, (1,) * 6, found=(5, 2, 2, 2, 2, 1))
+    orders = {
+        tuple(np.argsort(find_strategy("most-objects")(pool, np.random.default_rng(seed)).score_n).tolist())
+        for seed in range(40)
+    }
+    assert len(orders) > 10  # of 24
+    assert {(order[0], order[-1]) for order in orders} == {(0, 5)}
+
+
+def test_pool_counts_of_another_length_raise():
+    with pytest.raises(ValueError, match="expected 4 confidences, counts"):
+        make_pool(found=(1, 2))
 
 
 def test_random_depends_on_the_seed_only():

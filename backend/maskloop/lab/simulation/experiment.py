@@ -11,10 +11,11 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
+from typing import Any
 
 from maskloop.errors import ConfigurationError, MaskloopError, TrainingError
 from maskloop.files import write_whole
@@ -22,6 +23,7 @@ from maskloop.lab.simulation.data import MADE_UP_IMAGES, ExperimentData, load_da
 from maskloop.lab.simulation.learner import ModelLearner
 from maskloop.lab.simulation.loop import Budget, Point, run_cell
 from maskloop.lab.simulation.outcome import Run
+from maskloop.learning.evaluation.annotation_cost import DEFAULT_WEIGHTS, EditWeights, edits_cost_s
 from maskloop.learning.registry.model_card import code_version, learning_settings
 from maskloop.processes import end, spawn
 from maskloop.segmentation.hub import find_folder
@@ -33,6 +35,7 @@ __all__ = ["BASELINE", "Plan", "SeedResult", "Simulation", "model_digest", "simu
 BASELINE = "random"
 POLL_S = 0.3
 PLAN_FILE = "plan.json"
+FORM = 2  # of what is kept of a training; 2: objects found, and edits
 COMMAND_SETTINGS = ("model", "train_steps", "train_minutes")  # that the command line may set
 
 
@@ -86,17 +89,23 @@ class Simulation:
     data: ExperimentData
     results: tuple[SeedResult, ...]
 
-    def runs(self, strategy: str) -> list[Run]:
-        """Return the curves of one strategy in the metric of the plan, one a seed."""
+    def runs(self, strategy: str, weights: EditWeights = DEFAULT_WEIGHTS) -> list[Run]:
+        """Return the curves of one strategy in the metric of the plan, one a seed; edits cost the weights."""
         return [
             Run(
                 seed=result.seed,
                 labels=tuple(point.labels for point in result.points[strategy]),
                 objects=tuple(point.objects for point in result.points[strategy]),
                 quality=tuple(point.quality[self.plan.metric] for point in result.points[strategy]),
+                seconds=_seconds(result.points[strategy], weights),
             )
             for result in self.results
         ]
+
+
+def _seconds(points: Sequence[Point], weights: EditWeights) -> tuple[float, ...] | None:
+    edits = [point.edits for point in points if point.edits is not None]
+    return tuple(edits_cost_s(one, weights) for one in edits) if len(edits) == len(points) else None
 
 
 def simulate(
@@ -235,6 +244,7 @@ def _fingerprint(plan: Plan, data: ExperimentData, settings: Settings) -> str:
     """Return a name for all that decides what a training comes to."""
     record: dict[str, object] = {
         "version": code_version().version,
+        "form": FORM,
         "data": data.digest,
         "model": model_digest(settings.model),
         "task": settings.task,
@@ -284,11 +294,15 @@ def _read_seed(plan: Plan, folder: Path, seed: int) -> SeedResult | None:
     if not path.is_file():
         return None
     record = json.loads(path.read_text(encoding="utf-8"))
-    points = {
-        name: tuple(Point(**{**point, "chosen": tuple(point["chosen"])}) for point in curve)
-        for name, curve in record["points"].items()
-    }
+    points = {name: tuple(_read_point(point) for point in curve) for name, curve in record["points"].items()}
     return SeedResult(seed=seed, full=record["full"], points=points)
+
+
+def _read_point(point: Mapping[str, Any]) -> Point:
+    edits = point["edits"]
+    return Point(
+        **{**point, "chosen": tuple(point["chosen"]), "edits": None if edits is None else tuple(edits)}
+    )
 
 
 def _write(path: Path, record: object) -> None:

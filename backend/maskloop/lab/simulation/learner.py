@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from maskloop.files import replace_file, write_whole
 from maskloop.lab.simulation.data import ExperimentData
 from maskloop.lab.simulation.loop import Learnt, PoolScores
 from maskloop.learning.data.dataset import TrainingExample, load_example_image
+from maskloop.learning.evaluation.annotation_cost import weighted_edits
 from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
+from maskloop.learning.evaluation.region_edits import compare_segments
 from maskloop.learning.training.finetune import finetune
 from maskloop.learning.training.job import FinetuneJob
 from maskloop.learning.training.recipe import FinetuneRecipe, recipe_for
@@ -23,7 +26,7 @@ from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, save_c
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.segmentation.predict import predict_images
 from maskloop.settings import Settings
-from maskloop.types import HoldoutMetrics
+from maskloop.types import EditCounts, HoldoutMetrics, Prediction, SegmentationTask
 
 __all__ = ["ModelLearner"]
 
@@ -105,21 +108,30 @@ class ModelLearner:
         )
 
     def _score(self, student: Checkpoint) -> PoolScores:
-        """Return how sure the model is of each image of the pool, and what it sees in it."""
+        """Return how sure the model is of each image of the pool, what it sees in it, and what is wrong."""
         confidences: list[float] = []
+        found: list[int] = []
+        edits: list[list[int]] = []
         embeddings = []
         pool = self._data.pool
         for first in range(0, len(pool), LOOK_BATCH):
-            batch = [load_example_image(example) for example in pool[first : first + LOOK_BATCH]]
-            for prediction in predict_images(
+            examples = pool[first : first + LOOK_BATCH]
+            batch = [load_example_image(example) for example in examples]
+            predictions = predict_images(
                 student, batch, task=self._settings.task, thresholds=self._thresholds, for_selection=True
-            ):
+            )
+            for example, prediction in zip(examples, predictions, strict=True):
                 assert prediction.selection_inputs is not None
                 confidences.append(prediction.confidence)
+                found.append(len(prediction.segments))
+                edits.append(_edits(prediction, example))
                 embeddings.append(prediction.selection_inputs.embedding_d)
         return PoolScores(
             confidence_n=np.asarray(confidences, dtype=np.float64),
+            found_n=np.asarray(found, dtype=np.int64),
             embedding_nd=np.asarray(embeddings, dtype=np.float32),
+            # In the other tasks the objects of a class are one segment, and the truth is not kept like that.
+            edits_ne=np.asarray(edits) if self._settings.task is SegmentationTask.INSTANCE else None,
         )
 
     def _seen(self, parent: Learnt) -> int:
@@ -132,7 +144,10 @@ class ModelLearner:
         scores = None
         if score_pool:
             with np.load(numbers) as arrays:
-                scores = PoolScores(confidence_n=arrays["confidence_n"], embedding_nd=arrays["embedding_nd"])
+                scores = PoolScores(
+                    **{name: arrays[name] for name in ("confidence_n", "found_n", "embedding_nd")},
+                    edits_ne=arrays.get("edits_ne"),
+                )
         return Learnt(key=key, quality=json.loads(record.read_text())["quality"], scores=scores)
 
     def _write(self, learnt: Learnt, student: Checkpoint, images: int) -> None:
@@ -141,9 +156,8 @@ class ModelLearner:
             save_checkpoint(student, self._folder / learnt.key)
         if learnt.scores is not None:
             with replace_file(self._folder / f"{learnt.key}.npz") as new:
-                np.savez(
-                    new, confidence_n=learnt.scores.confidence_n, embedding_nd=learnt.scores.embedding_nd
-                )
+                arrays = vars(learnt.scores).items()
+                np.savez(new, **{name: array for name, array in arrays if array is not None})
         known = {"images": images, "quality": dict(learnt.quality)}
         write_whole(self._folder / f"{learnt.key}.json", json.dumps(known))
 
@@ -151,6 +165,12 @@ class ModelLearner:
 def _key(images: Sequence[int], seed: int, parent: Learnt | None) -> str:
     record = json.dumps([list(map(int, images)), seed, None if parent is None else parent.key])
     return hashlib.sha256(record.encode()).hexdigest()[:24]
+
+
+def _edits(prediction: Prediction, example: TrainingExample) -> list[int]:
+    """Return the edits that turn a prediction into the truth, as in `weighted_edits`."""
+    counts = sum(compare_segments(prediction.segments, example.segments).values(), EditCounts())
+    return weighted_edits(partial(getattr, counts))
 
 
 def _quality(found: HoldoutMetrics) -> dict[str, float]:

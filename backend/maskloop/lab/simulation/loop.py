@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from maskloop.selection.arrangement import arrange, serve_order
 from maskloop.selection.clusters import cluster_pool
+from maskloop.selection.familiarity import doubt_empty
 from maskloop.selection.pool import Embeddings, Floats, Pool
 from maskloop.selection.strategies import find_strategy
 
@@ -37,7 +39,11 @@ class PoolScores:
     """What a model makes of the whole pool, labelled images included."""
 
     confidence_n: Floats  # (N,) 0..1
+    found_n: NDArray[np.int64]  # (N,) objects that it finds
     embedding_nd: Embeddings  # (N, D) of unit length
+    edits_ne: (
+        NDArray[np.int64] | None
+    )  # (N, 5) that make the truth of it, as in `weighted_edits`; or not known
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,6 +77,7 @@ class Point:
     objects: int  # on them
     quality: Mapping[str, float]
     chosen: tuple[int, ...]  # the images that were labelled last
+    edits: tuple[int, ...] | None = None  # on all of them: relabel, nudge, redraw, delete, add; or not known
 
 
 def starting_set(pool: int, start: int, seed: int) -> tuple[int, ...]:
@@ -104,6 +111,8 @@ def run_cell(
     labelled = list(starting_set(len(objects_n), budget.start, seed))
     history = _History(len(objects_n))
     chosen: tuple[int, ...] = tuple(labelled)
+    # Nothing was predicted for the first images: each object is drawn.
+    edits: tuple[int, ...] | None = (0, 0, 0, 0, sum(objects_n[index] for index in labelled))
     learnt: Learnt | None = None
     points: list[Point] = []
     for number in range(budget.rounds + 1):
@@ -115,6 +124,7 @@ def run_cell(
                 objects=sum(objects_n[index] for index in labelled),
                 quality=learnt.quality,
                 chosen=chosen,
+                edits=edits,
             )
         )
         on_point(points[-1])
@@ -122,7 +132,18 @@ def run_cell(
             break
         chosen = history.choose(learnt.scores, labelled, strategy=strategy, budget=budget, seed=seed)
         labelled.extend(chosen)
+        edits = _more_edits(edits, learnt.scores, chosen)
     return tuple(points)
+
+
+def _more_edits(
+    edits: tuple[int, ...] | None, scores: PoolScores, chosen: Sequence[int]
+) -> tuple[int, ...] | None:
+    """Return the edits so far and those that turn the model's predictions for these images into the truth."""
+    if edits is None or scores.edits_ne is None:
+        return None
+    added_e = scores.edits_ne[list(chosen)].sum(axis=0)
+    return tuple(int(count) for count in added_e + np.asarray(edits))
 
 
 class _History:
@@ -148,11 +169,14 @@ class _History:
             seed=seed,
         )
         self._newest.update(zip(ids, clustering.cluster_n.tolist(), strict=True))
+        found_n, embedding_nd = scores.found_n[waiting], scores.embedding_nd[waiting]
+        labelled_md = scores.embedding_nd[list(labelled)]
         pool = Pool(
             task_ids=ids,
-            confidence_n=scores.confidence_n[waiting],
-            embedding_nd=scores.embedding_nd[waiting],
-            labelled_md=scores.embedding_nd[list(labelled)],
+            confidence_n=doubt_empty(scores.confidence_n[waiting], found_n == 0, embedding_nd, labelled_md),
+            found_n=found_n,
+            embedding_nd=embedding_nd,
+            labelled_md=labelled_md,
             clustering=clustering,
         )
         arrangement = arrange(pool, find_strategy(strategy), random_share=budget.random_share, seed=seed)

@@ -1,18 +1,19 @@
-"""What a simulation came to: curves over labels, bands over seeds, labels saved; pure arithmetic."""
+"""What a simulation came to: curves over what labels cost, bands over seeds, gains at equal cost."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Band", "Gain", "Run", "Saving", "band_of", "labels_saved", "labels_to_reach", "mean_gain"]
+__all__ = ["Band", "Cost", "Gain", "Run", "band_of", "gain_at_equal_cost", "mean_gain", "same_seeds"]
 
 CONFIDENCE = 0.95
-RESAMPLES = 2000
+Cost: TypeAlias = Literal["labels", "objects", "seconds"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,13 +24,22 @@ class Run:
     labels: tuple[int, ...]  # labelled images, ascending
     objects: tuple[int, ...]  # on them
     quality: tuple[float, ...]  # 0..1, on the holdout
+    seconds: tuple[float, ...] | None = None  # of an annotator's work on them; None: not known
 
     def __post_init__(self) -> None:
-        if not len(self.labels) == len(self.objects) == len(self.quality) > 0:
+        seconds = self.labels if self.seconds is None else self.seconds
+        if (
+            len({len(self.labels), len(self.objects), len(self.quality), len(seconds)}) != 1
+            or not self.labels
+        ):
             raise ValueError(
-                f"Run: expected lists of one length, got {len(self.labels)}, {len(self.objects)} and "
-                f"{len(self.quality)}"
+                f"Run: expected lists of one length, got {len(self.labels)}, {len(self.objects)}, "
+                f"{len(self.quality)} and {len(seconds)}"
             )
+
+    def cost(self, name: Cost) -> tuple[float, ...] | None:
+        """Return what the labels cost so far, counted in images, objects or seconds; None: not known."""
+        return {"labels": self.labels, "objects": self.objects, "seconds": self.seconds}[name]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,21 +52,8 @@ class Band:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Saving:
-    """How many labels a strategy saves against another one."""
-
-    share: float | None  # of the other's labels; negative where more are needed; None: not known
-    word: str  # why not, or how
-    target: float  # the quality to reach
-    labels: float | None  # that the strategy needs; None: it does not reach the target
-    against: float | None  # that the other needs
-    low: float | None = None  # bounds of the share over seeds
-    high: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Gain:
-    """How much better a strategy is than another one at equal labels, mean over rounds after the start."""
+    """How much better a strategy is than another one at equal cost."""
 
     mean: float
     low: float | None  # None with a single seed
@@ -75,93 +72,79 @@ def band_of(values_s: Sequence[float], confidence: float = CONFIDENCE) -> Band:
     return Band(mean=mean, low=mean - half, high=mean + half)
 
 
-def labels_to_reach(labels: Sequence[float], quality: Sequence[float], target: float) -> float | None:
-    """Return where a curve first reaches the target, between its points on a straight line; None: nowhere.
+def mean_gain(runs: Sequence[Run], against: Sequence[Run]) -> Gain:
+    """Return how much better a strategy is with equally many images, the mean over rounds, seed by seed.
 
-    Args:
-        labels: ascending.
-        quality: at each of them; may fall as well as rise.
-        target: a quality; where the curve begins at it or above, its first number of labels is returned.
+    The common start is left out. Equally many images may hold unequally many objects, and cost more.
+
+    Raises:
+        ValueError: seeds or rounds are not the same.
     """
-    for place, value in enumerate(quality):
-        if value >= target:
-            if place == 0:
-                return float(labels[0])
-            share = (target - quality[place - 1]) / (value - quality[place - 1])
-            return float(labels[place - 1] + share * (labels[place] - labels[place - 1]))
-    return None
+    same_seeds(runs, against)
+    if len({run.labels for run in (*runs, *against)}) != 1:
+        raise ValueError("mean_gain: expected all runs to have labels after the same numbers of images")
+    gains_sr = np.asarray([run.quality for run in runs]) - np.asarray([run.quality for run in against])
+    return _gain((gains_sr[:, 1:] if gains_sr.shape[1] > 1 else gains_sr).mean(axis=1).tolist())
 
 
-def labels_saved(runs: Sequence[Run], against: Sequence[Run], target: float) -> Saving:
-    """Return the share of labels that a strategy saves to reach a quality, on the mean curves over seeds.
+def gain_at_equal_cost(runs: Sequence[Run], against: Sequence[Run], *, cost: Cost) -> Gain | None:
+    """Return how much better a strategy is at equal cost: the mean over all costs that both curves cover.
 
-    Its interval is from a bootstrap over the seeds, the same ones for both.
+    Seed by seed, both curves are read on straight lines over what was spent so far, and the difference is
+    averaged over the range from the later start to the earlier end of the two.
 
     Args:
         runs: of the strategy, one a seed.
         against: of the other, with the same seeds in the same order.
-        target: the quality to reach.
+        cost: what is counted.
+
+    Returns:
+        The mean over seeds, with the interval of Student's t; None where a cost is not known.
 
     Raises:
-        ValueError: seeds or rounds are not the same.
-
-    Source:
-        Percentile bootstrap: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3.
+        ValueError: seeds are not the same.
     """
-    labels, ours, theirs = _paired(runs, against)
-    needed = labels_to_reach(labels, ours.mean(axis=0).tolist(), target)
-    other = labels_to_reach(labels, theirs.mean(axis=0).tolist(), target)
-    common = {"target": target, "labels": needed, "against": other}
-    if needed is None or other is None:
-        return Saving(share=None, word=_why_not(needed, other, labels[-1]), **common)  # type: ignore[arg-type]
-    rng = np.random.default_rng(0)
-    shares = []
-    for _ in range(RESAMPLES if len(runs) > 1 else 0):
-        drawn = rng.integers(len(runs), size=len(runs))
-        one = labels_to_reach(labels, ours[drawn].mean(axis=0).tolist(), target)
-        two = labels_to_reach(labels, theirs[drawn].mean(axis=0).tolist(), target)
-        if one is not None and two is not None:
-            shares.append(1 - one / two)
-    low, high = np.quantile(shares, [0.025, 0.975]) if shares else (None, None)
-    return Saving(
-        share=1 - needed / other,
-        word="reached",
-        low=None if low is None else float(low),
-        high=None if high is None else float(high),
-        **common,  # type: ignore[arg-type]
-    )
+    same_seeds(runs, against)
+    gains_s = []
+    for ours, theirs in zip(runs, against, strict=True):
+        our_cost, their_cost = ours.cost(cost), theirs.cost(cost)
+        if our_cost is None or their_cost is None:
+            return None
+        gains_s.append(_mean_difference(our_cost, ours.quality, their_cost, theirs.quality))
+    return _gain(gains_s)
 
 
-def mean_gain(runs: Sequence[Run], against: Sequence[Run]) -> Gain:
-    """Return how much better a strategy is at equal labels, seed by seed; the common start is left out."""
-    _, ours, theirs = _paired(runs, against)
-    gains_s = (ours - theirs)[:, 1:].mean(axis=1) if ours.shape[1] > 1 else (ours - theirs)[:, 0]
-    band = band_of(gains_s.tolist())
-    alone = len(runs) < 2
+def same_seeds(runs: Sequence[Run], against: Sequence[Run]) -> None:
+    """Check that two strategies can be compared seed by seed.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    seeds, others = [run.seed for run in runs], [run.seed for run in against]
+    if seeds != others or not seeds:
+        raise ValueError(f"simulation: expected equal seeds, got {seeds} and {others}")
+
+
+def _gain(gains_s: Sequence[float]) -> Gain:
+    band, alone = band_of(gains_s), len(gains_s) < 2
     return Gain(mean=band.mean, low=None if alone else band.low, high=None if alone else band.high)
 
 
-def _paired(
-    runs: Sequence[Run], against: Sequence[Run]
-) -> tuple[list[int], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the labels and both qualities as (seeds, rounds)."""
-    if [run.seed for run in runs] != [run.seed for run in against] or not runs:
-        raise ValueError(
-            f"labels_saved: expected equal seeds, got {[run.seed for run in runs]} and "
-            f"{[run.seed for run in against]}"
-        )
-    if len({run.labels for run in (*runs, *against)}) != 1:
-        raise ValueError("labels_saved: expected all runs to have labels after the same numbers of images")
-    return (
-        list(runs[0].labels),
-        np.asarray([run.quality for run in runs], dtype=np.float64),
-        np.asarray([run.quality for run in against], dtype=np.float64),
+def _mean_difference(
+    cost_a: Sequence[float], quality_a: Sequence[float], cost_b: Sequence[float], quality_b: Sequence[float]
+) -> float:
+    """Return the mean of a - b over the costs that both cover; costs ascend, and may repeat."""
+    low, high = max(cost_a[0], cost_b[0]), min(cost_a[-1], cost_b[-1])
+    if high <= low:  # at one cost alone: what each came to with it
+        return _last_within(cost_a, quality_a, low) - _last_within(cost_b, quality_b, low)
+    knots = np.unique(np.clip([*cost_a, *cost_b], low, high))
+    # Between two knots both are straight, so their middle is their mean; at a repeated cost a curve jumps.
+    middle, width = (knots[:-1] + knots[1:]) / 2, np.diff(knots)
+    difference: NDArray[np.float64] = np.interp(middle, cost_a, quality_a) - np.interp(
+        middle, cost_b, quality_b
     )
+    return float((difference * width).sum() / width.sum())
 
 
-def _why_not(needed: float | None, other: float | None, most: int) -> str:
-    if needed is None and other is None:
-        return f"neither reached it with {most} labels"
-    if needed is None:
-        return f"not reached with {most} labels"
-    return f"random did not reach it with {most} labels: at least {1 - needed / most:.0%} saved"
+def _last_within(cost: Sequence[float], quality: Sequence[float], most: float) -> float:
+    return quality[int(np.searchsorted(cost, most, side="right")) - 1]

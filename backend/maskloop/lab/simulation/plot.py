@@ -48,6 +48,7 @@ class Panel:
     row_title: str = ""  # at its left
     marks: tuple[tuple[str, float], ...] = ()  # text and height of dashed lines
     log_x: bool = False  # logarithmic x axis
+    ticks_at_points: bool = True  # whether the x axis names each x of the curves, or even numbers
     from_zero: bool = True  # whether the y axis starts at 0, and ends at MIN_Y_RANGE or above
 
 
@@ -121,7 +122,7 @@ def _draw(axes: Axes, panel: Panel) -> dict[str, Any]:
         axes.axhline(height, color="#555555", linestyle="--", linewidth=1)
         axes.annotate(text, (0.01, height), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
     numbers = sorted({x for curve in panel.curves for x in curve.x})
-    if numbers:
+    if numbers and panel.ticks_at_points:
         axes.set_xticks(numbers, [f"{number:g}" for number in numbers])
         axes.minorticks_off()
     if panel.from_zero:

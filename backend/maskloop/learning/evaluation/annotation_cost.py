@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from maskloop.types import EditCounts, EditName
 
@@ -17,6 +17,7 @@ __all__ = [
     "EditWeights",
     "correction_cost_s",
     "drawing_cost_s",
+    "edits_cost_s",
     "fit_weights",
     "measure_weights",
     "weighted_edits",
@@ -69,7 +70,12 @@ def correction_cost_s(edits: EditCounts, weights: EditWeights) -> float:
     A merged or split region costs a deletion: what replaced it counts as added. An edit of unknown kind
     (from an older maskloop) costs as much as redrawing.
     """
-    return float(_features(edits) @ np.array([getattr(weights, name) for name in WEIGHT_NAMES]))
+    return edits_cost_s(_features(edits), weights)
+
+
+def edits_cost_s(counts: ArrayLike, weights: EditWeights) -> float:
+    """Return the seconds of edits that are counted already, as in `weighted_edits`."""
+    return float(np.asarray(counts) @ np.array([getattr(weights, name) for name in WEIGHT_NAMES]))
 
 
 def drawing_cost_s(edits: EditCounts, weights: EditWeights) -> float:

@@ -19,12 +19,19 @@ class FakeLearner:
     def __init__(self):
         rows = np.random.default_rng(0).normal(size=(POOL, 8))
         self.embedding_nd = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+        self.found_n = 1 + np.arange(POOL) % 5
+        self.edits_ne = np.arange(5 * POOL).reshape(POOL, 5)
         self.asked = []
 
     def learn(self, images, *, seed, previous, score_pool):
         self.asked.append((tuple(images), seed, None if previous is None else previous.key, score_pool))
         scores = (
-            PoolScores(confidence_n=np.arange(POOL) / POOL, embedding_nd=self.embedding_nd)
+            PoolScores(
+                confidence_n=np.arange(POOL) / POOL,
+                found_n=self.found_n,
+                embedding_nd=self.embedding_nd,
+                edits_ne=self.edits_ne,
+            )
             if score_pool
             else None
         )
@@ -69,6 +76,42 @@ def test_run_cell_hybrid_takes_from_as_many_clusters_as_it_can():
     assert len(chosen) == 5
 
 
+def test_run_cell_most_objects_takes_where_the_model_finds_most():
+    learner = FakeLearner()
+    points = run("most-objects", learner=learner, rounds=1)
+    waiting = [index for index in range(POOL) if index not in points[0].chosen]
+    most = sorted((learner.found_n[index] for index in waiting), reverse=True)[:5]
+    assert [learner.found_n[index] for index in points[1].chosen] == most
+
+
+def test_run_cell_edits_are_drawing_the_start_then_correcting_the_chosen():
+    learner = FakeLearner()
+    points = run("uncertainty", learner=learner)
+    expected = [0, 0, 0, 0, sum(OBJECTS[index] for index in points[0].chosen)]
+    for point in points:
+        if point is not points[0]:
+            for index in point.chosen:
+                expected = [have + more for have, more in zip(expected, learner.edits_ne[index], strict=True)]
+        assert point.edits == tuple(expected)
+
+
+def test_run_cell_edits_that_are_not_known_stay_unknown():
+    learner = FakeLearner()
+    learner.edits_ne = None
+    assert [point.edits is None for point in run(learner=learner)] == [False, True, True, True]
+
+
+def test_run_cell_image_where_nothing_is_found_is_doubted_as_in_the_loop():
+    learner = FakeLearner()
+    surest = POOL - 1
+    assert surest not in starting_set(POOL, 4, 0)
+    learner.found_n[surest] = 0
+    # Its embedding is opposite to those of the labelled ones, which are all alike.
+    learner.embedding_nd[:] = (1, *[0] * 7)
+    learner.embedding_nd[surest] = (-1, *[0] * 7)
+    assert surest in run("uncertainty", learner=learner, rounds=1)[1].chosen
+
+
 def test_run_cell_all_by_chance_leaves_the_strategy_no_say():
     sure = [run("uncertainty", rounds=1, seed=seed, random_share=1.0)[1].chosen for seed in range(20)]
     assert 10 < np.mean(sure) < 19  # of 0..29, where the strategy alone would take the first ones
@@ -87,7 +130,7 @@ def test_run_cell_looks_at_the_pool_only_where_something_is_chosen():
 
 
 def test_run_cell_unknown_strategy_says_which_there_are():
-    with pytest.raises(ConfigurationError, match="hybrid, random"):
+    with pytest.raises(ConfigurationError, match="hybrid, most-objects, random"):
         run("cleverness")
 
 

@@ -1,87 +1,14 @@
-"""Labels saved, bands and gains, worked out by hand."""
+"""Bands and gains at equal cost, worked out by hand and by many small steps."""
 
-import re
-
+import numpy as np
 import pytest
 
-from maskloop.lab.simulation.outcome import Run, band_of, labels_saved, labels_to_reach, mean_gain
+from maskloop.lab.simulation.outcome import Run, band_of, gain_at_equal_cost, mean_gain
 
 
 def make_run(*quality, seed=0, step=10):
     labels = tuple(step * (place + 1) for place in range(len(quality)))
     return Run(seed=seed, labels=labels, objects=labels, quality=quality)
-
-
-@pytest.mark.parametrize(
-    ("quality", "target", "expected"),
-    [
-        pytest.param((0.2, 0.4, 0.6), 0.5, 25.0, id="between two points"),
-        pytest.param((0.2, 0.4, 0.6), 0.4, 20.0, id="at a point"),
-        pytest.param((0.2, 0.4, 0.6), 0.2, 10.0, id="at the start"),
-        pytest.param((0.2, 0.4, 0.6), 0.1, 10.0, id="before the start"),
-        pytest.param((0.2, 0.4, 0.6), 0.61, None, id="never"),
-        pytest.param((0.2, 0.6, 0.1, 0.6), 0.6, 20.0, id="falls again"),
-        pytest.param((0.4, 0.2, 0.4), 0.4, 10.0, id="twice as high"),
-        pytest.param((0.3, 0.3, 0.5), 0.4, 25.0, id="flat first"),
-        pytest.param((0.3,), 0.4, None, id="one point"),
-    ],
-)
-def test_labels_to_reach_case(quality, target, expected):
-    labels = [10 * (place + 1) for place in range(len(quality))]
-    found = labels_to_reach(labels, quality, target)
-    assert found == (None if expected is None else pytest.approx(expected))
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs", "share"),
-    [
-        pytest.param((0.2, 0.8, 0.9), (0.2, 0.5, 0.8), 1 / 3, id="fewer labels"),
-        pytest.param((0.2, 0.5, 0.8), (0.2, 0.8, 0.9), -0.5, id="more labels"),
-        pytest.param((0.2, 0.5, 0.8), (0.2, 0.5, 0.8), 0.0, id="tie"),
-        pytest.param((0.8, 0.8, 0.8), (0.9, 0.9, 0.9), 0.0, id="both reach it at the start"),
-    ],
-)
-def test_labels_saved_reached_is_a_share_of_the_others_labels(ours, theirs, share):
-    saved = labels_saved([make_run(*ours)], [make_run(*theirs)], 0.8)
-    assert saved.share == pytest.approx(share)
-    assert (saved.word, saved.low, saved.high) == ("reached", None, None)
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs", "word"),
-    [
-        pytest.param((0.2, 0.3), (0.2, 0.8), "not reached with 20 labels", id="we do not"),
-        pytest.param((0.2, 0.3), (0.2, 0.3), "neither reached it with 20 labels", id="neither does"),
-        pytest.param(
-            (0.8, 0.9), (0.2, 0.3), "random did not reach it .* at least 50% saved", id="only we do"
-        ),
-    ],
-)
-def test_labels_saved_not_reached_is_none_with_a_word(ours, theirs, word):
-    saved = labels_saved([make_run(*ours)], [make_run(*theirs)], 0.8)
-    assert saved.share is None
-    assert re.match(word, saved.word)
-
-
-def test_labels_saved_several_seeds_uses_mean_curves_and_has_bounds():
-    ours = [make_run(0.2, 0.9, 0.9, seed=0), make_run(0.2, 0.7, 0.9, seed=1)]
-    theirs = [make_run(0.2, 0.5, 0.8, seed=0), make_run(0.2, 0.5, 0.8, seed=1)]
-    saved = labels_saved(ours, theirs, 0.8)
-    assert (saved.labels, saved.against) == (pytest.approx(20), pytest.approx(30))
-    assert saved.low <= saved.share <= saved.high
-
-
-@pytest.mark.parametrize(
-    "against",
-    [
-        pytest.param([make_run(0.1, 0.2, seed=1)], id="another seed"),
-        pytest.param([make_run(0.1, 0.2, step=9)], id="other labels"),
-        pytest.param([], id="nothing"),
-    ],
-)
-def test_labels_saved_not_comparable_raises(against):
-    with pytest.raises(ValueError, match="expected"):
-        labels_saved([make_run(0.1, 0.2)], against, 0.1)
 
 
 def test_band_of_three_seeds_is_students_interval():
@@ -107,6 +34,94 @@ def test_mean_gain_single_seed_has_no_bounds():
     assert mean_gain([make_run(0.5, 0.6)], [make_run(0.5, 0.4)]).low is None
 
 
-def test_run_lists_of_other_lengths_raise():
+@pytest.mark.parametrize(
+    "against",
+    [
+        pytest.param([make_run(0.1, 0.2, seed=1)], id="another seed"),
+        pytest.param([make_run(0.1, 0.2, step=9)], id="other labels"),
+        pytest.param([], id="nothing"),
+    ],
+)
+def test_mean_gain_not_comparable_raises(against):
+    with pytest.raises(ValueError, match="expected"):
+        mean_gain([make_run(0.1, 0.2)], against)
+
+
+def over(objects, quality, *, seed=0):
+    return Run(seed=seed, labels=tuple(range(len(objects))), objects=objects, quality=quality)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected"),
+    [
+        pytest.param(((10, 20), (0.2, 0.4)), ((10, 20), (0.2, 0.4)), 0.0, id="alike"),
+        pytest.param(((10, 20), (0.2, 0.6)), ((10, 20), (0.2, 0.4)), 0.1, id="half of the end"),
+        # The same line: twice the objects a round is no gain at equal objects.
+        pytest.param(
+            ((0, 20, 40), (0.0, 0.2, 0.4)), ((0, 10, 20), (0.0, 0.1, 0.2)), 0.0, id="only more objects"
+        ),
+        pytest.param(((10, 30), (0.2, 0.6)), ((10, 20), (0.2, 0.2)), 0.1, id="up to the earlier end"),
+        pytest.param(((12, 20), (0.5, 0.5)), ((10, 20), (0.0, 0.0)), 0.5, id="from the later start"),
+        pytest.param(((10, 10, 20), (0.2, 0.6, 0.6)), ((10, 20), (0.2, 0.2)), 0.4, id="jump at the start"),
+        pytest.param(((10, 10), (0.2, 0.6)), ((10, 20), (0.2, 0.4)), 0.4, id="one cost in common"),
+    ],
+)
+def test_gain_at_equal_cost_case(ours, theirs, expected):
+    gain = gain_at_equal_cost([over(*ours)], [over(*theirs)], cost="objects")
+    assert (gain.mean, gain.low, gain.high) == (pytest.approx(expected), None, None)
+
+
+def slow_gain(ours, theirs, steps=20_000):
+    """Return the mean difference over many costs, each read off both curves by searching for its piece."""
+
+    def read(run, cost):
+        for at in range(len(run.objects) - 1):
+            left, right = run.objects[at], run.objects[at + 1]
+            if left <= cost <= right and left < right:
+                share = (cost - left) / (right - left)
+                return (1 - share) * run.quality[at] + share * run.quality[at + 1]
+        raise AssertionError(cost)
+
+    low = max(ours.objects[0], theirs.objects[0])
+    high = min(ours.objects[-1], theirs.objects[-1])
+    costs = [low + (high - low) * (step + 0.5) / steps for step in range(steps)]
+    return sum(read(ours, cost) - read(theirs, cost) for cost in costs) / steps
+
+
+@pytest.mark.parametrize("case", range(8))
+def test_gain_at_equal_cost_is_the_slow_mean_of_small_steps(case):
+    rng = np.random.default_rng(case)
+
+    def draw(seed):
+        objects = np.cumsum(rng.integers(0, 20, size=5)) + 5
+        return over(tuple(objects.tolist()), tuple(rng.random(5).tolist()), seed=seed)
+
+    ours, theirs = [draw(seed) for seed in range(3)], [draw(seed) for seed in range(3)]
+    expected = [slow_gain(one, two) for one, two in zip(ours, theirs, strict=True)]
+    gain, band = gain_at_equal_cost(ours, theirs, cost="objects"), band_of(expected)
+    assert (gain.mean, gain.low, gain.high) == tuple(
+        pytest.approx(value, abs=1e-4) for value in (band.mean, band.low, band.high)
+    )
+
+
+def test_gain_at_equal_cost_seconds_are_read_where_they_are_known():
+    one = Run(seed=0, labels=(1, 2), objects=(1, 2), quality=(0.2, 0.6), seconds=(0.0, 10.0))
+    two = Run(seed=0, labels=(1, 2), objects=(1, 2), quality=(0.2, 0.6), seconds=(0.0, 20.0))
+    assert gain_at_equal_cost([one], [two], cost="seconds").mean == pytest.approx(0.1)
+    assert gain_at_equal_cost([one], [two], cost="objects").mean == 0.0
+    assert gain_at_equal_cost([one], [make_run(0.2, 0.6)], cost="seconds") is None
+
+
+def test_gain_at_equal_cost_other_seeds_raise():
+    with pytest.raises(ValueError, match="equal seeds"):
+        gain_at_equal_cost([make_run(0.1)], [make_run(0.1, seed=1)], cost="objects")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"quality": (0.1,)}, {"seconds": (1.0,)}, {"objects": (1,)}],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_run_lists_of_other_lengths_raise(wrong):
     with pytest.raises(ValueError, match="lists of one length"):
-        Run(seed=0, labels=(1, 2), objects=(1, 2), quality=(0.1,))
+        Run(**({"seed": 0, "labels": (1, 2), "objects": (1, 2), "quality": (0.1, 0.2)} | wrong))

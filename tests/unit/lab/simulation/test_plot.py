@@ -68,6 +68,16 @@ def test_panels_svg_grid_has_one_legend():
     assert texts(svg).count("16") == 3
 
 
+def test_panels_svg_even_ticks_do_not_name_each_point():
+    curve = make_curve((0.1, 0.4), x=(4.321, 16.789))
+    named, even = (
+        panels_svg([[Panel(curves=(curve,), ticks_at_points=at_points)]], x_title="objects")
+        for at_points in (True, False)
+    )
+    assert "4.321" in texts(named)
+    assert "4.321" not in texts(even)
+
+
 def test_panels_svg_without_rows_is_an_empty_page():
     assert "images" in texts(panels_svg([], x_title="images"))
 
