@@ -281,6 +281,7 @@ class Settings(BaseSettings):
     near_distance: Fraction = Field(
         0.2, description="images whose perceptual hashes differ in no larger share of their bits are copies"
     )
+    train_pool: int = Field(0, ge=0, le=10_000, description="unlabelled images for pseudo-labels; 0: none")
     train_steps: int | None = Field(None, ge=1, description="default: chosen from the data's size")
     train_batch: int = Field(4, ge=1)
     train_minutes: float | None = Field(None, gt=0, description="what a training may take")

@@ -2,7 +2,8 @@
 
     .venv/bin/python -m tests.benchmarks.export_scale --images 10000,100000 --formats coco,parquet
 
-Annotations only (`--images none`): files of images are copied one by one.
+Annotations only (`--images none`), except for `hf` and `hf-semantic`, whose readers want the images: each of
+them is a hard link to one of 500 small files.
 """
 
 import argparse
@@ -17,10 +18,25 @@ OBJECTS = 8  # an image
 SIZE = (480, 640)
 MASKS = 500  # different ones
 CLASSES = 20
+WITH_IMAGES = ("hf", "hf-semantic")
 
 
-def made_up_images(count):
-    """Yield images with ellipses that have a hole."""
+def made_up_files(cache):
+    """Keep 500 small image files, and return their keys."""
+    import cv2
+    import numpy as np
+
+    random = np.random.default_rng(8)
+    keys = []
+    for _ in range(MASKS):
+        colours_hwc = random.integers(0, 256, (3, 4, 3), dtype=np.uint8)
+        image_hwc = cv2.resize(colours_hwc, SIZE[::-1], interpolation=cv2.INTER_LINEAR)
+        keys.append(cache.put(cv2.imencode(".jpg", image_hwc)[1].tobytes()))
+    return keys
+
+
+def made_up_images(count, keys):
+    """Yield images with ellipses that have a hole; their files are those of the keys, in turn."""
     import numpy as np
 
     from maskloop.curation.snapshots.rows import ImageRow, ObjectRow, SnapshotImage
@@ -44,7 +60,7 @@ def made_up_images(count):
             item=item,
             number=number,
             file_name=f"{number}.jpg",
-            image_key=f"{number:064x}",
+            image_key=keys[number % len(keys)],
             image_uri=f"/data/upload/1/{number}.jpg",
             height=SIZE[0],
             width=SIZE[1],
@@ -89,18 +105,21 @@ def _measure(work, count, name, answers):
     from maskloop.curation.snapshots.snapshot_folder import SnapshotOrigin, open_snapshot, write_snapshot
     from maskloop.store.images import ImageCache
 
-    root = work / f"snapshots-{count}"
+    root, cache = work / f"snapshots-{count}", ImageCache(work / "cache")
     began = time.perf_counter()
     if name == "snapshot":
         categories = [Category(id=number, name=f"class {number}") for number in range(1, CLASSES + 1)]
         origin = SnapshotOrigin(project_id=1, rule="newest", categories=categories, label_configs={})
-        write_snapshot(made_up_images(count), lambda: origin, root=root)
+        keys = made_up_files(cache)
+        began = time.perf_counter()
+        write_snapshot(made_up_images(count, keys), lambda: origin, root=root)
     else:
         snapshot = open_snapshot(next(root.iterdir()))
         began = time.perf_counter()
-        plan = ExportPlan(format=name, images=ImagesMode.NONE)
+        images = ImagesMode.LINK if name in WITH_IMAGES else ImagesMode.NONE
+        plan = ExportPlan(format=name, images=images)
         target = work / f"{name}-{count}"
-        export_snapshot(snapshot, plan, FORMATS[name], target, cache=ImageCache(work / "cache"))
+        export_snapshot(snapshot, plan, FORMATS[name], target, cache=cache)
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     answers.put({"images": count, "format": name, "seconds": round(seconds, 1), "peak_mb": round(peak)})

@@ -1,8 +1,12 @@
 """Quality after few corrected images, for each way to train: the old recipe, one addition alone, all.
 
 `python -m tests.benchmarks.few_images` fine-tunes the shipped model on 4 to 256 images of each set with some
-seeds and judges it on a holdout that stays the same. `recipe-1` is the recipe before these additions. Results
-are JSON lines; what stands there is not done again, so that it may be stopped at any time.
+seeds and judges it on a holdout that stays the same. `recipe-1` is the recipe before these additions. With
+`pool` the model also learns from 100 images without annotations, by what it was sure of on them; `again`
+trains a second time, from the model of the first time, and `again-pool` does so with that model's
+pseudo-labels. `transformers` is transformers' own example, with the processor time that `all` took, whose row
+has to be there. Results are JSON lines; what stands there is not done again, so that it may be stopped at any
+time.
 """
 
 from __future__ import annotations
@@ -19,11 +23,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 
 from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
 from maskloop.learning.data.augmentation import Augmentation
-from maskloop.learning.data.dataset import TrainingExample
+from maskloop.learning.data.dataset import TrainingExample, load_example_image
+from maskloop.learning.data.pseudo_labels import pseudo_examples
 from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
 from maskloop.learning.training.finetune import finetune
 from maskloop.learning.training.job import FinetuneJob
@@ -34,6 +40,7 @@ from maskloop.settings import Settings
 
 from .curve_data import SOURCES, Pool, Source, draw, load_pool
 from .learning_curves import append_row, read_lines
+from .transformers_example import RATE, finetune_as_transformers
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "tests" / "benchmarks" / "results" / "few-images.jsonl"
@@ -54,6 +61,7 @@ class Data:
     new_classes: int
     parameters: int
     seed: int
+    guessed: int = 0  # further images, with pseudo-labels
 
 
 def recipe_1(data: Data) -> FinetuneRecipe:
@@ -81,6 +89,7 @@ def chosen(data: Data) -> FinetuneRecipe:
         data.objects,
         data.classes,
         settings,
+        guessed=data.guessed,
         new_classes=data.new_classes,
         parameters=data.parameters,
     )
@@ -129,7 +138,13 @@ WAYS: dict[str, Callable[[Data], FinetuneRecipe]] = {
     "frozen-norm": plus(views(60), freeze_norm=True),
     "no-turns": plus(views(60), augmentation={"quarter_turns": False}),
     "all": chosen,
+    "pool": chosen,
+    "again": chosen,
+    "again-pool": chosen,
+    "transformers": chosen,
+    "transformers-4e-4": chosen,
 }
+POOL_IMAGES = 100
 
 
 def made_up_pool(domain: str) -> Pool:
@@ -156,13 +171,54 @@ def load_set(name: str, data: Path) -> tuple[Pool, int]:
 
 
 def run_cell(
-    pool: Pool, edge: int, *, images: int, way: str, seed: int, base: Path, work: Path
+    pool: Pool,
+    edge: int,
+    *,
+    images: int,
+    way: str,
+    seed: int,
+    base: Path,
+    work: Path,
+    cpu_minutes: float | None = None,
 ) -> dict[str, object]:
-    """Return the row of results of one fine-tuning."""
+    """Return the row of results of one cell; `cpu_minutes` is what transformers' example may take."""
     start = load_start(base, edge)
     examples = draw(pool, images, seed)
-    recipe = WAYS[way](_measure(start, examples, pool.labels, seed))
-    return train_and_judge(start, examples, recipe, pool=pool, folder=work / f"{way}-{images}-{seed}")
+    folder = work / f"{way}-{images}-{seed}"
+
+    def recipe(base: Checkpoint, guessed: int = 0) -> FinetuneRecipe:
+        return WAYS[way](_measure(base, examples, pool.labels, seed, guessed=guessed))
+
+    if way.startswith("transformers"):
+        if cpu_minutes is None:
+            raise SystemExit(f"{way}: its time is that of `all`, whose row is missing: run --ways all first")
+        rate = 4e-4 if way.endswith("4e-4") else RATE
+        began, cpu_began = time.monotonic(), time.process_time()
+        learnt, steps = finetune_as_transformers(
+            base,
+            start,
+            examples,
+            pool.labels,
+            cpu_s=60 * cpu_minutes,
+            seed=seed,
+            folder=folder,
+            rate=rate,
+        )
+        times = _minutes(began, cpu_began)
+        row = judge(learnt, pool) | {"steps": steps} | times
+        shutil.rmtree(folder, ignore_errors=True)
+        return row
+    if way.startswith("again"):
+        first = FinetuneJob(
+            base=start, examples=examples, recipe=recipe(start), output_dir=folder, labels=pool.labels
+        )
+        start = finetune(first)
+    unlabelled = label_pool(start, pool, examples, seed, folder) if way.endswith("pool") else ()
+    found = train_and_judge(
+        start, (*examples, *unlabelled), recipe(start, len(unlabelled)), pool=pool, folder=folder / "last"
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    return found
 
 
 def load_start(base: Path, edge: int) -> Checkpoint:
@@ -182,16 +238,21 @@ def train_and_judge(
     folder: Path,
 ) -> dict[str, object]:
     """Return what a fine-tuning comes to on the pool's holdout; the folder is deleted at the end."""
-    started = time.monotonic()
+    began, cpu_began = time.monotonic(), time.process_time()
     learnt = finetune(
         FinetuneJob(base=start, examples=examples, recipe=recipe, output_dir=folder, labels=pool.labels)
     )
-    minutes = (time.monotonic() - started) / 60
+    times = _minutes(began, cpu_began)
+    shutil.rmtree(folder, ignore_errors=True)
+    return judge(learnt, pool) | {"steps": recipe.steps} | times
+
+
+def judge(learnt: Checkpoint, pool: Pool) -> dict[str, object]:
+    """Return the quality of a model on the pool's holdout, at the served threshold and without one."""
     served, all_regions = (
         evaluate_checkpoint(learnt, pool.holdout, labels=pool.labels, thresholds=thresholds)
         for thresholds in (SERVED, UNFILTERED)
     )
-    shutil.rmtree(folder, ignore_errors=True)
     return {
         "ap50": round(served.ap50, 4),
         "ap": None if served.ap is None else round(served.ap, 4),
@@ -199,13 +260,44 @@ def train_and_judge(
         "miou": round(served.miou, 4),
         "ap50_unfiltered": round(all_regions.ap50, 4),
         "score": round((served.ap50 + served.pq + served.miou) / 3, 4),
-        "steps": recipe.steps,
-        "minutes": round(minutes, 2),
     }
 
 
+def _minutes(began: float, cpu_began: float) -> dict[str, object]:
+    return {
+        "minutes": round((time.monotonic() - began) / 60, 2),
+        "cpu_minutes": round((time.process_time() - cpu_began) / 60, 2),
+    }
+
+
+def label_pool(
+    teacher: Checkpoint, pool: Pool, examples: Sequence[TrainingExample], seed: int, folder: Path
+) -> tuple[TrainingExample, ...]:
+    """Return up to 100 images of the set without their annotations, with the teacher's pseudo-labels."""
+    annotated = {example.key for example in examples}
+    others = [one for one in draw(pool, len(pool.training), seed) if one.key not in annotated]
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number, one in enumerate(others[:POOL_IMAGES]):
+        path = folder / f"{number}.png"
+        cv2.imwrite(str(path), cv2.cvtColor(load_example_image(one), cv2.COLOR_RGB2BGR))
+        paths.append(path)
+    return pseudo_examples(
+        teacher,
+        paths,
+        labels=pool.labels,
+        thresholds=SERVED,
+        floors={},
+        kept_in=folder / "pseudo-labels.json",
+    )
+
+
 def _measure(
-    start: Checkpoint, examples: Sequence[TrainingExample], labels: Sequence[str], seed: int
+    start: Checkpoint,
+    examples: Sequence[TrainingExample],
+    labels: Sequence[str],
+    seed: int,
+    guessed: int = 0,
 ) -> Data:
     return Data(
         images=len(examples),
@@ -214,6 +306,7 @@ def _measure(
         new_classes=len(set(labels) - set(start.labels)),
         parameters=sum(parameter.numel() for parameter in start.model.parameters()),
         seed=seed,
+        guessed=guessed,
     )
 
 
@@ -230,7 +323,14 @@ def run(arguments: argparse.Namespace) -> None:
             if cell in done or time.monotonic() >= until:
                 continue
             found = run_cell(
-                pool, edge, images=images, way=way, seed=seed, base=arguments.base, work=arguments.work / name
+                pool,
+                edge,
+                images=images,
+                way=way,
+                seed=seed,
+                base=arguments.base,
+                work=arguments.work / name,
+                cpu_minutes=_cpu_minutes(arguments.results, (name, images, "all", seed)),
             )
             append_row(arguments.results, {"set": name, "images": images, "way": way, "seed": seed} | found)
             print(*cell, json.dumps(found), flush=True)
@@ -238,6 +338,11 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.json.write_text(
             json.dumps({"rows": read_lines(arguments.results)}, indent=1), encoding="utf-8"
         )
+
+
+def _cpu_minutes(results: Path, cell: tuple[object, ...]) -> float | None:
+    rows = [row for row in read_lines(results) if _cell(row) == cell and "cpu_minutes" in row]
+    return float(str(rows[-1]["cpu_minutes"])) if rows else None
 
 
 def _cell(row: dict[str, object]) -> tuple[object, ...]:

@@ -1,5 +1,6 @@
 """One training on made-up images: the registry has the numbers of the gate, also after a kill."""
 
+import dataclasses
 import io
 import json
 
@@ -8,6 +9,7 @@ from PIL import Image
 
 from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
 from maskloop.learning.cycle import run_training
+from maskloop.learning.data import pseudo_labels
 from maskloop.learning.data.training_set import LabelPlan
 from maskloop.learning.registration import EVALUATION_FILE, register_base
 from maskloop.learning.registry import CHALLENGER
@@ -16,6 +18,9 @@ from maskloop.segmentation.postprocess import Thresholds
 from maskloop.store.images import ImageCache
 from maskloop.testing import MemoryRegistry
 from maskloop.types import SegmentationTask
+
+SURE = Thresholds(score=0.4)  # the shipped model finds little with more on so small images
+KNOWN = LabelPlan(labels=SHAPE_CLASSES, class_of_label={})
 
 
 @pytest.fixture
@@ -37,6 +42,11 @@ def train(settings, tmp_path, make_correction):
 
     champion = register_base("maskloop-1", settings=settings, registry=registry)
 
+    def photo(seed):
+        path = tmp_path / f"pool-{seed}.png"
+        Image.fromarray(make_image(seed, size_hw=(48, 48), domain="shifted").image_hwc).save(path)
+        return path
+
     job = TrainingJob(
         key="training-1",
         champion=champion,
@@ -48,9 +58,14 @@ def train(settings, tmp_path, make_correction):
         work_dir=tmp_path / "work",
     )
 
-    def call(**changes):
+    def call(*, pool=0, labels=job.labels, on_progress=None, **changes):
         changed = settings.model_copy(update=changes)
-        outcome = run_training(job, registry=registry, image_cache=cache, settings=changed)
+        asked = dataclasses.replace(
+            job, labels=labels, pool=[photo(seed) for seed in range(100, 100 + pool)], thresholds=SURE
+        )
+        outcome = run_training(
+            asked, registry=registry, image_cache=cache, settings=changed, on_progress=on_progress
+        )
         return outcome, registry
 
     return call
@@ -96,3 +111,41 @@ def test_run_training_killed_after_registering_evaluates_the_registered_version(
     assert second.version.number == first.version.number
     assert second.decision.gain == pytest.approx(first.decision.gain, abs=1e-3)
     assert second.challenger.pq == pytest.approx(first.challenger.pq, abs=1e-3)
+
+
+def test_run_training_learns_from_what_the_champion_is_sure_of(train, caplog):
+    caplog.set_level("INFO")
+    outcome, registry = train(pool=12, labels=KNOWN)
+    assert outcome.pool is not None
+    assert 0 < outcome.pool.images <= 12
+    assert outcome.pool.objects >= outcome.pool.images
+    assert outcome.as_json()["pool"]["images"] == outcome.pool.images
+    card = (outcome.version.path / "README.md").read_text()
+    assert f"{outcome.pool.images} images that nobody has annotated, by what maskloop-1-v1" in card
+    assert registry.metadata("maskloop-1", 2)["pool_images"] == str(outcome.pool.images)
+    assert outcome.train_images == 2, "people drew two"
+    assert "pool_used" in caplog.text
+
+
+def test_run_training_new_class_leaves_the_pool_alone(train, caplog):
+    caplog.set_level("INFO")
+    outcome, _ = train(pool=3)
+    assert outcome.pool is None
+    assert "does not know cat" in caplog.text
+
+
+def test_run_training_killed_goes_on_with_the_same_pseudo_labels(train, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def kill(progress):
+        if progress.step >= 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(pool=12, labels=KNOWN, on_progress=kill, train_steps=20)
+    monkeypatch.setattr(
+        pseudo_labels, "predict_images", lambda *_, **__: pytest.fail("labelled a second time")
+    )
+    outcome, _ = train(pool=12, labels=KNOWN, train_steps=20)
+    assert outcome.pool is not None

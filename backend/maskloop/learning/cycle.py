@@ -12,6 +12,7 @@ from maskloop.errors import TrainingError
 from maskloop.learning.cross_validation import MIN_IMAGES, count_groups, cross_validate
 from maskloop.learning.data.dataset import TrainingExample
 from maskloop.learning.data.holdout_choice import HoldoutRule
+from maskloop.learning.data.pseudo_labels import describe_pool
 from maskloop.learning.data.training_set import TrainingSet, build_training_set, observed_kinds
 from maskloop.learning.evaluation.anchoring import measure_anchoring
 from maskloop.learning.evaluation.evaluate import evaluate_side_by_side, predict_examples
@@ -34,6 +35,7 @@ from maskloop.learning.training_job import (
     TrainingJob,
     TrainingOutcome,
 )
+from maskloop.learning.unlabelled_pool import with_pool
 from maskloop.log import log_action
 from maskloop.segmentation.checkpoint import Checkpoint, declare_kinds, load_checkpoint, save_checkpoint
 from maskloop.settings import Settings
@@ -78,6 +80,7 @@ def run_training(
     if training_set.boxes is not None:
         log_action(logger, "boxes_ignored", training=job.key, boxes=training_set.boxes)
     champion = load_checkpoint(job.champion.path, device=settings.device)
+    training_set = with_pool(job, training_set, champion)
     with RunLog(registry, job.champion.name, job.key) as run_log:
         challenger = _find_challenger(job, training_set, champion, registry, settings)
         if challenger is None:
@@ -119,6 +122,7 @@ def run_training(
         version=version,
         base=job.champion,
         train_images=len(training_set.train),
+        pool=challenger.pool,
         judged_by=report.judged_by,
         images_needed=report.images_needed,
         anchoring=report.anchoring,
@@ -172,6 +176,7 @@ def _find_challenger(
         checkpoint=load_checkpoint(version.path, device=settings.device),
         recipe=_choose_recipe(champion, training_set, settings),
         version=version,
+        pool=describe_pool(training_set.pool),
     )
 
 
@@ -185,7 +190,7 @@ def _train_challenger(
     recipe = _choose_recipe(champion, training_set, settings)
     finetune_job = FinetuneJob(
         base=champion,
-        examples=training_set.examples,
+        examples=training_set.learnt,
         validation=training_set.validation,
         labels=training_set.plan.classes,
         task=job.task,
@@ -196,11 +201,11 @@ def _train_challenger(
     checkpoint = finetune_in_processes(finetune_job, control, processes=settings.train_processes)
     # Saved with the version, so that it is served as it was trained.
     settled = declare_kinds(checkpoint, job.thresholds.kinds.observed)
-    return Challenger(checkpoint=settled, recipe=recipe)
+    return Challenger(checkpoint=settled, recipe=recipe, pool=describe_pool(training_set.pool))
 
 
 def _choose_recipe(base: Checkpoint, training_set: TrainingSet, settings: Settings) -> FinetuneRecipe:
-    return recipe_for(base, training_set.examples, training_set.plan.classes, settings)
+    return recipe_for(base, training_set.learnt, training_set.plan.classes, settings)
 
 
 def _evaluate(

@@ -109,6 +109,7 @@ def register_challenger(
         decision=report.decision.reason,
         showing=report.showing.in_words(),
         train_images=len(training_set.train),
+        pool_images=None if challenger.pool is None else challenger.pool.images,
         snapshot=manifest.digest,
         dataset=job.dataset,
         seed=settings.seed,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from maskloop.learning.data.pseudo_labels import PoolUse
 from maskloop.learning.data.training_set import LabelPlan
 from maskloop.learning.evaluation.anchoring import Anchoring
 from maskloop.learning.evaluation.gate import PromotionDecision
@@ -37,6 +38,7 @@ class TrainingJob:
     judged_before: int = 0  # challengers that were compared with this champion already
     work_dir: Path  # where a killed training finds its last state again; deleted at the end
     dataset: str | None = None  # digest of the snapshot that has the corrections; None: none was made
+    pool: Sequence[Path] = ()  # images that nobody has annotated, for pseudo-labels
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,6 +48,7 @@ class Challenger:
     checkpoint: Checkpoint
     recipe: FinetuneRecipe
     version: ModelVersion | None = None  # where this training registered it before it was killed
+    pool: PoolUse | None = None  # what it took from images that nobody has annotated
 
 
 class JudgedBy(StrEnum):
@@ -81,6 +84,7 @@ class TrainingOutcome:
     version: ModelVersion  # the new version
     base: ModelVersion  # the version that it was trained from
     train_images: int
+    pool: PoolUse | None  # what it took from images that nobody has annotated
     holdout_gaps: str | None  # which classes the holdout has too few images of; None for none
     boxes: str | None  # how many regions are boxes, and what becomes of them; None for none
     judged_by: JudgedBy
@@ -101,6 +105,7 @@ class TrainingOutcome:
             "champion_metrics": dataclasses.asdict(self.champion),
             "challenger_metrics": dataclasses.asdict(self.challenger),
             "train_images": self.train_images,
+            "pool": None if self.pool is None else dataclasses.asdict(self.pool),
             "holdout_images": self.challenger.images,
             "judged_by": self.judged_by.value,
             "images_needed": self.images_needed,

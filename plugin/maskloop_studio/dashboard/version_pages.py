@@ -370,6 +370,7 @@ def _facts(version: ModelVersion, metadata: Mapping[str, str]) -> list[tuple[str
         "licence": "Licence",
         "task": "Task",
         "train_images": "Images learnt from",
+        "pool_images": "Unlabelled images learnt from",
         "seed": "Seed",
         "snapshot": "Snapshot (SHA-256)",
         "code_version": "maskloop",

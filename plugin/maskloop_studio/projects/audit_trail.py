@@ -238,6 +238,7 @@ def record_verdict(job: Job, outcome: Mapping[str, Any], *, registry: ModelRegis
                 "champion_metrics",
                 "challenger_metrics",
                 "train_images",
+                "pool",
                 "holdout_images",
             )
         },

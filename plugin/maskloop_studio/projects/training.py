@@ -17,8 +17,11 @@ from maskloop_studio.projects.announcement import Announcer
 from maskloop_studio.projects.correction_labels import add_correction_labels, match_correction_labels
 from maskloop_studio.projects.freezing import note_learnt
 from maskloop_studio.projects.frozen_corrections import TrainingImages, freeze_corrections
+from maskloop_studio.projects.pool_images import PoolRequest, pool_images
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from maskloop.learning.data.training_set import LabelPlan
     from maskloop.learning.registry import ModelRegistry
     from maskloop.learning.training.job import TrainingProgress
@@ -201,6 +204,14 @@ def _training_job(job: Job, control: JobControl, services: Services) -> Training
         labels, train, holdout, model_labels=champion.labels, settings=services.settings
     )
     judgements = store.holdout.judgements(project_id)
+    pool_request = PoolRequest(
+        project_id=project_id,
+        label_config=label_config,
+        wanted=services.settings.train_pool,
+        annotated={one.image_key for one in (*train, *holdout)},
+        folder=work_dir / "pool",
+        check=control.check,
+    )
     return TrainingJob(
         key=job.name,
         champion=champion,
@@ -215,7 +226,30 @@ def _training_job(job: Job, control: JobControl, services: Services) -> Training
         ),
         work_dir=work_dir,
         dataset=dataset,
+        pool=_pool(champion, labels, prediction_plan, pool_request, services),
     )
+
+
+def _pool(
+    champion: ModelVersion, labels: LabelPlan, plan: PredictionPlan, request: PoolRequest, services: Services
+) -> tuple[Path, ...]:
+    """Return images that nobody has annotated; none where the champion could not label them."""
+    from maskloop.learning.data.pseudo_labels import why_no_pool
+    from maskloop.learning.evaluation.showing import read_showing
+
+    if not request.wanted:
+        return ()
+    shown = read_showing(champion.path)
+    why_not = why_no_pool(
+        plan.task,
+        known=champion.labels,
+        classes=labels.without(services.settings.ignore_labels).classes,
+        floors={} if shown is None else shown.floors,
+    )
+    if why_not is not None:
+        log_action(logger, "pool_not_used", project_id=request.project_id, reason=why_not)
+        return ()
+    return pool_images(request, services)
 
 
 def plan_learning(

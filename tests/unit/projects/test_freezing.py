@@ -90,7 +90,7 @@ def test_name_that_could_be_something_else_raises(name):
 
 
 def test_training_names_the_snapshot_of_what_it_learns(database, settings, monkeypatch):
-    champion = SimpleNamespace(labels=("Car",), name="maskloop-1")
+    champion = SimpleNamespace(labels=("Car",), name="maskloop-1", path=settings.home)
     plan = LabelPlan(labels=("Car", "Blur"), class_of_label={})
     prediction_plan = SimpleNamespace(task="instance", thresholds=None)
     monkeypatch.setattr(training, "ensure_champion", lambda *_, **__: champion)

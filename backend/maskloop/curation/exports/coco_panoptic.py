@@ -50,9 +50,8 @@ class PanopticFormat:
         """Write the PNG."""
         drawn = draw_objects(one)
         ids = _ids(drawn)
-        id_hw = drawn.values(ids, ignored=0, kind=np.int64)
         name = bare_name(one.image, ".png")
-        colours = np.stack([id_hw & 255, id_hw >> 8 & 255, id_hw >> 16], axis=-1).astype(np.uint8)
+        colours = drawn.colours([(number & 255, number >> 8 & 255, number >> 16) for number in ids])
         write_png(folder / "annotations" / f"panoptic_{split_name(one.image.split)}" / name, colours)
         segments = [
             {

@@ -12,8 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from maskloop.curation.exports.format import (
     ExportJob,
     Record,
@@ -63,12 +61,13 @@ class HfInstanceFormat:
                 got=str(len(drawn.rows)),
                 remedy="export as coco, or split the image",
             )
-        classes = drawn.values([row.category_id or 0 for row in drawn.rows], ignored=0, kind=np.uint8)
-        numbers = drawn.values(list(range(1, len(drawn.rows) + 1)), ignored=0, kind=np.uint8)
+        colours = drawn.colours(
+            [(row.category_id or 0, number, 0) for number, row in enumerate(drawn.rows, start=1)]
+        )
         name = bare_name(one.image, ".png")
         write_png(
             folder / one.image.split / "annotations" / name,
-            np.stack([classes, numbers, np.zeros_like(classes)], axis=-1),
+            colours,
         )
         left_out = {"crowds and areas to ignore left out": len(one.objects) - len(drawn.rows)}
         return Record(

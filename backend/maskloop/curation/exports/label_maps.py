@@ -43,6 +43,15 @@ class LabelMap:
         table = np.array([0, *value_of_row, ignored], dtype=kind)
         return np.asarray(table[self.index_hw])  # -1 is the last
 
+    def colours(self, colour_of_row: list[tuple[int, int, int]]) -> NDArray[np.uint8]:
+        """Return (H, W, 3) with a colour for each object, black where nothing is and for areas to ignore.
+
+        Args:
+            colour_of_row: of each of `rows`, 0..255.
+        """
+        black = (0, 0, 0)
+        return np.take(np.array([black, *colour_of_row, black], dtype=np.uint8), self.index_hw, axis=0)
+
 
 def draw_objects(one: SnapshotImage, *, crowds: bool = True) -> LabelMap:
     """Return the map of an image: areas to ignore lowest, then crowds, then objects, smaller ones on top.
@@ -77,8 +86,8 @@ def write_png(path: Path, values: NDArray[np.integer]) -> None:
         CodecError: it cannot be encoded.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    turned = values[..., ::-1] if values.ndim == 3 else values
-    encoded, data = cv2.imencode(".png", np.ascontiguousarray(turned))
+    turned = cv2.cvtColor(values, cv2.COLOR_RGB2BGR) if values.ndim == 3 else values
+    encoded, data = cv2.imencode(".png", turned)
     if not encoded:
         raise CodecError(
             str(path), expected="a map of 8 or 16 bits", got=str(values.dtype), remedy="report this error"

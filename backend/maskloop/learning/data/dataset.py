@@ -26,7 +26,7 @@ from maskloop.learning.data.index_map import (
     box_values,
     draw_index_map,
 )
-from maskloop.learning.data.sampling import epoch_order, example_weights
+from maskloop.learning.data.sampling import epoch_order, example_weights, with_guesses
 from maskloop.segmentation.image import decode_image
 from maskloop.types import RgbImage, Segment
 
@@ -59,6 +59,7 @@ class TrainingExample:
     boxes: tuple[Segment, ...] = ()  # objects of which only a box is known: ignored inside
     fresh: bool = False  # the champion has not learnt from it yet
     group: str = ""  # the same for images that are nearly the same; "": it is like no other
+    guessed: bool = False  # a model drew its segments, no person
 
     @property
     def judges(self) -> bool:
@@ -100,7 +101,8 @@ class ExampleDataset(Dataset[TrainingItem]):
             frozenset(one.label for one in (*example.segments, *example.boxes)) for example in self._examples
         ]
         fresh = [example.fresh for example in self._examples]
-        self._weights = example_weights(named, fresh) if balance else np.ones(len(self._examples))
+        weights = example_weights(named, fresh) if balance else np.ones(len(self._examples))
+        self._weights = with_guesses(weights, [example.guessed for example in self._examples])
         self._mirrored_ids = _mirrored_ids(labels, augmentation)
         self._label_counts = Counter(label for labels_of_image in named for label in labels_of_image)
         self._cache: dict[int, tuple[TrainingItem, TrainingItem | None]] = {}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["epoch_order", "example_weights"]
+__all__ = ["epoch_order", "example_weights", "with_guesses"]
 
 FRESH_FACTOR = 2.0  # weight of an example that the champion has not learnt from
 COMMON_SHARE = 0.2  # images with a class on a smaller share of images than this come more often
@@ -36,6 +36,22 @@ def example_weights(labels_of_images: Sequence[frozenset[str]], fresh: Sequence[
     }
     rarity = [max((repeats[label] for label in labels), default=1.0) for labels in labels_of_images]
     return np.asarray(np.asarray(rarity) * np.where(fresh, FRESH_FACTOR, 1.0), dtype=np.float64)
+
+
+def with_guesses(weights: NDArray[np.float64], guessed: Sequence[bool]) -> NDArray[np.float64]:
+    """Return float64 (N,): the weights, with images that a model labelled as half of all views at the most.
+
+    Each of them comes as often as the others, and none more often than an annotated image does on average.
+
+    Args:
+        weights: (N,), positive, as if all images were annotated.
+        guessed: which images a model labelled, no person.
+    """
+    guessed_n = np.asarray(guessed, dtype=bool)
+    if not guessed_n.any() or guessed_n.all():
+        return weights
+    drawn = weights[~guessed_n]
+    return np.where(guessed_n, min(drawn.sum() / guessed_n.sum(), drawn.mean()), weights)
 
 
 def epoch_order(weights: NDArray[np.float64], seed: int, epoch: int) -> NDArray[np.int64]:

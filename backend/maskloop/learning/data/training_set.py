@@ -66,6 +66,12 @@ class TrainingSet:
     holdout_examples: tuple[TrainingExample, ...]  # to evaluate on
     holdout_gaps: str | None  # which classes the holdout has too few images of; None for none
     boxes: str | None = None  # how many regions are boxes, and what becomes of them; None for none
+    pool: tuple[TrainingExample, ...] = ()  # images that nobody has annotated, with pseudo-labels
+
+    @property
+    def learnt(self) -> tuple[TrainingExample, ...]:
+        """All examples to learn from, annotated or not."""
+        return (*self.examples, *self.pool)
 
 
 def build_training_set(

@@ -95,6 +95,7 @@ class ModelCard:
     decision: str | None = None  # the gate's reason
     showing: str | None = None  # which segments annotators are shown
     train_images: int | None = None
+    pool_images: int | None = None  # that nobody has annotated, learnt from by pseudo-labels
     snapshot: str | None = None  # SHA-256 of the manifest's entries
     dataset: str | None = None  # digest of the snapshot of the data set
     seed: int | None = None
@@ -112,6 +113,7 @@ class ModelCard:
             "decision": self.decision,
             "showing": self.showing,
             "train_images": self.train_images,
+            "pool_images": self.pool_images,
             "snapshot": self.snapshot,
             "dataset": self.dataset,
             "seed": self.seed,
@@ -272,6 +274,12 @@ def _text(card: ModelCard) -> str:
             "",
             f"Trained on {card.train_images} corrected images with seed {card.seed}. `{SNAPSHOT_FILE}` lists"
             f" the annotation versions of training and holdout (SHA-256 {card.snapshot}).",
+        ]
+    if card.pool_images:
+        parts += [
+            "",
+            f"It also learnt from {card.pool_images} images that nobody has annotated, by what {card.parent}"
+            " was sure of on them.",
         ]
     if card.dataset:
         parts += ["", f"The data: `maskloop snapshot show {card.dataset}`."]

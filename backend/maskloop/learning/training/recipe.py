@@ -72,11 +72,13 @@ def recipe_for(
         classes: of the result.
         settings: as for `choose_recipe`.
     """
+    drawn = [example for example in examples if not example.guessed]
     return choose_recipe(
-        len(examples),
-        sum(len(example.segments) + len(example.boxes) for example in examples),
+        len(drawn),
+        sum(len(example.segments) + len(example.boxes) for example in drawn),
         len(classes),
         settings,
+        guessed=len(examples) - len(drawn),
         new_classes=len(set(classes) - set(base.labels)),
         parameters=sum(parameter.numel() for parameter in base.model.parameters()),
     )
@@ -88,6 +90,7 @@ def choose_recipe(
     classes: int,
     settings: Settings,
     *,
+    guessed: int = 0,
     new_classes: int = 0,
     parameters: int = 0,
 ) -> FinetuneRecipe:
@@ -101,8 +104,10 @@ def choose_recipe(
     tenth of it for its backbone, which is frozen where images are few.
 
     Args:
-        images: number of training images.
+        images: number of annotated training images.
         objects: number of objects on all of them.
+        guessed: number of further images, with pseudo-labels; they count twice, since half of the views are
+            theirs: made-up images gained .02 with 372 steps and .04 with 560 (docs/few-images.md).
         classes: number of classes of the result.
         new_classes: number of classes that the base does not have.
         settings: steps, batch, rate, backbone rate, minutes, patience, seed; None means "choose".
@@ -113,7 +118,8 @@ def choose_recipe(
     class_factor = min(max(classes / 10, 1.0), 2.0)
     new_class_factor = 1.0 + min(new_classes / max(classes, 1), 1.0)
     least = LEAST_STEPS + (LEAST_STEPS_NEW - LEAST_STEPS) * (new_class_factor - 1.0)
-    suitable = max(new_class_factor * 35 * math.sqrt(images * density_factor * class_factor), least)
+    amount = (images + 2 * guessed) * density_factor * class_factor
+    suitable = max(new_class_factor * 35 * math.sqrt(amount), least)
     steps = settings.train_steps or round(min(suitable, 5000))
     factor = settings.backbone_rate if settings.backbone_rate is not None else (0.1 if large else 1.0)
     return FinetuneRecipe(

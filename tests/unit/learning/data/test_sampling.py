@@ -3,7 +3,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskloop.learning.data.sampling import FRESH_FACTOR, MAX_REPEATS, epoch_order, example_weights
+from maskloop.learning.data.sampling import (
+    FRESH_FACTOR,
+    MAX_REPEATS,
+    epoch_order,
+    example_weights,
+    with_guesses,
+)
 
 CAR, RARE = frozenset({"car"}), frozenset({"car", "bus"})
 
@@ -41,3 +47,26 @@ def test_epoch_order_same_seed_is_the_same_other_epoch_differs():
 )
 def test_example_weights_rare_and_new_count_more(labels, fresh, expected):
     assert example_weights(labels, fresh) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "guessed", "share"),
+    [(16, 100, 0.5), (4, 100, 0.5), (100, 20, 1 / 6), (50, 50, 0.5), (3, 0, 0.0)],
+)
+def test_guesses_are_half_of_the_views_at_most(drawn, guessed, share):
+    is_guessed = [False] * drawn + [True] * guessed
+    weights = with_guesses(np.ones(drawn + guessed), is_guessed)
+    orders = np.concatenate([epoch_order(weights, 0, number) for number in range(40)])
+    assert np.mean(np.asarray(is_guessed)[orders]) == pytest.approx(share, abs=0.01)
+    assert len(set(weights[:drawn])) == 1
+
+
+def test_guesses_keep_the_balance_of_what_people_drew():
+    drawn = example_weights([RARE, *[CAR] * 19], [True] + [False] * 19)
+    weights = with_guesses(np.concatenate([drawn, np.ones(30)]), [False] * 20 + [True] * 30)
+    assert weights[:20] == pytest.approx(drawn)
+    assert weights[20:].sum() == pytest.approx(drawn.sum())
+
+
+def test_guesses_alone_count_alike():
+    assert with_guesses(np.ones(3), [True] * 3) == pytest.approx([1, 1, 1])
