@@ -115,6 +115,7 @@ def test_look_closer_that_fails_is_one_warning_and_may_be_tried_again(parts, loo
     del parts.files["a"]
     parts.looks.look_closer(looked, LEFT)
     until(lambda: _is_idle(parts) and parts.memory.held_bytes == 0, 20)
+    until(lambda: caplog.text.count("crop_not_looked_at") >= 2, 20)  # the line comes last
     assert caplog.text.count("crop_not_looked_at") == 2
     assert parts.looks.known(looked, LEFT) is None
     assert parts.looks.known(looked) is not None
