@@ -142,7 +142,7 @@ def _in_words(report: ProjectReport) -> str:
         most = "?" if worth.ratio_high is None else f"{worth.ratio_high:.2f}"
         return (
             f"a chosen image needed {worth.ratio:.2f} times the corrections of one drawn by chance "
-            f"(95 % confidence: {least} to {most})"
+            f"(95 % confidence: {least} to {most}): more to correct and more work, not by itself a gain"
         )
     if report.random_share == 0:
         return "no task is drawn by chance (MASKLOOP_RANDOM_SHARE=0): the gain of choosing cannot be measured"

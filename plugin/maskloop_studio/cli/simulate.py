@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["simulate_command"]
 
-DEFAULT_STRATEGIES = "uncertainty,hybrid,random"
+DEFAULT_STRATEGIES = "hybrid,most-objects,random"
 BASELINE = "random"
 PRINT_EVERY_S = 60.0  # where there is no terminal to draw a bar on
 
@@ -83,8 +83,8 @@ def simulate_command(
     (equal labels: images) or over all that both curves cover (equal objects; equal seconds of edits that make
     the truth of what the model of the round had predicted, by MASKLOOP_EDIT_SECONDS), with a 95 % interval
     over the seeds. Chosen images often hold more objects, so equal objects or seconds are what compares
-    costs. Saved: the share of random's labels or objects that is not needed to reach 95 % of the quality
-    with all images labelled; where a resample of the seeds does not reach it, the interval is open.
+    costs. Saved: the share of random's labels, objects or seconds that is not needed to reach 95 % of the
+    quality with all images labelled; where a resample of the seeds does not reach it, the interval is open.
     """
     from maskloop.lab.simulation.experiment import Plan
     from maskloop.settings import load_settings
