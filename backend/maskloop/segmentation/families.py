@@ -20,12 +20,14 @@ __all__ = [
     "EOMT",
     "FAMILY_NAMES",
     "Family",
+    "can_grow_queries",
     "family_of",
     "fit_preprocessing",
     "model_class",
     "patch_grid",
     "processor_name",
     "regrow_classes",
+    "regrow_queries",
     "settle_model",
 ]
 
@@ -159,6 +161,37 @@ def regrow_classes(model: Any, family: Family, kept_ids: Sequence[int | None], s
     weight[-1] = criterion.eos_coef
     criterion.empty_weight = weight
     setattr(criterion, "num_classes" if family == "oneformer" else "num_labels", len(kept_ids))
+
+
+def can_grow_queries(family: Family) -> bool:
+    """Return whether a family's queries are nothing but learnt embeddings, so that there may be more of them.
+
+    OneFormer compares each query with a text, MaskFormer stores queries with another model, and EoMT's are
+    part of its backbone.
+    """
+    return family == "mask2former"
+
+
+def regrow_queries(model: Any, count: int, seed: int) -> None:
+    """Give a Mask2Former more queries, in place: copies of its own in turn, moved by a tenth of their spread.
+
+    Args:
+        model: its queries and its config are changed.
+        count: of queries; at least as many as it has.
+        seed: for the moves, without which a copy would learn what its original learns.
+    """
+    module = model.model.transformer_module
+    generator = torch.Generator().manual_seed(seed)
+    for name in ("queries_embedder", "queries_features"):
+        old_nc = getattr(module, name).weight.detach()
+        known = len(old_nc)
+        if count < known:
+            raise ValueError(f"regrow_queries: expected at least {known} queries, got {count}")
+        grown_nc = old_nc[torch.arange(count) % known].clone()
+        moves_nc = torch.randn(grown_nc[known:].shape, generator=generator).to(grown_nc)
+        grown_nc[known:] += 0.1 * old_nc.std() * moves_nc
+        setattr(module, name, nn.Embedding.from_pretrained(grown_nc, freeze=False))  # type: ignore[no-untyped-call]
+    model.config.num_queries = count
 
 
 def _side(size: int | Sequence[int]) -> int:

@@ -6,31 +6,38 @@ import copy
 import functools
 import hashlib
 import logging
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 from maskloop.errors import TrainingError
 from maskloop.learning.data.collate import Collator
-from maskloop.learning.data.dataset import ExampleDataset
+from maskloop.learning.data.dataset import ExampleDataset, TrainingExample
 from maskloop.learning.training.job import UNCONTROLLED, FinetuneJob, TrainingControl, TrainingRun
 from maskloop.learning.training.training_loop import train_model
 from maskloop.log import log_action
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, with_labels
 from maskloop.segmentation.class_kinds import ClassKinds
 from maskloop.segmentation.click_queries import ClickQueries, fitting_click_queries
+from maskloop.segmentation.families import can_grow_queries, regrow_queries
 from maskloop.segmentation.preprocess import resized_size
 from maskloop.types import SegmentationTask
 
-__all__ = ["finetune", "with_text_encoder"]
+__all__ = ["finetune", "wanted_queries", "with_text_encoder"]
 
 logger = logging.getLogger(__name__)
+FITTING_SHARE = 0.95  # of the images, whose objects all have a query
+SPARE = 1.25  # queries for each object of an image
+MOST_QUERIES = 300  # a decoder's time grows with them
 
 
 def finetune(job: FinetuneJob, control: TrainingControl = UNCONTROLLED) -> Checkpoint:
     """Return a copy of the job's base that has learnt from its examples.
 
     Where the process is killed and the same job starts again, training continues from the last state in
-    `output_dir`. What the base knows about classes that stay is kept. A OneFormer that was loaded without its
+    `output_dir`. What the base knows about classes that stay is kept. A Mask2Former whose images hold more
+    objects than it has queries gets more of them. A OneFormer that was loaded without its
     text encoder is loaded again from its source.
 
     Args:
@@ -46,6 +53,7 @@ def finetune(job: FinetuneJob, control: TrainingControl = UNCONTROLLED) -> Check
     """
     _check_examples(job)
     student = with_labels(with_text_encoder(job.base), job.class_names, seed=job.recipe.seed)
+    _add_queries(job, student)
     student = replace(student, click_queries=_click_queries(job, student))
     run = _training_run(job, student)
     _use_text_encoder(student, True)
@@ -146,6 +154,51 @@ def _stuff_labels(student: Checkpoint, job: FinetuneJob) -> frozenset[str]:
     return student.stuff_labels(job.kinds)
 
 
+def _add_queries(job: FinetuneJob, student: Checkpoint) -> None:
+    """Give the student as many queries as nearly all of its images need, in place; each finds one object."""
+    known = _max_objects(student)
+    wanted = wanted_queries(job.examples, known, stuff_labels=_stuff_labels(student, job))
+    if wanted == known:
+        return
+    if not can_grow_queries(student.family):
+        log_action(
+            logger,
+            "queries_too_few",
+            level=logging.WARNING,
+            queries=known,
+            wanted=wanted,
+            family=student.family,
+            remedy="start from a Mask2Former, or from a checkpoint with more queries",
+        )
+        return
+    regrow_queries(student.model, wanted, job.recipe.seed)
+    log_action(logger, "queries_added", queries=wanted, before=known, images=len(job.examples))
+
+
+def wanted_queries(examples: Sequence[TrainingExample], known: int, *, stuff_labels: Collection[str]) -> int:
+    """Return how many queries a model should have for its images: `known`, or more where these do not do.
+
+    They are enough for the objects of all but a twentieth of the images, a quarter more than objects since
+    some queries learn places where nothing is; at most 300.
+
+    Args:
+        examples: to learn from.
+        known: queries that the model has.
+        stuff_labels: classes whose regions of one image are one object.
+    """
+    counts = sorted(_count_objects(example, stuff_labels) for example in examples)
+    usual = counts[math.ceil(FITTING_SHARE * len(counts)) - 1]
+    if usual <= known:
+        return known
+    return max(known, min(math.ceil(SPARE * usual / 10) * 10, MOST_QUERIES))
+
+
+def _count_objects(example: TrainingExample, stuff_labels: Collection[str]) -> int:
+    labels = [one.label for one in (*example.segments, *example.boxes)]
+    things = sum(label not in stuff_labels for label in labels)
+    return things + len(set(labels) & set(stuff_labels))
+
+
 def _max_objects(checkpoint: Checkpoint) -> int:
     """Return how many objects of one image the model can learn from: its number of queries."""
     config = checkpoint.model.config
@@ -162,6 +215,9 @@ def _fingerprint(job: FinetuneJob, student: Checkpoint) -> str:
     stuff = student.stuff_labels(job.kinds)
     if stuff != student.stuff_labels(ClassKinds()):  # else states of older versions are continued
         digest.update(repr(sorted(stuff)).encode())
+    queries = _max_objects(student)
+    if queries != _max_objects(job.base):  # the same
+        digest.update(f"{queries} queries".encode())
     for parameter in job.base.model.parameters():
         digest.update(parameter.detach().cpu().numpy().tobytes())
     for example in (*job.examples, *job.validation):
