@@ -282,6 +282,9 @@ class Settings(BaseSettings):
         0.2, description="images whose perceptual hashes differ in no larger share of their bits are copies"
     )
     train_pool: int = Field(0, ge=0, le=10_000, description="unlabelled images for pseudo-labels; 0: none")
+    train_edge: int | None = Field(
+        None, ge=32, le=4096, description="pixels of an input's shorter side; default: by the objects' size"
+    )
     train_steps: int | None = Field(None, ge=1, description="default: chosen from the data's size")
     train_batch: int = Field(4, ge=1)
     train_minutes: float | None = Field(None, gt=0, description="what a training may take")

@@ -25,6 +25,7 @@ from maskloop.learning.registration import find_registered, learnt_versions, reg
 from maskloop.learning.registry import ModelRegistry
 from maskloop.learning.registry.promotion import release
 from maskloop.learning.training.distributed import finetune_in_processes
+from maskloop.learning.training.input_size import cost_ratio
 from maskloop.learning.training.job import FinetuneJob, TrainingControl, TrainingProgress
 from maskloop.learning.training.recipe import FinetuneRecipe, recipe_for
 from maskloop.learning.training.run_log import RunLog
@@ -218,7 +219,11 @@ def _evaluate(
     on_progress: Callable[[TrainingProgress], None] | None,
 ) -> GateReport:
     """Judge both models on the holdout, or by cross-validation where it is too small, and decide."""
-    rule = GateRule.from_settings(settings, judged_before=job.judged_before)
+    rule = GateRule.from_settings(
+        settings,
+        judged_before=job.judged_before,
+        dearer=cost_ratio(champion.preprocessing, challenger.checkpoint.preprocessing),
+    )
     holdout, labels = training_set.holdout_examples, challenger.checkpoint.labels
     # What a version that was registered before a kill was saved with is not looked for again.
     saved = None if challenger.version is None else read_showing(challenger.version.path)

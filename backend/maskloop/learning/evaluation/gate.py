@@ -57,8 +57,15 @@ class GateRule:
         return 1 - (1 - self.confidence) / (turn * (turn + 1))
 
     @classmethod
-    def from_settings(cls, settings: Settings, *, judged_before: int = 0) -> Self:
-        """Return the rule of the settings for a champion's next challenger."""
+    def from_settings(cls, settings: Settings, *, judged_before: int = 0, dearer: float = 1.0) -> Self:
+        """Return the rule of the settings for a champion's next challenger.
+
+        Args:
+            settings: the conditions.
+            judged_before: challengers of this champion that were judged already.
+            dearer: how many times the champion's pixels the challenger looks at, by plan: an image may take
+                so many times longer.
+        """
         return cls(
             judged_before=judged_before,
             confidence=settings.gate_confidence,
@@ -66,7 +73,7 @@ class GateRule:
             class_drop=settings.gate_class_drop,
             class_fall=settings.gate_class_fall,
             class_floors=dict(settings.class_floors),
-            slowdown=settings.gate_slowdown,
+            slowdown=(1 + settings.gate_slowdown) * dearer - 1,
             seed=settings.seed,
         )
 

@@ -14,6 +14,7 @@ from typing import Any
 from maskloop.errors import TrainingError
 from maskloop.learning.data.collate import Collator
 from maskloop.learning.data.dataset import ExampleDataset, TrainingExample
+from maskloop.learning.training.input_size import fitting_size
 from maskloop.learning.training.job import UNCONTROLLED, FinetuneJob, TrainingControl, TrainingRun
 from maskloop.learning.training.training_loop import train_model
 from maskloop.log import log_action
@@ -36,9 +37,9 @@ def finetune(job: FinetuneJob, control: TrainingControl = UNCONTROLLED) -> Check
     """Return a copy of the job's base that has learnt from its examples.
 
     Where the process is killed and the same job starts again, training continues from the last state in
-    `output_dir`. What the base knows about classes that stay is kept. A Mask2Former whose images hold more
-    objects than it has queries gets more of them. A OneFormer that was loaded without its
-    text encoder is loaded again from its source.
+    `output_dir`. What the base knows about classes that stay is kept. Where objects are too small to be drawn
+    the model sees its images larger. A Mask2Former whose images hold more objects than it has queries gets
+    more of them. A OneFormer that was loaded without its text encoder is loaded again from its source.
 
     Args:
         job: base, examples, recipe, labels, task and folder.
@@ -53,6 +54,8 @@ def finetune(job: FinetuneJob, control: TrainingControl = UNCONTROLLED) -> Check
     """
     _check_examples(job)
     student = with_labels(with_text_encoder(job.base), job.class_names, seed=job.recipe.seed)
+    larger = fitting_size(student.preprocessing, _drawn(job.examples), edge=job.recipe.edge)
+    student = replace(student, preprocessing=larger)
     _add_queries(job, student)
     student = replace(student, click_queries=_click_queries(job, student))
     run = _training_run(job, student)
@@ -154,10 +157,15 @@ def _stuff_labels(student: Checkpoint, job: FinetuneJob) -> frozenset[str]:
     return student.stuff_labels(job.kinds)
 
 
+def _drawn(examples: Sequence[TrainingExample]) -> Sequence[TrainingExample]:
+    """Return what people drew; a model's own guesses say nothing of the objects that it cannot find."""
+    return [example for example in examples if not example.guessed] or examples
+
+
 def _add_queries(job: FinetuneJob, student: Checkpoint) -> None:
     """Give the student as many queries as nearly all of its images need, in place; each finds one object."""
     known = _max_objects(student)
-    wanted = wanted_queries(job.examples, known, stuff_labels=_stuff_labels(student, job))
+    wanted = wanted_queries(_drawn(job.examples), known, stuff_labels=_stuff_labels(student, job))
     if wanted == known:
         return
     if not can_grow_queries(student.family):
@@ -215,6 +223,8 @@ def _fingerprint(job: FinetuneJob, student: Checkpoint) -> str:
     stuff = student.stuff_labels(job.kinds)
     if stuff != student.stuff_labels(ClassKinds()):  # else states of older versions are continued
         digest.update(repr(sorted(stuff)).encode())
+    if student.preprocessing != job.base.preprocessing:  # the same
+        digest.update(repr(student.preprocessing).encode())
     queries = _max_objects(student)
     if queries != _max_objects(job.base):  # the same
         digest.update(f"{queries} queries".encode())

@@ -39,6 +39,9 @@ class FinetuneRecipe:
     warmup: int = 20  # steps up to the peak rate; a cosine to zero follows
     clip: float = 1.0  # largest gradient norm
     seed: int = 0
+    edge: int | None = (
+        None  # pixels of the shorter side of an input; None: the base's, or more (`input_size`)
+    )
     augmentation: Augmentation = field(default_factory=Augmentation)
     balance: bool = False  # sample images with rare classes and new corrections more often
     click_queries: bool = False  # learnt beside the model, for answers to clicks
@@ -130,6 +133,7 @@ def choose_recipe(
         freeze_backbone=factor == 0.0 or (settings.backbone_rate is None and large and images < FEW_IMAGES),
         warmup=max(5, min(steps // 10, 100)),
         seed=settings.seed,
+        edge=settings.train_edge,
         augmentation=Augmentation.from_settings(settings),
         average=settings.train_average,
         freeze_norm=settings.train_freeze_norm,
