@@ -1,8 +1,8 @@
 """Works out again what simulations came to, from the labels, objects and qualities that were kept of them.
 
 `python -m tests.benchmarks.simulate_again FILE...` reads files of `maskloop simulate --json`, puts gains and
-savings as they are computed now in the place of the old ones, draws each plot next to `docs`, and prints the
-table of each as Markdown.
+savings as they are computed now in the place of the old ones, draws the plots that are in `docs` again, and
+prints the table of each as Markdown.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ def main() -> None:
             pool=told["data"]["pool"],
             full=float(np.mean(told["full_data"]["quality"])),
         )
-        write_whole(DOCS / f"{path.stem}.svg", drawn)
+        if (DOCS / f"{path.stem}.svg").is_file():
+            write_whole(DOCS / f"{path.stem}.svg", drawn)
         print(f"{path.stem}\n\n{markdown(told)}\n")
 
 

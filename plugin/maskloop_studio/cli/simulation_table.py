@@ -41,9 +41,12 @@ def simulation_warnings(told: Mapping[str, Any]) -> list[str]:
     """Return what has to be known of the table."""
     lines = []
     for name, found in told["strategies"].items():
-        gain = found["gain_at_equal_objects"]
-        if name != BASELINE and gain["low"] is not None and gain["low"] <= 0 <= gain["high"]:
-            lines.append(f"{name}: at equal objects these runs show neither a gain nor a loss")
+        for cost in COSTS[1:]:
+            gain = found[f"gain_at_equal_{cost}"]
+            if name == BASELINE or gain is None or gain["low"] is None:
+                continue
+            if gain["low"] <= 0 <= gain["high"]:
+                lines.append(f"{name}: at equal {cost} these runs show neither a gain nor a loss")
     return lines
 
 

@@ -62,6 +62,8 @@ def test_simulation_table_has_a_row_for_each_figure():
 def test_simulation_warnings_case(gain, said):
     told = {"strategies": {"hybrid": strategy(gain_at_equal_objects=gain), "random": strategy()}}
     assert len(simulation_warnings(told)) == said
+    both = strategy(gain_at_equal_objects=gain, gain_at_equal_seconds=gain)
+    assert len(simulation_warnings({"strategies": {"hybrid": both, "random": strategy()}})) == 2 * said
 
 
 @pytest.mark.parametrize(
