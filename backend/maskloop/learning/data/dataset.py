@@ -36,6 +36,7 @@ __all__ = [
     "TrainingExample",
     "common_canvas",
     "load_example_image",
+    "unreadable_image",
 ]
 
 ResizeRule: TypeAlias = Callable[
@@ -266,12 +267,17 @@ def load_example_image(example: TrainingExample) -> RgbImage:
     try:
         return decode_image(example.image.read_bytes(), max_pixels=MAX_IMAGE_PIXELS)
     except (OSError, ImageError) as exc:
-        raise ImageError(
-            f"training image {example.key} ({example.image})",
-            expected="a readable image file",
-            got=f"{type(exc).__name__}: {exc}",
-            remedy="fetch the image again or remove the annotation",
-        ) from exc
+        raise unreadable_image(example, exc) from exc
+
+
+def unreadable_image(example: TrainingExample, cause: Exception) -> ImageError:
+    """Return the error for an example whose file is missing or is no image."""
+    return ImageError(
+        f"training image {example.key} ({example.image})",
+        expected="a readable image file",
+        got=f"{type(cause).__name__}: {cause}",
+        remedy="fetch the image again or remove the annotation",
+    )
 
 
 def _mirrored_ids(labels: Sequence[str], augmentation: Augmentation | None) -> dict[int, int]:

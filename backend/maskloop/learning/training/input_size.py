@@ -15,8 +15,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from maskloop.errors import ImageError
-from maskloop.learning.data.dataset import TrainingExample
+from maskloop.learning.data.dataset import TrainingExample, unreadable_image
 from maskloop.log import log_action
 from maskloop.segmentation.preprocess import Preprocessing, resized_size
 
@@ -107,10 +106,5 @@ def _size_hw(example: TrainingExample) -> tuple[int, int]:
             width, height = image.size
             rotated = image.getexif().get(_ORIENTATION) in _ROTATED
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as exc:
-        raise ImageError(
-            f"training image {example.key} ({example.image})",
-            expected="a readable image file",
-            got=f"{type(exc).__name__}: {exc}",
-            remedy="fetch the image again or remove the annotation",
-        ) from exc
+        raise unreadable_image(example, exc) from exc
     return (width, height) if rotated else (height, width)
