@@ -39,13 +39,14 @@ from maskloop.learning.training_job import (
 from maskloop.learning.unlabelled_pool import with_pool
 from maskloop.log import log_action
 from maskloop.segmentation.checkpoint import Checkpoint, declare_kinds, load_checkpoint, save_checkpoint
+from maskloop.segmentation.preprocess import Preprocessing
 from maskloop.settings import Settings
 from maskloop.store.holdout import is_blind
 from maskloop.store.images import ImageCache
 from maskloop.tracing import span
 from maskloop.types import Prediction, SegmentationTask
 
-__all__ = ["run_training"]
+__all__ = ["run_training", "told_size"]
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +92,9 @@ def run_training(
         with span("judge", images=len(training_set.holdout_examples)):
             report = _evaluate(
                 job, training_set, champion, challenger, settings=settings, on_progress=on_progress
+            )
+            report = told_size(
+                report, before=champion.preprocessing, after=challenger.checkpoint.preprocessing
             )
         version = challenger.version or register_challenger(
             job, challenger, training_set, report, registry=registry, settings=settings, run_id=run_log.run_id
@@ -307,6 +311,17 @@ def _evaluate(
         judged_by=JudgedBy.CROSS_VALIDATION,
         images_needed=needed,
     )
+
+
+def told_size(report: GateReport, *, before: Preprocessing, after: Preprocessing) -> GateReport:
+    """Return the report whose reason says where the challenger sees its images at another size."""
+    if after.shortest_edge == before.shortest_edge:
+        return report
+    size = (
+        f"it sees images with {after.shortest_edge} pixels on the shorter side, {before.shortest_edge} before"
+    )
+    decision = dataclasses.replace(report.decision, reason=f"{report.decision.reason}; {size}")
+    return dataclasses.replace(report, decision=decision)
 
 
 def _train_part(
