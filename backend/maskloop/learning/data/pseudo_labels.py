@@ -14,7 +14,6 @@ from pathlib import Path
 from maskloop.errors import StoreError
 from maskloop.files import write_whole
 from maskloop.learning.data.dataset import TrainingExample, load_example_image
-from maskloop.learning.evaluation.showing import HIDDEN
 from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.segmentation.predict import predict_images
@@ -45,14 +44,14 @@ def why_no_pool(
         task: of the project.
         known: classes of the version.
         classes: of its successor.
-        floors: class -> least score of its segments that annotators are shown.
+        floors: class -> least score of its segments that annotators are shown; above 1: none is.
     """
     if task is not SegmentationTask.INSTANCE:
         return f"the task is {task}; pseudo-labels are for instances"
     if new := sorted(set(classes) - set(known)):
         # unlabelled objects of these would be taught as background
         return f"the served version does not know {', '.join(new)}"
-    if classes and all(floors.get(label, 0.0) >= HIDDEN for label in classes):
+    if classes and all(floors.get(label, 0.0) > 1 for label in classes):  # which no score reaches
         return "no segment of the served version is worth showing"
     return None
 
