@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
-__all__ = ["publish_folder", "replace_file", "rotate_file", "write_whole"]
+from maskloop.errors import StoreError
+
+__all__ = ["made_once", "publish_folder", "replace_file", "rotate_file", "write_whole"]
 
 KEPT_LOGS = 3
+Read = TypeVar("Read")
 
 
 @contextmanager
@@ -67,6 +72,31 @@ def write_whole(path: Path, content: str | bytes, *, durable: bool = True) -> No
     """Write a file; readers see the old content or the whole new one. Text is written as UTF-8."""
     with replace_file(path, durable=durable) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def made_once(path: Path, make: Callable[[], object], read: Callable[[Any], Read], *, expected: str) -> Read:
+    """Return what a file says; the first call makes it, so that work that was killed goes on with the same.
+
+    Args:
+        path: of JSON.
+        make: returns what the file holds, where it is not there yet.
+        read: makes the result of what the file holds.
+        expected: what the file should be, for the error.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
+    if not path.exists():
+        write_whole(path, json.dumps(make()))
+    try:
+        return read(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise StoreError(
+            str(path),
+            expected=expected,
+            got=f"{type(exc).__name__}: {exc}",
+            remedy="delete this file: the next attempt makes it again",
+        ) from exc
 
 
 def rotate_file(path: Path, *, max_bytes: int, keep: int = KEPT_LOGS) -> bool:

@@ -12,7 +12,6 @@ from maskloop.errors import TrainingError
 from maskloop.learning.cross_validation import MIN_IMAGES, count_groups, cross_validate
 from maskloop.learning.data.dataset import TrainingExample
 from maskloop.learning.data.holdout_choice import HoldoutRule
-from maskloop.learning.data.pseudo_labels import describe_pool
 from maskloop.learning.data.training_set import TrainingSet, build_training_set, observed_kinds
 from maskloop.learning.evaluation.anchoring import measure_anchoring
 from maskloop.learning.evaluation.evaluate import evaluate_side_by_side, predict_examples
@@ -127,7 +126,7 @@ def run_training(
         version=version,
         base=job.champion,
         train_images=len(training_set.train),
-        pool=challenger.pool,
+        pool=training_set.pool_use,
         judged_by=report.judged_by,
         images_needed=report.images_needed,
         anchoring=report.anchoring,
@@ -181,7 +180,6 @@ def _find_challenger(
         checkpoint=load_checkpoint(version.path, device=settings.device),
         recipe=_choose_recipe(champion, training_set, settings),
         version=version,
-        pool=describe_pool(training_set.pool),
     )
 
 
@@ -206,7 +204,7 @@ def _train_challenger(
     checkpoint = finetune_in_processes(finetune_job, control, processes=settings.train_processes)
     # Saved with the version, so that it is served as it was trained.
     settled = declare_kinds(checkpoint, job.thresholds.kinds.observed)
-    return Challenger(checkpoint=settled, recipe=recipe, pool=describe_pool(training_set.pool))
+    return Challenger(checkpoint=settled, recipe=recipe)
 
 
 def _choose_recipe(base: Checkpoint, training_set: TrainingSet, settings: Settings) -> FinetuneRecipe:

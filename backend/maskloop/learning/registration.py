@@ -109,7 +109,7 @@ def register_challenger(
         decision=report.decision.reason,
         showing=report.showing.in_words(),
         train_images=len(training_set.train),
-        pool_images=None if challenger.pool is None else challenger.pool.images,
+        pool_images=None if training_set.pool_use is None else training_set.pool_use.images,
         snapshot=manifest.digest,
         dataset=job.dataset,
         seed=settings.seed,

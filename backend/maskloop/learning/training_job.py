@@ -48,7 +48,6 @@ class Challenger:
     checkpoint: Checkpoint
     recipe: FinetuneRecipe
     version: ModelVersion | None = None  # where this training registered it before it was killed
-    pool: PoolUse | None = None  # what it took from images that nobody has annotated
 
 
 class JudgedBy(StrEnum):

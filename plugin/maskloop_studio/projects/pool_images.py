@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import logging
 from collections.abc import Callable
 from contextlib import closing
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskloop.errors import ImageError, LabelConfigError, StoreError
-from maskloop.files import write_whole
+from maskloop.errors import ImageError, LabelConfigError
+from maskloop.files import made_once, write_whole
 from maskloop.log import log_action
 from maskloop.processes import check_free_disk
 from maskloop.store.holdout import HOLDOUT, content_position
@@ -60,19 +59,12 @@ def pool_images(request: PoolRequest, services: Services) -> tuple[Path, ...]:
         StoreError: the list of an earlier attempt is damaged.
         StudioError: Label Studio does not answer.
     """
-    listed = request.folder / "pool.json"
-    if not listed.exists():
-        names = _gather(request, services)
-        write_whole(listed, json.dumps(names))
-    try:
-        return tuple(request.folder / str(name) for name in json.loads(listed.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as exc:
-        raise StoreError(
-            str(listed),
-            expected="a list of file names",
-            got=f"{type(exc).__name__}: {exc}",
-            remedy="delete this file: the next attempt makes it again",
-        ) from exc
+    return made_once(
+        request.folder / "pool.json",
+        lambda: _gather(request, services),
+        lambda names: tuple(request.folder / str(name) for name in names),
+        expected="a list of file names",
+    )
 
 
 def _gather(request: PoolRequest, services: Services) -> list[str]:

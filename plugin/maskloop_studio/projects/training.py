@@ -234,18 +234,12 @@ def _pool(
     champion: ModelVersion, labels: LabelPlan, plan: PredictionPlan, request: PoolRequest, services: Services
 ) -> tuple[Path, ...]:
     """Return images that nobody has annotated; none where the champion could not label them."""
-    from maskloop.learning.data.pseudo_labels import why_no_pool
-    from maskloop.learning.evaluation.showing import read_showing
+    from maskloop.learning.unlabelled_pool import pool_obstacle
 
     if not request.wanted:
         return ()
-    shown = read_showing(champion.path)
-    why_not = why_no_pool(
-        plan.task,
-        known=champion.labels,
-        classes=labels.without(services.settings.ignore_labels).classes,
-        floors={} if shown is None else shown.floors,
-    )
+    classes = labels.without(services.settings.ignore_labels).classes
+    why_not = pool_obstacle(champion, task=plan.task, classes=classes)
     if why_not is not None:
         log_action(logger, "pool_not_used", project_id=request.project_id, reason=why_not)
         return ()

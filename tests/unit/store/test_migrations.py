@@ -152,11 +152,7 @@ def test_open_database_of_before_carries_waiting_jobs_and_masks_over(empty_url, 
         masks |= {"kept": 1, "changed": 0, "added": 2, "removed": 0}
         text_of_masks = segments_to_text((make_segment(),))
         _insert(connection, "masks", version_id=1, segments=text_of_masks, **masks)
-        version = {"annotation_id": 70, "project_id": 1, "task_id": 7, "updated_at": at, "state": "submitted"}
-        version |= {"said": "{}", "digest": "d", "label_config": "c", "ground_truth": False, "taken_at": at}
-        _insert(connection, "annotation_versions", version_id=1, **version)
-        row = {"annotation_id": 70, "project_id": 1, "task_id": 7, "split": "train", "version_id": 1}
-        _insert(connection, "annotations", **row, updated_at=at, state="submitted")
+        _insert_annotation(connection, at)
     engine.dispose()
     store = Store(empty_url)
     (job_found,) = store.jobs.find(kind=JobKind.PRELABEL, statuses=[JobStatus.WAITING])
@@ -181,11 +177,7 @@ def test_open_database_of_before_keeps_counts_by_origin(empty_url, make_segment)
         _insert(
             connection, "image_masks", version_id=1, segments=segments_to_text((make_segment(),)), **masks
         )
-        version = {"annotation_id": 70, "project_id": 1, "task_id": 7, "updated_at": at, "state": "submitted"}
-        version |= {"said": "{}", "digest": "d", "label_config": "c", "ground_truth": False, "taken_at": at}
-        _insert(connection, "annotation_versions", version_id=1, **version)
-        row = {"annotation_id": 70, "project_id": 1, "task_id": 7, "split": "train", "version_id": 1}
-        _insert(connection, "annotations", **row, updated_at=at, state="submitted")
+        _insert_annotation(connection, at)
     engine.dispose()
     store = Store(empty_url)
     (edited,) = store.corrections.edited(1)
@@ -220,11 +212,7 @@ def test_open_database_of_before_marks_boxes_by_their_form(empty_url, approximat
         values |= {"kept": 1, "changed": 0, "added": 2, "removed": 0, "view": "", "image_index": 0}
         values |= {"version_id": 1, "segments": segments_to_text(tuple(segments)), "approximate": approximate}
         _insert(connection, "image_masks", **values)
-        version = {"annotation_id": 70, "project_id": 1, "task_id": 7, "updated_at": at, "state": "submitted"}
-        version |= {"said": "{}", "digest": "d", "label_config": "c", "ground_truth": False, "taken_at": at}
-        _insert(connection, "annotation_versions", version_id=1, **version)
-        row = {"annotation_id": 70, "project_id": 1, "task_id": 7, "split": "train", "version_id": 1}
-        _insert(connection, "annotations", **row, updated_at=at, state="submitted")
+        _insert_annotation(connection, at)
     engine.dispose()
     store = Store(empty_url)
     (correction,) = store.corrections.of(1)
@@ -234,6 +222,15 @@ def test_open_database_of_before_marks_boxes_by_their_form(empty_url, approximat
     read_again = store.corrections.old_readings(1, reader_version=1, limit=10)
     assert len(read_again) == approximate  # the annotation says exactly which
     store.close()
+
+
+def _insert_annotation(connection, at):
+    """Store one submitted annotation in its first version."""
+    version = {"annotation_id": 70, "project_id": 1, "task_id": 7, "updated_at": at, "state": "submitted"}
+    version |= {"said": "{}", "digest": "d", "label_config": "c", "ground_truth": False, "taken_at": at}
+    _insert(connection, "annotation_versions", version_id=1, **version)
+    row = {"annotation_id": 70, "project_id": 1, "task_id": 7, "split": "train", "version_id": 1}
+    _insert(connection, "annotations", **row, updated_at=at, state="submitted")
 
 
 def _run_steps(connection, target):

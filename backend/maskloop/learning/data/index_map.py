@@ -22,6 +22,7 @@ __all__ = [
     "TrainingItem",
     "box_values",
     "draw_index_map",
+    "group_objects",
     "object_planes",
     "visible_boxes",
     "visible_objects",
@@ -103,11 +104,11 @@ def draw_index_map(
             lie over larger objects and under smaller ones.
         key: identifies the image in the log.
     """
-    groups: dict[str, list[Segment]] = {}
-    for number, segment in enumerate(segments):
-        stuff = segment.label in stuff_labels
-        groups.setdefault(f"stuff {segment.label}" if stuff else f"thing {number}", []).append(segment)
-    objects = sorted(groups.values(), key=lambda parts: sum(part.area for part in parts), reverse=True)
+    objects = sorted(
+        group_objects(segments, stuff_labels),
+        key=lambda parts: sum(part.area for part in parts),
+        reverse=True,
+    )
     kept, dropped = _fit_queries(objects, max_objects)
     if dropped:
         log_action(
@@ -128,6 +129,15 @@ def draw_index_map(
         for part in parts:
             _paint(index_hw, part, value)
     return index_hw, tuple(parts[0].label for parts in kept)
+
+
+def group_objects(segments: Sequence[Segment], stuff_labels: Collection[str]) -> list[list[Segment]]:
+    """Return the segments of each object of one image; those of one stuff class are one object."""
+    groups: dict[str, list[Segment]] = {}
+    for number, segment in enumerate(segments):
+        stuff = segment.label in stuff_labels
+        groups.setdefault(f"stuff {segment.label}" if stuff else f"thing {number}", []).append(segment)
+    return list(groups.values())
 
 
 def _fit_queries(objects: list[list[Segment]], most: int) -> tuple[list[list[Segment]], list[list[Segment]]]:

@@ -6,13 +6,11 @@ What it is unsure of is an area to ignore, neither object nor background.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskloop.errors import StoreError
-from maskloop.files import write_whole
+from maskloop.files import made_once
 from maskloop.learning.data.dataset import TrainingExample, load_example_image
 from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.postprocess import Thresholds
@@ -88,10 +86,12 @@ def pseudo_examples(
         made once by a teacher, strong views for the student); Berrada et al., "Guided Distillation for
         Semi-Supervised Instance Segmentation", WACV 2024 (Mask2Former).
     """
-    if not kept_in.exists():
-        rows = _label(teacher, images, labels=labels, thresholds=thresholds, floors=floors)
-        write_whole(kept_in, json.dumps(rows))
-    return _read(kept_in)
+    return made_once(
+        kept_in,
+        lambda: _label(teacher, images, labels=labels, thresholds=thresholds, floors=floors),
+        lambda rows: tuple(_example(row) for row in rows),
+        expected="pseudo-labels as maskloop writes them",
+    )
 
 
 def describe_pool(examples: Sequence[TrainingExample]) -> PoolUse | None:
@@ -122,10 +122,11 @@ def _label(
         predictions = predict_images(teacher, read, task=SegmentationTask.INSTANCE, thresholds=lowest)
         for path, prediction in zip(paths, predictions, strict=True):
             found = [segment for segment in prediction.segments if segment.label in labels]
-            sure = [one for one in found if one.score >= _least(one.label, thresholds, floors)]
+            least = [max(thresholds.score_for(one.label), floors.get(one.label, 0.0)) for one in found]
+            sure = [one for one, limit in zip(found, least, strict=True) if one.score >= limit]
             if not found:  # nothing says whether it is empty
                 continue
-            unsure = [one for one in found if one.score < _least(one.label, thresholds, floors)]
+            unsure = [one for one, limit in zip(found, least, strict=True) if one.score < limit]
             rows.append(
                 {
                     "image": str(path),
@@ -134,23 +135,6 @@ def _label(
                 }
             )
     return rows
-
-
-def _least(label: str, thresholds: Thresholds, floors: Mapping[str, float]) -> float:
-    return max(thresholds.score_for(label), floors.get(label, 0.0))
-
-
-def _read(path: Path) -> tuple[TrainingExample, ...]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        return tuple(_example(row) for row in rows)
-    except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise StoreError(
-            str(path),
-            expected="pseudo-labels as maskloop writes them",
-            got=f"{type(exc).__name__}: {exc}",
-            remedy="delete this file: the next attempt makes it again",
-        ) from exc
 
 
 def _example(row: dict[str, str]) -> TrainingExample:

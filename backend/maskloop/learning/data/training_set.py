@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from maskloop.learning.data.dataset import TrainingExample
+from maskloop.learning.data.pseudo_labels import PoolUse, describe_pool
 from maskloop.learning.data.splits import (
     MIN_IMAGES_TO_VALIDATE,
     choose_corrections,
@@ -72,6 +73,11 @@ class TrainingSet:
     def learnt(self) -> tuple[TrainingExample, ...]:
         """All examples to learn from, annotated or not."""
         return (*self.examples, *self.pool)
+
+    @property
+    def pool_use(self) -> PoolUse | None:
+        """What is taken from images that nobody has annotated; None for nothing."""
+        return describe_pool(self.pool)
 
 
 def build_training_set(

@@ -14,6 +14,7 @@ from typing import Any
 from maskloop.errors import TrainingError
 from maskloop.learning.data.collate import Collator
 from maskloop.learning.data.dataset import ExampleDataset, TrainingExample
+from maskloop.learning.data.index_map import group_objects
 from maskloop.learning.training.input_size import fitting_size
 from maskloop.learning.training.job import UNCONTROLLED, FinetuneJob, TrainingControl, TrainingRun
 from maskloop.learning.training.training_loop import train_model
@@ -194,17 +195,13 @@ def wanted_queries(examples: Sequence[TrainingExample], known: int, *, stuff_lab
         known: queries that the model has.
         stuff_labels: classes whose regions of one image are one object.
     """
-    counts = sorted(_count_objects(example, stuff_labels) for example in examples)
+    counts = sorted(
+        len(group_objects((*example.segments, *example.boxes), stuff_labels)) for example in examples
+    )
     usual = counts[math.ceil(FITTING_SHARE * len(counts)) - 1]
     if usual <= known:
         return known
     return max(known, min(math.ceil(SPARE * usual / 10) * 10, MOST_QUERIES))
-
-
-def _count_objects(example: TrainingExample, stuff_labels: Collection[str]) -> int:
-    labels = [one.label for one in (*example.segments, *example.boxes)]
-    things = sum(label not in stuff_labels for label in labels)
-    return things + len(set(labels) & set(stuff_labels))
 
 
 def _max_objects(checkpoint: Checkpoint) -> int:

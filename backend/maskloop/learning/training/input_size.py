@@ -52,19 +52,24 @@ def fitting_size(
         return preprocessing
     if edge is not None:
         return _with_edge(preprocessing, edge)
-    sides, own = [], []
+    sides, own, pixels = [], [], []
     for example in examples:
         size_hw = _size_hw(example)
-        scale = min(resized_size(size_hw, preprocessing)) / min(size_hw)
+        seen_hw = resized_size(size_hw, preprocessing)
+        scale = min(seen_hw) / min(size_hw)
         own.append(1 / scale)
+        pixels.append(math.prod(seen_hw))
         if areas := [one.area for one in (*example.segments, *example.boxes)]:
             sides.append(math.sqrt(statistics.median(areas)) * scale)
     if not sides:
         return preprocessing
     side = statistics.median(sides)
-    factor = min(WANTED_PX / max(side, 1e-6), MOST_FACTOR, MOST_OWN * statistics.median(own))
-    pixels = statistics.median(math.prod(resized_size(_size_hw(one), preprocessing)) for one in examples)
-    factor = min(factor, math.sqrt(MOST_PIXELS / pixels))
+    factor = min(
+        WANTED_PX / max(side, 1e-6),
+        MOST_FACTOR,
+        MOST_OWN * statistics.median(own),
+        math.sqrt(MOST_PIXELS / statistics.median(pixels)),
+    )
     if factor < LEAST_FACTOR:
         return preprocessing
     larger = _with_edge(preprocessing, STEP * round(preprocessing.shortest_edge * factor / STEP))

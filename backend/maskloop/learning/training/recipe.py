@@ -39,9 +39,7 @@ class FinetuneRecipe:
     warmup: int = 20  # steps up to the peak rate; a cosine to zero follows
     clip: float = 1.0  # largest gradient norm
     seed: int = 0
-    edge: int | None = (
-        None  # pixels of the shorter side of an input; None: the base's, or more (`input_size`)
-    )
+    edge: int | None = None  # pixels of an input's shorter side; None: as `input_size` says
     augmentation: Augmentation = field(default_factory=Augmentation)
     balance: bool = False  # sample images with rare classes and new corrections more often
     click_queries: bool = False  # learnt beside the model, for answers to clicks
