@@ -45,7 +45,8 @@ def spawn(
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=cwd,
-            env=None if env is None else dict(env),
+            # Copied: a thread that sets a variable frees the list that a starting program is given.
+            env=dict(os.environ if env is None else env),
             start_new_session=True,
             preexec_fn=_die_with_parent(),
         )

@@ -1,13 +1,17 @@
 """What we start ends with us, and what a machine lacks is said before it is needed."""
 
+import ast
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+import maskloop
+import maskloop_studio
 from maskloop.errors import ResourceError
 from maskloop.processes import check_free_disk, check_free_port, end, find_free_port, spawn
 
@@ -67,3 +71,20 @@ def test_check_free_disk_too_little_says_how_much(tmp_path):
     check_free_disk(tmp_path, 1, remedy="")
     with pytest.raises(ResourceError, match="free it"):
         check_free_disk(tmp_path, 2**62, remedy="free it")
+
+
+def _starts(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("subprocess.Popen", "subprocess.run"):
+            yield node
+
+
+def test_every_start_of_a_program_names_its_environment():
+    # Without one, a thread that sets a variable frees the list that the program is given (EFAULT).
+    roots = [Path(package.__file__).parent for package in (maskloop, maskloop_studio)]
+    calls = [(path, call) for root in roots for path in root.rglob("*.py") for call in _starts(path)]
+    assert len(calls) > 5
+    without = [
+        f"{path}:{call.lineno}" for path, call in calls if "env" not in [word.arg for word in call.keywords]
+    ]
+    assert without == []

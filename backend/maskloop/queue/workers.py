@@ -171,7 +171,11 @@ def has_gpu() -> bool:
     code = "import sys, torch; sys.exit(not torch.cuda.is_available())"
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter, a fixed line
-            [sys.executable, "-c", code], capture_output=True, timeout=GPU_TIMEOUT_S, check=False
+            [sys.executable, "-c", code],
+            capture_output=True,
+            env=dict(os.environ),  # copied: other threads may set variables meanwhile
+            timeout=GPU_TIMEOUT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return False

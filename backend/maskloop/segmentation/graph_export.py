@@ -264,6 +264,7 @@ def _export_in_child(source: str, folder: Path) -> None:
     done = subprocess.run(  # noqa: S603 - a fixed program
         [sys.executable, "-m", __name__, str(os.getpid()), source, str(folder)],
         stdin=subprocess.DEVNULL,
+        env=dict(os.environ),  # copied: other threads may set variables meanwhile
         capture_output=True,
         text=True,
         timeout=LONGEST_S,

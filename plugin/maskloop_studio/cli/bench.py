@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +54,7 @@ def bench_command(
     if json_file is not None:
         command += ["--json", str(json_file.absolute())]
     command += ["--quick"] * quick + ["--list"] * list_cases
-    code = subprocess.run(command, cwd=root, check=False).returncode  # noqa: S603
+    code = subprocess.run(command, cwd=root, env=dict(os.environ), check=False).returncode  # noqa: S603
     raise typer.Exit(code if code >= 0 else 128 - code)  # as a shell reports that a signal ended it
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import json
+import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -190,6 +191,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
             ["git", "-C", str(folder), *arguments],  # noqa: S607 - git of PATH
             capture_output=True,
             text=True,
+            env=dict(os.environ),  # copied: other threads may set variables meanwhile
             timeout=GIT_TIMEOUT_S,
             check=False,
         )

@@ -144,7 +144,11 @@ class JsonReader:
 
 def _start() -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603 - a fixed program; ends when its standard input does
-        [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+        [sys.executable, "-m", __name__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+        env=dict(os.environ),  # copied: other threads may set variables meanwhile
     )
 
 
