@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import importlib.util
 import json
 import os
+import re
+import statistics
 import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -37,6 +41,9 @@ TASKS = 100  # in one request
 CLIENTS, TURNS = 32, 3  # each asks so often, for one task
 LEAST_IOU = 0.95  # on average, of all that was drawn of an image; a batch rounds otherwise than one image
 AIM_CPU, AIM_CUDA = 0.97, 0.90
+TRIED = 30  # answers after which a model's precision is decided, if OpenVINO is not the last
+SETTLED_S = 300.0  # an export and a trial of one size take a minute
+SHAPES = re.compile(r'maskloop_model_shapes\{\w+="(\w+)"\} (\S+)')
 CONFIG = (
     '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
     + "".join(f'<Label value="{label}"/>' for label in LABELS)
@@ -68,14 +75,51 @@ class Setting:
 def run(budget: Budget) -> list[Result]:
     """Return images a second, and for a lone request milliseconds."""
     with tempfile.TemporaryDirectory() as folder, _setting(Path(folder)) as setting:
-        results = [_lone(setting, budget)]
+        settled = {} if budget.quick else _settle(setting)
+        results = [_with_notes(_lone(setting, budget), settled)]
         if budget.quick:
             return results
         best, speeds = _best_batch(setting)
-        notes = {"images/s of the forward pass by batch": speeds}
+        notes = {"images/s of the forward pass by batch": speeds, **settled}
         many = _throughput(f"{TASKS} tasks in one request", setting, budget, best, _one_request)
         clients = _throughput(f"{CLIENTS} clients at once", setting, budget, best, _many_clients)
         return [*results, *(_with_notes(result, notes) for result in (many, clients))]
+
+
+def _settle(setting: Setting) -> dict[str, object]:
+    """Return how long a new model is tried in bfloat16 and by OpenVINO, how slow that is, and the outcome.
+
+    Each model and each size of input has such a trial once; what is measured after it is how a server answers
+    for days.
+    """
+    if setting.cuda:
+        return {}
+    has_openvino = importlib.util.find_spec("openvino") is not None
+    started, answers = time.monotonic(), list[float]()
+    shapes: dict[str, float] = {}
+    while (
+        len(answers) < TRIED
+        or shapes.get("trial")
+        or (has_openvino and not (shapes.get("openvino") or shapes.get("torch")))
+    ):
+        if time.monotonic() - started > SETTLED_S:
+            raise RuntimeError(f"no size was decided within {SETTLED_S:.0f} s: {shapes}")
+        before = time.perf_counter()
+        _ask(setting, [0])
+        answers.append(time.perf_counter() - before)
+        shapes = _model_shapes(setting.port)
+    return {
+        "s until what answers is decided": round(time.monotonic() - started, 1),
+        "ms of a lone answer until then, median": round(1e3 * statistics.median(answers)),
+        "answered by": "openvino" if shapes.get("openvino") else "torch",
+    }
+
+
+def _model_shapes(port: int) -> dict[str, float]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+        lines = answer.read().decode().splitlines()
+    found = (SHAPES.match(line) for line in lines)
+    return {one[1]: float(one[2]) for one in found if one is not None}
 
 
 def _lone(setting: Setting, budget: Budget) -> Result:
