@@ -14,31 +14,28 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import torch
 
 from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
-from maskloop.learning.data.augmentation import Augmentation
 from maskloop.learning.data.dataset import TrainingExample, load_example_image
 from maskloop.learning.data.pseudo_labels import pseudo_examples
 from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
 from maskloop.learning.training.finetune import finetune
 from maskloop.learning.training.job import FinetuneJob
-from maskloop.learning.training.recipe import FinetuneRecipe, choose_recipe
+from maskloop.learning.training.recipe import FinetuneRecipe
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint
 from maskloop.segmentation.postprocess import Thresholds
-from maskloop.settings import Settings
 
 from .curve_data import SOURCES, Pool, Source, draw, load_pool
+from .few_images_ways import WAYS, Data
 from .learning_curves import append_row, read_lines
 from .transformers_example import RATE, finetune_as_transformers
 
@@ -49,101 +46,6 @@ SIZES = (4, 16, 64, 256)
 MADE_UP_HOLDOUT = 40
 SERVED = Thresholds(part=0.02, duplicate=0.7)
 UNFILTERED = Thresholds(score=0.0, part=0.02, duplicate=0.7)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    """How many images and objects are learnt from, and which classes are new."""
-
-    images: int
-    objects: int
-    classes: int
-    new_classes: int
-    parameters: int
-    seed: int
-    guessed: int = 0  # further images, with pseudo-labels
-
-
-def recipe_1(data: Data) -> FinetuneRecipe:
-    """Return the recipe as it was: steps grow with the square root of the images; no further additions."""
-    density = min(max(data.objects / max(data.images, 1) / 8, 1.0), 2.0)
-    classes = min(max(data.classes / 10, 1.0), 2.0)
-    new = 1.0 + min(data.new_classes / max(data.classes, 1), 1.0)
-    steps = round(min(new * max(35 * math.sqrt(data.images * density * classes), 100), 5000))
-    return FinetuneRecipe(
-        steps=steps,
-        warmup=max(5, min(steps // 10, 100)),
-        seed=data.seed,
-        save_every=max(10, min(50, steps // 8)),
-        precision="float32",
-        threads=1,
-        augmentation=Augmentation(),
-    )
-
-
-def chosen(data: Data) -> FinetuneRecipe:
-    """Return the recipe that a worker chooses now."""
-    settings = Settings.model_construct(seed=data.seed, train_precision="float32")
-    recipe = choose_recipe(
-        data.images,
-        data.objects,
-        data.classes,
-        settings,
-        guessed=data.guessed,
-        new_classes=data.new_classes,
-        parameters=data.parameters,
-    )
-    return replace(recipe, threads=1)
-
-
-def with_steps(recipe: FinetuneRecipe, steps: int) -> FinetuneRecipe:
-    """Return the recipe with another length, and what depends on it."""
-    return replace(
-        recipe, steps=steps, warmup=max(5, min(steps // 10, 100)), save_every=max(10, min(50, steps // 8))
-    )
-
-
-def views(count: int) -> Callable[[Data], FinetuneRecipe]:
-    """Return `recipe-1` with at least so many views a photo."""
-
-    def way(data: Data) -> FinetuneRecipe:
-        recipe = recipe_1(data)
-        return with_steps(recipe, max(recipe.steps, math.ceil(count * data.images / recipe.batch)))
-
-    return way
-
-
-def plus(
-    base: Callable[[Data], FinetuneRecipe], *, augmentation: dict[str, Any] | None = None, **changes: Any
-) -> Callable[[Data], FinetuneRecipe]:
-    """Return the way with some fields of its recipe and of its augmentation changed."""
-
-    def way(data: Data) -> FinetuneRecipe:
-        recipe = replace(base(data), **changes)
-        return replace(recipe, augmentation=replace(recipe.augmentation, **(augmentation or {})))
-
-    return way
-
-
-WAYS: dict[str, Callable[[Data], FinetuneRecipe]] = {
-    "recipe-1": recipe_1,
-    "views-60": views(60),
-    "views-100": views(100),
-    "views-200": views(200),
-    "views-400": views(400),
-    "average": plus(views(60), average=0.99),
-    "jitter": plus(views(60), augmentation={"scale": (0.5, 2.0)}),
-    "wide-jitter": plus(views(60), augmentation={"scale": (0.1, 2.0)}),
-    "paste": plus(views(60), augmentation={"paste": 0.5}),
-    "frozen-norm": plus(views(60), freeze_norm=True),
-    "no-turns": plus(views(60), augmentation={"quarter_turns": False}),
-    "all": chosen,
-    "pool": chosen,
-    "again": chosen,
-    "again-pool": chosen,
-    "transformers": chosen,
-    "transformers-4e-4": chosen,
-}
 POOL_IMAGES = 100
 
 

@@ -29,16 +29,8 @@ from maskloop.learning.data.dataset import TrainingExample
 from maskloop.types import Segment
 
 from .curve_data import draw
-from .few_images import (
-    ROOT,
-    Data,
-    load_set,
-    load_start,
-    names,
-    recipe_1,
-    train_and_judge,
-    with_steps,
-)
+from .few_images import ROOT, load_set, load_start, names, train_and_judge
+from .few_images_ways import Data, recipe_1, with_steps
 from .learning_curves import append_row, read_lines
 
 RESULTS = ROOT / "tests" / "benchmarks" / "results" / "mixed-boxes.jsonl"
