@@ -295,6 +295,9 @@ class Settings(BaseSettings):
     train_freeze_norm: bool = Field(False, description="keep the running statistics of batch norm")
     train_precision: Literal["auto", "float32", "bfloat16"] = "auto"
     train_processes: int = Field(1, ge=1, description="one a GPU; on a CPU more than one rarely helps")
+    train_tasks: Literal["own", "all"] = Field(
+        "own", description="of a OneFormer: the project's, or all that its annotations can teach"
+    )
     train_clicks: bool = Field(False, description="learn to answer clicks, at no cost to predictions")
     train_balance: bool = Field(True, description="show new corrections and rare classes more often")
     learning_rate: float | None = Field(None, gt=0, description="at its peak; default: by the model's size")

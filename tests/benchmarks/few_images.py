@@ -4,9 +4,10 @@
 seeds and judges it on a holdout that stays the same. `recipe-1` is the recipe before these additions. With
 `pool` the model also learns from 100 images without annotations, by what it was sure of on them; `again`
 trains a second time, from the model of the first time, and `again-pool` does so with that model's
-pseudo-labels. `transformers` is transformers' own example, with the processor time that `all` took, whose row
-has to be there. Results are JSON lines; what stands there is not done again, so that it may be stopped at any
-time.
+pseudo-labels. `all-tasks` trains a OneFormer in all three of its tasks, each of which is then judged;
+`untrained` is the model as it is. `transformers` is transformers' own example, with the processor time that
+`all` took, whose row has to be there. Results are JSON lines; what stands there is not done again, so that it
+may be stopped at any time.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
 from maskloop.learning.training.finetune import finetune
 from maskloop.learning.training.job import FinetuneJob
 from maskloop.learning.training.recipe import FinetuneRecipe
-from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint
+from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from maskloop.segmentation.postprocess import Thresholds
+from maskloop.types import HoldoutMetrics, SegmentationTask
 
 from .curve_data import SOURCES, Pool, Source, draw, load_pool
 from .few_images_ways import WAYS, Data
@@ -66,8 +68,8 @@ def made_up_pool(domain: str) -> Pool:
 
 def load_set(name: str, data: Path) -> tuple[Pool, int]:
     """Return the images of a set and the pixels of the shorter side that the model sees."""
-    if name == "shifted":
-        return made_up_pool("shifted"), 128
+    if name in ("base", "shifted"):
+        return made_up_pool(name), 128
     source = SOURCES.get(name) or Source(folder=name, edge=160, sizes=SIZES, holdout=12)
     return load_pool(data, source), source.edge
 
@@ -82,8 +84,11 @@ def run_cell(
     base: Path,
     work: Path,
     cpu_minutes: float | None = None,
+    keep: Path | None = None,
 ) -> dict[str, object]:
     """Return the row of results of one cell; `cpu_minutes` is what transformers' example may take."""
+    if way == "untrained":
+        return judge(load_start(base, edge, training=False), pool)
     start = load_start(base, edge)
     examples = draw(pool, images, seed)
     folder = work / f"{way}-{images}-{seed}"
@@ -117,15 +122,20 @@ def run_cell(
         start = finetune(first)
     unlabelled = label_pool(start, pool, examples, seed, folder) if way.endswith("pool") else ()
     found = train_and_judge(
-        start, (*examples, *unlabelled), recipe(start, len(unlabelled)), pool=pool, folder=folder / "last"
+        start,
+        (*examples, *unlabelled),
+        recipe(start, len(unlabelled)),
+        pool=pool,
+        folder=folder / "last",
+        keep=keep,
     )
     shutil.rmtree(folder, ignore_errors=True)
     return found
 
 
-def load_start(base: Path, edge: int) -> Checkpoint:
+def load_start(base: Path, edge: int, *, training: bool = True) -> Checkpoint:
     """Return a checkpoint that sees images with so many pixels on the shorter side."""
-    loaded = load_checkpoint(base, device="cpu", training=True)
+    loaded = load_checkpoint(base, device="cpu", training=training)
     return replace(
         loaded, preprocessing=replace(loaded.preprocessing, shortest_edge=edge, longest_edge=2 * edge)
     )
@@ -138,19 +148,28 @@ def train_and_judge(
     *,
     pool: Pool,
     folder: Path,
+    keep: Path | None = None,
 ) -> dict[str, object]:
-    """Return what a fine-tuning comes to on the pool's holdout; the folder is deleted at the end."""
+    """Return what a fine-tuning comes to on the pool's holdout; the folder is deleted at the end.
+
+    With `keep`, what was learnt is saved in that folder.
+    """
     began, cpu_began = time.monotonic(), time.process_time()
     learnt = finetune(
         FinetuneJob(base=start, examples=examples, recipe=recipe, output_dir=folder, labels=pool.labels)
     )
     times = _minutes(began, cpu_began)
     shutil.rmtree(folder, ignore_errors=True)
+    if keep is not None:
+        save_checkpoint(learnt, keep)
     return judge(learnt, pool) | {"steps": recipe.steps} | times
 
 
 def judge(learnt: Checkpoint, pool: Pool) -> dict[str, object]:
-    """Return the quality of a model on the pool's holdout, at the served threshold and without one."""
+    """Return the quality of a model on the pool's holdout, at the served threshold and without one.
+
+    A OneFormer is judged in its other tasks too.
+    """
     served, all_regions = (
         evaluate_checkpoint(learnt, pool.holdout, labels=pool.labels, thresholds=thresholds)
         for thresholds in (SERVED, UNFILTERED)
@@ -161,8 +180,26 @@ def judge(learnt: Checkpoint, pool: Pool) -> dict[str, object]:
         "pq": round(served.pq, 4),
         "miou": round(served.miou, 4),
         "ap50_unfiltered": round(all_regions.ap50, 4),
-        "score": round((served.ap50 + served.pq + served.miou) / 3, 4),
+        "score": score(served),
+    } | (_judge_other_tasks(learnt, pool) if learnt.family == "oneformer" else {})
+
+
+def _judge_other_tasks(learnt: Checkpoint, pool: Pool) -> dict[str, object]:
+    panoptic, semantic = (
+        evaluate_checkpoint(learnt, pool.holdout, labels=pool.labels, task=task, thresholds=SERVED)
+        for task in (SegmentationTask.PANOPTIC, SegmentationTask.SEMANTIC)
+    )
+    return {
+        "panoptic_pq": round(panoptic.pq, 4),
+        "panoptic_score": score(panoptic),
+        "semantic_miou": round(semantic.miou, 4),
+        "semantic_score": score(semantic),
     }
+
+
+def score(metrics: HoldoutMetrics) -> float:
+    """Return the mean of AP50, PQ and mean IoU, by which the gate decides."""
+    return round((metrics.ap50 + metrics.pq + metrics.miou) / 3, 4)
 
 
 def _minutes(began: float, cpu_began: float) -> dict[str, object]:
@@ -233,6 +270,7 @@ def run(arguments: argparse.Namespace) -> None:
                 base=arguments.base,
                 work=arguments.work / name,
                 cpu_minutes=_cpu_minutes(arguments.results, (name, images, "all", seed)),
+                keep=arguments.keep,
             )
             append_row(arguments.results, {"set": name, "images": images, "way": way, "seed": seed} | found)
             print(*cell, json.dumps(found), flush=True)
@@ -281,6 +319,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--work", type=Path, default=ROOT / ".maskloop" / "few-images")
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--keep", type=Path, help="folder for the model that was trained last")
     parser.add_argument("--json", type=Path)
     return parser.parse_args(words)
 

@@ -99,6 +99,8 @@ WAYS: dict[str, Callable[[Data], FinetuneRecipe]] = {
     "frozen-norm": plus(views(60), freeze_norm=True),
     "no-turns": plus(views(60), augmentation={"quarter_turns": False}),
     "all": chosen,
+    "all-tasks": plus(chosen, tasks="all"),
+    "untrained": chosen,
     "pool": chosen,
     "again": chosen,
     "again-pool": chosen,

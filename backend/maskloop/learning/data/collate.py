@@ -15,10 +15,11 @@ from maskloop.segmentation.preprocess import Preprocessing, images_to_batch
 from maskloop.segmentation.task_text import TaskText
 from maskloop.types import SegmentationTask
 
-__all__ = ["BOXES_KEY", "IGNORED_KEY", "Collator"]
+__all__ = ["BOXES_KEY", "IGNORED_KEY", "OTHER_TASK_KEY", "Collator"]
 
 BOXES_KEY = "boxes"
 IGNORED_KEY = "any_ignored"
+OTHER_TASK_KEY = "of_other_task"
 _CPU = torch.device("cpu")
 
 
@@ -30,7 +31,7 @@ class Collator:
         Preprocessing  # the checkpoint's; only its normalisation and padding, since items are resized already
     )
     labels: tuple[str, ...]  # class names in the order of their ids
-    task: SegmentationTask
+    task: SegmentationTask  # of items that name none
     task_text: TaskText | None = None  # OneFormer's tokenizer; None for other families
 
     def __call__(self, items: Sequence[TrainingItem]) -> dict[str, Any]:
@@ -40,7 +41,8 @@ class Collator:
         `object_planes` makes the planes of it that the families' own losses take. class_labels are int64 (N,)
         for each image, and N may be 0. OneFormer gets task_inputs and text_inputs as well.
         Not for the model are IGNORED_KEY, whether the map has IGNORED pixels, which saves a transfer from the
-        device, and BOXES_KEY, the `Boxes` of each image, there only where one has any.
+        device, BOXES_KEY, the `Boxes` of each image, there only where one has any, and likewise
+        OTHER_TASK_KEY, bool (B,), whose targets are those of another task than the batch's.
         """
         without_resize = replace(self.preprocessing, shortest_edge=None, longest_edge=None, box_hw=None)
         batch = images_to_batch([item.image_hwc for item in items], without_resize, _CPU)
@@ -57,11 +59,21 @@ class Collator:
         boxes = [visible_boxes(item, size_hw) for item in items]
         if any(map(len, boxes)):
             inputs[BOXES_KEY] = boxes
+        if any(item.task is not None for item in items):
+            inputs[OTHER_TASK_KEY] = torch.tensor([item.task not in (None, self.task) for item in items])
         if self.task_text is not None:
-            names = [[self.labels[index] for index in ids.tolist()] for ids in class_ids]
-            inputs["task_inputs"] = self.task_text.task_inputs(self.task, len(items), _CPU)
-            inputs["text_inputs"] = self.task_text.text_inputs(names, self.task, _CPU)
+            inputs |= self._texts(self.task_text, [item.task or self.task for item in items], class_ids)
         return inputs
+
+    def _texts(
+        self, text: TaskText, tasks: Sequence[SegmentationTask], class_ids: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
+        names = [[self.labels[index] for index in ids.tolist()] for ids in class_ids]
+        words = [text.task_inputs(task, 1, _CPU) for task in tasks]
+        shown = [
+            text.text_inputs([of_image], task, _CPU) for of_image, task in zip(names, tasks, strict=True)
+        ]
+        return {"task_inputs": torch.cat(words), "text_inputs": torch.cat(shown)}
 
 
 def _padded(index_hw: Tensor, pixel_values_bchw: Tensor) -> Tensor:

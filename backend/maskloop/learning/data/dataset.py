@@ -27,6 +27,7 @@ from maskloop.learning.data.index_map import (
     draw_index_map,
 )
 from maskloop.learning.data.sampling import epoch_order, example_weights, with_guesses
+from maskloop.learning.data.task_targets import TaskSampling
 from maskloop.segmentation.image import decode_image
 from maskloop.types import RgbImage, Segment
 
@@ -72,7 +73,8 @@ class ExampleDataset(Dataset[TrainingItem]):
     """Item i of a training: a random view of an example; the same i always gives the same view.
 
     Each epoch has every example once, in an order shuffled for each epoch. With `balance`, fresh examples and
-    those with rare classes come more often (see `sampling`).
+    those with rare classes come more often (see `sampling`). With `tasks`, each view has one by lot (see
+    `task_targets`).
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class ExampleDataset(Dataset[TrainingItem]):
         stuff_labels: Collection[str] = (),
         balance: bool = False,
         max_canvas_hw: tuple[int, int] | None = None,
+        tasks: TaskSampling | None = None,
     ) -> None:
         self._examples = tuple(examples)
         self._length = length
@@ -109,6 +112,7 @@ class ExampleDataset(Dataset[TrainingItem]):
         self._cache: dict[int, tuple[TrainingItem, TrainingItem | None]] = {}
         self._cached_bytes = 0
         self._max_canvas_hw = max_canvas_hw
+        self._tasks = tasks
         self._canvas_hw: tuple[int, int] | None = None
 
     def __len__(self) -> int:
@@ -128,7 +132,8 @@ class ExampleDataset(Dataset[TrainingItem]):
         if rng.random() < self._augmentation.paste:
             most = self._max_objects - len(class_ids) - len(box_ids)
             view, class_ids = self._paste(view, class_ids, rng, most=max(most, 0))
-        return _item(view, class_ids, box_ids)
+        item = _item(view, class_ids, box_ids)
+        return item if self._tasks is None else self._tasks(item, seed=self._seed, index=index)
 
     def _view(self, number: int, rng: np.random.Generator) -> tuple[View, tuple[int, ...], tuple[int, ...]]:
         """Return a random view of an example, and the classes of its objects and of its boxes."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maskloop.learning.losses.box_projection import Boxes
 from maskloop.log import log_action
-from maskloop.types import RgbImage, Segment
+from maskloop.types import RgbImage, Segment, SegmentationTask
 
 __all__ = [
     "FIRST_BOX",
@@ -43,6 +43,7 @@ class TrainingItem:
     index_hw: NDArray[np.int16]
     class_ids: tuple[int, ...]  # class id of each object
     box_ids: tuple[int, ...] = ()  # class id of each box that teaches
+    task: SegmentationTask | None = None  # whose targets these are; None: of the task that is trained
 
 
 def box_values(

@@ -15,6 +15,7 @@ from maskloop.errors import TrainingError
 from maskloop.learning.data.collate import Collator
 from maskloop.learning.data.dataset import ExampleDataset, TrainingExample
 from maskloop.learning.data.index_map import group_objects
+from maskloop.learning.data.task_targets import TaskSampling
 from maskloop.learning.training.input_size import fitting_size
 from maskloop.learning.training.job import UNCONTROLLED, FinetuneJob, TrainingControl, TrainingRun
 from maskloop.learning.training.training_loop import train_model
@@ -88,6 +89,7 @@ def _training_run(job: FinetuneJob, student: Checkpoint) -> TrainingRun:
         length=recipe.steps * recipe.batch,
         augmentation=recipe.augmentation,
         balance=recipe.balance,
+        tasks=_task_sampling(job, student),
         **common,
     )
     validation = ExampleDataset(job.validation, length=len(job.validation), augmentation=None, **common)
@@ -156,6 +158,16 @@ def _stuff_labels(student: Checkpoint, job: FinetuneJob) -> frozenset[str]:
     if job.task is SegmentationTask.SEMANTIC:
         return frozenset(student.labels)
     return student.stuff_labels(job.kinds)
+
+
+def _task_sampling(job: FinetuneJob, student: Checkpoint) -> TaskSampling | None:
+    """Return how views get their tasks; None where all have the project's, as for families without tasks."""
+    if job.recipe.tasks == "own" or student.task_text is None:
+        return None
+    stuff = student.stuff_labels(job.kinds)
+    sampling = TaskSampling.of_project(job.task, labels=student.labels, stuff_labels=stuff)
+    log_action(logger, "tasks_sampled", own=job.task, tasks=",".join(sampling.tasks))
+    return sampling
 
 
 def _drawn(examples: Sequence[TrainingExample]) -> Sequence[TrainingExample]:

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from maskloop.learning.data.dataset import TrainingExample
     from maskloop.segmentation.checkpoint import Checkpoint
 
-__all__ = ["FinetuneRecipe", "Precision", "choose_recipe", "recipe_for"]
+__all__ = ["FinetuneRecipe", "Precision", "TrainedTasks", "choose_recipe", "recipe_for"]
 
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
+TrainedTasks: TypeAlias = Literal["own", "all"]
 
 LARGE_PARAMETERS = 5_000_000  # a model this large is a published checkpoint, trained at a rate of 1e-4
 LEAST_STEPS = 100
@@ -42,6 +43,7 @@ class FinetuneRecipe:
     edge: int | None = None  # pixels of an input's shorter side; None: as `input_size` says
     augmentation: Augmentation = field(default_factory=Augmentation)
     balance: bool = False  # sample images with rare classes and new corrections more often
+    tasks: TrainedTasks = "own"  # of a OneFormer; "all": also others that the annotations allow
     click_queries: bool = False  # learnt beside the model, for answers to clicks
     save_every: int = 50  # steps between two saved states
     patience: int = 4  # validations without a lower loss until training stops; one with each saved state
@@ -136,6 +138,7 @@ def choose_recipe(
         average=settings.train_average,
         freeze_norm=settings.train_freeze_norm,
         balance=settings.train_balance,
+        tasks=settings.train_tasks,
         click_queries=settings.train_clicks,
         save_every=max(10, min(50, steps // 8)),
         patience=settings.train_patience,

@@ -16,7 +16,7 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments
 
 from maskloop.errors import TrainingError
-from maskloop.learning.data.collate import BOXES_KEY, IGNORED_KEY
+from maskloop.learning.data.collate import BOXES_KEY, IGNORED_KEY, OTHER_TASK_KEY
 from maskloop.learning.data.index_map import IGNORED, object_planes
 from maskloop.learning.losses.ignore_regions import IgnoringLoss
 from maskloop.learning.losses.point_loss import PointwiseLoss
@@ -68,7 +68,10 @@ class SegmentationTrainer(Trainer):
         model_inputs = dict(inputs)
         any_ignored = model_inputs.pop(IGNORED_KEY)
         boxes = model_inputs.pop(BOXES_KEY, None)
-        index_bhw = self._index_bhw = model_inputs["mask_labels"]
+        of_other_task_b = model_inputs.pop(OTHER_TASK_KEY, None)
+        index_bhw = self._clicked_bhw = model_inputs["mask_labels"]
+        if of_other_task_b is not None:  # clicks are answered in the project's own task
+            self._clicked_bhw = index_bhw.masked_fill(of_other_task_b[:, None, None], 0)
         criterion = self.accelerator.unwrap_model(model).criterion
         if isinstance(criterion, IgnoringLoss):
             criterion.ignored_bhw = index_bhw == IGNORED if any_ignored else None
@@ -84,7 +87,7 @@ class SegmentationTrainer(Trainer):
         """Return the loss after the backward pass; 0 where it is not finite, since that step is skipped."""
         loss = torch.nan_to_num(super().training_step(*args, **kwargs), nan=0.0, posinf=0.0, neginf=0.0)
         if self.click_trainer is not None:
-            self.click_trainer.step(self._index_bhw, self.state.global_step)
+            self.click_trainer.step(self._clicked_bhw, self.state.global_step)
         return loss
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
