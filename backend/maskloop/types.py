@@ -239,6 +239,7 @@ class Correction:
     ground_truth: bool = False  # marked as ground truth in the annotation tool
     annotator: int | None = None  # user number in Label Studio; None where an older maskloop stored it
     label_config: str = ""  # digest of the label config that it was made under
+    deleted: tuple[Segment, ...] = ()  # predicted, shown, and deleted; none where that is not known
 
     def __post_init__(self) -> None:
         if self.updated_at.tzinfo is None:

@@ -38,6 +38,7 @@ class DerivedMasks:
     model_version: str | None  # whose prediction was corrected
     label_edits: Mapping[str, EditCounts] | None = None  # their sum is `edits`; None: counted by origin
     outcomes: tuple[SegmentOutcome, ...] | None = None  # of the predicted regions; None: as `label_edits`
+    deleted: tuple[Segment, ...] | None = None  # predicted, not in the annotation; None: as `label_edits`
     view: str = ""  # which of the task's images
     image_index: int = 0  # the page of a view with several pages, from 0
 
@@ -315,6 +316,7 @@ def _row(version_id: int, masks: DerivedMasks, reader_version: int) -> MasksRow:
             else [(one.label, round(one.score, 4), one.outcome) for one in masks.outcomes]
         ),
         boxes=sum(segment.is_box for segment in masks.segments),
+        deleted=None if masks.deleted is None else segments_to_text(masks.deleted),
         model_version=masks.model_version,
         reader_version=reader_version,
     )
@@ -371,15 +373,17 @@ def _edits_of(row: Any) -> EditCounts:
 
 
 def _masks(row: MasksRow) -> DerivedMasks:
+    place = f"annotation version {row.version_id}"
     return DerivedMasks(
         image_key=row.image_key,
         image_uri=row.image_uri,
         size_hw=(row.height, row.width),
-        segments=segments_from_text(row.segments, place=f"annotation version {row.version_id}"),
+        segments=segments_from_text(row.segments, place=place),
         edits=_edits_of(row),
         model_version=row.model_version,
         label_edits=_edits_from_json(row.label_edits),
         outcomes=None if row.region_outcomes is None else _outcomes_from_json(row.region_outcomes),
+        deleted=None if row.deleted is None else segments_from_text(row.deleted, place=place),
         view=row.view,
         image_index=row.image_index,
     )
@@ -409,4 +413,5 @@ def _correction(version: VersionRow, row: MasksRow) -> Correction:
         ground_truth=version.ground_truth,
         annotator=version.annotator,
         label_config=version.label_config,
+        deleted=masks.deleted or (),
     )

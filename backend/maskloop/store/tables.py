@@ -238,6 +238,8 @@ class MasksRow(Base):
     # [label, score, outcome] of each predicted region; None: an older maskloop stored it, or as above
     region_outcomes: Mapped[list[tuple[str, float, str]] | None] = mapped_column(JSON(none_as_null=True))
     boxes: Mapped[int] = mapped_column(default=0, server_default="0")  # segments that were given as boxes
+    # predicted segments that the annotator deleted; None: an older maskloop stored it, or as above
+    deleted: Mapped[str | None] = mapped_column(Text)
     model_version: Mapped[str | None]  # whose prediction was corrected
     reader_version: Mapped[int] = mapped_column(default=0)  # of the code that read the regions
 

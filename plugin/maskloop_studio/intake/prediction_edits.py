@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from maskloop.errors import CodecError, ResourceError
-from maskloop.learning.evaluation.region_edits import count_outcomes, trace_segments
+from maskloop.learning.evaluation.region_edits import count_outcomes, trace_with_removed
 from maskloop.log import log_action
-from maskloop.types import EditCounts, SegmentOutcome
+from maskloop.types import EditCounts, Segment, SegmentOutcome
 from maskloop_studio.formats import count_edits
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class PredictionEdits:
     total: EditCounts
     by_label: Mapping[str, EditCounts] | None  # None: counted by `origin`, so the kinds are not known
     outcomes: tuple[SegmentOutcome, ...] | None = None  # of the predicted regions; None: the same
+    deleted: tuple[Segment, ...] | None = None  # of the predicted regions; None: the same
 
 
 def edits_of_prediction(
@@ -52,12 +53,13 @@ def edits_of_prediction(
     """
     if predicted is not None and content.set_aside is None:
         try:
-            outcomes = trace_segments(_read_whole(predicted, read), content.segments)
+            outcomes, deleted = trace_with_removed(_read_whole(predicted, read), content.segments)
             by_label = count_outcomes(outcomes)
             return PredictionEdits(
                 total=sum(by_label.values(), EditCounts()),
                 by_label=by_label,
                 outcomes=tuple(one for one in outcomes if one.outcome != "added"),
+                deleted=deleted,
             )
         except (CodecError, ResourceError) as exc:
             log_action(logger, "edits_counted_by_origin", level=logging.WARNING, place=place, reason=str(exc))

@@ -117,6 +117,7 @@ def read_again(
         model_version=old.model_version,
         label_edits=old.label_edits,
         outcomes=old.outcomes,
+        deleted=old.deleted,
     )
     return AnnotationReading(images=(masks,))
 
@@ -205,6 +206,7 @@ def _read_image(
         model_version=_maker(version, predicted, parts),
         label_edits=edits.by_label,
         outcomes=edits.outcomes,
+        deleted=edits.deleted,
         view=image.to_name if _has_views(config) else "",
         image_index=image.item_index or 0,
     )

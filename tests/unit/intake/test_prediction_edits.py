@@ -6,6 +6,7 @@ from tests.unit.intake.conftest import box_mask, brush, unreadable
 from maskloop.store.jobs import JobKind, JobStatus
 from maskloop.store.scores import ScoredTask
 from maskloop.types import EditCounts
+from maskloop_studio.intake import reading
 
 NUDGED = EditCounts(changed=1, nudged=1)
 
@@ -51,6 +52,34 @@ def test_take_counts_edits_by_geometry(studio, parts, take, predict, annotated, 
     (edited,) = parts.store.corrections.edited(1)
     assert (edited.annotator, edited.lead_time_s, edited.model_version) == (3, 12.5, "maskloop-1-v1")
     assert dict(edited.label_edits) == {"disc": expected}
+
+
+@pytest.mark.parametrize(
+    ("annotated", "deleted"),
+    [
+        pytest.param([], [4, 20], id="both"),
+        pytest.param([brush(mask=wider(box_mask()))], [20], id="one changed, one deleted"),
+        pytest.param([brush(), brush(id="r2", mask=moved())], [], id="none"),
+    ],
+)
+def test_take_keeps_the_masks_of_deleted_regions(studio, parts, take, predict, annotated, deleted):
+    studio.annotate(annotated)
+    predict(brush(), brush(id="r2", mask=moved()))
+    take(70)
+    (correction,) = parts.store.corrections.of(1)
+    assert sorted((one.offset_yx, one.area) for one in correction.deleted) == [
+        ((6, left), 40) for left in deleted
+    ]
+
+
+def test_take_blind_image_has_no_deleted_regions(studio, parts, take, predict, monkeypatch):
+    """Nobody was shown what is predicted there."""
+    monkeypatch.setattr(reading, "is_blind", lambda *_: True)
+    studio.annotate([])
+    predict(brush())
+    take(70)
+    (correction,) = parts.store.corrections.of(1)
+    assert (correction.deleted, correction.edits.removed) == ((), 0)
 
 
 def test_take_unreadable_prediction_counts_by_origin_and_says_so(studio, parts, take, predict, caplog):

@@ -50,6 +50,25 @@ def test_read_old_again_empty_corrections_of_before(studio, parts, take, result,
     assert studio.requests == 0  # from stored values only
 
 
+def test_read_old_again_keeps_deleted_regions(studio, parts, take, make_segment):
+    studio.annotate([brush()])
+    take(70)
+    (one,) = parts.store.annotations.history(70)
+    masks = DerivedMasks(
+        image_key="0" * 64,
+        image_uri="a.png",
+        size_hw=(20, 40),
+        segments=(),
+        edits=EditCounts(removed=1),
+        model_version="v1",
+        deleted=(make_segment(),),
+    )
+    parts.store.corrections.save(one.version_id, masks, reader_version=0)
+    _read_again(parts)
+    (correction,) = parts.store.corrections.of(1)
+    assert (len(correction.segments), len(correction.deleted)) == (1, 1)
+
+
 def test_read_old_again_is_done_once_for_each_reader(studio, parts, take, monkeypatch):
     studio.annotate([brush()])
     take(70)

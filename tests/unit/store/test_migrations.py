@@ -182,6 +182,8 @@ def test_open_database_of_before_keeps_counts_by_origin(empty_url, make_segment)
     store = Store(empty_url)
     (edited,) = store.corrections.edited(1)
     assert edited.edits == EditCounts(kept=1, changed=3, added=2)
+    (correction,) = store.corrections.of(1)
+    assert correction.deleted == ()  # nobody stored which
     assert (edited.edits.changed_unknown, edited.annotator, dict(edited.label_edits)) == (3, None, {})
     store.close()
 

@@ -23,6 +23,7 @@ __all__ = [
     "compare_segments",
     "count_outcomes",
     "trace_segments",
+    "trace_with_removed",
 ]
 
 KEPT_IOU = 0.95  # the highest threshold of COCO's AP: what is left are pixels of the border
@@ -66,8 +67,20 @@ def trace_segments(predicted: Sequence[Segment], annotated: Sequence[Segment]) -
 
     Arguments, outcomes and errors as for `compare_segments`.
     """
+    return trace_with_removed(predicted, annotated)[0]
+
+
+def trace_with_removed(
+    predicted: Sequence[Segment], annotated: Sequence[Segment]
+) -> tuple[tuple[SegmentOutcome, ...], tuple[Segment, ...]]:
+    """Return what `trace_segments` returns, and the predicted segments that were removed.
+
+    Arguments and errors as for `compare_segments`; the order of both depends on the segments alone.
+    """
     predicted, annotated = sorted(predicted, key=_canonical), sorted(annotated, key=_canonical)
-    return _Comparison(predicted, annotated).trace()
+    outcomes = _Comparison(predicted, annotated).trace()
+    removed = [one for one, found in zip(predicted, outcomes, strict=False) if found.outcome == "removed"]
+    return outcomes, tuple(removed)
 
 
 def count_outcomes(outcomes: Iterable[SegmentOutcome]) -> dict[str, EditCounts]:

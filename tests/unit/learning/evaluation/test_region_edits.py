@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from maskloop.errors import ResourceError
 from maskloop.learning.evaluation import overlaps, region_edits
-from maskloop.learning.evaluation.region_edits import compare_segments
+from maskloop.learning.evaluation.region_edits import compare_segments, trace_segments, trace_with_removed
 from maskloop.types import EditCounts, Segment
 
 
@@ -17,6 +17,18 @@ def box(top, left, height, width, label="disc"):
 
 def total(predicted, annotated):
     return sum(compare_segments(predicted, annotated).values(), EditCounts())
+
+
+def test_trace_with_removed_are_those_without_a_partner():
+    """A second region on an object is deleted too; one that was moved, renamed, cut up or joined is not."""
+    kept, twice, gone = box(0, 0, 10, 10), box(1, 1, 8, 9), box(0, 50, 10, 10)
+    renamed, cut = box(20, 0, 10, 10), box(40, 0, 10, 40)
+    annotated = [kept, box(20, 0, 10, 10, "square"), box(40, 0, 10, 19), box(40, 21, 10, 19)]
+    predicted = [gone, cut, kept, renamed, twice]
+    outcomes, found = trace_with_removed(predicted, annotated)
+    assert sorted(map(id, found)) == sorted(map(id, (gone, twice)))
+    assert outcomes == trace_segments(predicted, annotated)
+    assert trace_with_removed([], annotated)[1] == ()
 
 
 WHOLE = box(0, 0, 10, 100)
