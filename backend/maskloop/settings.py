@@ -282,6 +282,9 @@ class Settings(BaseSettings):
         0.2, description="images whose perceptual hashes differ in no larger share of their bits are copies"
     )
     train_pool: int = Field(0, ge=0, le=10_000, description="unlabelled images for pseudo-labels; 0: none")
+    train_deleted: float = Field(
+        1.0, ge=1, le=100, description="weight of finding again what annotators deleted; 1: as any background"
+    )
     train_edge: int | None = Field(
         None, ge=32, le=4096, description="pixels of an input's shorter side; default: by the objects' size"
     )

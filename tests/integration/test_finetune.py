@@ -19,6 +19,7 @@ from maskloop.learning.training.job import FinetuneJob, TrainingControl, Trainin
 from maskloop.learning.training.recipe import FinetuneRecipe
 from maskloop.segmentation.checkpoint import load_checkpoint, save_checkpoint
 from maskloop.segmentation.postprocess import Thresholds
+from maskloop.types import Segment
 
 RECIPE = FinetuneRecipe(steps=8, batch=2, learning_rate=1e-3, warmup=2, save_every=4, threads=1)
 SIZE_HW = (64, 64)
@@ -110,22 +111,47 @@ def test_finetune_new_class_keeps_the_old_ones_first(tmp_path):
     assert trained.model.config.id2label == {0: "disc", 1: "square", 2: "star"}
 
 
-@pytest.mark.parametrize("average", [0.0, 0.9], ids=["last-weights", "averaged"])
-def test_finetune_stopped_then_resumed_equals_uninterrupted(tmp_path, average):
-    recipe = replace(RECIPE, average=average)
+def with_deleted(examples):
+    """Return the examples with a deleted region that is all that is not annotated."""
+    whole = Segment(mask_hw=np.ones(SIZE_HW, bool), offset_yx=(0, 0), label="disc")
+    return [replace(example, deleted=(whole,)) for example in examples]
+
+
+@pytest.mark.parametrize("family", ["mask2former", "oneformer"])
+def test_finetune_deleted_regions_weigh_only_where_the_recipe_says_so(tmp_path, family):
+    def trained(name, examples, weight):
+        recipe = replace(RECIPE, deleted_weight=weight)
+        job = FinetuneJob(
+            base=make_base(family), examples=examples, recipe=recipe, output_dir=tmp_path / name
+        )
+        return weights(finetune(job))
+
+    plain = trained("plain", make_examples(), 5.0)
+    assert torch.equal(trained("off", with_deleted(make_examples()), 1.0), plain)
+    assert not torch.equal(trained("on", with_deleted(make_examples()), 5.0), plain)
+
+
+@pytest.mark.parametrize(
+    ("change", "examples"),
+    [
+        pytest.param({}, make_examples(), id="last-weights"),
+        pytest.param({"average": 0.9}, make_examples(), id="averaged"),
+        pytest.param({"deleted_weight": 5.0}, with_deleted(make_examples()), id="deleted regions"),
+    ],
+)
+def test_finetune_stopped_then_resumed_equals_uninterrupted(tmp_path, change, examples):
+    recipe = replace(RECIPE, **change)
     whole = finetune(
-        FinetuneJob(base=make_base(), examples=make_examples(), recipe=recipe, output_dir=tmp_path / "whole")
+        FinetuneJob(base=make_base(), examples=examples, recipe=recipe, output_dir=tmp_path / "whole")
     )
     calls = iter(range(100))
     with pytest.raises(TrainingStoppedError, match="after step 6"):
         finetune(
-            FinetuneJob(
-                base=make_base(), examples=make_examples(), recipe=recipe, output_dir=tmp_path / "parts"
-            ),
+            FinetuneJob(base=make_base(), examples=examples, recipe=recipe, output_dir=tmp_path / "parts"),
             TrainingControl(should_stop=lambda: next(calls) == 5),
         )
     resumed = finetune(
-        FinetuneJob(base=make_base(), examples=make_examples(), recipe=recipe, output_dir=tmp_path / "parts")
+        FinetuneJob(base=make_base(), examples=examples, recipe=recipe, output_dir=tmp_path / "parts")
     )
     assert torch.allclose(weights(resumed), weights(whole), atol=1e-6)
 

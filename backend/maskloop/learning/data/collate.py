@@ -10,14 +10,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from maskloop.learning.data.index_map import IGNORED, TrainingItem, visible_boxes, visible_objects
+from maskloop.learning.data.index_map import (
+    IGNORED,
+    TrainingItem,
+    visible_boxes,
+    visible_deleted,
+    visible_objects,
+)
 from maskloop.segmentation.preprocess import Preprocessing, images_to_batch
 from maskloop.segmentation.task_text import TaskText
 from maskloop.types import SegmentationTask
 
-__all__ = ["BOXES_KEY", "IGNORED_KEY", "OTHER_TASK_KEY", "Collator"]
+__all__ = ["BOXES_KEY", "DELETED_KEY", "IGNORED_KEY", "OTHER_TASK_KEY", "Collator"]
 
 BOXES_KEY = "boxes"
+DELETED_KEY = "deleted"
 IGNORED_KEY = "any_ignored"
 OTHER_TASK_KEY = "of_other_task"
 _CPU = torch.device("cpu")
@@ -41,8 +48,9 @@ class Collator:
         `object_planes` makes the planes of it that the families' own losses take. class_labels are int64 (N,)
         for each image, and N may be 0. OneFormer gets task_inputs and text_inputs as well.
         Not for the model are IGNORED_KEY, whether the map has IGNORED pixels, which saves a transfer from the
-        device, BOXES_KEY, the `Boxes` of each image, there only where one has any, and likewise
-        OTHER_TASK_KEY, bool (B,), whose targets are those of another task than the batch's.
+        device, and, there only where an image has any, BOXES_KEY, the `Boxes` of each image, DELETED_KEY, the
+        `DeletedRegions` of the batch, and OTHER_TASK_KEY, bool (B,), whose targets are those of another task
+        than the batch's.
         """
         without_resize = replace(self.preprocessing, shortest_edge=None, longest_edge=None, box_hw=None)
         batch = images_to_batch([item.image_hwc for item in items], without_resize, _CPU)
@@ -61,6 +69,8 @@ class Collator:
             inputs[BOXES_KEY] = boxes
         if any(item.task is not None for item in items):
             inputs[OTHER_TASK_KEY] = torch.tensor([item.task not in (None, self.task) for item in items])
+        if any(item.deleted for item in items):
+            inputs[DELETED_KEY] = visible_deleted(items, size_hw)
         if self.task_text is not None:
             inputs |= self._texts(self.task_text, [item.task or self.task for item in items], class_ids)
         return inputs

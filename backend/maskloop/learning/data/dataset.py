@@ -59,6 +59,7 @@ class TrainingExample:
     key: str  # identifies the image in logs and errors
     ignored: tuple[Segment, ...] = ()  # unlabelled areas: neither objects nor background
     boxes: tuple[Segment, ...] = ()  # objects of which only a box is known: ignored inside
+    deleted: tuple[Segment, ...] = ()  # of the shown prediction: the annotator says that nothing is there
     fresh: bool = False  # the champion has not learnt from it yet
     group: str = ""  # the same for images that are nearly the same; "": it is like no other
     guessed: bool = False  # a model drew its segments, no person
@@ -126,13 +127,13 @@ class ExampleDataset(Dataset[TrainingItem]):
         if self._augmentation is None:
             resized, _ = self._resized(number)
             view = View(*fit_canvas(resized.image_hwc, resized.index_hw, canvas_hw=self._canvas()), False)
-            return _item(view, resized.class_ids, resized.box_ids)
+            return _item(view, resized.class_ids, resized.box_ids, resized.deleted)
         view, class_ids, box_ids = self._view(number, np.random.default_rng([self._seed, 1, index]))
         rng = np.random.default_rng([self._seed, 2, index])
         if rng.random() < self._augmentation.paste:
             most = self._max_objects - len(class_ids) - len(box_ids)
             view, class_ids = self._paste(view, class_ids, rng, most=max(most, 0))
-        item = _item(view, class_ids, box_ids)
+        item = _item(view, class_ids, box_ids, len(self._examples[number].deleted))
         return item if self._tasks is None else self._tasks(item, seed=self._seed, index=index)
 
     def _view(self, number: int, rng: np.random.Generator) -> tuple[View, tuple[int, ...], tuple[int, ...]]:
@@ -211,6 +212,7 @@ class ExampleDataset(Dataset[TrainingItem]):
             stuff_labels=self._stuff,
             ignored=example.ignored,
             boxes=list(zip(example.boxes, values, strict=True)),
+            deleted=example.deleted,
             key=example.key,
         )
         whole = TrainingItem(
@@ -222,6 +224,7 @@ class ExampleDataset(Dataset[TrainingItem]):
                 for box, value in zip(example.boxes, values, strict=True)
                 if value != IGNORED
             ),
+            deleted=len(example.deleted),
         )
         resized = _resize_item(whole, self._resize(size_hw))
         pair = resized, self._finer(whole, resized)
@@ -252,12 +255,17 @@ def _resize_item(item: TrainingItem, size_hw: tuple[int, int]) -> TrainingItem:
         ),
         class_ids=item.class_ids,
         box_ids=item.box_ids,
+        deleted=item.deleted,
     )
 
 
-def _item(view: View, class_ids: tuple[int, ...], box_ids: tuple[int, ...]) -> TrainingItem:
+def _item(view: View, class_ids: tuple[int, ...], box_ids: tuple[int, ...], deleted: int) -> TrainingItem:
     return TrainingItem(
-        image_hwc=view.image_hwc, index_hw=view.index_hw, class_ids=class_ids, box_ids=box_ids
+        image_hwc=view.image_hwc,
+        index_hw=view.index_hw,
+        class_ids=class_ids,
+        box_ids=box_ids,
+        deleted=deleted,
     )
 
 

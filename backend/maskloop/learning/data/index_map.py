@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maskloop.learning.losses.box_projection import Boxes
+from maskloop.learning.losses.hard_negatives import DeletedRegions
 from maskloop.log import log_action
 from maskloop.types import RgbImage, Segment, SegmentationTask
 
 __all__ = [
     "FIRST_BOX",
+    "FIRST_DELETED",
     "IGNORED",
     "MIN_PIXELS",
     "TrainingItem",
@@ -25,13 +27,17 @@ __all__ = [
     "group_objects",
     "object_planes",
     "visible_boxes",
+    "visible_deleted",
     "visible_objects",
+    "without_deleted",
 ]
 
 logger = logging.getLogger(__name__)
 MIN_PIXELS = 10  # of an object in a view; objects with fewer are ignored
 IGNORED = -1  # neither an object nor background
 FIRST_BOX = -2  # the same, and inside the first box that teaches; -3 is inside the second
+FIRST_DELETED = -10_000  # background, and in the first region that was deleted; far below the last box
+_STANDS_FROM = 0.5  # of a deleted region: with less of it on background it was on an object
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,11 +45,13 @@ class TrainingItem:
     """One view of one example."""
 
     image_hwc: RgbImage
-    # 0: background, IGNORED, FIRST_BOX - the position in box_ids, else 1 + the position in class_ids
+    # 0: background, IGNORED, FIRST_BOX - the position in box_ids, FIRST_DELETED - the number of a deleted
+    # region, which is background, else 1 + the position in class_ids
     index_hw: NDArray[np.int16]
     class_ids: tuple[int, ...]  # class id of each object
     box_ids: tuple[int, ...] = ()  # class id of each box that teaches
     task: SegmentationTask | None = None  # whose targets these are; None: of the task that is trained
+    deleted: int = 0  # number of deleted regions
 
 
 def box_values(
@@ -88,6 +96,7 @@ def draw_index_map(
     stuff_labels: Collection[str] = (),
     ignored: Sequence[Segment] = (),
     boxes: Sequence[tuple[Segment, int]] = (),
+    deleted: Sequence[Segment] = (),
     key: str = "",
 ) -> tuple[NDArray[np.int16], tuple[str, ...]]:
     """Return int16 (H, W) with 1 + the position in the returned labels, smaller objects over larger ones.
@@ -103,6 +112,8 @@ def draw_index_map(
         ignored: areas that become IGNORED where no object lies over them.
         boxes: objects of which only a box is known, and what stands inside each: see `box_values`. They too
             lie over larger objects and under smaller ones.
+        deleted: predicted regions that the annotator deleted. They lie below all else, and where less than
+            half of one is left its rest is plain background: an object or an ignored area is there.
         key: identifies the image in the log.
     """
     objects = sorted(
@@ -122,6 +133,8 @@ def draw_index_map(
             kept=len(kept),
         )
     index_hw = np.zeros(size_hw, dtype=np.int16)
+    for number in sorted(range(len(deleted)), key=lambda number: -deleted[number].area):
+        _paint(index_hw, deleted[number], FIRST_DELETED - number)
     for segment in (*ignored, *(part for parts in dropped for part in parts)):
         _paint(index_hw, segment, IGNORED)
     layers = [(value, [box]) for box, value in boxes]  # first: of equal areas a mask lies over a box
@@ -129,6 +142,10 @@ def draw_index_map(
     for value, parts in sorted(layers, key=lambda layer: sum(part.area for part in layer[1]), reverse=True):
         for part in parts:
             _paint(index_hw, part, value)
+    for number, segment in enumerate(deleted):
+        here_hw = index_hw == FIRST_DELETED - number
+        if np.count_nonzero(here_hw) < _STANDS_FROM * segment.area:
+            index_hw[here_hw] = 0
     return index_hw, tuple(parts[0].label for parts in kept)
 
 
@@ -169,7 +186,7 @@ def visible_objects(item: TrainingItem) -> tuple[Tensor, Tensor]:
         int16 (H, W): 0 for background, 1..N for objects, IGNORED for neither, which includes objects of which
         the view shows fewer than 10 pixels; and int64 (N,), the class ids of objects 1..N.
     """
-    index_hw = np.maximum(item.index_hw, IGNORED)  # boxes are ignored areas here
+    index_hw = np.maximum(without_deleted(item.index_hw), IGNORED)  # boxes are ignored areas here
     counts = np.bincount(index_hw.ravel() + 1, minlength=len(item.class_ids) + 2)[2:]
     visible = counts >= MIN_PIXELS
     renumbered = np.full(len(counts) + 2, IGNORED, dtype=np.int16)
@@ -207,6 +224,30 @@ def visible_boxes(item: TrainingItem, batch_hw: tuple[int, int]) -> Boxes:
         whole_m2=torch.tensor(whole, dtype=torch.bool).reshape(-1, 2),
         ids_m=torch.tensor(ids, dtype=torch.int64),
     )
+
+
+def without_deleted(index_hw: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Return an index map in which deleted regions are plain background."""
+    return np.where(index_hw > FIRST_DELETED, index_hw, np.int16(0))
+
+
+def visible_deleted(items: Sequence[TrainingItem], batch_hw: tuple[int, int]) -> DeletedRegions:
+    """Return the deleted regions that views show with at least 10 pixels.
+
+    Args:
+        items: the views.
+        batch_hw: size of the batch's images, which is that of the views or larger at the right and bottom.
+    """
+    index_bhw = np.zeros((len(items), *batch_hw), dtype=np.int16)
+    counts = []
+    for item, index_hw in zip(items, index_bhw, strict=True):
+        numbers_hw = np.maximum(FIRST_DELETED + 1 - item.index_hw.astype(np.int32), 0)
+        visible = np.bincount(numbers_hw.ravel(), minlength=item.deleted + 1) >= MIN_PIXELS
+        visible[0] = False
+        renumbered = np.where(visible, np.cumsum(visible), 0)
+        index_hw[: numbers_hw.shape[0], : numbers_hw.shape[1]] = renumbered[numbers_hw]
+        counts.append(int(np.count_nonzero(visible)))
+    return DeletedRegions(index_bhw=torch.from_numpy(index_bhw), counts=tuple(counts))
 
 
 def object_planes(index_hw: Tensor, objects: int) -> Tensor:

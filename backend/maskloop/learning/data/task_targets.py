@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from maskloop.learning.data.index_map import IGNORED, TrainingItem
+from maskloop.learning.data.index_map import IGNORED, TrainingItem, without_deleted
 from maskloop.types import SegmentationTask
 
 __all__ = ["TaskSampling", "allowed_tasks"]
@@ -81,7 +81,7 @@ class TaskSampling:
         """Return the item with the targets of a task; the own task's are those that it has.
 
         Ignored areas are ignored in each task. So are boxes in semantic, since how much of its box an object
-        fills is not known. Stuff is background in instance.
+        fills is not known, and deleted regions are plain background there. Stuff is background in instance.
         """
         if task is self.tasks[0]:
             return item
@@ -95,8 +95,8 @@ class TaskSampling:
             return replace(item, task=task, index_hw=index_hw, class_ids=class_ids)
         class_ids = tuple(dict.fromkeys(item.class_ids))
         objects = np.array([class_ids.index(class_id) + 1 for class_id in item.class_ids], dtype=np.int64)
-        index_hw = np.maximum(_renumbered(item.index_hw, objects), IGNORED)
-        return replace(item, task=task, index_hw=index_hw, class_ids=class_ids, box_ids=())
+        index_hw = np.maximum(_renumbered(without_deleted(item.index_hw), objects), IGNORED)
+        return replace(item, task=task, index_hw=index_hw, class_ids=class_ids, box_ids=(), deleted=0)
 
 
 def _renumbered(index_hw: NDArray[np.int16], objects_n: NDArray[np.int64]) -> NDArray[np.int16]:

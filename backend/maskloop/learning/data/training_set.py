@@ -227,6 +227,11 @@ def corrections_to_examples(
                 if segment.label not in ignored and segment.is_box
             ),
             ignored=tuple(segment for segment in correction.segments if segment.label in ignored),
+            deleted=tuple(
+                segment
+                for segment in correction.deleted
+                if segment.label not in ignored and not segment.is_box
+            ),
             key=_key(correction),
             fresh=correction.version_id not in learnt_versions,
             group=groups.get(correction.image_key, ""),

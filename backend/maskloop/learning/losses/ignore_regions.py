@@ -26,6 +26,7 @@ from maskloop.learning.losses.box_projection import (
     match_boxes,
     projection_losses,
 )
+from maskloop.learning.losses.hard_negatives import DeletedRegions, covers_deleted
 from maskloop.learning.losses.hungarian import Costs, Matching
 
 __all__ = [
@@ -48,7 +49,10 @@ class IgnoringLoss(nn.Module):
 
     ignored_bhw: Tensor | None = None  # bool (B, H, W), at the size of the images
     boxes: Sequence[Boxes] | None = None  # of each image of the next call; their areas are ignored too
+    deleted: DeletedRegions | None = None  # of the next call
+    deleted_weight: float = 1.0  # of a query that finds one, against others without an object
     _excused_bq: Tensor | None = None
+    _hard_bq: Tensor | None = None  # masks that cover a deleted region
     _mask_logits_bqhw: Tensor | None = None  # as predicted, for the boxes
 
     def forward(
@@ -56,6 +60,7 @@ class IgnoringLoss(nn.Module):
     ) -> Any:
         """Return the family's losses; the family calls this for each decoder layer."""
         self._mask_logits_bqhw = None if self.boxes is None else masks_queries_logits
+        self._hard_bq = None if self.deleted is None else _all_covers(masks_queries_logits, self.deleted)
         if self.ignored_bhw is not None and bool(self.ignored_bhw.any()):
             ignored_b1hw = ignored_cells(self.ignored_bhw, masks_queries_logits.shape[-2:])
             self._excused_bq = lies_in(masks_queries_logits, ignored_b1hw)
@@ -78,7 +83,25 @@ class IgnoringLoss(nn.Module):
             for image, (matched, _) in enumerate(indices):
                 excused_bq[image, matched] = False
             class_queries_logits = excuse_logits(class_queries_logits, excused_bq)
-        return base.loss_labels(class_queries_logits, class_labels, indices) | box_losses
+        losses = base.loss_labels(class_queries_logits, class_labels, indices) | box_losses
+        if self._hard_bq is not None:
+            losses["loss_cross_entropy"] = losses["loss_cross_entropy"] + self._weigh_hard(
+                class_queries_logits, class_labels, indices
+            )
+        return losses
+
+    def _weigh_hard(self, class_logits_bqk: Tensor, class_labels: Sequence[Tensor], indices: Any) -> Tensor:
+        """Return what queries that match no object and cover a deleted region add to the class loss."""
+        assert self._hard_bq is not None
+        no_object = class_logits_bqk.shape[-1] - 1
+        targets_bq = torch.full(class_logits_bqk.shape[:2], no_object, device=class_logits_bqk.device)
+        for image, (matched, objects) in enumerate(indices):
+            targets_bq[image, matched] = class_labels[image][objects]
+        weights: Any = self.empty_weight
+        unlikely_bq = -class_logits_bqk.log_softmax(-1)[..., no_object]
+        added: Tensor = weights[no_object] * (unlikely_bq * (self._hard_bq & (targets_bq == no_object))).sum()
+        every: Tensor = weights[targets_bq].sum()
+        return (self.deleted_weight - 1) * added / every
 
     @property
     def box_weights(self) -> Costs:
@@ -144,7 +167,7 @@ def ignoring(model: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        loss.ignored_bhw = loss.boxes = None
+        loss.ignored_bhw = loss.boxes = loss.deleted = None
         loss.__class__ = plain
 
 
@@ -170,6 +193,14 @@ def without_gradient(mask_logits_bqhw: Tensor, ignored_b1hw: Tensor) -> Tensor:
     """Return mask logits of -20 inside ignored areas and without gradient at their border."""
     stopped_bqhw = torch.where(ignored_b1hw, mask_logits_bqhw.detach(), mask_logits_bqhw)
     return torch.where(deeply_ignored(ignored_b1hw), -CERTAIN_LOGIT, stopped_bqhw)
+
+
+def _all_covers(mask_logits_bqhw: Tensor, deleted: DeletedRegions) -> Tensor:
+    """Return bool (B, Q): masks that cover a deleted region of their image."""
+    size_hw = mask_logits_bqhw.shape[-2:]
+    return torch.stack(
+        [covers_deleted(one, deleted.cells(image, size_hw)) for image, one in enumerate(mask_logits_bqhw)]
+    )
 
 
 def excuse_logits(class_logits: Tensor, excused: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from maskloop.learning.losses.box_projection import box_costs, joined, match_boxes
+from maskloop.learning.losses.hard_negatives import DeletedRegions, covers_deleted
 from maskloop.learning.losses.hungarian import Costs, Matching, assign, pair_costs
 from maskloop.learning.losses.ignore_regions import (
     CERTAIN_LOGIT,
@@ -107,8 +108,9 @@ class PointwiseLoss(nn.Module):
         )
         matching = self._match(predictions, targets)
         to_boxes = None if base.boxes is None else self._match_boxed(predictions, matching)
+        hard_lbq = None if base.deleted is None else _hard_negatives(predictions, base.deleted)
         class_l = self._class_losses(
-            predictions.classes_lbqk, targets.ids_bn, matching, excused_lbq, to_boxes
+            predictions.classes_lbqk, targets.ids_bn, matching, excused_lbq, to_boxes, hard_lbq=hard_lbq
         )
         objects = base.get_num_masks(class_ids, features_bchw.device)
         mask_l, dice_l = self._mask_losses(
@@ -180,6 +182,8 @@ class PointwiseLoss(nn.Module):
         matching: Matching,
         excused_lbq: Tensor | None,
         to_boxes: Matching | None,
+        *,
+        hard_lbq: Tensor | None,
     ) -> Tensor:
         layers = len(classes_lbqk)
         no_object = classes_lbqk.shape[-1] - 1
@@ -197,6 +201,10 @@ class PointwiseLoss(nn.Module):
         loss = functional.cross_entropy(
             classes_lbqk.flatten(0, 2), targets_lbq.flatten(), weight=weights, reduction="none"
         )
+        if hard_lbq is not None:
+            hard = (hard_lbq & (targets_lbq == no_object)).flatten()
+            criterion: Any = self
+            loss = torch.where(hard, criterion.deleted_weight * loss, loss)
         mean_l: Tensor = loss.view(layers, -1).sum(1) / weights[targets_lbq].view(layers, -1).sum(1)
         return mean_l
 
@@ -260,6 +268,23 @@ def _matched_planes(
             planes_lnhw = without_gradient(planes_lnhw, cells_b1hw[image : image + 1])
         planes.append(planes_lnhw)
     return torch.cat(planes, dim=1)
+
+
+@torch.no_grad()
+def _hard_negatives(predictions: _Predictions, deleted: DeletedRegions) -> Tensor:
+    """Return bool (L, B, Q): masks that cover a deleted region of their image."""
+    hard_lbq = torch.zeros_like(predictions.classes_lbqk[..., 0], dtype=torch.bool)
+    features_bchw = predictions.features_bchw
+    size_hw = features_bchw.shape[-2:]
+    for image, count in enumerate(deleted.counts):
+        if not count:
+            continue
+        cells_dhw = deleted.cells(image, size_hw)
+        features_cp = features_bchw[image].flatten(1)
+        for layer, masks_bqc in enumerate(predictions.masks_lbqc):  # all at once would be a large tensor
+            planes_qhw = (masks_bqc[image] @ features_cp).view(-1, *size_hw)
+            hard_lbq[layer, image] = covers_deleted(planes_qhw, cells_dhw)
+    return hard_lbq
 
 
 def _excused(masks_bqc: Tensor, features_bchw: Tensor, cells_b1hw: Tensor) -> Tensor:

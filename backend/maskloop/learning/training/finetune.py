@@ -85,14 +85,16 @@ def _training_run(job: FinetuneJob, student: Checkpoint) -> TrainingRun:
         "stuff_labels": _stuff_labels(student, job),
     }
     training = ExampleDataset(
-        job.examples,
+        _weighed(job.examples, recipe.deleted_weight),
         length=recipe.steps * recipe.batch,
         augmentation=recipe.augmentation,
         balance=recipe.balance,
         tasks=_task_sampling(job, student),
         **common,
     )
-    validation = ExampleDataset(job.validation, length=len(job.validation), augmentation=None, **common)
+    validation = ExampleDataset(
+        _weighed(job.validation, 1.0), length=len(job.validation), augmentation=None, **common
+    )
     return TrainingRun(
         dataset=training,
         collator=Collator(
@@ -108,6 +110,11 @@ def _training_run(job: FinetuneJob, student: Checkpoint) -> TrainingRun:
         validation=validation if job.validation else None,
         fingerprint=_fingerprint(job, student),
     )
+
+
+def _weighed(examples: Sequence[TrainingExample], deleted_weight: float) -> list[TrainingExample]:
+    """Return the examples without deleted regions where these have no weight of their own."""
+    return [one if deleted_weight > 1 else replace(one, deleted=()) for one in examples]
 
 
 def _click_queries(job: FinetuneJob, student: Checkpoint) -> ClickQueries | None:
@@ -241,7 +248,7 @@ def _fingerprint(job: FinetuneJob, student: Checkpoint) -> str:
         digest.update(parameter.detach().cpu().numpy().tobytes())
     for example in (*job.examples, *job.validation):
         digest.update(f"{example.key}/{len(example.segments)}/{example.fresh}".encode())
-        for segment in (*example.segments, *example.ignored, *example.boxes):
+        for segment in (*example.segments, *example.ignored, *example.boxes, *example.deleted):
             digest.update(repr((segment.label, segment.offset_yx, segment.mask_hw.shape)).encode())
             digest.update(segment.mask_hw.tobytes())
     return digest.hexdigest()

@@ -44,6 +44,7 @@ class FinetuneRecipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
     balance: bool = False  # sample images with rare classes and new corrections more often
     tasks: TrainedTasks = "own"  # of a OneFormer; "all": also others that the annotations allow
+    deleted_weight: float = 1.0  # of a query that finds a deleted region again; 1: as any without an object
     click_queries: bool = False  # learnt beside the model, for answers to clicks
     save_every: int = 50  # steps between two saved states
     patience: int = 4  # validations without a lower loss until training stops; one with each saved state
@@ -56,6 +57,8 @@ class FinetuneRecipe:
             raise ValueError(f"FinetuneRecipe: expected at least one step and one image in each, got {self}")
         if not 0 <= self.average < 1:
             raise ValueError(f"FinetuneRecipe.average: expected a decay in 0..1, got {self.average}")
+        if self.deleted_weight < 1:
+            raise ValueError(f"FinetuneRecipe.deleted_weight: expected at least 1, got {self.deleted_weight}")
         if min(self.warmup, self.threads) < 0 or not 0 <= self.backbone_factor <= 1:
             raise ValueError(f"FinetuneRecipe: expected no negative count and a factor in 0..1, got {self}")
         if not self.learning_rate > 0 or not self.clip > 0 or self.weight_decay < 0:
@@ -139,6 +142,7 @@ def choose_recipe(
         freeze_norm=settings.train_freeze_norm,
         balance=settings.train_balance,
         tasks=settings.train_tasks,
+        deleted_weight=settings.train_deleted,
         click_queries=settings.train_clicks,
         save_every=max(10, min(50, steps // 8)),
         patience=settings.train_patience,

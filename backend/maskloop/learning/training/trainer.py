@@ -16,7 +16,7 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments
 
 from maskloop.errors import TrainingError
-from maskloop.learning.data.collate import BOXES_KEY, IGNORED_KEY, OTHER_TASK_KEY
+from maskloop.learning.data.collate import BOXES_KEY, DELETED_KEY, IGNORED_KEY, OTHER_TASK_KEY
 from maskloop.learning.data.index_map import IGNORED, object_planes
 from maskloop.learning.losses.ignore_regions import IgnoringLoss
 from maskloop.learning.losses.point_loss import PointwiseLoss
@@ -68,6 +68,7 @@ class SegmentationTrainer(Trainer):
         model_inputs = dict(inputs)
         any_ignored = model_inputs.pop(IGNORED_KEY)
         boxes = model_inputs.pop(BOXES_KEY, None)
+        deleted = model_inputs.pop(DELETED_KEY, None)
         of_other_task_b = model_inputs.pop(OTHER_TASK_KEY, None)
         index_bhw = self._clicked_bhw = model_inputs["mask_labels"]
         if of_other_task_b is not None:  # clicks are answered in the project's own task
@@ -76,6 +77,9 @@ class SegmentationTrainer(Trainer):
         if isinstance(criterion, IgnoringLoss):
             criterion.ignored_bhw = index_bhw == IGNORED if any_ignored else None
             criterion.boxes = None if boxes is None else [one.to(index_bhw.device) for one in boxes]
+            if self.recipe.deleted_weight != 1.0:
+                criterion.deleted = None if deleted is None else deleted.to(index_bhw.device)
+                criterion.deleted_weight = self.recipe.deleted_weight
         if not isinstance(criterion, PointwiseLoss):
             pairs = zip(index_bhw, model_inputs["class_labels"], strict=True)
             model_inputs["mask_labels"] = [object_planes(index_hw, len(ids)) for index_hw, ids in pairs]

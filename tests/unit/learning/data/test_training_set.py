@@ -42,6 +42,21 @@ def test_corrections_to_examples_ignored_labels_become_areas(tmp_path, make_corr
     assert (old.fresh, new.fresh) == (False, True)
 
 
+def test_corrections_to_examples_deleted_regions_are_masks_of_labels_that_are_learnt(
+    tmp_path, make_correction, make_segment
+):
+    deleted = [make_segment(label=label) for label in ("disc", "unclear", UNLABELLED, "other")]
+    drawn_as_box = replace(make_segment(), is_box=True)
+    (example,) = corrections_to_examples(
+        [make_correction(deleted=(*deleted, drawn_as_box))],
+        plan=LabelPlan(labels=("disc",), class_of_label={"disc": "circle"}),
+        image_cache=ImageCache(tmp_path),
+        ignored_labels={"unclear"},
+        learnt_versions=(),
+    )
+    assert example.deleted == (deleted[0], deleted[3])
+
+
 def test_build_training_set_keeps_the_holdout_apart(settings, tmp_path, make_correction):
     training_set = build_training_set(
         [make_correction(task_id=1)],

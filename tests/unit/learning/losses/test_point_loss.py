@@ -13,6 +13,7 @@ from maskloop.learning.data.index_map import IGNORED, object_planes
 from maskloop.learning.losses import accelerated, point_loss
 from maskloop.learning.losses import patching as switch
 from maskloop.learning.losses.box_projection import Boxes
+from maskloop.learning.losses.hard_negatives import DeletedRegions
 from maskloop.learning.losses.heads import pointwise
 from maskloop.learning.losses.hungarian import assign
 from maskloop.learning.losses.ignore_regions import ignoring
@@ -78,7 +79,20 @@ def make_inputs(model, counts, *, ignored=False, seed=0):
     return inputs
 
 
-def loss_and_gradient(model, inputs, *, fast, seed=0, boxes=None):
+def make_deleted(model, inputs):
+    """Return two regions of each image but the last: the model's largest mask there, and a corner of it."""
+    without_labels = {name: value for name, value in inputs.items() if not name.endswith("_labels")}
+    with torch.no_grad():
+        masks_bqhw = model(**without_labels).masks_queries_logits > 0
+    largest_b = masks_bqhw.sum((2, 3)).argmax(1)
+    index_bhw = torch.stack([one[place] for one, place in zip(masks_bqhw, largest_b, strict=True)]).short()
+    index_bhw = index_bhw.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    index_bhw[:, :8, :8] *= 2
+    index_bhw[-1] = 0
+    return DeletedRegions(index_bhw=index_bhw, counts=(*[2] * (len(index_bhw) - 1), 0))
+
+
+def loss_and_gradient(model, inputs, *, fast, seed=0, boxes=None, deleted=None):
     """Return the loss and the gradient of all weights in one row."""
     index_bhw, class_ids = inputs["mask_labels"], inputs["class_labels"]
     counts = [len(ids) for ids in class_ids]
@@ -93,6 +107,7 @@ def loss_and_gradient(model, inputs, *, fast, seed=0, boxes=None):
         stack.enter_context(same_points(model, counts, seed=seed, pointwise=fast))
         model.criterion.ignored_bhw = index_bhw == IGNORED if (index_bhw == IGNORED).any() else None
         model.criterion.boxes = boxes
+        model.criterion.deleted, model.criterion.deleted_weight = deleted, 5.0
         loss = model(**inputs).loss.sum()
     loss.backward()
     gradients = [
@@ -103,25 +118,32 @@ def loss_and_gradient(model, inputs, *, fast, seed=0, boxes=None):
 
 
 @pytest.mark.parametrize(
-    ("counts", "ignored", "boxes"),
+    ("counts", "ignored", "boxes", "deleted"),
     [
-        pytest.param((3, 2), False, None, id="objects"),
-        pytest.param((3, 0), False, None, id="one empty"),
-        pytest.param((0, 0), False, None, id="all empty"),
-        pytest.param((30, 2), False, None, id="more than queries"),
-        pytest.param((3, 2), True, None, id="ignored areas"),
-        pytest.param((0, 1), True, None, id="empty and ignored"),
-        pytest.param((3, 2), True, (2, 3), id="boxes"),
-        pytest.param((3, 0), True, (0, 4), id="boxes only in one"),
+        pytest.param((3, 2), False, None, False, id="objects"),
+        pytest.param((3, 0), False, None, False, id="one empty"),
+        pytest.param((0, 0), False, None, False, id="all empty"),
+        pytest.param((30, 2), False, None, False, id="more than queries"),
+        pytest.param((3, 2), True, None, False, id="ignored areas"),
+        pytest.param((0, 1), True, None, False, id="empty and ignored"),
+        pytest.param((3, 2), True, (2, 3), False, id="boxes"),
+        pytest.param((3, 0), True, (0, 4), False, id="boxes only in one"),
+        pytest.param((3, 2), False, None, True, id="deleted regions"),
+        pytest.param((3, 2), True, (2, 3), True, id="deleted regions and all else"),
     ],
 )
-def test_accelerated_loss_and_gradient_are_the_family_s_own(model, counts, ignored, boxes):
+def test_accelerated_loss_and_gradient_are_the_family_s_own(model, counts, ignored, boxes, deleted):
     losses, gradients = [], []
     for seed in range(3):
         inputs = make_inputs(model, counts, ignored=ignored, seed=seed)
         of_images = None if boxes is None else make_boxes(boxes, seed)
-        loss, gradient = loss_and_gradient(model, inputs, fast=False, seed=seed, boxes=of_images)
-        ours, our_gradient = loss_and_gradient(model, inputs, fast=True, seed=seed, boxes=of_images)
+        further = {
+            "seed": seed,
+            "boxes": of_images,
+            "deleted": make_deleted(model, inputs) if deleted else None,
+        }
+        loss, gradient = loss_and_gradient(model, inputs, fast=False, **further)
+        ours, our_gradient = loss_and_gradient(model, inputs, fast=True, **further)
         losses.append(float((ours / loss - 1).abs()))
         gradients.append(float((our_gradient - gradient).norm() / gradient.norm()))
     # a tie that rounding decides turns one bit of an attention mask or takes another point, now and then
@@ -129,6 +151,13 @@ def test_accelerated_loss_and_gradient_are_the_family_s_own(model, counts, ignor
     assert np.median(gradients) < 1e-4
     assert max(losses) < 1e-3
     assert max(gradients) < 2e-2
+
+
+def test_accelerated_deleted_regions_raise_the_loss(model):
+    inputs = make_inputs(model, (3, 2))
+    plain, _ = loss_and_gradient(model, inputs, fast=True)
+    weighed, _ = loss_and_gradient(model, inputs, fast=True, deleted=make_deleted(model, inputs))
+    assert weighed > plain * 1.001
 
 
 def test_pointwise_many_objects_are_drawn_in_groups_of_layers(model, monkeypatch):
