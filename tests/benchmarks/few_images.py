@@ -4,7 +4,8 @@
 seeds and judges it on a holdout that stays the same. `recipe-1` is the recipe before these additions. With
 `pool` the model also learns from 100 images without annotations, by what it was sure of on them; `again`
 trains a second time, from the model of the first time, and `again-pool` does so with that model's
-pseudo-labels. `all-tasks` trains a OneFormer in all three of its tasks, each of which is then judged;
+pseudo-labels. `deleted` weighs queries that find again what an annotator of the model's own predictions
+would have deleted. `all-tasks` trains a OneFormer in all three of its tasks, each of which is then judged;
 `untrained` is the model as it is. `transformers` is transformers' own example, with the processor time that
 `all` took, whose row has to be there. Results are JSON lines; what stands there is not done again, so that it
 may be stopped at any time.
@@ -39,6 +40,7 @@ from maskloop.types import HoldoutMetrics, SegmentationTask
 from .curve_data import SOURCES, Pool, Source, draw, load_pool
 from .few_images_ways import WAYS, Data
 from .learning_curves import append_row, read_lines
+from .shown_regions import shown_predictions, with_deleted
 from .transformers_example import RATE, finetune_as_transformers
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +94,8 @@ def run_cell(
     start = load_start(base, edge)
     examples = draw(pool, images, seed)
     folder = work / f"{way}-{images}-{seed}"
+    if way.startswith("deleted"):
+        examples = with_deleted(examples, shown_predictions(start, examples, pool.labels, SERVED))
 
     def recipe(base: Checkpoint, guessed: int = 0) -> FinetuneRecipe:
         return WAYS[way](_measure(base, examples, pool.labels, seed, guessed=guessed))

@@ -98,6 +98,8 @@ WAYS: dict[str, Callable[[Data], FinetuneRecipe]] = {
     "paste": plus(views(60), augmentation={"paste": 0.5}),
     "frozen-norm": plus(views(60), freeze_norm=True),
     "no-turns": plus(views(60), augmentation={"quarter_turns": False}),
+    "deleted-3": plus(recipe_1, deleted_weight=3.0),
+    "deleted-10": plus(recipe_1, deleted_weight=10.0),
     "all": chosen,
     "all-tasks": plus(chosen, tasks="all"),
     "untrained": chosen,
