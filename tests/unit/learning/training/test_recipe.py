@@ -56,6 +56,7 @@ def test_choose_recipe_rates_follow_model_and_data(chosen, images, parameters, r
         ({"backbone_rate": 0.0}, "freeze_backbone", True),
         ({"train_batch": 2}, "batch", 2),
         ({"train_minutes": 3.5}, "minutes", 3.5),
+        ({"train_deleted": 3.0}, "deleted_weight", 3.0),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
