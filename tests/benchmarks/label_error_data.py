@@ -36,7 +36,7 @@ from .label_error_shapes import BENCHMARK
 
 FIRST_SEED = 60_000_000  # of made-up images: no model has learnt from these
 LEARNT_SHARE = 0.15  # of the regions that the models learn from have an error of a kind drawn by chance
-PLAN = 2  # of sizes, models and recipe: predictions of another one are made again
+PLAN = 3  # of sizes, models, recipe and evidence: predictions of another one are made again
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from maskloop.types import BoolMask, RgbImage, Segment
 __all__ = ["Appearance", "ColourModel", "appearance_of", "covered_on_view", "on_view"]
 
 LONGEST = 320  # pixels of a view's longer side
+FINE_LONGEST = 512  # of the view on which borders are compared
 COLOURS = 24  # of a view
 ALIKE_PIXELS = 40.0  # of the whole view's colours, that count as objects'
 RARE = 0.01  # share of the pixels: a colour must be more frequent to say something
@@ -39,6 +40,7 @@ class Appearance:
 
     colours_hw: NDArray[np.uint8]  # (h, w): number of the colour among the view's own
     edges_hw: NDArray[np.float16]  # (h, w): length of the gradient, mean 1
+    lab_hwc: NDArray[np.uint8]  # (H', W', 3): CIE Lab of a finer view
 
 
 def appearance_of(image: RgbImage) -> Appearance:
@@ -47,11 +49,7 @@ def appearance_of(image: RgbImage) -> Appearance:
     Args:
         image: uint8 (H, W, 3), upright RGB.
     """
-    height, width = image.shape[:2]
-    scale = min(1.0, LONGEST / max(height, width))
-    size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
-    view_hwc = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
-    smooth_hwc = cv2.GaussianBlur(view_hwc, (3, 3), 0)
+    smooth_hwc = _smooth_view(image, LONGEST)
     palette = Image.fromarray(smooth_hwc).quantize(COLOURS, dither=Image.Dither.NONE)
     lab_hwc = cv2.cvtColor(smooth_hwc, cv2.COLOR_RGB2LAB).astype(np.float32)
     steps = [cv2.Sobel(lab_hwc, cv2.CV_32F, dx, dy) for dx, dy in ((1, 0), (0, 1))]
@@ -59,7 +57,18 @@ def appearance_of(image: RgbImage) -> Appearance:
     return Appearance(
         colours_hw=np.asarray(palette, dtype=np.uint8),
         edges_hw=(edges_hw / max(float(edges_hw.mean()), 1e-3)).astype(np.float16),
+        lab_hwc=np.asarray(
+            cv2.cvtColor(_smooth_view(image, FINE_LONGEST), cv2.COLOR_RGB2LAB), dtype=np.uint8
+        ),
     )
+
+
+def _smooth_view(image: RgbImage, longest: int) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
+    scale = min(1.0, longest / max(height, width))
+    size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
+    view_hwc = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.GaussianBlur(view_hwc, (3, 3), 0), dtype=np.uint8)
 
 
 def on_view(

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskloop.curation.review.appearance import UNKNOWN, ColourModel
+from maskloop.curation.review.local_colours import NOTHING_LOCAL, LocalColours
 from maskloop.curation.review.missing import MISSING_FEATURES, find_missing, missing_rows
 from maskloop.curation.review.outline import BAND, LEAST, MOST_LOSS, cross_entropy, outline_shape
 from maskloop.curation.review.overlap import Overlaps, overlaps, read_map, shared_pixels
 from maskloop.curation.review.suspicion import Evidence
+from maskloop.curation.review.touching import NO_NEIGHBOUR, touching_numbers
 from maskloop.types import Segment
 
 __all__ = ["MISSING_FEATURES", "REGION_FEATURES", "ImageFeatures", "add_context", "image_features"]
@@ -43,9 +45,13 @@ REGION_FEATURES = (
     "solidity",  # area of the convex hull that it fills
     "roundness",  # 4 pi area / perimeter squared
     "parts",  # separate parts, at most 4
+    "waist",  # how large a second part comes off where it is worn away
+    "joint_size",  # size together with the region that touches it
     "class_support",  # mean support of the other regions of its class
     "image_support",  # of the other regions of its image
+    *NO_NEIGHBOUR,
     *UNKNOWN,
+    *NOTHING_LOCAL,
 )
 LEAST_PART = 0.15  # score of an object that may be one of several in a region
 
@@ -66,7 +72,7 @@ def image_features(
 ) -> ImageFeatures:
     """Return the numbers of one image's regions and of the objects that have none.
 
-    `size`, `class_support` and `image_support` are filled in over all images by `add_context`.
+    `size`, `joint_size`, `class_support` and `image_support` are filled in over all images by `add_context`.
 
     Args:
         regions: as annotated.
@@ -74,9 +80,11 @@ def image_features(
         ignored: areas where nothing is missing.
     """
     found = overlaps(regions, evidence.segments)
-    colours = (
-        None if evidence.appearance is None else ColourModel(evidence.appearance, regions, evidence.size_hw)
-    )
+    colours = local = None
+    if evidence.appearance is not None:
+        colours = ColourModel(evidence.appearance, regions, evidence.size_hw)
+        local = LocalColours(evidence.appearance.lab_hwc, regions, evidence.size_hw)
+    touching = touching_numbers(regions)
     support_rn = found.iou_rn * np.sqrt(found.score_n)[None]
     has_objects = support_rn.shape[1] > 0
     match_r = support_rn.argmax(axis=1) if has_objects else np.full(len(regions), -1)
@@ -85,7 +93,9 @@ def image_features(
     rows, partners = [], []
     for index in range(len(regions)):
         row, partner = _region_row(index, regions, evidence, found, match=int(match_r[index]), twins=twins)
+        row |= touching[index]
         row |= colours.numbers(regions[index]) if colours is not None else UNKNOWN
+        row |= local.numbers(regions[index]) if local is not None else NOTHING_LOCAL
         rows.append([row[name] for name in REGION_FEATURES])
         partners.append(partner)
     missing = find_missing(regions, evidence, found, ignored=ignored, colours=colours)
@@ -93,7 +103,7 @@ def image_features(
         region_rf=np.array(rows, dtype=np.float64).reshape(-1, len(REGION_FEATURES)),
         match_r=match_r,
         partner_r=np.array(partners, dtype=np.int64),
-        missing_mf=missing_rows(missing, regions, evidence, colours=colours),
+        missing_mf=missing_rows(missing, regions, evidence, colours=colours, local=local),
         missing=tuple(one.segment for one in missing),
     )
 
@@ -126,6 +136,7 @@ def add_context(images: Sequence[ImageFeatures], regions: Sequence[Sequence[Segm
         for index, region in enumerate(drawn):
             row = image.region_rf[index]
             row[at["size"]] = np.log(region.area) - medians[region.label]
+            row[at["joint_size"]] = row[at["size"]] + row[at["joint_growth"]]
             row[at["class_support"]] = class_support(region.label, float(supports[index]))
             row[at["image_support"]] = (supports.sum() - supports[index] + whole) / len(supports)
         for row, segment in zip(image.missing_mf, image.missing, strict=True):

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskloop.curation.review.appearance import UNKNOWN, ColourModel, covered_on_view
+from maskloop.curation.review.local_colours import NOTHING_LOCAL, LocalColours
 from maskloop.curation.review.outline import BAND, outline_shape
 from maskloop.curation.review.overlap import Overlaps, read_map, shared_pixels
 from maskloop.curation.review.suspicion import Evidence
@@ -40,6 +41,7 @@ MISSING_FEATURES = (
     "foreground",  # mean probability that a pixel is any object's
     "foreground_least",  # tenth percentile of it
     *UNKNOWN,
+    *NOTHING_LOCAL,
 )
 TAKEN_IOU = 0.4  # an object that overlaps a region so much is that region's
 MOST_COVERED = 0.1  # of an object that is shown whole
@@ -112,6 +114,7 @@ def missing_rows(
     evidence: Evidence,
     *,
     colours: ColourModel | None,
+    local: LocalColours | None,
 ) -> NDArray[np.float64]:
     """Return float64 (M, F) as MISSING_FEATURES; what depends on other images is 0."""
     labels = np.array([region.label for region in regions])
@@ -150,6 +153,7 @@ def missing_rows(
             "foreground": float(seen.mean()),
             "foreground_least": float(np.quantile(seen, 0.1)),
             **(colours.numbers(segment) if colours is not None else UNKNOWN),
+            **(local.numbers(segment) if local is not None else NOTHING_LOCAL),
         }
         rows.append([row[name] for name in MISSING_FEATURES])
     return np.array(rows, dtype=np.float64).reshape(-1, len(MISSING_FEATURES))

@@ -14,6 +14,8 @@ __all__ = ["BAND", "LEAST", "MOST_LOSS", "cross_entropy", "outline_shape"]
 
 BAND = 0.08  # of the square root of the area: half the width of the band along an outline
 LEAST = 1e-3  # probability
+MOST_SIDE = 96  # pixels of a mask's longer side; of a larger one only some rows and columns are read
+WORN = (0.3, 0.5, 0.7)  # of the greatest depth
 MOST_LOSS = -float(np.log(LEAST))
 
 
@@ -24,7 +26,7 @@ def cross_entropy(probs_hw: NDArray[np.float32], truth_hw: BoolMask, where_hw: B
 
 
 def outline_shape(region: Segment) -> Mapping[str, float]:
-    """Return solidity, roundness and number of parts, at most 4."""
+    """Return solidity, roundness, number of parts, at most 4, and waist: see `_waist`."""
     outlines, _ = cv2.findContours(
         np.pad(region.mask_hw.view(np.uint8), 1), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
     )
@@ -35,4 +37,23 @@ def outline_shape(region: Segment) -> Mapping[str, float]:
         "solidity": min(1.0, region.area / max(hull + around / 2, 1.0)),
         "roundness": min(1.0, 4 * np.pi * region.area / max(around, 1.0) ** 2),
         "parts": float(min(len(outlines), 4)),
+        "waist": _waist(region.mask_hw),
     }
+
+
+def _waist(mask_hw: BoolMask) -> float:
+    """Return how large a second part comes off where the mask is worn away, 0..0.5 of what is then left.
+
+    Two objects that were drawn as one hang together at a narrow place.
+    """
+    step = -(-max(mask_hw.shape) // MOST_SIDE)
+    drawn_hw = np.pad(mask_hw[::step, ::step].astype(np.uint8), 1)
+    depth_hw = cv2.distanceTransform(drawn_hw, cv2.DIST_L2, 5)
+    largest = 0.0
+    for share in WORN:
+        left_hw = (depth_hw > share * depth_hw.max()).astype(np.uint8)
+        count, _, stats, _ = cv2.connectedComponentsWithStats(left_hw)
+        if count > 2:
+            areas = np.sort(stats[1:, cv2.CC_STAT_AREA])
+            largest = max(largest, float(areas[-2] / areas.sum()))
+    return largest

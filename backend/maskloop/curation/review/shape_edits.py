@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,17 +15,20 @@ from maskloop.types import BoolMask, Segment
 __all__ = ["bridge", "careless_outline", "cut", "moved", "shifted_copy"]
 
 BORDER_IOU = (0.5, 0.85)  # of a poorly drawn region with the object
+FARTHEST = 0.3  # of the square root of the area: how far a careless outline is from the object's
+WAVES = 4  # around an outline, at most
 TRIES = 8
 
 
 def careless_outline(segment: Segment, size_hw: tuple[int, int], rng: np.random.Generator) -> Segment | None:
-    """Return the region grown, shrunk or moved: IoU with the object .5 to .85; None: not possible."""
-    mask_hw = paste_segment(segment, size_hw)
+    """Return the region grown, shrunk, moved or waved: IoU with the object .5 to .85; None: not possible."""
     edge = max(1.0, np.sqrt(segment.area))
+    mask_hw, corner_yx = _window(segment, size_hw, round(edge * FARTHEST) + 2)
+    edits = (_grown, _shrunk, _pushed, _waved)
     for attempt in range(TRIES):
-        reach = max(1, round(edge * rng.uniform(0.08, 0.3)))
-        drawn_hw = (_grown, _shrunk, _pushed)[(attempt + int(rng.integers(3))) % 3](mask_hw, reach, rng)
-        drawn = mask_to_segment(drawn_hw, label=segment.label)
+        reach = max(1, round(edge * rng.uniform(0.08, FARTHEST)))
+        drawn_hw = edits[(attempt + int(rng.integers(len(edits)))) % len(edits)](mask_hw, reach, rng)
+        drawn = _placed(drawn_hw, corner_yx, segment.label)
         if drawn is not None and BORDER_IOU[0] <= segment_iou(drawn, segment) <= BORDER_IOU[1]:
             return drawn
     return None
@@ -66,7 +70,8 @@ def gap_between(first: Segment, second: Segment) -> float:
 def shifted_copy(segment: Segment, size_hw: tuple[int, int], rng: np.random.Generator) -> Segment | None:
     """Return the region again, drawn a little elsewhere."""
     reach = max(1, round(np.sqrt(segment.area) * 0.08))
-    return mask_to_segment(_pushed(paste_segment(segment, size_hw), reach, rng), label=segment.label)
+    mask_hw, corner_yx = _window(segment, size_hw, reach + 2)
+    return _placed(_pushed(mask_hw, reach, rng), corner_yx, segment.label)
 
 
 def moved(
@@ -104,6 +109,47 @@ def _pushed(mask_hw: BoolMask, reach: int, rng: np.random.Generator) -> BoolMask
     matrix = np.float32([[1, 0, reach * np.cos(angle)], [0, 1, reach * np.sin(angle)]])  # type: ignore[arg-type]
     size_wh = (mask_hw.shape[1], mask_hw.shape[0])
     return cv2.warpAffine(mask_hw.astype(np.uint8), np.asarray(matrix), size_wh, flags=cv2.INTER_NEAREST) > 0
+
+
+def _waved(mask_hw: BoolMask, reach: int, rng: np.random.Generator) -> BoolMask:
+    """Return the mask whose outline goes in and out by up to `reach` pixels, in slow waves."""
+    rows, columns = np.nonzero(mask_hw)
+    y, x = np.mgrid[: mask_hw.shape[0], : mask_hw.shape[1]].astype(np.float32)
+    y, x = y - np.float32(rows.mean()), x - np.float32(columns.mean())
+    angle_hw, radius_hw = np.arctan2(y, x), np.hypot(y, x)
+    wave_hw = np.zeros_like(angle_hw)
+    for count in range(1, WAVES + 1):
+        height, phase = rng.normal() / np.sqrt(count), rng.uniform(0, 2 * np.pi)
+        wave_hw += np.float32(height) * np.cos(count * angle_hw + np.float32(phase))
+    wave_hw *= reach / max(1e-6, float(np.abs(wave_hw).max()))
+    # each pixel is read where the wave moved it from, along the ray from the middle
+    moved_hw = np.maximum(radius_hw - wave_hw, 0) / np.maximum(radius_hw, 1e-6)
+    return (
+        cv2.remap(
+            mask_hw.astype(np.uint8),
+            (x * moved_hw + np.float32(columns.mean())).astype(np.float32),
+            (y * moved_hw + np.float32(rows.mean())).astype(np.float32),
+            cv2.INTER_NEAREST,
+        )
+        > 0
+    )
+
+
+def _window(segment: Segment, size_hw: tuple[int, int], reach: int) -> tuple[BoolMask, tuple[int, int]]:
+    """Return the mask in its box and `reach` pixels around it, inside the image, and where that begins."""
+    top, left, bottom, right = segment.box_yxyx
+    y, x = max(0, top - reach), max(0, left - reach)
+    window_hw = np.zeros((min(size_hw[0], bottom + reach) - y, min(size_hw[1], right + reach) - x), np.bool_)
+    window_hw[top - y : bottom - y, left - x : right - x] = segment.mask_hw
+    return window_hw, (y, x)
+
+
+def _placed(window_hw: BoolMask, corner_yx: tuple[int, int], label: str) -> Segment | None:
+    drawn = mask_to_segment(window_hw, label=label)
+    if drawn is None:
+        return None
+    offset_yx = (drawn.offset_yx[0] + corner_yx[0], drawn.offset_yx[1] + corner_yx[1])
+    return replace(drawn, offset_yx=offset_yx)
 
 
 def _disc(radius: int) -> NDArray[np.uint8]:

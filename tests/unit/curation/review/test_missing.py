@@ -55,7 +55,7 @@ def test_rows_say_what_a_candidate_is():
     regions = [rectangle(10, 4, 14, 15)]
     evidence = evidence_of([rectangle(10, 4, 14, 30, score=0.8)])
     missing = found_in(regions, evidence)
-    (row,) = missing_rows(missing, regions, evidence, colours=None)
+    (row,) = missing_rows(missing, regions, evidence, colours=None, local=None)
     numbers = dict(zip(MISSING_FEATURES, row, strict=True))
     assert numbers["covered"] == pytest.approx(0.5)
     assert numbers["foreground"] == pytest.approx(0.8, abs=0.01)
@@ -63,5 +63,5 @@ def test_rows_say_what_a_candidate_is():
 
 
 def test_no_candidate_gives_an_empty_table():
-    table = missing_rows([], [], evidence_of([]), colours=None)
+    table = missing_rows([], [], evidence_of([]), colours=None, local=None)
     assert table.shape == (0, len(MISSING_FEATURES))
