@@ -144,18 +144,22 @@ def main():
     parser.add_argument("--images", default="1000,10000")
     parser.add_argument("--formats", default="coco,parquet")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--work", type=Path, help="a folder whose snapshots are kept, for a run in parts")
     arguments = parser.parse_args()
     rows = []
     context = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.work or Path(temporary)
         for count in map(int, arguments.images.split(",")):
-            for name in ("snapshot", *arguments.formats.split(",")):
+            for name in ("snapshot", *filter(None, arguments.formats.split(","))):
+                if name == "snapshot" and (folder / f"snapshots-{count}").is_dir():
+                    continue
                 answers = context.Queue()
-                process = context.Process(target=_measure, args=(Path(folder), count, name, answers))
+                process = context.Process(target=_measure, args=(folder, count, name, answers))
                 process.start()
                 rows.append(answers.get(timeout=7200))
                 process.join()
-                written = Path(folder) / (f"snapshots-{count}" if name == "snapshot" else f"{name}-{count}")
+                written = folder / (f"snapshots-{count}" if name == "snapshot" else f"{name}-{count}")
                 rows[-1]["written_mb"] = _written_mb(written)
                 if name != "snapshot":
                     shutil.rmtree(written)

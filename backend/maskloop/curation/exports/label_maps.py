@@ -68,15 +68,20 @@ def draw_objects(one: SnapshotImage, *, crowds: bool = True) -> LabelMap:
     index_hw = np.zeros(size_hw, dtype=np.int32)
     for index, row in [(IGNORED, row) for row in below] + list(enumerate(rows, start=1)):
         top, left, bottom, right = row.box_yxyx
-        index_hw[top:bottom, left:right][row.segment(size_hw).mask_hw] = index
-    seen = np.bincount(index_hw.ravel() + 1, minlength=len(rows) + 2)[2:]
+        np.copyto(index_hw[top:bottom, left:right], index, where=row.segment(size_hw).mask_hw)
+    areas = tuple(_seen(index_hw, index, row) for index, row in enumerate(rows, start=1))
     return LabelMap(
         index_hw=index_hw,
         rows=tuple(rows),
-        areas=tuple(int(area) for area in seen),
-        hidden=sum(row.area for row in rows) - int(seen.sum()),
-        vanished=int((seen == 0).sum()),
+        areas=areas,
+        hidden=sum(row.area for row in rows) - sum(areas),
+        vanished=areas.count(0),
     )
+
+
+def _seen(index_hw: NDArray[np.int32], index: int, row: ObjectRow) -> int:
+    top, left, bottom, right = row.box_yxyx
+    return int(np.count_nonzero(index_hw[top:bottom, left:right] == index))
 
 
 def write_png(path: Path, values: NDArray[np.integer]) -> None:

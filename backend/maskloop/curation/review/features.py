@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from maskloop.curation.review.appearance import UNKNOWN, ColourModel
 from maskloop.curation.review.local_colours import NOTHING_LOCAL, LocalColours
 from maskloop.curation.review.missing import MISSING_FEATURES, find_missing, missing_rows
-from maskloop.curation.review.outline import BAND, LEAST, MOST_LOSS, cross_entropy, outline_shape
+from maskloop.curation.review.outline import BAND, LEAST, MOST_LOSS, cross_entropy, outline_shape, share_at_image_edge
 from maskloop.curation.review.overlap import Overlaps, overlaps, read_map, shared_pixels
 from maskloop.curation.review.suspicion import Evidence
 from maskloop.curation.review.touching import NO_NEIGHBOUR, touching_numbers
@@ -46,6 +46,7 @@ REGION_FEATURES = (
     "roundness",  # 4 pi area / perimeter squared
     "parts",  # separate parts, at most 4
     "waist",  # how large a second part comes off where it is worn away
+    "at_image_edge",  # how much of it the image cuts off
     "joint_size",  # size together with the region that touches it
     "class_support",  # mean support of the other regions of its class
     "image_support",  # of the other regions of its image
@@ -170,6 +171,7 @@ def _region_row(
     row |= _class_evidence(region, evidence, match)
     row |= _pixel_evidence(region, evidence, match)
     row |= outline_shape(region)
+    row["at_image_edge"] = share_at_image_edge(region, evidence.size_hw)
     if match >= 0:
         row["match_iou"] = float(found.iou_rn[index, match])
         row["match_score"] = float(found.score_n[match])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from maskloop.types import BoolMask, Segment
 
-__all__ = ["BAND", "LEAST", "MOST_LOSS", "cross_entropy", "outline_shape"]
+__all__ = ["BAND", "LEAST", "MOST_LOSS", "cross_entropy", "outline_shape", "share_at_image_edge"]
 
 BAND = 0.08  # of the square root of the area: half the width of the band along an outline
 LEAST = 1e-3  # probability
@@ -39,6 +39,25 @@ def outline_shape(region: Segment) -> Mapping[str, float]:
         "parts": float(min(len(outlines), 4)),
         "waist": _waist(region.mask_hw),
     }
+
+
+def share_at_image_edge(region: Segment, size_hw: tuple[int, int]) -> float:
+    """Return how many of a region's pixels lie at the image's edge, in edges of a square of its area.
+
+    What the image cuts off is straight there and small without any mistake.
+    """
+    top, left, bottom, right = region.box_yxyx
+    at_edge = sum(
+        int(line.sum())
+        for line, is_last in (
+            (region.mask_hw[0], top == 0),
+            (region.mask_hw[-1], bottom == size_hw[0]),
+            (region.mask_hw[:, 0], left == 0),
+            (region.mask_hw[:, -1], right == size_hw[1]),
+        )
+        if is_last
+    )
+    return at_edge / float(np.sqrt(region.area))
 
 
 def _waist(mask_hw: BoolMask) -> float:
