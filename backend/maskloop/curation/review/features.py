@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from maskloop.curation.review.appearance import UNKNOWN, ColourModel
 from maskloop.curation.review.local_colours import NOTHING_LOCAL, LocalColours
 from maskloop.curation.review.missing import MISSING_FEATURES, find_missing, missing_rows
-from maskloop.curation.review.outline import BAND, LEAST, MOST_LOSS, cross_entropy, outline_shape, share_at_image_edge
+from maskloop.curation.review.outline import (
+    BAND,
+    LEAST,
+    MOST_LOSS,
+    cross_entropy,
+    outline_shape,
+    share_at_image_edge,
+)
 from maskloop.curation.review.overlap import Overlaps, overlaps, read_map, shared_pixels
 from maskloop.curation.review.suspicion import Evidence
 from maskloop.curation.review.touching import NO_NEIGHBOUR, touching_numbers

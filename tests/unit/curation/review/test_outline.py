@@ -1,9 +1,10 @@
 import cv2
 import numpy as np
 import pytest
+from tests.unit.curation.review.conftest import rectangle
 from tests.unit.curation.review.test_local_colours import disc
 
-from maskloop.curation.review.outline import outline_shape
+from maskloop.curation.review.outline import outline_shape, share_at_image_edge
 from maskloop.masks import mask_to_segment
 from maskloop.types import Segment
 
@@ -30,3 +31,11 @@ def test_outline_shape_of_a_disc():
     assert shape["solidity"] > 0.95
     assert shape["roundness"] > 0.8
     assert (shape["parts"], shape["waist"]) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("top", "left", "share"),
+    [(10, 10, 0.0), (0, 10, 1.0), (86, 10, 1.0), (10, 0, 1.0), (10, 150, 1.0), (0, 150, 2.0)],
+)
+def test_share_at_image_edge_is_what_the_image_cuts_off(top: int, left: int, share: float):
+    assert share_at_image_edge(rectangle(top, left, 10, 10), SIZE_HW) == share
