@@ -301,6 +301,7 @@ class Settings(BaseSettings):
     train_tasks: Literal["own", "all"] = Field(
         "own", description="of a OneFormer: the project's, or all that its annotations can teach"
     )
+    train_denoise: bool = Field(False, description="also learn to mend noised masks (docs/few-images.md)")
     train_clicks: bool = Field(False, description="learn to answer clicks, at no cost to predictions")
     train_balance: bool = Field(True, description="show new corrections and rare classes more often")
     learning_rate: float | None = Field(None, gt=0, description="at its peak; default: by the model's size")

@@ -101,6 +101,7 @@ WAYS: dict[str, Callable[[Data], FinetuneRecipe]] = {
     "deleted-3": plus(recipe_1, deleted_weight=3.0),
     "deleted-10": plus(recipe_1, deleted_weight=10.0),
     "all": chosen,
+    "denoise": plus(chosen, denoise=True),
     "all-tasks": plus(chosen, tasks="all"),
     "untrained": chosen,
     "pool": chosen,

@@ -35,7 +35,7 @@ from maskloop.learning.losses.point_sampling import (
     sample_rows,
 )
 
-__all__ = ["PointwiseLoss"]
+__all__ = ["PointwiseLoss", "matched_planes"]
 
 _MAX_ROWS = 512  # masks whose points are drawn together; bounds the memory
 
@@ -113,8 +113,8 @@ class PointwiseLoss(nn.Module):
             predictions.classes_lbqk, targets.ids_bn, matching, excused_lbq, to_boxes, hard_lbq=hard_lbq
         )
         objects = base.get_num_masks(class_ids, features_bchw.device)
-        mask_l, dice_l = self._mask_losses(
-            _matched_planes(masks_lbqc, features_bchw, matching, ignored_b1hw), index_bhw, matching
+        mask_l, dice_l = self.mask_losses(
+            matched_planes(masks_lbqc, features_bchw, matching, ignored_b1hw), index_bhw, matching
         )
         losses = {}
         for layer in range(len(masks_lbqc)):
@@ -123,7 +123,7 @@ class PointwiseLoss(nn.Module):
             losses[f"loss_dice{name}"] = dice_l[layer] / objects
             losses[f"loss_cross_entropy{name}"] = class_l[layer].clone()  # the model scales it in place
         if to_boxes is not None:
-            planes_lnhw = _matched_planes(masks_lbqc, features_bchw, to_boxes, None)
+            planes_lnhw = matched_planes(masks_lbqc, features_bchw, to_boxes, None)
             box_l = base.weigh_boxes(planes_lnhw.flatten(0, 1), to_boxes, class_ids)
             losses |= {
                 f"loss_box_{layer - 1}" if layer else "loss_box": one for layer, one in enumerate(box_l)
@@ -208,7 +208,7 @@ class PointwiseLoss(nn.Module):
         mean_l: Tensor = loss.view(layers, -1).sum(1) / weights[targets_lbq].view(layers, -1).sum(1)
         return mean_l
 
-    def _mask_losses(
+    def mask_losses(
         self, planes_lnhw: Tensor, index_bhw: Tensor, matching: Matching
     ) -> tuple[Tensor, Tensor]:
         """Return cross-entropy (L,) and dice (L,), each summed over the objects."""
@@ -254,7 +254,7 @@ def _row_losses(logits_rp: Tensor, labels_rp: Tensor) -> Tensor:
     return torch.stack([mask_r, dice_r])
 
 
-def _matched_planes(
+def matched_planes(
     masks_lbqc: Tensor, features_bchw: Tensor, matching: Matching, cells_b1hw: Tensor | None
 ) -> Tensor:
     """Return float32 (L, N, H, W): the masks of matched queries, image after image."""

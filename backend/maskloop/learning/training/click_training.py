@@ -29,7 +29,7 @@ from maskloop.segmentation.click_queries import (
     Level,
     decode_clicks,
 )
-from maskloop.segmentation.fast.model_forward import decoder_parts
+from maskloop.segmentation.fast.model_forward import decoder_inputs, decoder_parts
 from maskloop.segmentation.fast.pixel_decoder import sine_axes
 from maskloop.segmentation.fast.query_decoder import QueryDecoder
 from maskloop.types import BoolMask
@@ -75,10 +75,7 @@ class ClickTrainer:
         module = self._model.model.transformer_module
 
         def before(_: Any, args: Any, kwargs: dict[str, Any]) -> None:
-            names = ("multi_scale_features", "mask_features")
-            features, pixels_bchw = (
-                kwargs[name] if name in kwargs else args[number] for number, name in enumerate(names)
-            )
+            features, pixels_bchw = decoder_inputs(args, kwargs)
             self._seen = _Seen(features=[one.detach() for one in features], pixels_bchw=pixels_bchw.detach())
 
         def keep(number: int) -> Any:

@@ -45,6 +45,7 @@ class FinetuneRecipe:
     balance: bool = False  # sample images with rare classes and new corrections more often
     tasks: TrainedTasks = "own"  # of a OneFormer; "all": also others that the annotations allow
     deleted_weight: float = 1.0  # of a query that finds a deleted region again; 1: as any without an object
+    denoise: bool = False  # denoising queries are trained beside the ordinary ones (losses.denoising)
     click_queries: bool = False  # learnt beside the model, for answers to clicks
     save_every: int = 50  # steps between two saved states
     patience: int = 4  # validations without a lower loss until training stops; one with each saved state
@@ -143,6 +144,7 @@ def choose_recipe(
         balance=settings.train_balance,
         tasks=settings.train_tasks,
         deleted_weight=settings.train_deleted,
+        denoise=settings.train_denoise,
         click_queries=settings.train_clicks,
         save_every=max(10, min(50, steps // 8)),
         patience=settings.train_patience,

@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from maskloop.errors import TrainingError
 from maskloop.learning.losses import accelerated
+from maskloop.learning.losses.denoising import denoising
 from maskloop.learning.losses.ignore_regions import ignoring
 from maskloop.learning.training.click_training import ClickTrainer
 from maskloop.learning.training.job import UNCONTROLLED, TrainingControl, TrainingRun, TrainingStoppedError
@@ -61,7 +62,6 @@ def train_model(
     if processes.is_main_process:
         states.claim({"recipe": asdict(run.recipe), "fingerprint": run.fingerprint})
     processes.wait_for_everyone()
-    initial = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
     callback = LoopCallback(run, states, control)
     clicks = None
     if run.click_queries is not None:
@@ -72,9 +72,11 @@ def train_model(
         _no_progress_bars(),
         ignoring(model),
         accelerated(model),
+        denoising(model) if run.recipe.denoise else contextlib.nullcontext(),
         prepared_for_training(model, run.recipe),
         clicks.observing() if clicks is not None else contextlib.nullcontext(),
     ):
+        initial = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
         while not _train_within_memory(model, run, states, callback, clicks):
             gc.collect()
             if run.device.type == "cuda":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from maskloop.segmentation.fast.pixel_decoder import PixelFeatures, decode_pixels, sine_positions
+from maskloop.segmentation.fast.pixel_decoder import decode_pixels, sine_positions
 from maskloop.segmentation.fast.query_decoder import QueryDecoder, QueryLayer, decode_queries, task_queries
 from maskloop.segmentation.fast.swin import StageWindows, swin_features
 
-__all__ = ["LeanOutput", "decoder_parts", "lean_forward", "query_decoder"]
+__all__ = ["LeanOutput", "decoder_inputs", "decoder_parts", "lean_forward", "query_decoder", "query_levels"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,7 +57,7 @@ def lean_forward(
         else backbone(pixel_values_bchw).feature_maps
     )
     pixels = decode_pixels(pixel_level.decoder, features, triton=triton)
-    levels = _levels(module, pixels)
+    levels = query_levels(module, pixels.levels_bsc, pixels.shapes_l)
     decoder, classify = decoder_parts(model)
     if task_inputs_bt is None:
         queries_bqc = module.queries_features.weight[None].expand(len(pixel_values_bchw), -1, -1)
@@ -82,9 +82,35 @@ def lean_forward(
         )
 
 
-def _levels(module: Any, pixels: PixelFeatures) -> list[tuple[Tensor, Tensor, tuple[int, int]]]:
+def decoder_inputs(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Tensor], Tensor]:
+    """Return what a family's transformer module is called with.
+
+    Args:
+        args: of the call.
+        kwargs: of the call.
+
+    Returns:
+        Features (B, C, h, w) of the levels, the smallest first, and pixel embeddings (B, C, H, W).
+    """
+    names = ("multi_scale_features", "mask_features")
+    features, pixels_bchw = (
+        kwargs[name] if name in kwargs else args[number] for number, name in enumerate(names)
+    )
+    return features, pixels_bchw
+
+
+def query_levels(
+    module: Any, levels_bsc: Sequence[Tensor], shapes_l: Sequence[tuple[int, int]]
+) -> list[tuple[Tensor, Tensor, tuple[int, int]]]:
+    """Return the levels that queries attend to, as `decode_queries` takes them.
+
+    Args:
+        module: a family's transformer module.
+        levels_bsc: tokens (B, S, C) of the levels that the pixel decoder made, the smallest first.
+        shapes_l: their heights and widths.
+    """
     levels = []
-    for index, (tokens_bsc, size_hw) in enumerate(zip(pixels.levels_bsc, pixels.shapes_l, strict=True)):
+    for index, (tokens_bsc, size_hw) in enumerate(zip(levels_bsc, shapes_l, strict=True)):
         projection = module.input_projections[index]
         if isinstance(projection, torch.nn.Conv2d):
             tokens_bsc = functional.linear(tokens_bsc, projection.weight.flatten(1), projection.bias)

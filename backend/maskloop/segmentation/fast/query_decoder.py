@@ -53,6 +53,9 @@ def decode_queries(
     positions_bqc: Tensor,
     levels: Sequence[tuple[Tensor, Tensor, tuple[int, int]]],
     masks_bchw: Tensor,
+    *,
+    given_lbqs: Sequence[Tensor] = (),
+    beside_bqq: Tensor | None = None,
 ) -> list[Tensor]:
     """Return the queries after each layer, (B, Q, C), without the norm.
 
@@ -62,23 +65,32 @@ def decode_queries(
         positions_bqc: (1 or B, Q, C), added to queries and keys where they attend.
         levels: (keys, values, (h, w)) of each level, the smallest first; tokens (B, h * w, C).
         masks_bchw: pixel embeddings.
+        given_lbqs: bool (B, Q, S) for each of the first layers, where queries look instead of at their own
+            masks; a query that is given nothing looks everywhere.
+        beside_bqq: bool (B, Q, Q), which others each query attends to; None: all of them.
 
     Source:
         Masked attention: Cheng et al., "Masked-attention Mask Transformer for Universal Image Segmentation",
         CVPR 2022, section 3.2.1.
     """
-    pixels_bcs = [
-        functional.interpolate(masks_bchw, size_hw, mode="bilinear").flatten(2) for *_, size_hw in levels
-    ]
+    pixels_bcs = []
+    if len(given_lbqs) < len(decoder.layers):
+        pixels_bcs = [
+            functional.interpolate(masks_bchw, size_hw, mode="bilinear").flatten(2) for *_, size_hw in levels
+        ]
     after = []
     for index, layer in enumerate(decoder.layers):
         keys_bsc, values_bsc, _ = levels[index % len(levels)]
-        embeddings_bqc = decoder.to_masks(decoder.norm(queries_bqc))
-        hidden_bqs = torch.bmm(embeddings_bqc, pixels_bcs[index % len(levels)]) < 0
+        if index < len(given_lbqs):
+            hidden_bqs = ~given_lbqs[index]
+        else:
+            embeddings_bqc = decoder.to_masks(decoder.norm(queries_bqc))
+            hidden_bqs = torch.bmm(embeddings_bqc, pixels_bcs[index % len(levels)]) < 0
         seen_bqs = ~hidden_bqs | hidden_bqs.all(dim=-1, keepdim=True)
         attended_bqc = attend(layer.cross, queries_bqc + positions_bqc, keys_bsc, values_bsc, seen_bqs)
         queries_bqc = layer.cross_norm(queries_bqc + attended_bqc)
-        queries_bqc = layer.own_norm(queries_bqc + self_attend(layer.own, queries_bqc, positions_bqc))
+        beside_bqc = self_attend(layer.own, queries_bqc, positions_bqc, beside_bqq)
+        queries_bqc = layer.own_norm(queries_bqc + beside_bqc)
         queries_bqc = layer.feed(queries_bqc)
         after.append(queries_bqc)
     return after
@@ -110,27 +122,29 @@ def attend_projected(
         tokens.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)  # type: ignore[no-untyped-call]
         for tokens in (query_bqc, key_bsc, value_bsc)
     ]
-    bias_b1qs = None
-    if seen_bqs is not None:
-        bias_b1qs = torch.zeros_like(seen_bqs, dtype=projected[0].dtype)
-        bias_b1qs = bias_b1qs.masked_fill_(~seen_bqs, float("-inf"))[:, None]
-    output: Tensor = attention.out_proj(_joined(projected, bias_b1qs))
+    output: Tensor = attention.out_proj(_joined(projected, seen_bqs))
     return output
 
 
-def self_attend(attention: Any, hidden_bqc: Tensor, positions_bqc: Tensor) -> Tensor:
-    """Return the output of a family's own self-attention module of the queries."""
+def self_attend(
+    attention: Any, hidden_bqc: Tensor, positions_bqc: Tensor, seen_bqq: Tensor | None = None
+) -> Tensor:
+    """Return the output of a family's own self-attention module of the queries; looking where `seen_bqq`."""
     placed_bqc = hidden_bqc + positions_bqc
     inputs = ((attention.q_proj, placed_bqc), (attention.k_proj, placed_bqc), (attention.v_proj, hidden_bqc))
     projected = [
         project(tokens).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for project, tokens in inputs
     ]
-    output: Tensor = attention.out_proj(_joined(projected, None))
+    output: Tensor = attention.out_proj(_joined(projected, seen_bqq))
     return output
 
 
-def _joined(projected: Sequence[Tensor], bias_b1qs: Tensor | None) -> Tensor:
+def _joined(projected: Sequence[Tensor], seen_bqs: Tensor | None) -> Tensor:
     query, key, value = projected
+    bias_b1qs = None
+    if seen_bqs is not None:
+        bias_b1qs = torch.zeros_like(seen_bqs, dtype=query.dtype)
+        bias_b1qs = bias_b1qs.masked_fill_(~seen_bqs, float("-inf"))[:, None]
     return (
         functional.scaled_dot_product_attention(query, key, value, attn_mask=bias_b1qs)
         .transpose(1, 2)
