@@ -39,7 +39,8 @@ def test_finetune_with_denoising_gives_a_plain_checkpoint(tmp_path, family):
     loaded, told = CLASSES[family].from_pretrained(folder, output_loading_info=True)
     assert not told["missing_keys"]
     assert not told["unexpected_keys"]
-    assert torch.equal(torch.cat([one.flatten() for one in loaded.parameters()]), weights(taught))
+    saved = torch.cat([one.detach().flatten() for one in loaded.parameters()])
+    torch.testing.assert_close(saved.float(), weights(taught).float())  # one of OneFormer's is float64
 
 
 @pytest.mark.parametrize("family", CLASSES)

@@ -49,7 +49,8 @@ class _Decoder:
 
     def __init__(self, model: Any) -> None:
         self.module = model.model.transformer_module
-        self.parts, self.classify = decoder_parts(model)
+        self.parts, head = decoder_parts(model)
+        self.classify: Any = head
         self.inputs: tuple[Sequence[Tensor], Tensor] | None = None
 
     def keep_inputs(self, _: Any, args: Any, kwargs: dict[str, Any]) -> None:
@@ -210,8 +211,9 @@ def denoising(model: Any) -> Iterator[None]:
     Args:
         model: its class embeddings are `criterion.denoised_classes` while the context lasts.
     """
-    criterion = model.criterion
-    if not isinstance(criterion, PointwiseLoss) or getattr(model.config, "pre_norm", False):
+    criterion: Any = model.criterion
+    known = issubclass(type(criterion), PointwiseLoss)
+    if not known or getattr(model.config, "pre_norm", False):
         log_action(
             logger,
             "denoising_unavailable",
@@ -226,7 +228,9 @@ def denoising(model: Any) -> Iterator[None]:
     plain = type(criterion)
     criterion.__class__ = type(f"Denoising{plain.__name__}", (DenoisingLoss, plain), {})
     criterion._decoder = decoder
-    criterion.denoised_classes = nn.Embedding.from_pretrained(_like_queries(rows_kc), freeze=False)
+    criterion.denoised_classes = nn.Embedding(
+        rows_kc.shape[0], rows_kc.shape[1], _weight=_like_queries(rows_kc)
+    )
     hook = decoder.module.register_forward_pre_hook(decoder.keep_inputs, with_kwargs=True)
     try:
         yield
