@@ -32,6 +32,7 @@ __all__ = [
 MIN_STUFF_IMAGES = 10  # with fewer, one region an image may be chance
 MIN_THING_IMAGES = 2  # one may be an area drawn in two strokes
 MAX_NAMED = 10  # tasks in a sentence
+MAX_DELETED = 1_000  # of an image: an index map has 16 bits for their numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,7 +232,7 @@ def corrections_to_examples(
                 segment
                 for segment in correction.deleted
                 if segment.label not in ignored and not segment.is_box
-            ),
+            )[:MAX_DELETED],
             key=_key(correction),
             fresh=correction.version_id not in learnt_versions,
             group=groups.get(correction.image_key, ""),

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from maskloop.learning.data.dataset import TrainingExample
+from maskloop.learning.data.index_map import FIRST_DELETED, draw_index_map
 from maskloop.learning.data.training_set import (
     LabelPlan,
     build_training_set,
@@ -55,6 +56,21 @@ def test_corrections_to_examples_deleted_regions_are_masks_of_labels_that_are_le
         learnt_versions=(),
     )
     assert example.deleted == (deleted[0], deleted[3])
+
+
+def test_corrections_to_examples_more_deleted_regions_than_an_index_map_numbers_are_cut(
+    tmp_path, make_correction, make_segment
+):
+    one = make_segment()
+    (example,) = corrections_to_examples(
+        [make_correction(deleted=(one,) * 40_000)],
+        plan=LabelPlan(labels=("disc",), class_of_label={"disc": "circle"}),
+        image_cache=ImageCache(tmp_path),
+        ignored_labels=(),
+        learnt_versions=(),
+    )
+    index_hw, _ = draw_index_map((), size_hw=(20, 40), max_objects=5, deleted=example.deleted)
+    assert index_hw.min() <= FIRST_DELETED
 
 
 def test_build_training_set_keeps_the_holdout_apart(settings, tmp_path, make_correction):
