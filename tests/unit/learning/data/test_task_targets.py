@@ -12,7 +12,7 @@ from maskloop.lab.tiny_models import build_tiny_oneformer
 from maskloop.learning.data.augmentation import Augmentation
 from maskloop.learning.data.collate import OTHER_TASK_KEY, Collator
 from maskloop.learning.data.dataset import ExampleDataset, TrainingExample
-from maskloop.learning.data.index_map import FIRST_BOX, IGNORED, TrainingItem, visible_objects
+from maskloop.learning.data.index_map import FIRST_BOX, FIRST_DELETED, IGNORED, TrainingItem, visible_objects
 from maskloop.learning.data.task_targets import TaskSampling, allowed_tasks
 from maskloop.types import Segment, SegmentationTask
 
@@ -26,12 +26,17 @@ def sampling(own):
 
 
 def random_item(seed):
-    """Return an item with objects, sky, boxes and ignored areas strewn over 12 x 12 pixels."""
+    """Return an item with objects, sky, boxes, ignored and deleted areas strewn over 12 x 12 pixels."""
     rng = np.random.default_rng(seed)
     class_ids = (*rng.integers(0, 2, size=4).tolist(), 2)
     index_hw = rng.integers(FIRST_BOX - 1, len(class_ids) + 1, size=(12, 12)).astype(np.int16)
+    index_hw[rng.random((12, 12)) < 0.1] = FIRST_DELETED - 1
     return TrainingItem(
-        image_hwc=np.zeros((12, 12, 3), np.uint8), index_hw=index_hw, class_ids=class_ids, box_ids=(0, 1)
+        image_hwc=np.zeros((12, 12, 3), np.uint8),
+        index_hw=index_hw,
+        class_ids=class_ids,
+        box_ids=(0, 1),
+        deleted=2,
     )
 
 
@@ -48,6 +53,8 @@ def plain_targets(item, task):
                 found[place] = (class_id, None if is_stuff or task is SEMANTIC else int(value))
         elif value == 0:
             found[place] = "background"
+        elif value <= FIRST_DELETED:
+            found[place] = "background" if task is SEMANTIC else ("deleted", int(value))
         elif value == IGNORED or task is SEMANTIC:
             found[place] = "ignored"
         else:
@@ -67,6 +74,8 @@ def test_with_task_pixels_equal_a_plain_version(task):
             if value > 0:
                 pairs.add((int(value), expected))
                 assert expected[0] == made.class_ids[value - 1]
+            elif value <= FIRST_DELETED:
+                assert expected == ("deleted", int(value))
             elif value < IGNORED:
                 assert expected == ("box", made.box_ids[FIRST_BOX - value], int(value))
             else:
@@ -78,6 +87,7 @@ def test_with_task_semantic_has_each_class_once_and_no_box():
     made = sampling(PANOPTIC).with_task(random_item(0), SEMANTIC)
     assert len(set(made.class_ids)) == len(made.class_ids)
     assert made.box_ids == ()
+    assert made.deleted == 0
     assert made.task is SEMANTIC
 
 
