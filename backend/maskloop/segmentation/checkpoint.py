@@ -210,7 +210,8 @@ def with_labels(checkpoint: Checkpoint, labels: Sequence[str], *, seed: int) -> 
     """Return a copy of the checkpoint that knows exactly these classes.
 
     Rows of the class head that belong to a label which stays, and the row of "no object", are copied;
-    rows of new labels are drawn afresh. New labels are things of undeclared kind.
+    rows of new labels are drawn afresh, around the old row where there is one only: that of "object" in a
+    base that tells objects from their surroundings. New labels are things of undeclared kind.
 
     Args:
         checkpoint: left as it is; the copy shares no weights with it.

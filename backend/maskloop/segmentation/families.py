@@ -151,7 +151,8 @@ def regrow_classes(model: Any, family: Family, kept_ids: Sequence[int | None], s
     Args:
         model: its class head and its loss are changed; not its config.
         family: of the model.
-        kept_ids: for each new class the id of the old one whose row is copied, None for a row drawn afresh.
+        kept_ids: for each new class the id of the old one whose row is copied, None for a row drawn afresh;
+            where the model knows one class only, such a row is that class's, moved at random.
         seed: for the rows drawn afresh.
     """
     owner, attribute = _class_head(model, family)
@@ -216,6 +217,10 @@ def _regrown_head(head: nn.Linear, kept_ids: Sequence[int | None], seed: int) ->
         fresh = torch.empty(grown.weight.shape).uniform_(-bound, bound, generator=generator)
         grown.weight.copy_(fresh)
         grown.bias.zero_()
+        if head.out_features == 2:
+            # the only class says that there is an object; new ones share that out
+            grown.weight += head.weight[0]
+            grown.bias += head.bias[0] - math.log(max(1, list(kept_ids).count(None)))
         for new, old in enumerate([*kept_ids, head.out_features - 1]):
             if old is not None:
                 grown.weight[new] = head.weight[old]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ from maskloop.segmentation.checkpoint import (
     with_labels,
 )
 from maskloop.segmentation.class_kinds import ClassKinds
+from maskloop.segmentation.families import _regrown_head
 from maskloop.segmentation.preprocess import images_to_batch
 from maskloop.types import RgbImage, SegmentationTask
 
@@ -207,6 +209,20 @@ def test_declare_kinds_settles_new_labels_for_good(
     loaded = load_checkpoint(folder, device="cpu")
     assert loaded.stuff_labels(ClassKinds()) == stuff
     assert {loaded.labels[index] for index in loaded.undeclared_ids} == undeclared
+
+
+@pytest.mark.parametrize("new", [["moon"], ["moon", "sun", "star"]], ids=["one", "several"])
+def test_with_labels_of_a_base_with_one_class_new_ones_share_out_its_logit(new: list[str]) -> None:
+    """On the mean over seeds; a base with several classes says nothing of a new one."""
+    torch.manual_seed(0)
+    hidden_qc = torch.randn(5, 16)
+    for classes in (1, 2):
+        head = torch.nn.Linear(16, classes + 1)
+        with torch.no_grad():
+            grown = [_regrown_head(head, [None] * len(new), seed)(hidden_qc) for seed in range(2000)]
+            shared_q = torch.stack(grown).mean(0)[:, :-1].logsumexp(1)
+            expected_q = head(hidden_qc)[:, 0] if classes == 1 else torch.full((5,), math.log(len(new)))
+        torch.testing.assert_close(shared_q, expected_q, atol=0.06, rtol=0)
 
 
 def test_with_labels_same_seed_is_the_same_head(tiny_mask2former: Checkpoint) -> None:
