@@ -219,8 +219,8 @@ def _regrown_head(head: nn.Linear, kept_ids: Sequence[int | None], seed: int) ->
         grown.bias.zero_()
         if head.out_features == 2:
             # the only class says that there is an object; new ones share that out
-            grown.weight += head.weight[0]
-            grown.bias += head.bias[0] - math.log(max(1, list(kept_ids).count(None)))
+            grown.weight.add_(head.weight[0])
+            grown.bias.add_(head.bias[0] - math.log(max(1, list(kept_ids).count(None))))
         for new, old in enumerate([*kept_ids, head.out_features - 1]):
             if old is not None:
                 grown.weight[new] = head.weight[old]
