@@ -21,6 +21,8 @@ NO_NEIGHBOUR = {  # what is said of a region that touches no other of its label
     "joint_growth": 0.0,  # log of both areas together over its own
 }
 GAP = 1  # pixels between two regions that touch
+MOST_SIDE = 256  # pixels of a window's longer side; of a larger one only some rows and columns are read
+MOST_NEIGHBOURS = 20  # that are compared: those whose boxes share most with the region's
 
 
 def touching_numbers(regions: Sequence[Segment]) -> list[dict[str, float]]:
@@ -34,17 +36,16 @@ def touching_numbers(regions: Sequence[Segment]) -> list[dict[str, float]]:
     """
     found = [dict(NO_NEIGHBOUR) for _ in regions]
     boxes_n4 = box_array(regions)
+    labels_n = np.array([one.label for one in regions], dtype=object)
     near = GAP + 1
     for index, region in enumerate(regions):
         top, left, bottom, right = region.box_yxyx
-        meets_n = (
-            (boxes_n4[:, 0] < bottom + near)
-            & (boxes_n4[:, 2] > top - near)
-            & (boxes_n4[:, 1] < right + near)
-            & (boxes_n4[:, 3] > left - near)
-        )
+        rows_n = np.minimum(boxes_n4[:, 2], bottom + near) - np.maximum(boxes_n4[:, 0], top - near)
+        columns_n = np.minimum(boxes_n4[:, 3], right + near) - np.maximum(boxes_n4[:, 1], left - near)
+        meets_n = (rows_n > 0) & (columns_n > 0) & (labels_n == region.label)
         meets_n[index] = False
-        candidates = [n for n in np.flatnonzero(meets_n).tolist() if regions[n].label == region.label]
+        order_n = np.argsort(-(rows_n * columns_n), kind="stable")
+        candidates = order_n[meets_n[order_n]][:MOST_NEIGHBOURS].tolist()
         if candidates:
             shares = [_touch(region, regions[n]) for n in candidates]
             best = int(np.argmax(shares))
@@ -71,21 +72,22 @@ def _joint(region: Segment, other: Segment) -> dict[str, float]:
     alone = min(outline_shape(one)["solidity"] for one in (region, other))
     return {
         "joint_solidity": outline_shape(both)["solidity"] - alone,
-        "joint_growth": float(np.log(both.area / region.area)),
+        "joint_growth": float(np.log(both.area / max(1, int(own_hw.sum())))),
     }
 
 
 def _together(region: Segment, other: Segment) -> tuple[BoolMask, BoolMask]:
     """Return both masks in one window that holds them with a margin."""
     boxes_24 = box_array([region, other])
-    top, left = (boxes_24[:, :2].min(axis=0) - GAP - 2).tolist()
-    bottom, right = (boxes_24[:, 2:].max(axis=0) + GAP + 2).tolist()
+    top, left = boxes_24[:, :2].min(axis=0).tolist()
+    bottom, right = boxes_24[:, 2:].max(axis=0).tolist()
+    step = -(-max(bottom - top, right - left) // MOST_SIDE)
     masks = []
     for one in (region, other):
         drawn_hw = np.zeros((bottom - top, right - left), np.bool_)
         y, x = one.offset_yx[0] - top, one.offset_yx[1] - left
         drawn_hw[y : y + one.mask_hw.shape[0], x : x + one.mask_hw.shape[1]] = one.mask_hw
-        masks.append(drawn_hw)
+        masks.append(np.pad(drawn_hw[::step, ::step], GAP + 2))
     return masks[0], masks[1]
 
 
