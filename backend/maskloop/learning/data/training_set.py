@@ -32,7 +32,7 @@ __all__ = [
 MIN_STUFF_IMAGES = 10  # with fewer, one region an image may be chance
 MIN_THING_IMAGES = 2  # one may be an area drawn in two strokes
 MAX_NAMED = 10  # tasks in a sentence
-MAX_DELETED = 1_000  # of an image: an index map has 16 bits for their numbers
+MAX_DELETED = 100  # of an image: each is a plane of pixels for the loss
 
 
 @dataclass(frozen=True, kw_only=True)
