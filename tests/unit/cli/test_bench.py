@@ -120,7 +120,7 @@ def test_bench_quick_start_end_to_end(tmp_path):
 def test_bench_passes_options_and_exit_code_on(monkeypatch, tmp_path, ended, code):
     seen = []
 
-    def run(command, *, cwd, check):
+    def run(command, *, cwd, env, check):
         seen.append((command[1:], cwd))
         return subprocess.CompletedProcess(command, ended)
 
