@@ -10,9 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+from rq.exceptions import StopRequested
+from rq.serializers import JSONSerializer
+from rq.worker import WorkerStatus
 from tests.waiting import until
 
 from maskloop.errors import QueueError
+from maskloop.queue import workers
 from maskloop.queue.rq_queue import RqQueue
 from maskloop.queue.spec import JobSpec, QueueName
 from maskloop.queue.valkey import EmbeddedBroker, check_folder, connect_queue, queue_url
@@ -161,6 +165,18 @@ def test_broker_killed_while_it_starts_is_started_again(settings, monkeypatch):
     broker.start()
     assert len(spawned) == 2
     broker.stop()
+
+
+def test_worker_whose_wish_to_stop_was_caught_elsewhere_stops_at_its_next_turn(settings, broker):
+    """RQ raises it in a signal handler, in the middle of whatever runs; a job in hand is finished first."""
+    worker = workers._WarmWorker(["predict"], connection=connect_queue(settings), serializer=JSONSerializer)
+    worker.was_stopped = True
+    worker.set_state(WorkerStatus.BUSY)
+    worker.heartbeat()
+    worker.set_state(WorkerStatus.IDLE)
+    broker.stop()
+    with pytest.raises(StopRequested):
+        worker.heartbeat()
 
 
 def test_worker_told_to_stop_without_a_queue_still_stops(settings, broker, tmp_path):

@@ -40,6 +40,7 @@ DEADLINE_S = 2.0  # of a request for predictions
 SLOW_S = 3.0  # what the host of one image takes: its predictions are cut off and follow later
 CALM_SAMPLES = 6  # in a row, half a second apart, before the loop counts as being at rest
 SAMPLE_S = 0.5
+MANY_KILLS = 50
 SAY_S = 10.0  # between two lines while the loop comes to rest
 
 
@@ -275,8 +276,9 @@ class Run:
         found.add("masks", verdict.mask_faults(view, corrections, desk.config))
         set_aside = reading.read_set_aside(store, project_id)
         found.add("set aside", verdict.set_aside_faults(view.said, set_aside))
-        cut_off = self._logged("deadline_reached")
-        found.add("never cut off", [] if cut_off else ["no request for predictions met its deadline"])
+        # Whether one of a few kills meets a slow request is chance; of many, one does.
+        was_cut_off = self._plan.kills < MANY_KILLS or self._logged("deadline_reached")
+        found.add("never cut off", [] if was_cut_off else ["no request for predictions met its deadline"])
         champion = services.registry.champion(name)
         for kind, faults in verdict.prediction_faults(view, champion.tag if champion else "").items():
             found.add(kind, faults)

@@ -15,16 +15,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import FrameType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from redis import Redis
 from redis.exceptions import RedisError
 from rq import Queue, SimpleWorker, Worker
 from rq.cron import CronScheduler
+from rq.exceptions import StopRequested
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.utils import now
-from rq.worker import BaseWorker
+from rq.worker import BaseWorker, WorkerStatus
 
 from maskloop.errors import QueueError
 from maskloop.log import log_action
@@ -76,6 +77,13 @@ class _WorkerRules:
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         self.was_stopped = self._stop_requested = True
         super().request_stop(signum, frame)  # type: ignore[misc]
+
+    def heartbeat(self, *args: Any, **kwargs: Any) -> None:
+        # RQ raises in its signal handler: where that was caught by whoever ran just then, it would wait for
+        # a queue that is away, and never look whether it was told to stop.
+        if self.was_stopped and self.get_state() != WorkerStatus.BUSY:  # type: ignore[attr-defined]
+            raise StopRequested
+        super().heartbeat(*args, **kwargs)  # type: ignore[misc]
 
     def set_shutdown_requested_date(self) -> None:
         with contextlib.suppress(RedisError):
