@@ -21,6 +21,7 @@ __all__ = [
     "segment_intersection",
     "segment_iou",
     "segments_to_index_map",
+    "window_around",
 ]
 
 LEAST_IOU = 0.5  # above it a segment has at most one partner where segments do not overlap
@@ -66,6 +67,23 @@ def paste_segment(segment: Segment, size_hw: tuple[int, int]) -> BoolMask:
     target = full_hw[top : top + segment.mask_hw.shape[0], left : left + segment.mask_hw.shape[1]]
     target[...] = segment.mask_hw[: target.shape[0], : target.shape[1]]
     return full_hw
+
+
+def window_around(segment: Segment, size_hw: tuple[int, int], reach: int) -> tuple[BoolMask, tuple[int, int]]:
+    """Return the mask in its box and `reach` pixels around it, inside the image, and where that begins.
+
+    Args:
+        segment: inside the image.
+        size_hw: of the image.
+        reach: pixels.
+    """
+    top, left, bottom, right = segment.box_yxyx
+    y, x = max(0, top - reach), max(0, left - reach)
+    placed = dataclasses.replace(segment, offset_yx=(top - y, left - x))
+    return paste_segment(placed, (min(size_hw[0], bottom + reach) - y, min(size_hw[1], right + reach) - x)), (
+        y,
+        x,
+    )
 
 
 def drop_specks(segment: Segment, least_share: float) -> Segment:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from maskloop.errors import ResourceError
 
-__all__ = ["check_free_disk", "check_free_port", "end", "find_free_port", "spawn"]
+__all__ = ["check_free_disk", "check_free_port", "end", "find_free_port", "own_environment", "spawn"]
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -45,11 +45,19 @@ def spawn(
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=cwd,
-            # Copied: a thread that sets a variable frees the list that a starting program is given.
-            env=dict(os.environ if env is None else env),
+            env=own_environment() if env is None else dict(env),
             start_new_session=True,
             preexec_fn=_die_with_parent(),
         )
+
+
+def own_environment() -> dict[str, str]:
+    """Return a copy of this process's environment, for a program that is started.
+
+    Without one a program is given the list itself, which a thread that sets a variable frees meanwhile: the
+    start fails with EFAULT.
+    """
+    return dict(os.environ)
 
 
 def end(process: subprocess.Popen[bytes], *, patience_s: float = 10.0) -> None:

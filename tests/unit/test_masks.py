@@ -12,6 +12,7 @@ from maskloop.masks import (
     paste_segment,
     segment_iou,
     segments_to_index_map,
+    window_around,
 )
 from maskloop.types import Segment
 
@@ -192,3 +193,13 @@ def test_segment_invalid_field_raises(wrong):
     values = {"mask_hw": np.ones((2, 2), dtype=np.bool_), "offset_yx": (0, 0), "label": "disc"}
     with pytest.raises(ValueError, match="expected"):
         Segment(**(values | wrong))
+
+
+@pytest.mark.parametrize("top", [0, 3, 14], ids=["at the top", "inside", "at the bottom"])
+def test_window_around_is_a_part_of_the_whole_mask(top):
+    segment = Segment(mask_hw=np.eye(6, 4, dtype=bool), offset_yx=(top, 5), label="a")
+    window_hw, (y, x) = window_around(segment, (20, 12), 3)
+    whole_hw = paste_segment(segment, (20, 12))
+    assert (y, x) == (max(0, top - 3), 2)
+    assert window_hw.shape == (min(20, top + 9) - y, 10)
+    np.testing.assert_array_equal(window_hw, whole_hw[y : y + window_hw.shape[0], x : x + 10])

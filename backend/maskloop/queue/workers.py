@@ -29,6 +29,7 @@ from rq.worker import BaseWorker, WorkerStatus
 
 from maskloop.errors import QueueError
 from maskloop.log import log_action
+from maskloop.processes import own_environment
 from maskloop.queue.allowed_job import AllowedJob, allow_functions, delete_job
 from maskloop.queue.spec import QueueName
 
@@ -181,7 +182,7 @@ def has_gpu() -> bool:
         done = subprocess.run(  # noqa: S603 - our own interpreter, a fixed line
             [sys.executable, "-c", code],
             capture_output=True,
-            env=dict(os.environ),  # copied: other threads may set variables meanwhile
+            env=own_environment(),
             timeout=GPU_TIMEOUT_S,
             check=False,
         )

@@ -32,6 +32,7 @@ from torch import Tensor
 from maskloop.errors import DependencyError, ModelLoadError, first_line
 from maskloop.files import publish_folder
 from maskloop.log import log_action
+from maskloop.processes import own_environment
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint
 from maskloop.segmentation.fast import model_forward, query_decoder, symbolic
 from maskloop.segmentation.fast.forward import ForwardPlan, can_symbolize
@@ -264,7 +265,7 @@ def _export_in_child(source: str, folder: Path) -> None:
     done = subprocess.run(  # noqa: S603 - a fixed program
         [sys.executable, "-m", __name__, str(os.getpid()), source, str(folder)],
         stdin=subprocess.DEVNULL,
-        env=dict(os.environ),  # copied: other threads may set variables meanwhile
+        env=own_environment(),
         capture_output=True,
         text=True,
         timeout=LONGEST_S,

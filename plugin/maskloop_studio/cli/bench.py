@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from maskloop.processes import own_environment
 
 __all__ = ["bench_command"]
 
@@ -54,7 +55,7 @@ def bench_command(
     if json_file is not None:
         command += ["--json", str(json_file.absolute())]
     command += ["--quick"] * quick + ["--list"] * list_cases
-    code = subprocess.run(command, cwd=root, env=dict(os.environ), check=False).returncode  # noqa: S603
+    code = subprocess.run(command, cwd=root, env=own_environment(), check=False).returncode  # noqa: S603
     raise typer.Exit(code if code >= 0 else 128 - code)  # as a shell reports that a signal ended it
 
 

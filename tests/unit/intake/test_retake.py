@@ -12,7 +12,7 @@ from maskloop_studio.intake.retake import read_old_again, retry_set_aside
 from maskloop_studio.intake.set_aside_report import set_aside_lines
 
 
-def _empty_of_before(parts):
+def _empty_of_before(parts, **known):
     """Store what an older reader made of an annotation that it did not understand: an empty image."""
     (one,) = parts.store.annotations.history(70)
     masks = DerivedMasks(
@@ -20,8 +20,7 @@ def _empty_of_before(parts):
         image_uri="a.png",
         size_hw=(20, 40),
         segments=(),
-        edits=EditCounts(),
-        model_version=None,
+        **{"edits": EditCounts(), "model_version": None, **known},
     )
     parts.store.corrections.save(one.version_id, masks, reader_version=0)
 
@@ -53,17 +52,7 @@ def test_read_old_again_empty_corrections_of_before(studio, parts, take, result,
 def test_read_old_again_keeps_deleted_regions(studio, parts, take, make_segment):
     studio.annotate([brush()])
     take(70)
-    (one,) = parts.store.annotations.history(70)
-    masks = DerivedMasks(
-        image_key="0" * 64,
-        image_uri="a.png",
-        size_hw=(20, 40),
-        segments=(),
-        edits=EditCounts(removed=1),
-        model_version="v1",
-        deleted=(make_segment(),),
-    )
-    parts.store.corrections.save(one.version_id, masks, reader_version=0)
+    _empty_of_before(parts, edits=EditCounts(removed=1), model_version="v1", deleted=(make_segment(),))
     _read_again(parts)
     (correction,) = parts.store.corrections.of(1)
     assert (len(correction.segments), len(correction.deleted)) == (1, 1)

@@ -19,6 +19,7 @@ from maskloop.curation.review.outline import (
     cross_entropy,
     outline_shape,
     share_at_image_edge,
+    waist,
 )
 from maskloop.curation.review.overlap import Overlaps, overlaps, read_map, shared_pixels
 from maskloop.curation.review.suspicion import Evidence
@@ -178,6 +179,7 @@ def _region_row(
     row |= _class_evidence(region, evidence, match)
     row |= _pixel_evidence(region, evidence, match)
     row |= outline_shape(region)
+    row["waist"] = waist(region.mask_hw)
     row["at_image_edge"] = share_at_image_edge(region, evidence.size_hw)
     if match >= 0:
         row["match_iou"] = float(found.iou_rn[index, match])

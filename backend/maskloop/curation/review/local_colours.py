@@ -8,6 +8,7 @@ border is poorly drawn, and what is farther away is not; the pixels in between g
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from maskloop.curation.review.appearance import covered_on_view, on_view
 from maskloop.curation.review.outline import BAND, cross_entropy
+from maskloop.masks import window_around
 from maskloop.types import BoolMask, Segment
 
 __all__ = ["NOTHING_LOCAL", "LocalColours"]
@@ -58,18 +60,12 @@ class LocalColours:
 
     def numbers(self, segment: Segment) -> dict[str, float]:
         """Return what the colours say of a segment's border, by the names of `NOTHING_LOCAL`."""
-        (top, left), mask_hw = on_view(segment, self._size_hw, self._view_hw)
-        edge = float(np.sqrt(mask_hw.sum()))
-        reach = max(3, round(REACH * edge))
-        first, start = max(0, top - reach), max(0, left - reach)
-        drawn_hw: BoolMask = np.zeros(
-            (
-                min(self._view_hw[0], top + mask_hw.shape[0] + reach) - first,
-                min(self._view_hw[1], left + mask_hw.shape[1] + reach) - start,
-            ),
-            np.bool_,
-        )
-        drawn_hw[top - first :, left - start :][: mask_hw.shape[0], : mask_hw.shape[1]] = mask_hw
+        offset_yx, mask_hw = on_view(segment, self._size_hw, self._view_hw)
+        if not mask_hw.any():
+            return dict(NOTHING_LOCAL)
+        reach = max(3, round(REACH * float(np.sqrt(mask_hw.sum()))))
+        seen = replace(segment, mask_hw=mask_hw, offset_yx=offset_yx)
+        drawn_hw, (first, start) = window_around(seen, self._view_hw, reach)
         step = -(-max(drawn_hw.shape) // MOST_SIDE)
         window = (
             slice(first, first + drawn_hw.shape[0], step),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from maskloop.types import BoolMask, Segment
 
-__all__ = ["BAND", "LEAST", "MOST_LOSS", "cross_entropy", "outline_shape", "share_at_image_edge"]
+__all__ = ["BAND", "LEAST", "MOST_LOSS", "cross_entropy", "outline_shape", "share_at_image_edge", "waist"]
 
 BAND = 0.08  # of the square root of the area: half the width of the band along an outline
 LEAST = 1e-3  # probability
@@ -26,7 +26,7 @@ def cross_entropy(probs_hw: NDArray[np.float32], truth_hw: BoolMask, where_hw: B
 
 
 def outline_shape(region: Segment) -> Mapping[str, float]:
-    """Return solidity, roundness, number of parts, at most 4, and waist: see `_waist`."""
+    """Return solidity, roundness and number of parts, at most 4."""
     outlines, _ = cv2.findContours(
         np.pad(region.mask_hw.view(np.uint8), 1), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
     )
@@ -37,7 +37,6 @@ def outline_shape(region: Segment) -> Mapping[str, float]:
         "solidity": min(1.0, region.area / max(hull + around / 2, 1.0)),
         "roundness": min(1.0, 4 * np.pi * region.area / max(around, 1.0) ** 2),
         "parts": float(min(len(outlines), 4)),
-        "waist": _waist(region.mask_hw),
     }
 
 
@@ -60,8 +59,8 @@ def share_at_image_edge(region: Segment, size_hw: tuple[int, int]) -> float:
     return at_edge / float(np.sqrt(region.area))
 
 
-def _waist(mask_hw: BoolMask) -> float:
-    """Return how large a second part comes off where the mask is worn away, 0..0.5 of what is then left.
+def waist(mask_hw: BoolMask) -> float:
+    """Return how large a second part comes off where a mask is worn away, 0..0.5 of what is then left.
 
     Two objects that were drawn as one hang together at a narrow place.
     """

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from maskloop.masks import mask_to_segment, paste_segment, segment_iou
+from maskloop.masks import mask_to_segment, paste_segment, segment_iou, window_around
 from maskloop.types import BoolMask, Segment
 
 __all__ = ["bridge", "careless_outline", "cut", "moved", "shifted_copy"]
@@ -23,7 +23,7 @@ TRIES = 8
 def careless_outline(segment: Segment, size_hw: tuple[int, int], rng: np.random.Generator) -> Segment | None:
     """Return the region grown, shrunk, moved or waved: IoU with the object .5 to .85; None: not possible."""
     edge = max(1.0, np.sqrt(segment.area))
-    mask_hw, corner_yx = _window(segment, size_hw, round(edge * FARTHEST) + 2)
+    mask_hw, corner_yx = window_around(segment, size_hw, round(edge * FARTHEST) + 2)
     edits = (_grown, _shrunk, _pushed, _waved)
     for attempt in range(TRIES):
         reach = max(1, round(edge * rng.uniform(0.08, FARTHEST)))
@@ -70,7 +70,7 @@ def gap_between(first: Segment, second: Segment) -> float:
 def shifted_copy(segment: Segment, size_hw: tuple[int, int], rng: np.random.Generator) -> Segment | None:
     """Return the region again, drawn a little elsewhere."""
     reach = max(1, round(np.sqrt(segment.area) * 0.08))
-    mask_hw, corner_yx = _window(segment, size_hw, reach + 2)
+    mask_hw, corner_yx = window_around(segment, size_hw, reach + 2)
     return _placed(_pushed(mask_hw, reach, rng), corner_yx, segment.label)
 
 
@@ -133,15 +133,6 @@ def _waved(mask_hw: BoolMask, reach: int, rng: np.random.Generator) -> BoolMask:
         )
         > 0
     )
-
-
-def _window(segment: Segment, size_hw: tuple[int, int], reach: int) -> tuple[BoolMask, tuple[int, int]]:
-    """Return the mask in its box and `reach` pixels around it, inside the image, and where that begins."""
-    top, left, bottom, right = segment.box_yxyx
-    y, x = max(0, top - reach), max(0, left - reach)
-    window_hw = np.zeros((min(size_hw[0], bottom + reach) - y, min(size_hw[1], right + reach) - x), np.bool_)
-    window_hw[top - y : bottom - y, left - x : right - x] = segment.mask_hw
-    return window_hw, (y, x)
 
 
 def _placed(window_hw: BoolMask, corner_yx: tuple[int, int], label: str) -> Segment | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from maskloop.curation.review.outline import outline_shape
 from maskloop.curation.review.overlap import box_array
-from maskloop.masks import mask_to_segment
+from maskloop.masks import mask_to_segment, paste_segment
 from maskloop.types import BoolMask, Segment
 
 __all__ = ["NO_NEIGHBOUR", "touching_numbers"]
@@ -84,9 +85,8 @@ def _together(region: Segment, other: Segment) -> tuple[BoolMask, BoolMask]:
     step = -(-max(bottom - top, right - left) // MOST_SIDE)
     masks = []
     for one in (region, other):
-        drawn_hw = np.zeros((bottom - top, right - left), np.bool_)
-        y, x = one.offset_yx[0] - top, one.offset_yx[1] - left
-        drawn_hw[y : y + one.mask_hw.shape[0], x : x + one.mask_hw.shape[1]] = one.mask_hw
+        placed = replace(one, offset_yx=(one.offset_yx[0] - top, one.offset_yx[1] - left))
+        drawn_hw = paste_segment(placed, (bottom - top, right - left))
         masks.append(np.pad(drawn_hw[::step, ::step], GAP + 2))
     return masks[0], masks[1]
 

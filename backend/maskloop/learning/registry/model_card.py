@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import json
-import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from maskloop.processes import own_environment
 from maskloop.settings import Settings
 from maskloop.types import HoldoutMetrics
 
@@ -191,7 +191,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
             ["git", "-C", str(folder), *arguments],  # noqa: S607 - git of PATH
             capture_output=True,
             text=True,
-            env=dict(os.environ),  # copied: other threads may set variables meanwhile
+            env=own_environment(),
             timeout=GIT_TIMEOUT_S,
             check=False,
         )

@@ -85,7 +85,7 @@ def _training_run(job: FinetuneJob, student: Checkpoint) -> TrainingRun:
         "stuff_labels": _stuff_labels(student, job),
     }
     training = ExampleDataset(
-        _weighed(job.examples, recipe.deleted_weight),
+        job.examples if recipe.deleted_weight > 1 else _without_deleted(job.examples),
         length=recipe.steps * recipe.batch,
         augmentation=recipe.augmentation,
         balance=recipe.balance,
@@ -93,7 +93,7 @@ def _training_run(job: FinetuneJob, student: Checkpoint) -> TrainingRun:
         **common,
     )
     validation = ExampleDataset(
-        _weighed(job.validation, 1.0), length=len(job.validation), augmentation=None, **common
+        _without_deleted(job.validation), length=len(job.validation), augmentation=None, **common
     )
     return TrainingRun(
         dataset=training,
@@ -112,9 +112,9 @@ def _training_run(job: FinetuneJob, student: Checkpoint) -> TrainingRun:
     )
 
 
-def _weighed(examples: Sequence[TrainingExample], deleted_weight: float) -> list[TrainingExample]:
-    """Return the examples without deleted regions where these have no weight of their own."""
-    return [one if deleted_weight > 1 else replace(one, deleted=()) for one in examples]
+def _without_deleted(examples: Sequence[TrainingExample]) -> list[TrainingExample]:
+    """Return the examples with deleted regions as plain background."""
+    return [replace(one, deleted=()) for one in examples]
 
 
 def _click_queries(job: FinetuneJob, student: Checkpoint) -> ClickQueries | None:

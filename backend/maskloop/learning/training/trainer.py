@@ -77,9 +77,8 @@ class SegmentationTrainer(Trainer):
         if isinstance(criterion, IgnoringLoss):
             criterion.ignored_bhw = index_bhw == IGNORED if any_ignored else None
             criterion.boxes = None if boxes is None else [one.to(index_bhw.device) for one in boxes]
-            if self.recipe.deleted_weight != 1.0:
-                criterion.deleted = None if deleted is None else deleted.to(index_bhw.device)
-                criterion.deleted_weight = self.recipe.deleted_weight
+            criterion.deleted = None if deleted is None else deleted.to(index_bhw.device)
+            criterion.deleted_weight = self.recipe.deleted_weight
         if not isinstance(criterion, PointwiseLoss):
             pairs = zip(index_bhw, model_inputs["class_labels"], strict=True)
             model_inputs["mask_labels"] = [object_planes(index_hw, len(ids)) for index_hw, ids in pairs]

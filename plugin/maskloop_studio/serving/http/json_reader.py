@@ -19,6 +19,7 @@ from typing import IO, Any, TypeVar, cast
 from pydantic import BaseModel
 
 from maskloop.errors import MaskloopError
+from maskloop.processes import own_environment
 from maskloop_studio.errors import OverloadedError, TooLargeError
 from maskloop_studio.labelstudio import protocol as wire
 from maskloop_studio.serving.http.json_body import is_small, parse_json, tree_bytes
@@ -148,7 +149,7 @@ def _start() -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         bufsize=0,
-        env=dict(os.environ),  # copied: other threads may set variables meanwhile
+        env=own_environment(),
     )
 
 

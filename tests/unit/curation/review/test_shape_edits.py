@@ -34,7 +34,9 @@ def test_edit_in_a_window_equals_that_of_the_whole_image(
     segment: Segment, edit, monkeypatch: pytest.MonkeyPatch
 ):
     in_window = [edit(segment, SIZE_HW, np.random.default_rng(seed)) for seed in range(30)]
-    monkeypatch.setattr(shape_edits, "_window", lambda one, size_hw, _: (paste_segment(one, size_hw), (0, 0)))
+    monkeypatch.setattr(
+        shape_edits, "window_around", lambda one, size_hw, _: (paste_segment(one, size_hw), (0, 0))
+    )
     for seed, found in enumerate(in_window):
         plain = edit(segment, SIZE_HW, np.random.default_rng(seed))
         assert (found is None) == (plain is None)

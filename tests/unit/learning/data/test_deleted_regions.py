@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tests.unit.learning.data.test_index_map import filled
 
 from maskloop.learning.data.augmentation import Augmentation, View
 from maskloop.learning.data.collate import DELETED_KEY, IGNORED_KEY, Collator
@@ -19,11 +20,7 @@ from maskloop.learning.data.index_map import (
 )
 from maskloop.learning.data.task_targets import TaskSampling
 from maskloop.segmentation.preprocess import Preprocessing
-from maskloop.types import Segment, SegmentationTask
-
-
-def filled(top, left, height, width, label="a"):
-    return Segment(mask_hw=np.ones((height, width), dtype=bool), offset_yx=(top, left), label=label)
+from maskloop.types import SegmentationTask
 
 
 def item(index_hw, deleted, class_ids=()):

@@ -4,7 +4,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 import torch
-from tests.unit.learning.losses.test_point_loss import BUILDERS, LABELS, make_inputs
+from tests.unit.learning.losses.test_point_loss import BUILDERS, LABELS, decided_model, make_inputs
 from torch.nn import functional
 
 from maskloop.learning.data.index_map import IGNORED, object_planes
@@ -26,12 +26,7 @@ GROUPS = 2
 
 @pytest.fixture(params=BUILDERS)
 def model(request):
-    made = BUILDERS[request.param](LABELS, seed=0).model.train()
-    generator = torch.Generator().manual_seed(1)
-    for parameter in made.parameters():
-        if parameter.dim() > 1:  # a fresh model's masks are all alike
-            parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator)
-    return made
+    return decided_model(request.param)
 
 
 @contextmanager

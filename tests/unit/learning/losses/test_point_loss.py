@@ -27,14 +27,19 @@ BUILDERS = {
 }
 
 
-@pytest.fixture(params=BUILDERS)
-def model(request):
-    made = BUILDERS[request.param](LABELS, seed=0).model.train()
+def decided_model(family):
+    """Return a tiny model in training mode whose masks differ: a fresh one's are all alike."""
+    made = BUILDERS[family](LABELS, seed=0).model.train()
     generator = torch.Generator().manual_seed(1)
     for parameter in made.parameters():
-        if parameter.dim() > 1:  # a fresh model's masks are all alike
+        if parameter.dim() > 1:
             parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator)
     return made
+
+
+@pytest.fixture(params=BUILDERS)
+def model(request):
+    return decided_model(request.param)
 
 
 def make_boxes(counts, seed=0):
