@@ -180,7 +180,7 @@ def _look(
 ) -> tuple[list[_Looked], int, tuple[str, ...]]:
     """Return the images with evidence, how many no version can judge, and why others cannot be read."""
     from maskloop.curation.review.look import look_at
-    from maskloop.curation.review.unseen import learnt_images, newest_unseen
+    from maskloop.learning.unseen import learnt_images, newest_unseen
     from maskloop.segmentation.checkpoint import load_checkpoint
 
     versions = services.registry.versions(model_name(project_id))

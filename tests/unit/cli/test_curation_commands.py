@@ -10,9 +10,9 @@ from tests.fakes.looped_project import PROJECT, annotate, make_services, png, tr
 from typer.testing import CliRunner
 
 from maskloop.curation.review import error_classifier
-from maskloop.curation.review.unseen import learnt_images
 from maskloop.errors import StudioError
 from maskloop.lab.synthetic.shapes import make_image
+from maskloop.learning.unseen import learnt_images
 from maskloop.similarity import perceptual_hash
 from maskloop.store.annotations import AnnotationSnapshot
 from maskloop.store.corrections import DerivedMasks

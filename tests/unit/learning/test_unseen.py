@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from maskloop.curation.review.unseen import learnt_images, newest_unseen
 from maskloop.learning.data.snapshot import ManifestEntry, SnapshotManifest
 from maskloop.learning.registry.model_card import SNAPSHOT_FILE
+from maskloop.learning.unseen import learnt_images, newest_unseen
 from maskloop.types import ModelVersion
 
 
