@@ -282,6 +282,9 @@ class Settings(BaseSettings):
         0.2, description="images whose perceptual hashes differ in no larger share of their bits are copies"
     )
     train_pool: int = Field(0, ge=0, le=10_000, description="unlabelled images for pseudo-labels; 0: none")
+    train_pool_check: bool = Field(
+        False, description="only where they gain in a cross-validation on the project's annotated images"
+    )
     train_deleted: float = Field(
         1.0, ge=1, le=100, description="weight of finding again what annotators deleted; 1: as any background"
     )

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from maskloop.lab.synthetic.shapes import SHAPE_CLASSES, make_image
+from maskloop.learning import challenger_training
 from maskloop.learning.cycle import run_training
 from maskloop.learning.data import pseudo_labels
 from maskloop.learning.data.training_set import LabelPlan
@@ -58,10 +59,14 @@ def train(settings, tmp_path, make_correction):
         work_dir=tmp_path / "work",
     )
 
-    def call(*, pool=0, labels=job.labels, on_progress=None, **changes):
+    def call(*, pool=0, images=2, labels=job.labels, on_progress=None, **changes):
         changed = settings.model_copy(update=changes)
         asked = dataclasses.replace(
-            job, labels=labels, pool=[photo(seed) for seed in range(100, 100 + pool)], thresholds=SURE
+            job,
+            labels=labels,
+            train=[correction(seed) for seed in (*range(2), *range(20, 18 + images))],
+            pool=[photo(seed) for seed in range(100, 100 + pool)],
+            thresholds=SURE,
         )
         outcome = run_training(
             asked, registry=registry, image_cache=cache, settings=changed, on_progress=on_progress
@@ -135,9 +140,6 @@ def test_run_training_new_class_leaves_the_pool_alone(train, caplog):
 
 
 def test_run_training_killed_goes_on_with_the_same_pseudo_labels(train, monkeypatch):
-    class Killed(BaseException):
-        pass
-
     def kill(progress):
         if progress.step >= 2:
             raise Killed
@@ -149,3 +151,53 @@ def test_run_training_killed_goes_on_with_the_same_pseudo_labels(train, monkeypa
     )
     outcome, _ = train(pool=12, labels=KNOWN, train_steps=20)
     assert outcome.pool is not None
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_run_training_cross_validates_the_pool(train, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    asked = {"pool": 12, "images": 9, "labels": KNOWN, "train_pool_check": True, "train_pool": 12}
+    trained = []
+    part = challenger_training.train_challenger
+
+    def kill_fourth(job, *rest):
+        trained.append(str(job.work_dir.relative_to(job.work_dir.parents[2])))
+        if len(trained) == 4:
+            raise Killed
+        return part(job, *rest)
+
+    monkeypatch.setattr(challenger_training, "train_challenger", kill_fourth)
+    with pytest.raises(Killed):
+        train(**asked)
+    assert trained == [f"pool-check/{fold}/{way}" for fold in (0, 1) for way in ("without", "with")]
+    del trained[:]
+    outcome, registry = train(**asked)
+    assert trained[0] == "pool-check/1/with", "what was done is not done again"
+    assert len(trained) == 3
+    check = outcome.pool_verdict
+    assert sum(fold.images for fold in check.folds) == 9
+    assert check.gain == pytest.approx(sum(fold.gain for fold in check.folds) / 3)
+    assert check.subject.images == 9
+    assert outcome.as_json()["pool_check"]["text"] == check.in_words()
+    assert (outcome.pool is not None) is check.use
+    assert outcome.why_no_pool == (None if check.use else check.in_words())
+    assert check.in_words()[1:] in (outcome.version.path / "README.md").read_text()
+    metadata = registry.metadata("maskloop-1", 2)
+    assert json.loads(metadata["pool_check"])["gain"] == check.gain
+    assert metadata["pool_note"] == check.in_words()
+    assert "pool_checked" in caplog.text
+    del trained[:]
+    again, _ = train(**asked)  # killed after the version was registered
+    assert (trained, again.pool_verdict, again.version.number) == ([], check, 2)
+
+
+def test_run_training_cancelled_in_the_check_stops_there(train, tmp_path):
+    def cancel(progress):
+        raise Killed
+
+    with pytest.raises(Killed):
+        train(pool=12, images=9, labels=KNOWN, train_pool_check=True, on_progress=cancel)
+    assert [path.name for path in (tmp_path / "work" / "pool-check").iterdir()] == ["0"]

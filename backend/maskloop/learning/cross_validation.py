@@ -12,7 +12,7 @@ from maskloop.learning.data.dataset import TrainingExample
 from maskloop.learning.evaluation.prediction_metrics import Evaluation, join_evaluations
 from maskloop.segmentation.checkpoint import Checkpoint
 
-__all__ = ["FOLDS", "MIN_IMAGES", "count_groups", "cross_validate", "split_folds"]
+__all__ = ["FOLDS", "MIN_IMAGES", "count_groups", "cross_validate", "group_of", "split_folds"]
 
 FOLDS = 3
 MIN_IMAGES = 5  # that are judged; with fewer a person decides
@@ -20,7 +20,7 @@ MIN_IMAGES = 5  # that are judged; with fewer a person decides
 
 def count_groups(examples: Sequence[TrainingExample]) -> int:
     """Return how many images there are where copies count once."""
-    return len({_group(example) for example in examples})
+    return len({group_of(example) for example in examples})
 
 
 def split_folds(
@@ -34,7 +34,7 @@ def split_folds(
     """
     groups: dict[str, list[TrainingExample]] = {}
     for example in examples:
-        groups.setdefault(_group(example), []).append(example)
+        groups.setdefault(group_of(example), []).append(example)
     labels = {key: {part.label for one in group for part in one.segments} for key, group in groups.items()}
     images = Counter(label for found in labels.values() for label in found)
 
@@ -83,5 +83,6 @@ def cross_validate(
     return join_evaluations(before), join_evaluations(after)
 
 
-def _group(example: TrainingExample) -> str:
+def group_of(example: TrainingExample) -> str:
+    """Return what an image has in common with its copies alone."""
     return example.group or example.key

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from maskloop.errors import TrainingError
+from maskloop.learning.challenger_training import choose_recipe, train_challenger, train_part
 from maskloop.learning.cross_validation import MIN_IMAGES, count_groups, cross_validate
 from maskloop.learning.data.dataset import TrainingExample
 from maskloop.learning.data.holdout_choice import HoldoutRule
@@ -23,10 +24,8 @@ from maskloop.learning.evaluation.showing_search import ShowingRule, find_showin
 from maskloop.learning.registration import find_registered, learnt_versions, register_challenger
 from maskloop.learning.registry import ModelRegistry
 from maskloop.learning.registry.promotion import release
-from maskloop.learning.training.distributed import finetune_in_processes
 from maskloop.learning.training.input_size import cost_ratio
-from maskloop.learning.training.job import FinetuneJob, TrainingControl, TrainingProgress
-from maskloop.learning.training.recipe import FinetuneRecipe, recipe_for
+from maskloop.learning.training.job import TrainingControl, TrainingProgress
 from maskloop.learning.training.run_log import RunLog
 from maskloop.learning.training_job import (
     Challenger,
@@ -35,9 +34,9 @@ from maskloop.learning.training_job import (
     TrainingJob,
     TrainingOutcome,
 )
-from maskloop.learning.unlabelled_pool import with_pool
+from maskloop.learning.unlabelled_pool import choose_pool
 from maskloop.log import log_action
-from maskloop.segmentation.checkpoint import Checkpoint, declare_kinds, load_checkpoint, save_checkpoint
+from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint
 from maskloop.segmentation.preprocess import Preprocessing
 from maskloop.settings import Settings
 from maskloop.store.holdout import is_blind
@@ -81,13 +80,17 @@ def run_training(
     if training_set.boxes is not None:
         log_action(logger, "boxes_ignored", training=job.key, boxes=training_set.boxes)
     champion = load_checkpoint(job.champion.path, device=settings.device)
-    training_set = with_pool(job, training_set, champion)
+    pool = choose_pool(
+        job, training_set, champion, registry=registry, settings=settings, on_progress=on_progress
+    )
+    training_set = dataclasses.replace(training_set, pool=pool.examples)
+    job = dataclasses.replace(job, why_no_pool=pool.why_none, pool_verdict=pool.verdict)
     with RunLog(registry, job.champion.name, job.key) as run_log:
         challenger = _find_challenger(job, training_set, champion, registry, settings)
         if challenger is None:
             control = TrainingControl(on_progress=_call_both(run_log.record, on_progress))
             with span("fine-tune", images=len(training_set.examples)):
-                challenger = _train_challenger(job, training_set, champion, settings, control)
+                challenger = train_challenger(job, training_set, champion, settings, control)
         with span("judge", images=len(training_set.holdout_examples)):
             report = _evaluate(
                 job, training_set, champion, challenger, settings=settings, on_progress=on_progress
@@ -127,6 +130,8 @@ def run_training(
         base=job.champion,
         train_images=len(training_set.train),
         pool=training_set.pool_use,
+        why_no_pool=job.why_no_pool,
+        pool_verdict=job.pool_verdict,
         judged_by=report.judged_by,
         images_needed=report.images_needed,
         anchoring=report.anchoring,
@@ -178,37 +183,9 @@ def _find_challenger(
         return None
     return Challenger(
         checkpoint=load_checkpoint(version.path, device=settings.device),
-        recipe=_choose_recipe(champion, training_set, settings),
+        recipe=choose_recipe(champion, training_set, settings),
         version=version,
     )
-
-
-def _train_challenger(
-    job: TrainingJob,
-    training_set: TrainingSet,
-    champion: Checkpoint,
-    settings: Settings,
-    control: TrainingControl,
-) -> Challenger:
-    recipe = _choose_recipe(champion, training_set, settings)
-    finetune_job = FinetuneJob(
-        base=champion,
-        examples=training_set.learnt,
-        validation=training_set.validation,
-        labels=training_set.plan.classes,
-        task=job.task,
-        kinds=job.thresholds.kinds,
-        recipe=recipe,
-        output_dir=job.work_dir,
-    )
-    checkpoint = finetune_in_processes(finetune_job, control, processes=settings.train_processes)
-    # Saved with the version, so that it is served as it was trained.
-    settled = declare_kinds(checkpoint, job.thresholds.kinds.observed)
-    return Challenger(checkpoint=settled, recipe=recipe)
-
-
-def _choose_recipe(base: Checkpoint, training_set: TrainingSet, settings: Settings) -> FinetuneRecipe:
-    return recipe_for(base, training_set.learnt, training_set.plan.classes, settings)
 
 
 def _evaluate(
@@ -283,7 +260,7 @@ def _evaluate(
 
     def train(examples: Sequence[TrainingExample], number: int) -> Checkpoint:
         part = dataclasses.replace(training_set, examples=tuple(examples), validation=())
-        return _train_part(
+        return train_part(
             dataclasses.replace(job, work_dir=job.work_dir / f"part-{number}"),
             part,
             champion,
@@ -320,26 +297,6 @@ def told_size(report: GateReport, *, before: Preprocessing, after: Preprocessing
     )
     decision = dataclasses.replace(report.decision, reason=f"{report.decision.reason}; {size}")
     return dataclasses.replace(report, decision=decision)
-
-
-def _train_part(
-    job: TrainingJob,
-    part: TrainingSet,
-    champion: Checkpoint,
-    *,
-    settings: Settings,
-    on_progress: Callable[[TrainingProgress], None] | None,
-) -> Checkpoint:
-    """Return the champion fine-tuned on a part of the examples; once, also where the training is killed."""
-    done = job.work_dir / "done"
-    if not done.exists():
-        control = TrainingControl(on_progress=on_progress)
-        trained = _train_challenger(job, part, champion, settings, control)
-        save_checkpoint(trained.checkpoint, job.work_dir / "saved").rename(done)
-        log_action(
-            logger, "part_trained", training=job.key, part=job.work_dir.name, images=len(part.examples)
-        )
-    return load_checkpoint(done, device=settings.device)
 
 
 def _find_showing(unseen: Sequence[_Unseen], labels: Sequence[str], settings: Settings) -> Showing:

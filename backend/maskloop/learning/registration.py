@@ -30,6 +30,7 @@ from maskloop.types import ModelVersion
 
 __all__ = [
     "EVALUATION_FILE",
+    "POOL_CHECK_KEY",
     "find_registered",
     "learnt_versions",
     "register_base",
@@ -38,6 +39,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 TRAINING_KEY = "training"  # key of a version's metadata
+POOL_CHECK_KEY = "pool_check"  # the same; what the cross-validation of unlabelled images found, as JSON
 EVALUATION_FILE = "judgement.json"  # in a version's folder: both evaluations of the gate, image by image
 
 
@@ -93,7 +95,7 @@ def register_challenger(
         settings: recorded in the metadata.
         run_id: the record of the training in the registry; None for a new one.
     """
-    checkpoint, champion = challenger.checkpoint, job.champion
+    checkpoint, champion, verdict = challenger.checkpoint, job.champion, job.pool_verdict
     folder = save_checkpoint(checkpoint, job.work_dir / "checkpoint")
     manifest = SnapshotManifest.of(train=training_set.train, holdout=training_set.holdout)
     manifest.write(folder / SNAPSHOT_FILE)
@@ -110,6 +112,7 @@ def register_challenger(
         showing=report.showing.in_words(),
         train_images=len(training_set.train),
         pool_images=None if training_set.pool_use is None else training_set.pool_use.images,
+        pool_note=job.why_no_pool if verdict is None else verdict.in_words(),
         snapshot=manifest.digest,
         dataset=job.dataset,
         seed=settings.seed,
@@ -127,6 +130,7 @@ def register_challenger(
         metadata={
             **card.as_metadata(),
             TRAINING_KEY: job.key,
+            **({} if verdict is None else {POOL_CHECK_KEY: json.dumps(verdict.as_json())}),
             "gate": json.dumps(report.decision.as_json()),
             "settings": json.dumps(learning_settings(settings)),
             "recipe": json.dumps(dataclasses.asdict(challenger.recipe), default=str),

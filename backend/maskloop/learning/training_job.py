@@ -14,6 +14,7 @@ from maskloop.learning.evaluation.anchoring import Anchoring
 from maskloop.learning.evaluation.gate import PromotionDecision
 from maskloop.learning.evaluation.prediction_metrics import Evaluation
 from maskloop.learning.evaluation.showing import Showing
+from maskloop.learning.pool_verdict import PoolVerdict
 from maskloop.learning.registry.promotion import Release
 from maskloop.learning.training.recipe import FinetuneRecipe
 from maskloop.segmentation.checkpoint import Checkpoint
@@ -39,6 +40,8 @@ class TrainingJob:
     work_dir: Path  # where a killed training finds its last state again; deleted at the end
     dataset: str | None = None  # digest of the snapshot that has the corrections; None: none was made
     pool: Sequence[Path] = ()  # images that nobody has annotated, for pseudo-labels
+    why_no_pool: str | None = None  # why there are none though they were asked for
+    pool_verdict: PoolVerdict | None = None  # of an earlier training, where it still holds
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,6 +87,8 @@ class TrainingOutcome:
     base: ModelVersion  # the version that it was trained from
     train_images: int
     pool: PoolUse | None  # what it took from images that nobody has annotated
+    why_no_pool: str | None  # why it took nothing; None also where nothing was asked for
+    pool_verdict: PoolVerdict | None  # of the cross-validation that chose; None: there was none
     holdout_gaps: str | None  # which classes the holdout has too few images of; None for none
     boxes: str | None  # how many regions are boxes, and what becomes of them; None for none
     judged_by: JudgedBy
@@ -105,6 +110,8 @@ class TrainingOutcome:
             "challenger_metrics": dataclasses.asdict(self.challenger),
             "train_images": self.train_images,
             "pool": None if self.pool is None else dataclasses.asdict(self.pool),
+            "why_no_pool": self.why_no_pool,
+            "pool_check": None if self.pool_verdict is None else self.pool_verdict.as_json(),
             "holdout_images": self.challenger.images,
             "judged_by": self.judged_by.value,
             "images_needed": self.images_needed,

@@ -196,7 +196,7 @@ def report(
     Regions are compared by outline and label: kept (IoU >= .95), nudged (>= .8), redrawn and so on.
     A share of the tasks, MASKLOOP_RANDOM_SHARE, is drawn by chance: the chosen tasks are compared with these.
     """
-    from maskloop_studio.cli.report import print_report
+    from maskloop_studio.cli.report import pool_text, print_report
     from maskloop_studio.projects.training import model_name
     from maskloop_studio.projects.weak_classes import judged_versions, learnt_objects, weak_classes
     from maskloop_studio.services import process_services
@@ -216,4 +216,5 @@ def report(
         as_json=as_json,
         anchoring=cast("dict[str, object]", measured[-1]) if measured else None,
         weak=weak_classes(judged, learnt),
+        pool=pool_text(next((one for one in reversed(outcomes) if one), {})),
     )

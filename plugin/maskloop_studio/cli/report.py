@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from maskloop_studio.projects.edit_report import AnnotatorReport, ProjectReport, VersionReport
     from maskloop_studio.projects.weak_classes import WeakClass
 
-__all__ = ["print_report", "weak_lines"]
+__all__ = ["pool_text", "print_report", "weak_lines"]
 
 MOST_CLASSES = 15  # of the table of weak ones
 
@@ -31,6 +31,7 @@ def print_report(
     as_json: bool,
     anchoring: Mapping[str, Any] | None = None,
     weak: Sequence[WeakClass] = (),
+    pool: str | None = None,
 ) -> None:
     """Print a project's report, as tables or as JSON; see `report_project`.
 
@@ -42,14 +43,18 @@ def print_report(
         as_json: print JSON.
         anchoring: how the newest training measured it; None where it could not.
         weak: the classes of the newest judged version, the weakest first.
+        pool: what became of unlabelled images in the newest training, in words; None: none were asked for.
     """
     import typer
 
     report = report_project(project_id, corrections=corrections, settings=settings)
     if as_json:
         classes = [one.as_json() for one in weak]
-        typer.echo(json.dumps(report.as_json() | {"anchoring": anchoring, "weak_classes": classes}))
+        more = {"anchoring": anchoring, "weak_classes": classes, "pool": pool}
+        typer.echo(json.dumps(report.as_json() | more))
         return
+    if pool is not None:
+        typer.echo(pool)
     if anchoring is not None:
         typer.echo(anchoring_text(anchoring))
     for line in weak_lines(weak):
@@ -78,6 +83,22 @@ def anchoring_text(values: Mapping[str, Any]) -> str:
         f"annotators saw\npredictions, {values['blind']:.3f} on {values['blind_images']} where they did not "
         f"(difference {low:+.3f} to {high:+.3f}, 90 % confidence)"
     )
+
+
+def pool_text(outcome: Mapping[str, Any]) -> str | None:
+    """Return what became of unlabelled images in a training, in words; None where none were asked for.
+
+    Args:
+        outcome: of the training.
+    """
+    use, check, why_none = (outcome.get(name) for name in ("pool", "pool_check", "why_no_pool"))
+    if isinstance(use, Mapping):
+        told = (
+            f"the newest training learnt from {use.get('images')} unlabelled images as well "
+            f"({use.get('objects')} objects)"
+        )
+        return f"{told}: {check['text']}" if isinstance(check, Mapping) and check.get("text") else told
+    return None if not why_none else f"the newest training learnt from no unlabelled image: {why_none}"
 
 
 def weak_lines(weak: Sequence[WeakClass]) -> list[str]:

@@ -371,6 +371,7 @@ def _facts(version: ModelVersion, metadata: Mapping[str, str]) -> list[tuple[str
         "task": "Task",
         "train_images": "Images learnt from",
         "pool_images": "Unlabelled images learnt from",
+        "pool_note": "Why these, or why none",
         "seed": "Seed",
         "snapshot": "Snapshot (SHA-256)",
         "code_version": "maskloop",

@@ -239,6 +239,8 @@ def record_verdict(job: Job, outcome: Mapping[str, Any], *, registry: ModelRegis
                 "challenger_metrics",
                 "train_images",
                 "pool",
+                "why_no_pool",
+                "pool_check",
                 "holdout_images",
             )
         },

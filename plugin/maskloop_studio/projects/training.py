@@ -17,11 +17,10 @@ from maskloop_studio.projects.announcement import Announcer
 from maskloop_studio.projects.correction_labels import add_correction_labels, match_correction_labels
 from maskloop_studio.projects.freezing import note_learnt
 from maskloop_studio.projects.frozen_corrections import TrainingImages, freeze_corrections
-from maskloop_studio.projects.pool_images import PoolRequest, pool_images
+from maskloop_studio.projects.pool_choice import gather_pool
+from maskloop_studio.projects.pool_images import PoolRequest
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from maskloop.learning.data.training_set import LabelPlan
     from maskloop.learning.registry import ModelRegistry
     from maskloop.learning.training.job import TrainingProgress
@@ -212,6 +211,15 @@ def _training_job(job: Job, control: JobControl, services: Services) -> Training
         folder=work_dir / "pool",
         check=control.check,
     )
+    pool = gather_pool(
+        pool_request,
+        services,
+        champion=champion,
+        classes=labels.without(services.settings.ignore_labels).classes,
+        task=prediction_plan.task,
+        train=train,
+        but=job.job_id,
+    )
     return TrainingJob(
         key=job.name,
         champion=champion,
@@ -226,24 +234,10 @@ def _training_job(job: Job, control: JobControl, services: Services) -> Training
         ),
         work_dir=work_dir,
         dataset=dataset,
-        pool=_pool(champion, labels, prediction_plan, pool_request, services),
+        pool=pool.images,
+        why_no_pool=pool.why_none,
+        pool_verdict=pool.verdict,
     )
-
-
-def _pool(
-    champion: ModelVersion, labels: LabelPlan, plan: PredictionPlan, request: PoolRequest, services: Services
-) -> tuple[Path, ...]:
-    """Return images that nobody has annotated; none where the champion could not label them."""
-    from maskloop.learning.unlabelled_pool import pool_obstacle
-
-    if not request.wanted:
-        return ()
-    classes = labels.without(services.settings.ignore_labels).classes
-    why_not = pool_obstacle(champion, task=plan.task, classes=classes)
-    if why_not is not None:
-        log_action(logger, "pool_not_used", project_id=request.project_id, reason=why_not)
-        return ()
-    return pool_images(request, services)
 
 
 def plan_learning(

@@ -25,6 +25,7 @@ __all__ = [
     "TrainingSet",
     "build_training_set",
     "corrections_to_examples",
+    "example_key",
     "observed_kinds",
     "used_corrections",
 ]
@@ -233,7 +234,7 @@ def corrections_to_examples(
                 for segment in correction.deleted
                 if segment.label not in ignored and not segment.is_box
             )[:MAX_DELETED],
-            key=_key(correction),
+            key=example_key(correction),
             fresh=correction.version_id not in learnt_versions,
             group=groups.get(correction.image_key, ""),
         )
@@ -241,7 +242,8 @@ def corrections_to_examples(
     )
 
 
-def _key(correction: Correction) -> str:
+def example_key(correction: Correction) -> str:
+    """Return the key of the example that a correction becomes."""
     annotation = f"{correction.project_id}/{correction.task_id}/{correction.annotation_id}"
     if not correction.view and not correction.image_index:  # the only image of its task
         return annotation

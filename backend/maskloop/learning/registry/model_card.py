@@ -97,6 +97,7 @@ class ModelCard:
     showing: str | None = None  # which segments annotators are shown
     train_images: int | None = None
     pool_images: int | None = None  # that nobody has annotated, learnt from by pseudo-labels
+    pool_note: str | None = None  # why, or why none though they were asked for
     snapshot: str | None = None  # SHA-256 of the manifest's entries
     dataset: str | None = None  # digest of the snapshot of the data set
     seed: int | None = None
@@ -115,6 +116,7 @@ class ModelCard:
             "showing": self.showing,
             "train_images": self.train_images,
             "pool_images": self.pool_images,
+            "pool_note": self.pool_note,
             "snapshot": self.snapshot,
             "dataset": self.dataset,
             "seed": self.seed,
@@ -281,8 +283,10 @@ def _text(card: ModelCard) -> str:
         parts += [
             "",
             f"It also learnt from {card.pool_images} images that nobody has annotated, by what {card.parent}"
-            " was sure of on them.",
+            " was sure of on them." + (f" {_sentence(card.pool_note)}" if card.pool_note else ""),
         ]
+    elif card.pool_note:
+        parts += ["", f"It learnt from no image that nobody has annotated: {card.pool_note}."]
     if card.dataset:
         parts += ["", f"The data: `maskloop snapshot show {card.dataset}`."]
     if card.metrics is not None:
@@ -301,3 +305,7 @@ def _text(card: ModelCard) -> str:
             "The licence of the base model is unknown: its card names none. Clarify it before sharing.",
         ]
     return "\n".join(parts) + "\n"
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}."

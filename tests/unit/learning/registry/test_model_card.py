@@ -137,3 +137,23 @@ def test_learning_settings_labels_are_in_order(settings):
         "edge",
         "void",
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, None),
+        (
+            {"pool_images": 90},
+            "It also learnt from 90 images that nobody has annotated, by what maskloop-7-v2",
+        ),
+        ({"pool_images": 90, "pool_note": "they gain"}, "was sure of on them. They gain."),
+        ({"pool_note": "too few"}, "It learnt from no image that nobody has annotated: too few."),
+    ],
+    ids=["not asked for", "used", "used after a check", "not used"],
+)
+def test_write_card_says_what_became_of_unlabelled_images(folder, changes, words):
+    write_card(folder, make_card(**changes))
+    text = (folder / "README.md").read_text()
+    assert ("nobody has annotated" in text) is (words is not None)
+    assert words is None or words in text
