@@ -24,6 +24,7 @@ __all__ = [
     "window_around",
 ]
 
+ROWS = 64  # of a mask at once: indices are copied as 64 bits each
 LEAST_IOU = 0.5  # above it a segment has at most one partner where segments do not overlap
 
 
@@ -100,8 +101,9 @@ def drop_specks(segment: Segment, least_share: float) -> Segment:
         return segment
     kept = np.append(False, wanted)
     chosen_hw = np.empty(labels_hw.shape, dtype=np.bool_)
-    for row, labels_w in enumerate(labels_hw.astype(np.int32, copy=False)):
-        chosen_hw[row] = kept[labels_w]  # not all rows at once: the indices are copied as 64 bits each
+    for top in range(0, len(labels_hw), ROWS):
+        rows = slice(top, top + ROWS)
+        np.take(kept, labels_hw[rows], out=chosen_hw[rows], mode="clip")
     kept_hw, (top, left) = crop_mask(chosen_hw)
     offset_yx = (segment.offset_yx[0] + top, segment.offset_yx[1] + left)
     return dataclasses.replace(segment, mask_hw=kept_hw, offset_yx=offset_yx)

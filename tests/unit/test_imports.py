@@ -63,7 +63,7 @@ LAYERS = [
     "maskloop.mask_runs | maskloop.masks | maskloop.settings | maskloop.home | maskloop.similarity",
     "maskloop.types | maskloop.processes | maskloop.tracing | maskloop.setting_names | maskloop.shipped",
     "maskloop",
-    "maskloop.files | maskloop.label_pairs | maskloop.log | maskloop.malloc",
+    "maskloop.cores | maskloop.files | maskloop.label_pairs | maskloop.log | maskloop.malloc",
     "maskloop.memory_budget | maskloop.prefetch | maskloop.hit_counter",
     "maskloop.errors",
 ]

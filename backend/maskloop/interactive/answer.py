@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskloop.cores import on_cores
 from maskloop.interactive.allowed_part import LEAST_PART, allowed_part
 from maskloop.interactive.answer_memo import AnswerMemo
 from maskloop.interactive.box_tier import ELLIPSE_WEIGHT, WELL_FITTING, box_fit, ellipse_logits
 from maskloop.interactive.click_tier import clicked_embedding
 from maskloop.interactive.colour_edges import snap_mask
 from maskloop.interactive.image_features import ImageFeatures
-from maskloop.interactive.one_core import one_core
 from maskloop.interactive.pixel_match import corrected_logits, matched_embedding
 from maskloop.interactive.prompt import Prompt
 from maskloop.interactive.query_choice import choose_query
@@ -78,7 +78,7 @@ def find_answer(
     Returns:
         None where no tier has a mask that obeys the prompt.
     """
-    with torch.inference_mode(), one_core():
+    with torch.inference_mode(), on_cores(1):
         if not prompt.negative:
             return _of_positive(features, prompt, tiers, snap=snap)
         found = _of_tiers(features, prompt, tiers, snap=snap)

@@ -1,19 +1,20 @@
-"""Inference for many callers: one thread runs the models, others prepare images and finish predictions."""
+"""Inference for many callers: few threads run the models, others prepare images and finish predictions."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Self
 
 import torch
 
+from maskloop.cores import on_cores
 from maskloop.errors import ImageError
 from maskloop.hit_counter import HitCounter
 from maskloop.log import log_action
@@ -23,13 +24,20 @@ from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.compile_warmup import CompileWarmup
 from maskloop.segmentation.failures import prediction_failure
 from maskloop.segmentation.fast.forward import CompileMode
+from maskloop.segmentation.forward_turns import MOST_AT_A_TIME, ForwardTurns
 from maskloop.segmentation.graph_export import GraphExports
 from maskloop.segmentation.image import EncodedImage
+from maskloop.segmentation.image_requests import (
+    ImageRequest,
+    ImageSource,
+    OutputUse,
+    ReadyImage,
+    RunningBatch,
+)
 from maskloop.segmentation.model_cache import EngineClosedError, ModelCache, closed_error
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.segmentation.precision_check import PrecisionChecks
 from maskloop.segmentation.predict import (
-    PreparedViews,
     RawOutput,
     forward_batch,
     forward_sizes,
@@ -42,63 +50,20 @@ from maskloop.types import ImageResult, Prediction, PredictionFailure, RgbImage,
 
 __all__ = ["Engine", "EngineClosedError", "ImageSource"]
 
-# An image, or what decodes it when its turn comes.
-ImageSource: TypeAlias = RgbImage | EncodedImage | Callable[[], RgbImage]
 MOST_HELPERS = 8
 PIXEL_BYTES = 3 * 2**29  # unless the engine gets a budget
 FINISH_BYTES_PER_PIXEL = 4  # of an image whose masks are made
-BATCHES_AHEAD = 2  # in progress: one in the model while the one before is post-processed
-OutputUse: TypeAlias = Callable[[Checkpoint, RawOutput], None]  # of an image's forward pass
+BATCHES_AHEAD = 1 + MOST_AT_A_TIME  # in progress: some in models while the one before is post-processed
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True, eq=False)
-class _Request:
-    source: str
-    checkpoint: Checkpoint
-    images: list[ImageSource | None]  # None once it is resized
-    task: SegmentationTask
-    thresholds: Thresholds
-    for_selection: bool
-    use_output: OutputUse | None
-    is_urgent: bool
-    future: Future[list[ImageResult]] = field(default_factory=Future)
-    results: dict[int, ImageResult] = field(default_factory=dict)
-    started: bool = False  # its first image was taken: it can no longer be cancelled
-    dropped: bool = False  # it was cancelled before
-
-    def fits(self, other: _Request) -> bool:
-        """Return whether two requests may share a forward pass."""
-        # what is urgent does not take along what can wait
-        mine = (self.task, self.for_selection, self.is_urgent)
-        theirs = (other.task, other.for_selection, other.is_urgent)
-        return self.checkpoint is other.checkpoint and mine == theirs
-
-
-@dataclass(kw_only=True, eq=False)
-class _Item:
-    """One image of a request, ready for the model."""
-
-    request: _Request
-    index: int
-    views: PreparedViews
-    sizes_hw: tuple[tuple[int, int], ...]  # of its forward passes
-
-
-@dataclass(kw_only=True, eq=False)
-class _Batch:
-    """Images of one forward pass whose results are not complete yet."""
-
-    left: int
-    event: torch.cuda.Event | None  # when they have been through it
 
 
 class Engine:
     """Predicts for many threads at once.
 
-    A helper thread decodes and resizes an image. The inference thread takes all images of one size that are
+    A helper thread decodes and resizes an image. An inference thread takes all images of one size that are
     ready when it is free, up to max_batch, as one batch. Another helper thread turns the output into segments
-    while the next batch runs. No image waits for a batch to fill up.
+    while the next batch runs. No image waits for a batch to fill up. On a CPU, two images that a large model
+    takes one by one are in it at the same time, on half of the cores each.
 
     Each request names its model. To change the model, load the new one and then name it in requests:
     earlier requests keep their model, and only requests for the new model wait for its load.
@@ -146,11 +111,16 @@ class Engine:
         self._room = threading.Semaphore(BATCHES_AHEAD)
         self._memory = memory or MemoryBudget(PIXEL_BYTES)
         self._changed = threading.Condition()  # guards everything below, and the requests
-        self._ready: deque[_Item] = deque()
+        self._ready: deque[ReadyImage] = deque()
         self._unready = 0  # images that are not prepared yet
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="maskloop-engine", daemon=True)
-        self._thread.start()
+        self._turns = ForwardTurns(max_batch=max_batch, precision=self._precision)
+        self._threads = [
+            threading.Thread(target=self._run, name=f"maskloop-engine-{number}", daemon=True)
+            for number in range(MOST_AT_A_TIME)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def load(self, source: str) -> Checkpoint:
         """Return the checkpoint of a source, loading it where it is not held; inference goes on meanwhile.
@@ -201,7 +171,7 @@ class Engine:
             EngineClosedError: after close().
         """
         checkpoint = self._cache.load(source)
-        request = _Request(
+        request = ImageRequest(
             source=source,
             checkpoint=checkpoint,
             images=list(images),
@@ -259,7 +229,7 @@ class Engine:
 
     @property
     def queued(self) -> int:
-        """Images that wait for the thread."""
+        """Images that wait for their forward pass."""
         with self._changed:
             return self._unready + len(self._ready)
 
@@ -278,7 +248,8 @@ class Engine:
             self._closed = True
             self._changed.notify_all()
         self._warmup.close()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
         self._preparing.shutdown()
         self._finishing.shutdown()
         self._cache.close()
@@ -291,9 +262,9 @@ class Engine:
     ) -> None:
         self.close()
 
-    def _prepare(self, request: _Request, index: int) -> None:
+    def _prepare(self, request: ImageRequest, index: int) -> None:
         image, request.images[index] = request.images[index], None
-        item: _Item | None = None
+        item: ReadyImage | None = None
         failure: PredictionFailure | None = None
         if not request.future.cancelled():
             try:
@@ -315,13 +286,13 @@ class Engine:
         if failure is not None:
             self._deliver(request, index, failure)
 
-    def _item(self, request: _Request, index: int, image: RgbImage | None) -> _Item:
+    def _item(self, request: ImageRequest, index: int, image: RgbImage | None) -> ReadyImage:
         assert image is not None
         views = prepare_image(request.checkpoint, image, for_selection=request.for_selection, plan=self._plan)
         sizes_hw = forward_sizes(
             request.checkpoint, views[0].image_size_hw, for_selection=request.for_selection, plan=self._plan
         )
-        return _Item(request=request, index=index, views=views, sizes_hw=sizes_hw)
+        return ReadyImage(request=request, index=index, views=views, sizes_hw=sizes_hw)
 
     def _run(self) -> None:
         while self._step():  # a call of its own: what it held of a dropped model goes with it
@@ -330,21 +301,33 @@ class Engine:
     def _step(self) -> bool:
         self._room.acquire()  # before the choice: what comes meanwhile may still join the batch
         with self._changed:
-            while not self._ready and not (self._closed and self._unready == 0):
+            while not self._may_take() and not (self._closed and self._unready == 0 and not self._ready):
                 self._changed.wait()
             if not self._ready:
+                self._changed.notify_all()  # the other thread, which may wait for the last of all
                 return False
             items = self._take()
-        if items:
-            self._forward(items)
-        else:
+            checkpoint = items[0].request.checkpoint if items else None
+            cores = checkpoint and self._turns.begin(checkpoint, others_wait=bool(self._ready))
+        if checkpoint is None:
             self._room.release()
+            return True
+        try:
+            with on_cores(cores) if cores else contextlib.nullcontext():
+                self._forward(items)
+        finally:
+            with self._changed:
+                self._turns.end(checkpoint)
+                self._changed.notify_all()
         return True
 
-    def _take(self) -> list[_Item]:
+    def _may_take(self) -> bool:
+        return bool(self._ready) and self._turns.may_begin(self._ready[0].request.checkpoint)
+
+    def _take(self) -> list[ReadyImage]:
         """Take the oldest image and others like it, as many as fit; forget cancelled requests."""
-        items: list[_Item] = []
-        left: deque[_Item] = deque()
+        items: list[ReadyImage] = []
+        left: deque[ReadyImage] = deque()
         limit = 1
         for item in self._ready:
             first = items[0] if items else item
@@ -357,7 +340,7 @@ class Engine:
         self._ready = left
         return items
 
-    def _begin(self, request: _Request) -> bool:
+    def _begin(self, request: ImageRequest) -> bool:
         """Mark a request as started, and return False where it was cancelled before."""
         if not request.started:
             request.started = True
@@ -366,7 +349,7 @@ class Engine:
                 self._cache.release(request.source)
         return not request.dropped
 
-    def _forward(self, items: list[_Item]) -> None:
+    def _forward(self, items: list[ReadyImage]) -> None:
         request = items[0].request
         try:
             sizes_hw = [item.views[0].image_size_hw for item in items]
@@ -380,7 +363,7 @@ class Engine:
                 keep_output=any(item.request.use_output is not None for item in items),
             )
             rivals = self._rival_outputs(items)
-            batch = _Batch(left=len(items), event=record_event(request.checkpoint.device))
+            batch = RunningBatch(left=len(items), event=record_event(request.checkpoint.device))
         except Exception as exc:
             if len(items) == 1:
                 failure = prediction_failure(request.source, exc, items[0].views[0].image_size_hw)
@@ -395,7 +378,7 @@ class Engine:
         for item, raw, rival in zip(items, raws, rivals, strict=True):
             self._finishing.submit(self._finish, batch, item, raw, rival)
 
-    def _rival_outputs(self, items: list[_Item]) -> list[tuple[RawOutput, ...] | None]:
+    def _rival_outputs(self, items: list[ReadyImage]) -> list[tuple[RawOutput, ...] | None]:
         """Return the outputs in the other precision while that is checked, else None for each image."""
         request = items[0].request
         rival = self._precision.rival(request.checkpoint)
@@ -417,8 +400,8 @@ class Engine:
 
     def _finish(
         self,
-        batch: _Batch,
-        item: _Item,
+        batch: RunningBatch,
+        item: ReadyImage,
         raws: tuple[RawOutput, ...],
         rivals: tuple[RawOutput, ...] | None,
     ) -> None:
@@ -451,7 +434,7 @@ class Engine:
         if request.use_output is not None:
             _use_output(request, raws[0], batch.event)
 
-    def _compare(self, request: _Request, exact: Prediction, rivals: tuple[RawOutput, ...]) -> None:
+    def _compare(self, request: ImageRequest, exact: Prediction, rivals: tuple[RawOutput, ...]) -> None:
         try:
             fast = postprocess_image(
                 request.checkpoint,
@@ -467,7 +450,7 @@ class Engine:
         least = request.thresholds.score
         self._precision.compare(request.checkpoint, exact, fast, least_score=least)
 
-    def _deliver(self, request: _Request, index: int, result: ImageResult) -> None:
+    def _deliver(self, request: ImageRequest, index: int, result: ImageResult) -> None:
         with self._changed:
             if not self._begin(request):
                 return
@@ -478,7 +461,7 @@ class Engine:
             request.future.set_result([request.results[key] for key in range(len(request.images))])
 
 
-def _use_output(request: _Request, raw: RawOutput, event: torch.cuda.Event | None) -> None:
+def _use_output(request: ImageRequest, raw: RawOutput, event: torch.cuda.Event | None) -> None:
     assert request.use_output is not None
     try:
         with on_side_stream(request.checkpoint.device, event):

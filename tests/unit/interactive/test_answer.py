@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 from tests.unit.interactive.conftest import SIZE_HW, object_mask
 
+from maskloop.interactive import answer as answers
 from maskloop.interactive.answer import answer, find_answer
 from maskloop.interactive.prompt import Click, Prompt
 from maskloop.masks import paste_segment
@@ -98,3 +100,18 @@ def test_answer_forbidden_area_is_left_out(make_features):
     forbidden_hw[:, :12] = True
     segment = answer(make_features(), Prompt(clicks=_clicks(ON_DISC), forbidden_hw=forbidden_hw))
     assert segment.offset_yx[1] >= 12
+
+
+def test_find_answer_computes_on_one_core(make_features, monkeypatch):
+    seen, before = [], torch.get_num_threads()
+    choose = answers.choose_query
+
+    def note(*arguments):
+        seen.append(torch.get_num_threads())
+        return choose(*arguments)
+
+    monkeypatch.setattr(answers, "choose_query", note)
+    clicks = (Click(x=0.19, y=0.33), Click(x=0.45, y=0.85, is_positive=False))
+    assert find_answer(make_features(), Prompt(clicks=clicks)) is not None
+    assert set(seen) == {1}
+    assert torch.get_num_threads() == before

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from maskloop.errors import ImageError, MaskloopError, ModelLoadError
-from maskloop.masks import paste_segment
+from maskloop.masks import paste_segment, segment_iou
 from maskloop.memory_budget import MemoryBudget
 from maskloop.segmentation import batch_size
 from maskloop.segmentation import engine as engine_module
@@ -50,12 +51,14 @@ class Gate:
         self.opened, self.entered = threading.Event(), threading.Event()
         self.batches: list[tuple[str, int]] = []
         self.tasks: list[SegmentationTask] = []
+        self.cores: list[int] = []
         self.thresholds: list[Thresholds] = []
         forward, finish = engine_module.forward_batch, engine_module.postprocess_image
 
         def held_forward(checkpoint, ready, *, task, **options):
             self.batches.append((checkpoint.labels[0], len(ready)))
             self.tasks.append(task)
+            self.cores.append(torch.get_num_threads())
             self.entered.set()
             assert self.opened.wait(WAIT_S)
             return forward(checkpoint, ready, task=task, **options)
@@ -73,6 +76,15 @@ class Gate:
         while engine.ready < count and time.monotonic() < deadline:
             time.sleep(0.005)
         self.opened.set()
+
+
+@pytest.fixture
+def four_cores() -> Iterator[None]:
+    """Let every thread that begins now have four threads, also where there are fewer cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -187,8 +199,11 @@ def test_submit_only_equal_tasks_share_a_batch_and_thresholds_stay_their_own(
 
 
 @pytest.mark.parametrize(
-    ("parameters", "sizes"), [(10**12, [1, 8, 1]), (1, [1] * 10)], ids=["small", "large"]
+    ("parameters", "sizes", "at_a_time"),
+    [(10**12, [1, 8, 1], 1), (1, [1] * 10, 2)],
+    ids=["small", "large"],
 )
+@pytest.mark.usefixtures("four_cores")
 def test_submit_batch_not_set_follows_the_model(
     gate: Gate,
     cat_dog_folders: dict[str, Path],
@@ -196,6 +211,7 @@ def test_submit_batch_not_set_follows_the_model(
     monkeypatch: pytest.MonkeyPatch,
     parameters: int,
     sizes: list[int],
+    at_a_time: int,
 ) -> None:
     monkeypatch.setattr(batch_size, "CACHED_PARAMETERS", parameters)
     source = str(cat_dog_folders["cat"])
@@ -203,9 +219,51 @@ def test_submit_batch_not_set_follows_the_model(
         futures = [engine.submit([make_image()], source=source)]
         assert gate.entered.wait(WAIT_S)
         futures += [engine.submit([make_image()], source=source) for _ in range(9)]
-        gate.open_when_ready(engine, 9)
+        gate.open_when_ready(engine, 10 - at_a_time)
         assert all(isinstance(future.result(WAIT_S)[0], Prediction) for future in futures)
     assert [count for _, count in gate.batches] == sizes
+
+
+@pytest.mark.usefixtures("four_cores")
+def test_submit_two_that_wait_share_the_cores_and_a_lone_one_has_all(
+    gate: Gate, cat_dog_folders: dict[str, Path], make_image: Callable[..., RgbImage]
+) -> None:
+    source = str(cat_dog_folders["cat"])
+    with make_engine(max_batch=1) as engine:
+        gate.opened.set()
+        alone = engine.submit([make_image()], source=source)
+        assert isinstance(alone.result(WAIT_S)[0], Prediction)
+        assert gate.cores == [4]
+
+        gate.opened.clear()
+        many = engine.submit([make_image() for _ in range(7)], source=source)
+        deadline = time.monotonic() + WAIT_S
+        while len(gate.cores) < 3 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        gate.open_when_ready(engine, 5)  # no third one has begun
+        assert all(isinstance(one, Prediction) for one in many.result(WAIT_S))
+    # the first may have begun before the next was ready, the last when no other waited
+    assert set(gate.cores[1:]) <= {2, 4}
+    assert gate.cores.count(2) >= 5
+
+
+@pytest.mark.usefixtures("four_cores")
+def test_submit_images_in_the_model_together_have_the_answers_they_have_alone(
+    cat_dog_folders: dict[str, Path], make_image: Callable[..., RgbImage]
+) -> None:
+    source = str(cat_dog_folders["cat"])
+    images = [make_image(40 + 8 * (index % 3), 64, index) for index in range(12)]
+    with make_engine(max_batch=1) as engine:
+        together = engine.predict(images, source=source)
+        alone = [engine.predict([image], source=source)[0] for image in images]
+    for one, other in zip(together, alone, strict=True):
+        assert isinstance(one, Prediction)
+        assert isinstance(other, Prediction)
+        assert one.segments
+        assert [segment.label for segment in one.segments] == [segment.label for segment in other.segments]
+        for ours, theirs in zip(one.segments, other.segments, strict=True):
+            assert ours.score == pytest.approx(theirs.score, abs=1e-5)
+            assert segment_iou(ours, theirs) > 0.99
 
 
 def test_submit_only_equal_sizes_share_a_batch(

@@ -67,6 +67,7 @@ class _Graphs:
         self.made: dict[_Key, _Compiled | None] = {}  # None while it is compiled
         self.slower: set[_Key] = set()
         self.off: str | None = None  # why nothing runs by the graph any more
+        self.threads = torch.get_num_threads()  # now: a forward pass may be given less cores than there are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +188,7 @@ def _find(model: Any, graphs: _Graphs, key: _Key) -> _Compiled | None:
             del graphs.made[rarest]
         graphs.made[key] = None
     _start_worker()
-    _JOBS.put(_Job(model=ref(model), key=key, threads=torch.get_num_threads()))
+    _JOBS.put(_Job(model=ref(model), key=key, threads=graphs.threads))
     return None
 
 
