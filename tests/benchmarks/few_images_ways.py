@@ -102,6 +102,8 @@ WAYS: dict[str, Callable[[Data], FinetuneRecipe]] = {
     "deleted-10": plus(recipe_1, deleted_weight=10.0),
     "all": chosen,
     "denoise": plus(chosen, denoise=True),
+    "denoise-average": plus(chosen, denoise=True, average=0.99),
+    "denoise-average-95": plus(chosen, denoise=True, average=0.95),
     "all-average": plus(chosen, average=0.99),
     "all-average-95": plus(chosen, average=0.95),
     "all-paste": plus(chosen, augmentation={"paste": 0.5}),
