@@ -288,6 +288,7 @@ class Settings(BaseSettings):
     train_deleted: float = Field(
         1.0, ge=1, le=100, description="weight of finding again what annotators deleted; 1: as any background"
     )
+    train_soft: bool = Field(False, description="what annotators of a task differ about is learnt as shares")
     train_edge: int | None = Field(
         None, ge=32, le=4096, description="pixels of an input's shorter side; default: by the objects' size"
     )

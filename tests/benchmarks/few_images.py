@@ -5,10 +5,11 @@ seeds and judges it on a holdout that stays the same. `recipe-1` is the recipe b
 `pool` the model also learns from 100 images without annotations, by what it was sure of on them; `again`
 trains a second time, from the model of the first time, and `again-pool` does so with that model's
 pseudo-labels. `deleted` weighs queries that find again what an annotator of the model's own predictions
-would have deleted. `all-tasks` trains a OneFormer in all three of its tasks, each of which is then judged;
-`untrained` is the model as it is. `transformers` is transformers' own example, with the processor time that
-`all` took, whose row has to be there. Results are JSON lines; what stands there is not done again, so that it
-may be stopped at any time.
+would have deleted. `newest-of-3`, `consensus-of-3` and `soft-of-3` learn what three careless annotators drew
+instead of the truth: one of them, or soft targets. `all-tasks` trains a OneFormer in all three of its tasks,
+each of which is then judged; `untrained` is the model as it is. `transformers` is transformers' own example,
+with the processor time that `all` took, whose row has to be there. Results are JSON lines; what stands there
+is not done again, so that it may be stopped at any time.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from maskloop.types import HoldoutMetrics, SegmentationTask
 from .curve_data import SOURCES, Pool, Source, draw, load_pool
 from .few_images_ways import WAYS, Data
 from .learning_curves import append_row, read_lines
+from .several_annotators import drawn_by_several
 from .shown_regions import shown_predictions, with_deleted
 from .transformers_example import RATE, finetune_as_transformers
 
@@ -96,6 +98,8 @@ def run_cell(
     folder = work / f"{way}-{images}-{seed}"
     if way.startswith("deleted"):
         examples = with_deleted(examples, shown_predictions(start, examples, pool.labels, SERVED))
+    if way.endswith("-of-3"):
+        examples = drawn_by_several(examples, pool.labels, way=way, seed=seed)
 
     def recipe(base: Checkpoint, guessed: int = 0) -> FinetuneRecipe:
         return WAYS[way](_measure(base, examples, pool.labels, seed, guessed=guessed))

@@ -131,12 +131,51 @@ def test_finetune_deleted_regions_weigh_only_where_the_recipe_says_so(tmp_path, 
     assert not torch.equal(trained("on", with_deleted(make_examples()), 5.0), plain)
 
 
+def with_others(examples, *, change):
+    """Return the examples with another annotator, who draws the same or leaves out the first object."""
+    return [
+        replace(example, others=(example.segments[1:] if change else example.segments,))
+        for example in examples
+    ]
+
+
+@pytest.mark.parametrize("family", ["mask2former", "oneformer"])
+def test_finetune_another_annotator_matters_only_where_they_differ(tmp_path, family):
+    def trained(name, examples):
+        job = FinetuneJob(
+            base=make_base(family), examples=examples, recipe=RECIPE, output_dir=tmp_path / name
+        )
+        return weights(finetune(job))
+
+    plain = trained("plain", make_examples())
+    torch.testing.assert_close(trained("same", with_others(make_examples(), change=False)), plain)
+    changed = trained("other", with_others(make_examples(), change=True))
+    assert float((changed - plain).abs().max()) > 1e-3
+
+
+def test_finetune_another_annotator_of_the_same_images_deletes_the_state(tmp_path):
+    finetune(FinetuneJob(base=make_base(), examples=make_examples(), recipe=RECIPE, output_dir=tmp_path))
+    steps = []
+    finetune(
+        FinetuneJob(
+            base=make_base(),
+            examples=with_others(make_examples(), change=True),
+            recipe=RECIPE,
+            output_dir=tmp_path,
+        ),
+        TrainingControl(should_stop=lambda: steps.append(1) is not None),
+    )
+    assert len(steps) == 8
+
+
 @pytest.mark.parametrize(
     ("change", "examples"),
     [
         pytest.param({}, make_examples(), id="last-weights"),
         pytest.param({"average": 0.9}, make_examples(), id="averaged"),
         pytest.param({"deleted_weight": 5.0}, with_deleted(make_examples()), id="deleted regions"),
+        pytest.param({}, with_others(make_examples(), change=True), id="several annotators"),
+        pytest.param({"denoise": True}, with_others(make_examples(), change=True), id="and denoising"),
     ],
 )
 def test_finetune_stopped_then_resumed_equals_uninterrupted(tmp_path, change, examples):

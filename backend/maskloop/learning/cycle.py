@@ -79,6 +79,8 @@ def run_training(
     job = _with_observed_kinds(job, training_set)
     if training_set.boxes is not None:
         log_action(logger, "boxes_ignored", training=job.key, boxes=training_set.boxes)
+    if training_set.several is not None:
+        log_action(logger, "annotators_compared", training=job.key, annotators=training_set.several)
     champion = load_checkpoint(job.champion.path, device=settings.device)
     pool = choose_pool(
         job, training_set, champion, registry=registry, settings=settings, on_progress=on_progress

@@ -7,7 +7,7 @@ Mirroring turns a left hand into a right one: `mirror_pairs` finds such labels b
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -20,6 +20,7 @@ from maskloop.types import RgbImage
 
 __all__ = ["Augmentation", "View", "augment", "fit_canvas", "mirror_pairs"]
 
+_Plane = TypeVar("_Plane", np.int16, np.uint8)
 _SHRINK_BELOW = 0.5  # bilinear sampling of a smaller view than that would skip pixels
 
 
@@ -70,6 +71,7 @@ class View(NamedTuple):
     image_hwc: RgbImage
     index_hw: NDArray[np.int16]
     mirrored: bool  # left and right are swapped
+    shares_hw: NDArray[np.uint8] | None = None  # of the annotators who count a pixel in; see `TrainingItem`
 
 
 def augment(
@@ -80,7 +82,8 @@ def augment(
     augmentation: Augmentation,
     rng: np.random.Generator,
     upright: bool = False,
-    finer: tuple[RgbImage, NDArray[np.int16]] | None = None,
+    finer: tuple[RgbImage, NDArray[np.int16], NDArray[np.uint8] | None] | None = None,
+    shares_hw: NDArray[np.uint8] | None = None,
     fill_rgb: tuple[int, int, int] = (124, 116, 104),
 ) -> View:
     """Return one random view of an image and its index map, both of `canvas_hw`.
@@ -93,7 +96,8 @@ def augment(
         rng: source of all random numbers; the same state gives the same view.
         upright: no quarter turns and not upside down. For labels that name left or right, since only a plain
             mirror image has a correct label.
-        finer: the same image and index map with more pixels, from which enlarged views are taken.
+        finer: the same image, index map and shares with more pixels, from which enlarged views are taken.
+        shares_hw: uint8 (H, W) that goes with the index map, or None.
         fill_rgb: colour outside the image; the index there is 0.
     """
     may_turn = augmentation.quarter_turns and not upright
@@ -103,11 +107,11 @@ def augment(
     scale = float(np.exp(rng.uniform(*np.log(augmentation.scale))))
     shift_xy = rng.uniform(-0.5, 0.5, size=2)
     if scale < _SHRINK_BELOW:
-        image_hwc, index_hw = _shrink(image_hwc, index_hw, scale)
+        image_hwc, index_hw, shares_hw = _shrink(image_hwc, index_hw, shares_hw, scale)
         scale = 1.0
     elif scale > 1.0 and finer is not None:
         scale *= image_hwc.shape[0] / finer[0].shape[0]
-        image_hwc, index_hw = finer
+        image_hwc, index_hw, shares_hw = finer
     matrix = _view_matrix(
         image_hwc.shape[:2],
         canvas_hw,
@@ -117,16 +121,23 @@ def augment(
         shift_xy=(float(shift_xy[0]), float(shift_xy[1])),
     )
     view_hwc, view_index_hw = _warp(image_hwc, index_hw, matrix, canvas_hw, fill_rgb)
-    return View(_jitter_colours(view_hwc, augmentation.colour, rng), view_index_hw, flip_x != flip_y)
+    jittered_hwc = _jitter_colours(view_hwc, augmentation.colour, rng)
+    view_shares_hw = None if shares_hw is None else _warp_nearest(shares_hw, matrix, canvas_hw)
+    return View(jittered_hwc, view_index_hw, flip_x != flip_y, view_shares_hw)
 
 
 def _shrink(
-    image_hwc: RgbImage, index_hw: NDArray[np.int16], scale: float
-) -> tuple[RgbImage, NDArray[np.int16]]:
+    image_hwc: RgbImage, index_hw: NDArray[np.int16], shares_hw: NDArray[np.uint8] | None, scale: float
+) -> tuple[RgbImage, NDArray[np.int16], NDArray[np.uint8] | None]:
     size_wh = tuple(max(round(side * scale), 1) for side in index_hw.shape[::-1])
     small_hwc = cv2.resize(image_hwc, size_wh, interpolation=cv2.INTER_AREA)
     small_index_hw = cv2.resize(index_hw, size_wh, interpolation=cv2.INTER_NEAREST_EXACT)
-    return np.asarray(small_hwc, dtype=np.uint8), np.asarray(small_index_hw, dtype=np.int16)
+    small_shares_hw = None
+    if shares_hw is not None:
+        small_shares_hw = np.asarray(
+            cv2.resize(shares_hw, size_wh, interpolation=cv2.INTER_NEAREST_EXACT), dtype=np.uint8
+        )
+    return np.asarray(small_hwc, np.uint8), np.asarray(small_index_hw, np.int16), small_shares_hw
 
 
 def fit_canvas(
@@ -178,8 +189,14 @@ def _warp(
 ) -> tuple[RgbImage, NDArray[np.int16]]:
     size_wh = canvas_hw[::-1]
     view_hwc = cv2.warpAffine(image_hwc, matrix, size_wh, flags=cv2.INTER_LINEAR, borderValue=fill_rgb)
-    view_index_hw = cv2.warpAffine(index_hw, matrix, size_wh, flags=cv2.INTER_NEAREST, borderValue=0)
-    return np.asarray(view_hwc, dtype=np.uint8), np.asarray(view_index_hw, dtype=np.int16)
+    return np.asarray(view_hwc, dtype=np.uint8), _warp_nearest(index_hw, matrix, canvas_hw)
+
+
+def _warp_nearest(
+    plane_hw: NDArray[_Plane], matrix: NDArray[np.float64], canvas_hw: tuple[int, int]
+) -> NDArray[_Plane]:
+    warped_hw = cv2.warpAffine(plane_hw, matrix, canvas_hw[::-1], flags=cv2.INTER_NEAREST, borderValue=0)
+    return np.asarray(warped_hw, dtype=plane_hw.dtype)
 
 
 def _jitter_colours(image_hwc: RgbImage, strength: float, rng: np.random.Generator) -> RgbImage:

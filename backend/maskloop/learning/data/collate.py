@@ -16,17 +16,19 @@ from maskloop.learning.data.index_map import (
     visible_boxes,
     visible_deleted,
     visible_objects,
+    visible_soft,
 )
 from maskloop.segmentation.preprocess import Preprocessing, images_to_batch
 from maskloop.segmentation.task_text import TaskText
 from maskloop.types import SegmentationTask
 
-__all__ = ["BOXES_KEY", "DELETED_KEY", "IGNORED_KEY", "OTHER_TASK_KEY", "Collator"]
+__all__ = ["BOXES_KEY", "DELETED_KEY", "IGNORED_KEY", "OTHER_TASK_KEY", "SOFT_KEY", "Collator"]
 
 BOXES_KEY = "boxes"
 DELETED_KEY = "deleted"
 IGNORED_KEY = "any_ignored"
 OTHER_TASK_KEY = "of_other_task"
+SOFT_KEY = "soft"
 _CPU = torch.device("cpu")
 
 
@@ -49,8 +51,8 @@ class Collator:
         for each image, and N may be 0. OneFormer gets task_inputs and text_inputs as well.
         Not for the model are IGNORED_KEY, whether the map has IGNORED pixels, which saves a transfer from the
         device, and, there only where an image has any, BOXES_KEY, the `Boxes` of each image, DELETED_KEY, the
-        `DeletedRegions` of the batch, and OTHER_TASK_KEY, bool (B,), whose targets are those of another task
-        than the batch's.
+        `DeletedRegions` of the batch, SOFT_KEY, the `SoftLabels` of a batch in which several annotators drew
+        an image, and OTHER_TASK_KEY, bool (B,), whose targets are those of another task than the batch's.
         """
         without_resize = replace(self.preprocessing, shortest_edge=None, longest_edge=None, box_hw=None)
         batch = images_to_batch([item.image_hwc for item in items], without_resize, _CPU)
@@ -71,6 +73,8 @@ class Collator:
             inputs[OTHER_TASK_KEY] = torch.tensor([item.task not in (None, self.task) for item in items])
         if any(item.deleted for item in items):
             inputs[DELETED_KEY] = visible_deleted(items, size_hw)
+        if any(item.shares_hw is not None for item in items):
+            inputs[SOFT_KEY] = visible_soft(items, size_hw, len(self.labels))
         if self.task_text is not None:
             inputs |= self._texts(self.task_text, [item.task or self.task for item in items], class_ids)
         return inputs

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskloop.learning.data.augmentation import View
+from maskloop.learning.losses.soft_labels import CERTAIN
 
 __all__ = ["paste_objects"]
 
@@ -46,5 +47,16 @@ def paste_objects(
         np.where(covered_hw[..., None], source.image_hwc, target.image_hwc),
         np.where(covered_hw, pasted_hw, target.index_hw),
         target.mirrored,
+        _paste_shares(target, source, covered_hw),
     )
     return view, (*target_classes, *(source_classes[position] for position in chosen))
+
+
+def _paste_shares(target: View, source: View, covered_hw: NDArray[np.bool_]) -> NDArray[np.uint8] | None:
+    """Return the shares of annotators after pasting; None where both views are certain."""
+    if target.shares_hw is None and source.shares_hw is None:
+        return None
+    below, above = (
+        np.uint8(CERTAIN) if view.shares_hw is None else view.shares_hw for view in (target, source)
+    )
+    return np.asarray(np.where(covered_hw, above, below), dtype=np.uint8)

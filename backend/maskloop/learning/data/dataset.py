@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from maskloop.errors import ImageError
@@ -25,8 +26,10 @@ from maskloop.learning.data.index_map import (
     TrainingItem,
     box_values,
     draw_index_map,
+    fitting_objects,
 )
 from maskloop.learning.data.sampling import epoch_order, example_weights, with_guesses
+from maskloop.learning.data.soft_targets import MergedObjects, draw_shares, merge_annotators
 from maskloop.learning.data.task_targets import TaskSampling
 from maskloop.segmentation.image import decode_image
 from maskloop.types import RgbImage, Segment
@@ -63,6 +66,9 @@ class TrainingExample:
     fresh: bool = False  # the champion has not learnt from it yet
     group: str = ""  # the same for images that are nearly the same; "": it is like no other
     guessed: bool = False  # a model drew its segments, no person
+    # what each other annotator drew, for soft targets; boxes and regions without a label are areas of which
+    # that annotator says nothing
+    others: tuple[tuple[Segment, ...], ...] = ()
 
     @property
     def judges(self) -> bool:
@@ -112,6 +118,7 @@ class ExampleDataset(Dataset[TrainingItem]):
         self._label_counts = Counter(label for labels_of_image in named for label in labels_of_image)
         self._cache: dict[int, tuple[TrainingItem, TrainingItem | None]] = {}
         self._cached_bytes = 0
+        self._merged: dict[int, MergedObjects] = {}  # of images with several annotators
         self._max_canvas_hw = max_canvas_hw
         self._tasks = tasks
         self._canvas_hw: tuple[int, int] | None = None
@@ -127,17 +134,17 @@ class ExampleDataset(Dataset[TrainingItem]):
         if self._augmentation is None:
             resized, _ = self._resized(number)
             view = View(*fit_canvas(resized.image_hwc, resized.index_hw, canvas_hw=self._canvas()), False)
-            return _item(view, resized.class_ids, resized.box_ids, resized.deleted)
-        view, class_ids, box_ids = self._view(number, np.random.default_rng([self._seed, 1, index]))
+            return _item(view, resized)
+        view, shown = self._view(number, np.random.default_rng([self._seed, 1, index]))
         rng = np.random.default_rng([self._seed, 2, index])
         if rng.random() < self._augmentation.paste:
-            most = self._max_objects - len(class_ids) - len(box_ids)
-            view, class_ids = self._paste(view, class_ids, rng, most=max(most, 0))
-        item = _item(view, class_ids, box_ids, len(self._examples[number].deleted))
+            most = self._max_objects - len(shown.class_ids) - len(shown.box_ids)
+            view, shown = self._paste(view, shown, rng, most=max(most, 0))
+        item = _item(view, shown)
         return item if self._tasks is None else self._tasks(item, seed=self._seed, index=index)
 
-    def _view(self, number: int, rng: np.random.Generator) -> tuple[View, tuple[int, ...], tuple[int, ...]]:
-        """Return a random view of an example, and the classes of its objects and of its boxes."""
+    def _view(self, number: int, rng: np.random.Generator) -> tuple[View, TrainingItem]:
+        """Return a random view of an example, and the example with the classes of that view."""
         assert self._augmentation is not None
         resized, finer = self._resized(number)
         view = augment(
@@ -147,21 +154,24 @@ class ExampleDataset(Dataset[TrainingItem]):
             augmentation=self._augmentation,
             rng=rng,
             upright=bool(self._mirrored_ids),
-            finer=None if finer is None else (finer.image_hwc, finer.index_hw),
+            finer=None if finer is None else (finer.image_hwc, finer.index_hw, finer.shares_hw),
+            shares_hw=resized.shares_hw,
         )
-        if not view.mirrored:
-            return view, resized.class_ids, resized.box_ids
-        swapped = self._mirrored_ids
+        if not view.mirrored or not self._mirrored_ids:
+            return view, resized
+        swapped = [self._mirrored_ids.get(one, one) for one in range(len(self._labels))]
         class_ids, box_ids = (
-            tuple(swapped.get(one, one) for one in ids) for ids in (resized.class_ids, resized.box_ids)
+            tuple(swapped[one] for one in ids) for ids in (resized.class_ids, resized.box_ids)
         )
-        return view, class_ids, box_ids
+        votes_nk = None if resized.votes_nk is None else resized.votes_nk[:, swapped]
+        return view, replace(resized, class_ids=class_ids, box_ids=box_ids, votes_nk=votes_nk)
 
     def _paste(
-        self, view: View, class_ids: tuple[int, ...], rng: np.random.Generator, *, most: int
-    ) -> tuple[View, tuple[int, ...]]:
+        self, view: View, shown: TrainingItem, rng: np.random.Generator, *, most: int
+    ) -> tuple[View, TrainingItem]:
         """Return the view with objects of another example over it, rare classes more often."""
-        source, source_ids, _ = self._view(int(rng.integers(len(self._examples))), rng)
+        source, other = self._view(int(rng.integers(len(self._examples))), rng)
+        source_ids = other.class_ids
         visible = np.bincount(np.maximum(source.index_hw, 0).ravel(), minlength=len(source_ids) + 1)[1:]
         things = [
             position
@@ -174,7 +184,12 @@ class ExampleDataset(Dataset[TrainingItem]):
             for one in things
         ]
         chosen = [one for one, share in zip(things, shares, strict=True) if rng.random() < share]
-        return paste_objects(view, class_ids, source, source_ids, chosen=chosen[:most])
+        pasted, class_ids = paste_objects(view, shown.class_ids, source, source_ids, chosen=chosen[:most])
+        votes_nk = None
+        if pasted.shares_hw is not None:
+            classes = len(self._labels)
+            votes_nk = np.concatenate([shown.votes_of(classes), other.votes_of(classes)[chosen[:most]]])
+        return pasted, replace(shown, class_ids=class_ids, votes_nk=votes_nk)
 
     def _canvas(self) -> tuple[int, int]:
         if self._canvas_hw is None:
@@ -199,22 +214,27 @@ class ExampleDataset(Dataset[TrainingItem]):
         example = self._examples[number]
         image_hwc = load_example_image(example)
         size_hw = (image_hwc.shape[0], image_hwc.shape[1])
+        merged = self._merge(number)
+        segments = example.segments if merged is None else merged.segments
         values = box_values(
             example.boxes,
             stuff_labels=self._stuff,
-            most=max(self._max_objects - len(example.segments), 0),
+            most=max(self._max_objects - len(segments), 0),
             key=example.key,
         )
         index_hw, kept_labels = draw_index_map(
-            example.segments,
+            segments,
             size_hw,
             max_objects=self._max_objects,
             stuff_labels=self._stuff,
-            ignored=example.ignored,
+            ignored=example.ignored if merged is None else (*example.ignored, *merged.ignored),
             boxes=list(zip(example.boxes, values, strict=True)),
             deleted=example.deleted,
             key=example.key,
         )
+        shares_hw = votes_nk = None
+        if merged is not None:
+            index_hw, shares_hw, votes_nk = self._soften(index_hw, merged)
         whole = TrainingItem(
             image_hwc=image_hwc,
             index_hw=index_hw,
@@ -225,14 +245,44 @@ class ExampleDataset(Dataset[TrainingItem]):
                 if value != IGNORED
             ),
             deleted=len(example.deleted),
+            shares_hw=shares_hw,
+            votes_nk=votes_nk,
         )
         resized = _resize_item(whole, self._resize(size_hw))
         pair = resized, self._finer(whole, resized)
-        nbytes = sum(item.image_hwc.nbytes + item.index_hw.nbytes for item in pair if item is not None)
+        nbytes = sum(_nbytes(item) for item in pair if item is not None)
         if self._cached_bytes + nbytes <= _CACHE_BYTES:
             self._cache[number] = pair
             self._cached_bytes += nbytes
         return pair
+
+    def _merge(self, number: int) -> MergedObjects | None:
+        """Return what the annotators of an example make of it; None where one is believed alone.
+
+        So it is in validation, whose loss is that of the annotation that is believed.
+        """
+        example = self._examples[number]
+        if not example.others or self._augmentation is None:
+            return None
+        if number not in self._merged:
+            self._merged[number] = merge_annotators(
+                example.segments,
+                example.others,
+                stuff_labels=self._stuff,
+                unknown=(*example.ignored, *example.boxes),
+            )
+        return self._merged[number]
+
+    def _soften(
+        self, index_hw: NDArray[np.int16], merged: MergedObjects
+    ) -> tuple[NDArray[np.int16], NDArray[np.uint8], NDArray[np.float32]]:
+        """Return an index map, shares and votes of what several annotators drew."""
+        kept, _ = fitting_objects(merged.segments, max_objects=self._max_objects, stuff_labels=self._stuff)
+        votes_nk = np.zeros((len(kept), len(self._labels)), dtype=np.float32)
+        for row, parts in enumerate(kept):
+            for label, share in merged.of(parts).votes.items():
+                votes_nk[row, self._class_ids[label]] = share
+        return *draw_shares(index_hw, kept, merged, stuff_labels=self._stuff), votes_nk
 
     def _finer(self, whole: TrainingItem, resized: TrainingItem) -> TrainingItem | None:
         """Return the example in the size of the largest view; None where that would fill the cache."""
@@ -240,7 +290,7 @@ class ExampleDataset(Dataset[TrainingItem]):
             return None
         height, width = resized.index_hw.shape
         factor = min(self._augmentation.scale[1], whole.index_hw.shape[0] / height)
-        bytes_of_all = factor**2 * (resized.image_hwc.nbytes + resized.index_hw.nbytes) * len(self._examples)
+        bytes_of_all = factor**2 * _nbytes(resized) * len(self._examples)
         if factor <= 1.0 or bytes_of_all > _CACHE_BYTES // 2:
             return None
         return _resize_item(whole, (round(height * factor), round(width * factor)))
@@ -248,25 +298,25 @@ class ExampleDataset(Dataset[TrainingItem]):
 
 def _resize_item(item: TrainingItem, size_hw: tuple[int, int]) -> TrainingItem:
     size_wh = size_hw[::-1]
-    return TrainingItem(
+    return replace(
+        item,
         image_hwc=np.asarray(cv2.resize(item.image_hwc, size_wh, interpolation=cv2.INTER_AREA), np.uint8),
         index_hw=np.asarray(
             cv2.resize(item.index_hw, size_wh, interpolation=cv2.INTER_NEAREST_EXACT), np.int16
         ),
-        class_ids=item.class_ids,
-        box_ids=item.box_ids,
-        deleted=item.deleted,
+        shares_hw=None
+        if item.shares_hw is None
+        else np.asarray(cv2.resize(item.shares_hw, size_wh, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8),
     )
 
 
-def _item(view: View, class_ids: tuple[int, ...], box_ids: tuple[int, ...], deleted: int) -> TrainingItem:
-    return TrainingItem(
-        image_hwc=view.image_hwc,
-        index_hw=view.index_hw,
-        class_ids=class_ids,
-        box_ids=box_ids,
-        deleted=deleted,
-    )
+def _item(view: View, shown: TrainingItem) -> TrainingItem:
+    return replace(shown, image_hwc=view.image_hwc, index_hw=view.index_hw, shares_hw=view.shares_hw)
+
+
+def _nbytes(item: TrainingItem) -> int:
+    shares = 0 if item.shares_hw is None else item.shares_hw.nbytes
+    return item.image_hwc.nbytes + item.index_hw.nbytes + shares
 
 
 def load_example_image(example: TrainingExample) -> RgbImage:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from maskloop.learning.losses.box_projection import Boxes
 from maskloop.learning.losses.hard_negatives import DeletedRegions
+from maskloop.learning.losses.soft_labels import CERTAIN, SoftLabels
 from maskloop.log import log_action
 from maskloop.types import RgbImage, Segment, SegmentationTask
 
@@ -24,11 +25,13 @@ __all__ = [
     "TrainingItem",
     "box_values",
     "draw_index_map",
+    "fitting_objects",
     "group_objects",
     "object_planes",
     "visible_boxes",
     "visible_deleted",
     "visible_objects",
+    "visible_soft",
     "without_deleted",
 ]
 
@@ -52,6 +55,16 @@ class TrainingItem:
     box_ids: tuple[int, ...] = ()  # class id of each box that teaches
     task: SegmentationTask | None = None  # whose targets these are; None: of the task that is trained
     deleted: int = 0  # number of deleted regions
+    # Where several annotators drew the image (both or none): in 255ths, how many of those who drew a pixel's
+    # object count the pixel in; and how much each class of each object counts, float32 (N, K) in 0..1
+    shares_hw: NDArray[np.uint8] | None = None
+    votes_nk: NDArray[np.float32] | None = None
+
+    def votes_of(self, classes: int) -> NDArray[np.float32]:
+        """Return float32 (N, K), the votes for the class of each object; where one person drew it is sure."""
+        if self.votes_nk is not None:
+            return self.votes_nk
+        return np.eye(classes, dtype=np.float32)[list(self.class_ids)].reshape(-1, classes)
 
 
 def box_values(
@@ -116,12 +129,7 @@ def draw_index_map(
             half of one is left its rest is plain background: an object or an ignored area is there.
         key: identifies the image in the log.
     """
-    objects = sorted(
-        group_objects(segments, stuff_labels),
-        key=lambda parts: sum(part.area for part in parts),
-        reverse=True,
-    )
-    kept, dropped = _fit_queries(objects, max_objects)
+    kept, dropped = fitting_objects(segments, max_objects=max_objects, stuff_labels=stuff_labels)
     if dropped:
         log_action(
             logger,
@@ -129,7 +137,7 @@ def draw_index_map(
             level=logging.WARNING,
             reason="more objects than the model has queries",
             image=key,
-            objects=len(objects),
+            objects=len(kept) + len(dropped),
             kept=len(kept),
         )
     index_hw = np.zeros(size_hw, dtype=np.int16)
@@ -147,6 +155,24 @@ def draw_index_map(
         if np.count_nonzero(here_hw) < _STANDS_FROM * segment.area:
             index_hw[here_hw] = 0
     return index_hw, tuple(parts[0].label for parts in kept)
+
+
+def fitting_objects(
+    segments: Sequence[Segment], *, max_objects: int, stuff_labels: Collection[str]
+) -> tuple[list[list[Segment]], list[list[Segment]]]:
+    """Return the segments of each object that is kept, in the order of an index map, and of each dropped one.
+
+    Args:
+        segments: of one image; those of one stuff class are one object.
+        max_objects: how many are kept: the largest of each class, then the largest of all.
+        stuff_labels: classes without instances.
+    """
+    objects = sorted(
+        group_objects(segments, stuff_labels),
+        key=lambda parts: sum(part.area for part in parts),
+        reverse=True,
+    )
+    return _fit_queries(objects, max_objects)
 
 
 def group_objects(segments: Sequence[Segment], stuff_labels: Collection[str]) -> list[list[Segment]]:
@@ -187,13 +213,40 @@ def visible_objects(item: TrainingItem) -> tuple[Tensor, Tensor]:
         the view shows fewer than 10 pixels; and int64 (N,), the class ids of objects 1..N.
     """
     index_hw = np.maximum(without_deleted(item.index_hw), IGNORED)  # boxes are ignored areas here
-    counts = np.bincount(index_hw.ravel() + 1, minlength=len(item.class_ids) + 2)[2:]
-    visible = counts >= MIN_PIXELS
-    renumbered = np.full(len(counts) + 2, IGNORED, dtype=np.int16)
+    visible = _are_visible(item)
+    renumbered = np.full(len(visible) + 2, IGNORED, dtype=np.int16)
     renumbered[1] = 0
     renumbered[2:][visible] = np.arange(1, np.count_nonzero(visible) + 1)
     class_ids = np.asarray(item.class_ids, dtype=np.int64)[visible]
     return torch.from_numpy(renumbered[index_hw + 1]), torch.from_numpy(class_ids)
+
+
+def _are_visible(item: TrainingItem) -> NDArray[np.bool_]:
+    counts = np.bincount(np.maximum(item.index_hw, 0).ravel(), minlength=len(item.class_ids) + 1)[1:]
+    return counts >= MIN_PIXELS
+
+
+def visible_soft(items: Sequence[TrainingItem], batch_hw: tuple[int, int], classes: int) -> SoftLabels:
+    """Return the shares and votes of the objects that views show, numbered as by `visible_objects`.
+
+    Args:
+        items: the views; what one annotator alone drew is certain.
+        batch_hw: size of the batch's images, which is that of the views or larger at the right and bottom.
+        classes: number of classes.
+    """
+    shares_bhw = np.full((len(items), *batch_hw), CERTAIN, dtype=np.uint8)
+    votes = [item.votes_of(classes)[_are_visible(item)] for item in items]
+    votes_bnk = np.zeros((len(items), max(map(len, votes)), classes), dtype=np.float32)
+    for image, (item, votes_nk) in enumerate(zip(items, votes, strict=True)):
+        votes_bnk[image, : len(votes_nk)] = votes_nk
+        if item.shares_hw is not None:
+            height, width = item.shares_hw.shape
+            shares_bhw[image, :height, :width] = item.shares_hw
+    return SoftLabels(
+        shares_bhw=torch.from_numpy(shares_bhw),
+        votes_bnk=torch.from_numpy(votes_bnk),
+        counts=tuple(map(len, votes)),
+    )
 
 
 def visible_boxes(item: TrainingItem, batch_hw: tuple[int, int]) -> Boxes:

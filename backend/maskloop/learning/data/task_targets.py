@@ -82,6 +82,8 @@ class TaskSampling:
 
         Ignored areas are ignored in each task. So are boxes in semantic, since how much of its box an object
         fills is not known, and deleted regions are plain background there. Stuff is background in instance.
+        Where several annotators drew the image, a pixel has in semantic the share of them who gave it the
+        class of its object.
         """
         if task is self.tasks[0]:
             return item
@@ -92,11 +94,34 @@ class TaskSampling:
             objects = np.where(kept, np.cumsum(kept), 0)
             class_ids = tuple(one for one, keep in zip(item.class_ids, kept, strict=True) if keep)
             index_hw = _renumbered(item.index_hw, objects)
-            return replace(item, task=task, index_hw=index_hw, class_ids=class_ids)
+            votes_nk = None if item.votes_nk is None else item.votes_nk[kept]
+            return replace(item, task=task, index_hw=index_hw, class_ids=class_ids, votes_nk=votes_nk)
         class_ids = tuple(dict.fromkeys(item.class_ids))
         objects = np.array([class_ids.index(class_id) + 1 for class_id in item.class_ids], dtype=np.int64)
         index_hw = np.maximum(_renumbered(without_deleted(item.index_hw), objects), IGNORED)
-        return replace(item, task=task, index_hw=index_hw, class_ids=class_ids, box_ids=(), deleted=0)
+        shares_hw, votes_nk = _shares_of_classes(item, class_ids)
+        return replace(
+            item,
+            task=task,
+            index_hw=index_hw,
+            class_ids=class_ids,
+            box_ids=(),
+            deleted=0,
+            shares_hw=shares_hw,
+            votes_nk=votes_nk,
+        )
+
+
+def _shares_of_classes(
+    item: TrainingItem, class_ids: Sequence[int]
+) -> tuple[NDArray[np.uint8] | None, NDArray[np.float32] | None]:
+    """Return the share of all annotators who gave each pixel its object's class, and certain classes."""
+    if item.shares_hw is None or item.votes_nk is None:
+        return None, None
+    of_objects = item.votes_nk[np.arange(len(item.class_ids)), list(item.class_ids)]
+    votes_hw = np.concatenate([[1.0], of_objects])[np.maximum(item.index_hw, 0)]
+    shares_hw = np.rint(votes_hw * item.shares_hw).astype(np.uint8)
+    return shares_hw, np.eye(item.votes_nk.shape[1], dtype=np.float32)[list(class_ids)]
 
 
 def _renumbered(index_hw: NDArray[np.int16], objects_n: NDArray[np.int64]) -> NDArray[np.int16]:

@@ -27,6 +27,7 @@ __all__ = [
     "corrections_to_examples",
     "example_key",
     "observed_kinds",
+    "other_annotations",
     "used_corrections",
 ]
 
@@ -69,6 +70,7 @@ class TrainingSet:
     holdout_examples: tuple[TrainingExample, ...]  # to evaluate on
     holdout_gaps: str | None  # which classes the holdout has too few images of; None for none
     boxes: str | None = None  # how many regions are boxes, and what becomes of them; None for none
+    several: str | None = None  # on how many images annotators are compared for soft targets; None: off
     pool: tuple[TrainingExample, ...] = ()  # images that nobody has annotated, with pseudo-labels
 
     @property
@@ -103,8 +105,10 @@ def build_training_set(
         settings: which corrections are used, which labels are ignored, how many images validate.
         groups: image key -> group of images that are nearly the same; other images are like no other.
     """
+    train = tuple(train)
     used_train, every_holdout = used_corrections(train, settings), used_corrections(holdout, settings)
     used_holdout = tuple(one for one in every_holdout if not one.is_boxes_only)
+    others = other_annotations(train, used_train, settings) if settings.train_soft else {}
     plan = plan.without(settings.ignore_labels)
     learnt, validating = split_validation(
         used_train, fraction=settings.validation_fraction, least=MIN_IMAGES_TO_VALIDATE
@@ -117,6 +121,7 @@ def build_training_set(
             ignored_labels=settings.ignore_labels,
             learnt_versions=learnt_versions,
             groups=groups,
+            others=others,
         )
         for corrections in (learnt, validating, used_holdout)
     )
@@ -132,6 +137,7 @@ def build_training_set(
         holdout_examples=holdout_examples,
         holdout_gaps=describe_holdout_gaps(holdout_labels, plan.classes),
         boxes=describe_boxes(used_train, every_holdout),
+        several=_describe_others(others, train) if settings.train_soft else None,
     )
 
 
@@ -185,14 +191,66 @@ def used_corrections(corrections: Iterable[Correction], settings: Settings) -> t
     With `learn_from_boxes` their boxes are masks.
     """
     chosen = choose_corrections(corrections, settings.annotation_rule)
+    return tuple(_with_boxes_as_set(one, settings) for one in chosen)
+
+
+def _with_boxes_as_set(correction: Correction, settings: Settings) -> Correction:
     if not settings.learn_from_boxes:
-        return tuple(chosen)
-    return tuple(
-        dataclasses.replace(
-            one, segments=tuple(dataclasses.replace(part, is_box=False) for part in one.segments)
-        )
-        for one in chosen
+        return correction
+    masks = tuple(dataclasses.replace(part, is_box=False) for part in correction.segments)
+    return dataclasses.replace(correction, segments=masks)
+
+
+def other_annotations(
+    corrections: Iterable[Correction], used: Iterable[Correction], settings: Settings
+) -> dict[str, tuple[Correction, ...]]:
+    """Return key of an example -> what other people drew on its image: of each person the newest.
+
+    Annotations whose annotator is not known are left out: they may be of the same person.
+
+    Args:
+        corrections: all annotations of the tasks.
+        used: those of one annotation per task, as `used_corrections` returns them.
+        settings: whether boxes are masks.
+    """
+    of_image: dict[object, dict[int, Correction]] = {}
+    for one in sorted(corrections, key=lambda each: (each.updated_at, each.annotation_id)):
+        if one.annotator is not None:
+            of_image.setdefault(_image(one), {})[one.annotator] = one
+    found = {}
+    for one in used:
+        if one.annotator is None:
+            continue
+        people = of_image.get(_image(one), {})
+        others = [people[number] for number in sorted(people) if number != one.annotator]
+        if others:
+            found[example_key(one)] = tuple(_with_boxes_as_set(other, settings) for other in others)
+    return found
+
+
+def _image(correction: Correction) -> tuple[object, ...]:
+    """Return what annotations of the same image of the same task have in common."""
+    return (
+        correction.task_id,
+        correction.view,
+        correction.image_index,
+        correction.image_key,
+        correction.size_hw,
     )
+
+
+def _describe_others(others: Mapping[str, tuple[Correction, ...]], every: Iterable[Correction]) -> str:
+    compared = sum(map(len, others.values()))
+    text = (
+        f"{len(others)} images have soft targets, from {compared} annotations beside those that are believed"
+    )
+    unknown = sum(one.annotator is None for one in every)
+    if unknown:
+        text += (
+            f"; {unknown} annotations name no annotator and are not compared: an older maskloop stored them; "
+            "update them in Label Studio"
+        )
+    return text
 
 
 def corrections_to_examples(
@@ -203,6 +261,7 @@ def corrections_to_examples(
     ignored_labels: Collection[str],
     learnt_versions: Collection[int],
     groups: Mapping[str, str] = MappingProxyType({}),
+    others: Mapping[str, Iterable[Correction]] = MappingProxyType({}),
 ) -> tuple[TrainingExample, ...]:
     """Return corrections as examples for training or evaluation.
 
@@ -213,6 +272,7 @@ def corrections_to_examples(
         ignored_labels: labels of areas that are neither object nor background; unlabelled areas always are.
         learnt_versions: version ids that the champion has learnt from; examples of others are fresh.
         groups: image key -> group of images that are nearly the same; other images are like no other.
+        others: key of an example -> what other annotators drew on its image, for soft targets.
     """
     ignored = frozenset(ignored_labels) | {UNLABELLED}
     return tuple(
@@ -237,6 +297,15 @@ def corrections_to_examples(
             key=example_key(correction),
             fresh=correction.version_id not in learnt_versions,
             group=groups.get(correction.image_key, ""),
+            others=tuple(
+                tuple(
+                    dataclasses.replace(segment, label=UNLABELLED)
+                    if segment.label in ignored
+                    else _as_class(segment, plan)
+                    for segment in other.segments
+                )
+                for other in others.get(example_key(correction), ())
+            ),
         )
         for correction in corrections
     )

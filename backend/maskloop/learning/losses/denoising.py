@@ -32,6 +32,7 @@ from maskloop.learning.losses.hungarian import Matching
 from maskloop.learning.losses.ignore_regions import ignored_cells
 from maskloop.learning.losses.mask_noise import draw_noise, noised_masks
 from maskloop.learning.losses.point_loss import PointwiseLoss, matched_planes
+from maskloop.learning.losses.soft_labels import votes_loss
 from maskloop.log import log_action
 from maskloop.segmentation.fast.model_forward import decoder_inputs, decoder_parts, query_levels
 from maskloop.segmentation.fast.query_decoder import decode_queries
@@ -95,9 +96,13 @@ class DenoisingLoss(nn.Module):
             normed_lbqc = self._decoder.parts.norm(after_lbqc.float())
             places = (pairs.images_n, pairs.queries_ln[0])
             classes_lrk = self._decoder.classify(normed_lbqc[:, *places])
-            class_l = functional.cross_entropy(
+            class_lr = functional.cross_entropy(
                 classes_lrk.transpose(1, 2), ids_r.expand(layers, -1), reduction="none"
-            ).mean(1)
+            )
+            if base.soft is not None:
+                votes_rk = base.soft.votes_bnk[pairs.images_n, pairs.objects_ln[0]]
+                class_lr = votes_loss(classes_lrk, votes_rk, classes_lrk.new_ones(classes_lrk.shape[-1]))
+            class_l = class_lr.mean(1)
             ignored_b1hw = None
             if base.ignored_bhw is not None:
                 ignored_b1hw = ignored_cells(base.ignored_bhw, pixels_bchw.shape[-2:])

@@ -28,6 +28,7 @@ from maskloop.learning.losses.box_projection import (
 )
 from maskloop.learning.losses.hard_negatives import DeletedRegions, covers_deleted
 from maskloop.learning.losses.hungarian import Costs, Matching
+from maskloop.learning.losses.soft_labels import SoftLabels, votes_loss
 
 __all__ = [
     "CERTAIN_LOGIT",
@@ -51,6 +52,7 @@ class IgnoringLoss(nn.Module):
     boxes: Sequence[Boxes] | None = None  # of each image of the next call; their areas are ignored too
     deleted: DeletedRegions | None = None  # of the next call
     deleted_weight: float = 1.0  # of a query that finds one, against others without an object
+    soft: SoftLabels | None = None  # of the next call; masks are targets with shares already
     _excused_bq: Tensor | None = None
     _hard_bq: Tensor | None = None  # masks that cover a deleted region
     _mask_logits_bqhw: Tensor | None = None  # as predicted, for the boxes
@@ -84,6 +86,10 @@ class IgnoringLoss(nn.Module):
                 excused_bq[image, matched] = False
             class_queries_logits = excuse_logits(class_queries_logits, excused_bq)
         losses = base.loss_labels(class_queries_logits, class_labels, indices) | box_losses
+        if self.soft is not None:
+            losses["loss_cross_entropy"] = losses["loss_cross_entropy"] + self._weigh_votes(
+                self.soft, class_queries_logits, class_labels, indices
+            )
         if self._hard_bq is not None:
             losses["loss_cross_entropy"] = losses["loss_cross_entropy"] + self._weigh_hard(
                 class_queries_logits, class_labels, indices
@@ -94,14 +100,56 @@ class IgnoringLoss(nn.Module):
         """Return what queries that match no object and cover a deleted region add to the class loss."""
         assert self._hard_bq is not None
         no_object = class_logits_bqk.shape[-1] - 1
-        targets_bq = torch.full(class_logits_bqk.shape[:2], no_object, device=class_logits_bqk.device)
-        for image, (matched, objects) in enumerate(indices):
-            targets_bq[image, matched] = class_labels[image][objects]
+        targets_bq = _class_targets(class_logits_bqk, class_labels, indices)
         weights: Any = self.empty_weight
         unlikely_bq = -class_logits_bqk.log_softmax(-1)[..., no_object]
         added: Tensor = weights[no_object] * (unlikely_bq * (self._hard_bq & (targets_bq == no_object))).sum()
         every: Tensor = weights[targets_bq].sum()
         return (self.deleted_weight - 1) * added / every
+
+    def _weigh_votes(
+        self,
+        soft: SoftLabels,
+        class_logits_bqk: Tensor,
+        class_labels: Sequence[Tensor],
+        indices: Any,
+    ) -> Tensor:
+        """Return what the annotators' votes for the classes of objects change in the class loss."""
+        weights: Any = self.empty_weight
+        change = class_logits_bqk.new_zeros(())
+        for image, (matched, objects) in enumerate(indices):
+            drawn = objects < soft.counts[image]  # boxes come after the objects and have no votes
+            rows_rk = class_logits_bqk[image, matched[drawn]]
+            ids_r = class_labels[image][objects[drawn]]
+            votes_rk = soft.votes_bnk[image, objects[drawn]]
+            plain = functional.cross_entropy(rows_rk, ids_r, weight=weights, reduction="sum")
+            change = change + votes_loss(rows_rk, votes_rk, weights).sum() - plain
+        every: Tensor = weights[_class_targets(class_logits_bqk, class_labels, indices)].sum()
+        return change / every
+
+    def loss_masks(
+        self, masks_queries_logits: Tensor, mask_labels: list[Tensor], indices: Any, *args: Any
+    ) -> Any:
+        """Return the mask losses, in which an object weighs as its votes.
+
+        The family sums over the objects, so that it is called once for the objects of each weight.
+        """
+        base: Any = super()
+        if self.soft is None:
+            return base.loss_masks(masks_queries_logits, mask_labels, indices, *args)
+        weights = [
+            self.soft.weights_bn[image].cpu().round(decimals=4)[objects.cpu()]
+            for image, (_, objects) in enumerate(indices)
+        ]
+        losses: dict[str, Tensor] = {}
+        for weight in sorted({float(one) for of_image in weights for one in of_image}) or [1.0]:
+            chosen = [
+                (matched[of_image == weight], objects[of_image == weight])
+                for (matched, objects), of_image in zip(indices, weights, strict=True)
+            ]
+            for name, loss in base.loss_masks(masks_queries_logits, mask_labels, chosen, *args).items():
+                losses[name] = losses.get(name, 0.0) + weight * loss
+        return losses
 
     @property
     def box_weights(self) -> Costs:
@@ -144,6 +192,15 @@ class IgnoringLoss(nn.Module):
         return torch.clamp(reduce(objects, "mean"), min=1.0)
 
 
+def _class_targets(class_logits_bqk: Tensor, class_labels: Sequence[Tensor], indices: Any) -> Tensor:
+    """Return int64 (B, Q): the class of each query's object, else the last one."""
+    no_object = class_logits_bqk.shape[-1] - 1
+    targets_bq = torch.full(class_logits_bqk.shape[:2], no_object, device=class_logits_bqk.device)
+    for image, (matched, objects) in enumerate(indices):
+        targets_bq[image, matched] = class_labels[image][objects]
+    return targets_bq
+
+
 def _with_boxes(
     class_labels: Sequence[Tensor], indices: Any, boxes: Sequence[Boxes], matching: Matching
 ) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
@@ -167,7 +224,7 @@ def ignoring(model: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        loss.ignored_bhw = loss.boxes = loss.deleted = None
+        loss.ignored_bhw = loss.boxes = loss.deleted = loss.soft = None
         loss.__class__ = plain
 
 

@@ -34,6 +34,7 @@ from maskloop.learning.losses.point_sampling import (
     sample_features,
     sample_rows,
 )
+from maskloop.learning.losses.soft_labels import votes_loss
 
 __all__ = ["PointwiseLoss", "matched_planes"]
 
@@ -132,7 +133,8 @@ class PointwiseLoss(nn.Module):
 
     @torch.no_grad()
     def _match(self, predictions: _Predictions, targets: _Targets) -> Matching:
-        matcher: Any = self.matcher
+        base: Any = self
+        matcher = base.matcher
         costs = Costs(of_class=matcher.cost_class, of_mask=matcher.cost_mask, of_dice=matcher.cost_dice)
         features_bchw = predictions.features_bchw
         points_bp2 = draw_points(len(features_bchw), matcher.num_points, features_bchw.device)
@@ -149,7 +151,8 @@ class PointwiseLoss(nn.Module):
             ]
         )
         ids_bn = targets.ids_bn
-        labels_bnp = object_labels(targets.index_bhw, points_bp2, ids_bn.shape[1])
+        shares_bhw = None if base.soft is None else base.soft.shares_bhw
+        labels_bnp = object_labels(targets.index_bhw, points_bp2, ids_bn.shape[1], shares_bhw)
         costs_lbqn = [
             pair_costs((masks_bqc @ sampled_bcp).float() + shift_b1p, classes_bqk, labels_bnp, ids_bn, costs)
             for masks_bqc, classes_bqk in zip(predictions.masks_lbqc, predictions.classes_lbqk, strict=True)
@@ -201,6 +204,11 @@ class PointwiseLoss(nn.Module):
         loss = functional.cross_entropy(
             classes_lbqk.flatten(0, 2), targets_lbq.flatten(), weight=weights, reduction="none"
         )
+        soft: Any = self.soft
+        if soft is not None:
+            votes_lnk = soft.votes_bnk[matching.images_n, matching.objects_ln]
+            voted_ln = votes_loss(classes_lbqk[_places(matching)], votes_lnk, weights)
+            loss = loss.view(targets_lbq.shape).index_put(_places(matching), voted_ln).flatten()
         if hard_lbq is not None:
             hard = (hard_lbq & (targets_lbq == no_object)).flatten()
             criterion: Any = self
@@ -211,7 +219,7 @@ class PointwiseLoss(nn.Module):
     def mask_losses(
         self, planes_lnhw: Tensor, index_bhw: Tensor, matching: Matching
     ) -> tuple[Tensor, Tensor]:
-        """Return cross-entropy (L,) and dice (L,), each summed over the objects."""
+        """Return cross-entropy (L,) and dice (L,), each summed over the objects by their weights."""
         base: Any = self
         pairs = planes_lnhw.shape[1]
         sums: list[Tensor] = []
@@ -232,8 +240,11 @@ class PointwiseLoss(nn.Module):
                     base.importance_sample_ratio,
                 )
                 images_r = matching.images_n.repeat(len(planes))
-                labels_rp = row_labels(index_bhw, images_r, objects.flatten(), points_rp2)
+                shares_bhw = None if base.soft is None else base.soft.shares_bhw
+                labels_rp = row_labels(index_bhw, images_r, objects.flatten(), points_rp2, shares_bhw)
             both_2r = _row_losses(sample_rows(rows_rhw, points_rp2), labels_rp)
+            if base.soft is not None:
+                both_2r = both_2r * base.soft.weights_bn[images_r, objects.flatten()]
             sums.append(both_2r.view(2, len(planes), pairs).sum(2))
         mask_l, dice_l = torch.cat(sums, dim=1)
         return mask_l, dice_l

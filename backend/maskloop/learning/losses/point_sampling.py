@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from maskloop.learning.losses.soft_labels import CERTAIN
+
 __all__ = ["draw_points", "object_labels", "row_labels", "sample_features", "sample_rows"]
 
 
@@ -32,24 +34,35 @@ def sample_rows(planes_rhw: Tensor, points_rp2: Tensor) -> Tensor:
     return sample_features(planes_rhw[:, None], points_rp2)[:, 0]
 
 
-def object_labels(index_bhw: Tensor, points_bp2: Tensor, objects: int) -> Tensor:
+def object_labels(
+    index_bhw: Tensor, points_bp2: Tensor, objects: int, shares_bhw: Tensor | None = None
+) -> Tensor:
     """Return (B, N, P): the coverage of the points by objects 1 to N of an index map, 0..1.
 
     Args:
         index_bhw: int, the object of each pixel; 0 and less is none.
         points_bp2: points of each image.
         objects: N.
+        shares_bhw: uint8, how much of each pixel counts, in 255ths; None: all.
     """
     ids_n1 = torch.arange(1, objects + 1, device=index_bhw.device, dtype=index_bhw.dtype)[:, None]
     size_hw = (index_bhw.shape[1], index_bhw.shape[2])
     labels_bnp = points_bp2.new_zeros(len(index_bhw), objects, points_bp2.shape[1])
     for position_bp, weight_bp in _corners(points_bp2, size_hw):
         found_bp = index_bhw.flatten(1).gather(1, position_bp)
+        if shares_bhw is not None:
+            weight_bp = weight_bp * (shares_bhw.flatten(1).gather(1, position_bp) / CERTAIN)
         labels_bnp += (found_bp[:, None] == ids_n1) * weight_bp[:, None]
     return labels_bnp
 
 
-def row_labels(index_bhw: Tensor, images_r: Tensor, objects_r: Tensor, points_rp2: Tensor) -> Tensor:
+def row_labels(
+    index_bhw: Tensor,
+    images_r: Tensor,
+    objects_r: Tensor,
+    points_rp2: Tensor,
+    shares_bhw: Tensor | None = None,
+) -> Tensor:
     """Return (R, P): the coverage of the points of each row by one object of one image, 0..1.
 
     Args:
@@ -57,6 +70,7 @@ def row_labels(index_bhw: Tensor, images_r: Tensor, objects_r: Tensor, points_rp
         images_r: image of each row.
         objects_r: object of each row, from 0.
         points_rp2: points of each row.
+        shares_bhw: as for `object_labels`.
     """
     size_hw = (index_bhw.shape[1], index_bhw.shape[2])
     start_r1 = (images_r * (size_hw[0] * size_hw[1]))[:, None]
@@ -64,6 +78,8 @@ def row_labels(index_bhw: Tensor, images_r: Tensor, objects_r: Tensor, points_rp
     flat = index_bhw.reshape(-1)
     labels_rp = points_rp2.new_zeros(points_rp2.shape[:2])
     for position_rp, weight_rp in _corners(points_rp2, size_hw):
+        if shares_bhw is not None:
+            weight_rp = weight_rp * (shares_bhw.reshape(-1)[position_rp + start_r1] / CERTAIN)
         labels_rp += (flat[position_rp + start_r1] == ids_r1) * weight_rp
     return labels_rp
 

@@ -25,7 +25,7 @@ from maskloop.segmentation.class_kinds import ClassKinds
 from maskloop.segmentation.click_queries import ClickQueries, fitting_click_queries
 from maskloop.segmentation.families import can_grow_queries, regrow_queries
 from maskloop.segmentation.preprocess import resized_size
-from maskloop.types import SegmentationTask
+from maskloop.types import UNLABELLED, SegmentationTask
 
 __all__ = ["finetune", "wanted_queries", "with_text_encoder"]
 
@@ -136,7 +136,9 @@ def _check_examples(job: FinetuneJob) -> None:
         )
     names = job.class_names
     for example in (*job.examples, *job.validation):
-        unknown = sorted({one.label for one in (*example.segments, *example.boxes)} - set(names))
+        labels = {one.label for one in (*example.segments, *example.boxes)}
+        labels |= {one.label for other in example.others for one in other if one.label != UNLABELLED}
+        unknown = sorted(labels - set(names))
         if unknown:
             raise TrainingError(
                 f"training image {example.key}",
@@ -248,7 +250,12 @@ def _fingerprint(job: FinetuneJob, student: Checkpoint) -> str:
         digest.update(parameter.detach().cpu().numpy().tobytes())
     for example in (*job.examples, *job.validation):
         digest.update(f"{example.key}/{len(example.segments)}/{example.fresh}".encode())
-        for segment in (*example.segments, *example.ignored, *example.boxes, *example.deleted):
+        others = [part for other in example.others for part in other]
+        if example.others:  # else states of older versions are continued
+            digest.update(
+                repr([(len(other), [p.is_box for p in other]) for other in example.others]).encode()
+            )
+        for segment in (*example.segments, *example.ignored, *example.boxes, *example.deleted, *others):
             digest.update(repr((segment.label, segment.offset_yx, segment.mask_hw.shape)).encode())
             digest.update(segment.mask_hw.tobytes())
     return digest.hexdigest()

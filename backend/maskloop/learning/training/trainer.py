@@ -16,7 +16,7 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments
 
 from maskloop.errors import TrainingError
-from maskloop.learning.data.collate import BOXES_KEY, DELETED_KEY, IGNORED_KEY, OTHER_TASK_KEY
+from maskloop.learning.data.collate import BOXES_KEY, DELETED_KEY, IGNORED_KEY, OTHER_TASK_KEY, SOFT_KEY
 from maskloop.learning.data.index_map import IGNORED, object_planes
 from maskloop.learning.losses.ignore_regions import IgnoringLoss
 from maskloop.learning.losses.point_loss import PointwiseLoss
@@ -70,18 +70,26 @@ class SegmentationTrainer(Trainer):
         boxes = model_inputs.pop(BOXES_KEY, None)
         deleted = model_inputs.pop(DELETED_KEY, None)
         of_other_task_b = model_inputs.pop(OTHER_TASK_KEY, None)
+        soft = model_inputs.pop(SOFT_KEY, None)
         index_bhw = self._clicked_bhw = model_inputs["mask_labels"]
+        if soft is not None:
+            soft = soft.to(index_bhw.device)
+            self._clicked_bhw = soft.harden(index_bhw)
         if of_other_task_b is not None:  # clicks are answered in the project's own task
-            self._clicked_bhw = index_bhw.masked_fill(of_other_task_b[:, None, None], 0)
+            self._clicked_bhw = self._clicked_bhw.masked_fill(of_other_task_b[:, None, None], 0)
         criterion = self.accelerator.unwrap_model(model).criterion
         if isinstance(criterion, IgnoringLoss):
             criterion.ignored_bhw = index_bhw == IGNORED if any_ignored else None
             criterion.boxes = None if boxes is None else [one.to(index_bhw.device) for one in boxes]
             criterion.deleted = None if deleted is None else deleted.to(index_bhw.device)
             criterion.deleted_weight = self.recipe.deleted_weight
+            criterion.soft = soft
         if not isinstance(criterion, PointwiseLoss):
             pairs = zip(index_bhw, model_inputs["class_labels"], strict=True)
-            model_inputs["mask_labels"] = [object_planes(index_hw, len(ids)) for index_hw, ids in pairs]
+            planes = [object_planes(index_hw, len(ids)) for index_hw, ids in pairs]
+            if soft is not None:
+                planes = [soft.soften(one, image) for image, one in enumerate(planes)]
+            model_inputs["mask_labels"] = planes
         outputs = model(**model_inputs)
         loss = outputs.loss.mean()  # OneFormer's has shape (1,)
         return (loss, outputs) if return_outputs else loss

@@ -154,6 +154,6 @@ def test_augment_enlarged_view_is_taken_from_the_finer_image():
         canvas_hw=(64, 64),
         augmentation=twice,
         rng=np.random.default_rng(0),
-        finer=(fine_hwc, np.ones((64, 64), np.int16)),
+        finer=(fine_hwc, np.ones((64, 64), np.int16), None),
     )
     assert np.array_equal(seen.image_hwc, fine_hwc)

@@ -11,6 +11,7 @@ from maskloop.learning.data.training_set import (
     build_training_set,
     corrections_to_examples,
     observed_kinds,
+    other_annotations,
 )
 from maskloop.store.images import ImageCache
 from maskloop.types import UNLABELLED
@@ -169,3 +170,53 @@ def test_observed_kinds_follow_what_annotators_draw(make_segment, tmp_path, regi
         for number, count in enumerate(regions_of_images)
     ]
     assert observed_kinds(examples) == expected
+
+
+@pytest.mark.parametrize(
+    ("believed", "others", "expected"),
+    [
+        pytest.param(1, {}, [], id="alone"),
+        pytest.param(1, {71: {"annotator": 2}, 72: {"annotator": 3}}, [71, 72], id="other people"),
+        pytest.param(1, {71: {"annotator": 1}}, [], id="the same person"),
+        pytest.param(1, {71: {"annotator": 2}, 72: {"annotator": 2}}, [72], id="one person twice"),
+        pytest.param(1, {71: {"annotator": None}}, [], id="nobody knows who"),
+        pytest.param(None, {71: {"annotator": 2}}, [], id="nobody knows who is believed"),
+        pytest.param(1, {71: {"annotator": 2, "task_id": 8}}, [], id="another task"),
+        pytest.param(1, {71: {"annotator": 2, "view": "ir"}}, [], id="another image of the task"),
+        pytest.param(1, {71: {"annotator": 2, "image_key": "1" * 64}}, [], id="another file"),
+    ],
+)
+def test_other_annotations_are_the_newest_of_other_people(
+    settings, make_correction, believed, others, expected
+):
+    used = make_correction(annotation_id=70, annotator=believed)
+    more = [make_correction(annotation_id=number, **changes) for number, changes in others.items()]
+    found = other_annotations([*more, used], [used], settings)
+    assert [one.annotation_id for one in found.get("1/7/70", ())] == expected
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_build_training_set_other_annotators_are_there_where_asked_for(
+    settings, tmp_path, make_correction, make_segment, soft
+):
+    segments = (make_segment(label="disc"), make_segment(label="unclear"), make_segment(label="square"))
+    drawn = [make_correction(annotation_id=70 + one, annotator=one, segments=segments) for one in range(3)]
+    unknown = make_correction(task_id=9, annotation_id=90)
+    training_set = build_training_set(
+        [*drawn, unknown],
+        [replace(one, task_id=8) for one in drawn],
+        plan=LabelPlan(labels=("disc", "square"), class_of_label={"disc": "circle"}),
+        learnt_versions=(),
+        image_cache=ImageCache(tmp_path),
+        settings=settings.model_copy(update={"train_soft": soft, "ignore_labels": frozenset({"unclear"})}),
+    )
+    labels = [[part.label for part in other] for other in training_set.examples[0].others]
+    assert labels == ([["circle", UNLABELLED, "square"]] * 2 if soft else [])
+    assert training_set.examples[1].others == ()
+    assert training_set.holdout_examples[0].others == ()
+    assert training_set.train[0].annotation_id == 72
+    if soft:
+        assert "1 images have soft targets, from 2 annotations" in training_set.several
+        assert "1 annotations name no annotator" in training_set.several
+    else:
+        assert training_set.several is None

@@ -19,6 +19,7 @@ from maskloop.learning.losses.hungarian import assign
 from maskloop.learning.losses.ignore_regions import ignoring
 from maskloop.learning.losses.point_loss import PointwiseLoss
 from maskloop.learning.losses.point_sampling import object_labels, row_labels
+from maskloop.learning.losses.soft_labels import SoftLabels
 
 LABELS = ("disc", "square", "ring")
 BUILDERS = {
@@ -97,12 +98,28 @@ def make_deleted(model, inputs):
     return DeletedRegions(index_bhw=index_bhw, counts=(*[2] * (len(index_bhw) - 1), 0))
 
 
-def loss_and_gradient(model, inputs, *, fast, seed=0, boxes=None, deleted=None):
+def make_soft(inputs):
+    """Return shares in blocks, and votes that two of three annotators gave, for several classes."""
+    generator = torch.Generator().manual_seed(5)
+    index_bhw, counts = inputs["mask_labels"], tuple(map(len, inputs["class_labels"]))
+    blocks = torch.randint(0, 256, (len(index_bhw), 32, 48), generator=generator)
+    votes_bnk = torch.rand(len(index_bhw), max(counts), len(LABELS), generator=generator)
+    return SoftLabels(
+        shares_bhw=blocks.repeat_interleave(2, 1).repeat_interleave(2, 2).to(torch.uint8),
+        # one weight, since the families' own losses draw the points of each weight apart
+        votes_bnk=votes_bnk / votes_bnk.sum(2, keepdim=True) * 0.5,
+        counts=counts,
+    )
+
+
+def loss_and_gradient(model, inputs, *, fast, seed=0, boxes=None, deleted=None, soft=None):
     """Return the loss and the gradient of all weights in one row."""
     index_bhw, class_ids = inputs["mask_labels"], inputs["class_labels"]
     counts = [len(ids) for ids in class_ids]
     if not fast:
         planes = [object_planes(index_hw, count) for index_hw, count in zip(index_bhw, counts, strict=True)]
+        if soft is not None:
+            planes = [soft.soften(one, image) for image, one in enumerate(planes)]
         inputs = inputs | {"mask_labels": planes}
     model.zero_grad(set_to_none=True)
     with ExitStack() as stack:
@@ -113,6 +130,7 @@ def loss_and_gradient(model, inputs, *, fast, seed=0, boxes=None, deleted=None):
         model.criterion.ignored_bhw = index_bhw == IGNORED if (index_bhw == IGNORED).any() else None
         model.criterion.boxes = boxes
         model.criterion.deleted, model.criterion.deleted_weight = deleted, 5.0
+        model.criterion.soft = soft
         loss = model(**inputs).loss.sum()
     loss.backward()
     gradients = [
@@ -123,21 +141,23 @@ def loss_and_gradient(model, inputs, *, fast, seed=0, boxes=None, deleted=None):
 
 
 @pytest.mark.parametrize(
-    ("counts", "ignored", "boxes", "deleted"),
+    ("counts", "ignored", "boxes", "deleted", "soft"),
     [
-        pytest.param((3, 2), False, None, False, id="objects"),
-        pytest.param((3, 0), False, None, False, id="one empty"),
-        pytest.param((0, 0), False, None, False, id="all empty"),
-        pytest.param((30, 2), False, None, False, id="more than queries"),
-        pytest.param((3, 2), True, None, False, id="ignored areas"),
-        pytest.param((0, 1), True, None, False, id="empty and ignored"),
-        pytest.param((3, 2), True, (2, 3), False, id="boxes"),
-        pytest.param((3, 0), True, (0, 4), False, id="boxes only in one"),
-        pytest.param((3, 2), False, None, True, id="deleted regions"),
-        pytest.param((3, 2), True, (2, 3), True, id="deleted regions and all else"),
+        pytest.param((3, 2), False, None, False, False, id="objects"),
+        pytest.param((3, 0), False, None, False, False, id="one empty"),
+        pytest.param((0, 0), False, None, False, False, id="all empty"),
+        pytest.param((30, 2), False, None, False, False, id="more than queries"),
+        pytest.param((3, 2), True, None, False, False, id="ignored areas"),
+        pytest.param((0, 1), True, None, False, False, id="empty and ignored"),
+        pytest.param((3, 2), True, (2, 3), False, False, id="boxes"),
+        pytest.param((3, 0), True, (0, 4), False, False, id="boxes only in one"),
+        pytest.param((3, 2), False, None, True, False, id="deleted regions"),
+        pytest.param((3, 2), False, None, False, True, id="several annotators"),
+        pytest.param((3, 0), True, (0, 4), False, True, id="several annotators, boxes, one empty"),
+        pytest.param((3, 2), True, (2, 3), True, True, id="all together"),
     ],
 )
-def test_accelerated_loss_and_gradient_are_the_family_s_own(model, counts, ignored, boxes, deleted):
+def test_accelerated_loss_and_gradient_are_the_family_s_own(model, counts, ignored, boxes, deleted, soft):
     losses, gradients = [], []
     for seed in range(3):
         inputs = make_inputs(model, counts, ignored=ignored, seed=seed)
@@ -146,6 +166,7 @@ def test_accelerated_loss_and_gradient_are_the_family_s_own(model, counts, ignor
             "seed": seed,
             "boxes": of_images,
             "deleted": make_deleted(model, inputs) if deleted else None,
+            "soft": make_soft(inputs) if soft else None,
         }
         loss, gradient = loss_and_gradient(model, inputs, fast=False, **further)
         ours, our_gradient = loss_and_gradient(model, inputs, fast=True, **further)
