@@ -103,7 +103,7 @@ def drop_specks(segment: Segment, least_share: float) -> Segment:
     chosen_hw = np.empty(labels_hw.shape, dtype=np.bool_)
     for top in range(0, len(labels_hw), ROWS):
         rows = slice(top, top + ROWS)
-        np.take(kept, labels_hw[rows], out=chosen_hw[rows], mode="clip")
+        np.take(kept, labels_hw[rows].astype(np.int32, copy=False), out=chosen_hw[rows], mode="clip")
     kept_hw, (top, left) = crop_mask(chosen_hw)
     offset_yx = (segment.offset_yx[0] + top, segment.offset_yx[1] + left)
     return dataclasses.replace(segment, mask_hw=kept_hw, offset_yx=offset_yx)
