@@ -3,6 +3,9 @@
 `python -m tests.benchmarks.label_errors` puts 10 and 20 % errors of each kind, and of all kinds mixed, into
 the annotations of each set, ranks regions and missing regions by every method on the same out-of-sample
 predictions, and prints a table. `label_error_data` makes the predictions, `label_error_shapes` the errors.
+
+Where the errors are of one kind, the review is also asked for that kind alone: what can be none of it comes
+last. `auprc_own` and `recall_own` are of every method over what can be of the kind: regions, or missing ones.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from maskloop.curation.review.error_classifier import image_numbers
 from maskloop.curation.review.injection import Corrupted, inject
 from maskloop.curation.review.rank import rank
 from maskloop.curation.review.suspicion import ReviewImage, Suspicion, SuspicionKind
@@ -34,6 +38,7 @@ from .label_error_shapes import BENCHMARK
 
 ROOT = Path(__file__).parents[2]
 OURS = "maskloop review"
+ASKED = "maskloop review, one kind"
 MIXED = "all kinds"
 KINDS = (MIXED, *map(str, SuspicionKind))
 SHARES = (0.1, 0.2)
@@ -42,6 +47,7 @@ FALSE_ALARMS = 0.1
 FIRST = 0.2
 LEAST_ERRORS = 3  # a row with fewer says nothing
 RESAMPLES = 200
+NOT_SHOWN = -1.0  # score of what can be none of the kinds asked for: after all else
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,6 +57,16 @@ class Items:
     is_error_n: NDArray[np.bool_]
     image_n: NDArray[np.int64]
     score_n: NDArray[np.float64]
+    is_region_n: NDArray[np.bool_]  # else a missing one
+
+    def of(self, chosen_n: NDArray[np.bool_]) -> Items:
+        """Return some of them."""
+        return Items(
+            is_error_n=self.is_error_n[chosen_n],
+            image_n=self.image_n[chosen_n],
+            score_n=self.score_n[chosen_n],
+            is_region_n=self.is_region_n[chosen_n],
+        )
 
 
 def corrupt(
@@ -88,19 +104,16 @@ def gather(
     scores: Callable[[int], tuple[NDArray[np.float64], NDArray[np.float64]]],
 ) -> Items:
     """Return what is ranked: an error counts once, with the highest score that points at it."""
-    missing: defaultdict[str, list[Suspicion]] = defaultdict(list)
-    for suspicion in suspicions:
-        if suspicion.region is None:
-            missing[suspicion.image].append(suspicion)
-    rows: list[tuple[bool, int, float]] = []
-    for number, (image, copy) in enumerate(zip(images, copies, strict=True)):
+    missing = _missing(images, suspicions)
+    rows: list[tuple[bool, int, float, bool]] = []
+    for number, copy in enumerate(copies):
         region_r, missing_m = scores(number)
-        shown = missing[image.key]
+        shown = missing[number]
         touched = {region for error in copy.errors for region in error.regions}
         explained: set[int] = set()
         for error in copy.errors:
             if error.removed is None:
-                rows.append((True, number, max(float(region_r[region]) for region in error.regions)))
+                rows.append((True, number, max(float(region_r[region]) for region in error.regions), True))
                 continue
             hits = [
                 place
@@ -109,18 +122,25 @@ def gather(
             ]
             explained.update(hits)
             best = max((float(missing_m[place]) for place in hits), default=-np.inf)
-            rows.append((True, number, best))
+            rows.append((True, number, best, False))
         rows += [
-            (False, number, float(score)) for index, score in enumerate(region_r) if index not in touched
+            (False, number, float(score), True)
+            for index, score in enumerate(region_r)
+            if index not in touched
         ]
         rows += [
-            (False, number, float(score)) for place, score in enumerate(missing_m) if place not in explained
+            (False, number, float(score), False)
+            for place, score in enumerate(missing_m)
+            if place not in explained
         ]
-    is_error, image_of, score = zip(*rows, strict=True)
+    is_error, image_of, score, is_region = zip(*rows, strict=True)
     score_n = np.array(score, dtype=np.float64)
     floor = score_n[np.isfinite(score_n)].min(initial=0.0) - 1.0  # an error that nothing points at comes last
     return Items(
-        is_error_n=np.array(is_error), image_n=np.array(image_of), score_n=np.maximum(score_n, floor)
+        is_error_n=np.array(is_error),
+        image_n=np.array(image_of),
+        score_n=np.maximum(score_n, floor),
+        is_region_n=np.array(is_region),
     )
 
 
@@ -152,23 +172,24 @@ def auprc_interval(items: Items, seed: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def measure(images: Sequence[LabelledImage], kind: str, share: float, seed: int) -> list[dict[str, object]]:
+def measure(
+    images: Sequence[LabelledImage], kind: str, share: float, seed: int, *, asked_only: bool = False
+) -> list[dict[str, object]]:
     """Return the rows of all methods of one run; none where too few errors could be drawn."""
     shown, copies = corrupt(images, kind, share, seed)
     if sum(len(copy.errors) for copy in copies) < LEAST_ERRORS:
         return []
     labels = sorted({segment.label for image in images for segment in image.truth})
-    suspicions = rank(shown, labels=labels, seed=seed).suspicions
-    places = {image.key: number for number, image in enumerate(shown)}
-    region_scores = [np.zeros(len(image.regions)) for image in shown]
-    missing: list[list[Suspicion]] = [[] for _ in shown]
-    for suspicion in suspicions:
-        number = places[suspicion.image]
-        if suspicion.region is None:
-            missing[number].append(suspicion)
-        else:
-            region_scores[number][suspicion.region] = suspicion.score
-    methods = {OURS: lambda number: (region_scores[number], np.array([one.score for one in missing[number]]))}
+    methods = {}
+    if kind == MIXED or not asked_only:
+        suspicions = rank(shown, labels=labels, seed=seed).suspicions
+        methods[OURS] = _scores(shown, suspicions, suspicions)
+    else:
+        suspicions = _candidates(shown)
+    missing = _missing(shown, suspicions)
+    if kind != MIXED:
+        asked = rank(shown, labels=labels, seed=seed, kinds=[SuspicionKind(kind)]).suspicions
+        methods[ASKED] = _scores(shown, suspicions, asked)
     rng = np.random.default_rng(seed)
     for name, baseline in BASELINES.items():
         made = [
@@ -180,6 +201,10 @@ def measure(images: Sequence[LabelledImage], kind: str, share: float, seed: int)
     for name, scores in methods.items():
         items = gather(shown, copies, suspicions, scores)
         low, high = auprc_interval(items, seed)
+        found = figures(items)
+        if kind != MIXED:
+            own = figures(items.of(items.is_region_n == (kind != SuspicionKind.OVERLOOKED)))
+            found |= {"auprc_own": own["auprc"], "recall_own": own["recall_fpr10"]}
         rows.append(
             {
                 "kind": kind,
@@ -188,7 +213,7 @@ def measure(images: Sequence[LabelledImage], kind: str, share: float, seed: int)
                 "method": name,
                 "errors": int(items.is_error_n.sum()),
                 "items": len(items.is_error_n),
-                **{figure: round(value, 4) for figure, value in figures(items).items()},
+                **{figure: round(value, 4) for figure, value in found.items()},
                 "auprc_low": round(low, 4),
                 "auprc_high": round(high, 4),
             }
@@ -196,17 +221,61 @@ def measure(images: Sequence[LabelledImage], kind: str, share: float, seed: int)
     return rows
 
 
+def _candidates(images: Sequence[ReviewImage]) -> tuple[Suspicion, ...]:
+    return tuple(
+        Suspicion(image=image.key, kind=SuspicionKind.OVERLOOKED, score=0.0, region=None, proposal=one)
+        for image in images
+        for one in image_numbers(image.regions, image).missing
+    )
+
+
+def _missing(images: Sequence[ReviewImage], suspicions: Sequence[Suspicion]) -> list[list[Suspicion]]:
+    of_image: defaultdict[str, list[Suspicion]] = defaultdict(list)
+    for suspicion in suspicions:
+        if suspicion.region is None:
+            of_image[suspicion.image].append(suspicion)
+    return [of_image[image.key] for image in images]
+
+
+def _scores(
+    images: Sequence[ReviewImage], listed: Sequence[Suspicion], ranked: Sequence[Suspicion]
+) -> Callable[[int], tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Return the scores of each image by a ranking, missing regions in the order of `listed`."""
+    found = {_place(one): one.score for one in ranked}
+    missing = _missing(images, listed)
+
+    def of_image(number: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        image = images[number]
+        regions = [(image.key, index) for index in range(len(image.regions))]
+        return (
+            np.array([found.get(one, NOT_SHOWN) for one in regions], dtype=np.float64),
+            np.array([found.get(_place(one), NOT_SHOWN) for one in missing[number]], dtype=np.float64),
+        )
+
+    return of_image
+
+
+def _place(one: Suspicion) -> tuple[object, ...]:
+    if one.region is not None:
+        return one.image, one.region
+    assert one.proposal is not None  # where a region is missing there is an object
+    return one.image, None, one.proposal.offset_yx, one.proposal.mask_hw.shape, one.proposal.area
+
+
 def summary(rows: Sequence[dict[str, object]]) -> str:
     """Return two tables: our figures by set and kind, and every method's AUPRC on all kinds mixed."""
-    lines = ["| set | kind | errors | AUROC | AUPRC | recall at 10 % false alarms | in the first 20 % |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    lines = [
+        "| set | kind | method | errors | AUROC | AUPRC | recall at 10 % false alarms | in the first 20 % |",
+        "|---" * 8 + "|",
+    ]
     groups: defaultdict[tuple[object, object, object], list[dict[str, object]]] = defaultdict(list)
     for row in rows:
         groups[row["set"], row["kind"], row["method"]].append(row)
     for (name, kind, method), some in groups.items():
-        if method == OURS:
+        if method in (OURS, ASKED):
             shown = " | ".join(f"{_mean(some, figure):.2f}" for figure in FIGURES)
-            lines.append(f"| {name} | {kind} | {sum(int(str(one['errors'])) for one in some)} | {shown} |")
+            errors = sum(int(str(one["errors"])) for one in some)
+            lines.append(f"| {name} | {kind} | {method} | {errors} | {shown} |")
     sets = list(dict.fromkeys(name for name, kind, _ in groups if kind == MIXED))
     lines += ["", "| method | " + " | ".join(map(str, sets)) + " |", "|---" * (len(sets) + 1) + "|"]
     for method in (OURS, *BASELINES):
@@ -246,7 +315,7 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = print) -> No
                     if (chosen.name, kind, share, seed) in done or not _possible(images, kind):
                         continue
                     started = time.monotonic()
-                    found = measure(images, kind, share, seed)
+                    found = measure(images, kind, share, seed, asked_only=arguments.asked_only)
                     rows += [{"set": chosen.name, **row} for row in found]
                     if arguments.json is not None:
                         arguments.json.write_text(json.dumps({"rows": rows}))
@@ -272,6 +341,9 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="each by itself")
+    parser.add_argument(
+        "--asked-only", action="store_true", help="of one kind alone, leave the review of all kinds out"
+    )
     parser.add_argument("--real", dest="data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--work", type=Path, default=ROOT / ".maskloop" / "label-errors")
     parser.add_argument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 from maskloop_studio.cli.parameters import JsonOption, ProjectArgument
 
 if TYPE_CHECKING:
+    from maskloop.curation.review.suspicion import SuspicionKind
     from maskloop_studio.review.run_review import ReviewOutcome
 
 __all__ = ["review"]
@@ -22,6 +24,15 @@ def review(
     project: ProjectArgument,
     *,
     top: Annotated[int, typer.Option(min=1, max=10_000, help="How many suspicions are shown.")] = 100,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND[,KIND]",
+            help="Look for these errors only, by their probability alone: overlooked, spurious, wrong class, "
+            "poorly drawn border (or border), merged, split, duplicate.",
+            show_default="all",
+        ),
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write crops of them as one HTML file.")] = None,
     tab: Annotated[bool, typer.Option(help="Make the tab and the proposals in Label Studio.")] = True,
     right: Annotated[
@@ -42,6 +53,10 @@ def review(
     Each image is judged by the newest model version that has not learnt from it. In Label Studio a tab
     "maskloop: review" has the tasks in that order, each with a prediction of version maskloop-review: the
     annotation with the errors mended. What a reviewer saves is learnt from at the next review.
+
+    With --kind border,overlooked only poorly drawn borders and overlooked objects are looked for: more of
+    them come among the first than in the order of all kinds. Each review takes the place of the last one,
+    and an annotation that is saved as it was counts as right for every kind.
     """
     from maskloop.errors import ConfigurationError
     from maskloop.files import write_whole
@@ -51,6 +66,7 @@ def review(
     from maskloop_studio.review.run_review import decide, review_project
     from maskloop_studio.services import process_services
 
+    kinds = _kinds(kind or ())
     services = process_services()
     if clear:
         tasks = remove_review(project, client=services.client, pushes=services.store.pushes)
@@ -81,14 +97,38 @@ def review(
     def say(line: str) -> None:
         typer.echo(line, err=True)
 
-    outcome = review_project(project, services, top=top, in_studio=tab, say=say, folds=folds)
+    outcome = review_project(project, services, top=top, in_studio=tab, say=say, folds=folds, kinds=kinds)
     if html is not None:
         from maskloop.curation.review.gallery import gallery_html
 
-        write_whole(html, "".join(gallery_html(f"Review of project {project}", outcome.cards)))
+        title = f"Review of project {project}" + (f": {', '.join(kinds)}" if kinds else "")
+        write_whole(html, "".join(gallery_html(title, outcome.cards)))
     typer.echo(json.dumps(_as_json(outcome)) if as_json else _in_words(outcome, html=html, tab=tab))
     if outcome.unreadable:
         raise typer.Exit(1)
+
+
+def _kinds(words: Sequence[str]) -> tuple[SuspicionKind, ...]:
+    """Return the kinds that words name, such as `Wrong-class` or `border,split`, in the order of all."""
+    from maskloop.curation.review.suspicion import SuspicionKind
+    from maskloop.errors import ConfigurationError
+
+    named = {_plain(name): one for one in SuspicionKind for name in (one.name, one.value)}
+    found = set()
+    for word in ",".join(words).split(",") if words else ():
+        if _plain(word) not in named:
+            raise ConfigurationError(
+                "--kind",
+                expected=", ".join(SuspicionKind),
+                got=repr(word),
+                remedy="name one of these, or several with commas between",
+            )
+        found.add(named[_plain(word)])
+    return tuple(one for one in SuspicionKind if one in found)
+
+
+def _plain(word: str) -> str:
+    return " ".join(word.lower().replace("-", " ").replace("_", " ").split())
 
 
 def _as_json(outcome: ReviewOutcome) -> dict[str, object]:
@@ -99,6 +139,8 @@ def _as_json(outcome: ReviewOutcome) -> dict[str, object]:
         "unreadable": list(outcome.unreadable),
         "calibrated": outcome.calibrated,
         "confirmed": outcome.confirmed,
+        "kinds": list(outcome.kinds),
+        "unjudged": list(outcome.unjudged),
         "settled": dict(outcome.settled),
         "suspicions": [
             {
@@ -117,7 +159,8 @@ def _as_json(outcome: ReviewOutcome) -> dict[str, object]:
 
 
 def _in_words(outcome: ReviewOutcome, *, html: Path | None, tab: bool) -> str:
-    lines = [f"{outcome.images} images reviewed, {len(outcome.shown)} suspicions"]
+    asked = f" of {', '.join(outcome.kinds)}" if outcome.kinds else ""
+    lines = [f"{outcome.images} images reviewed, {len(outcome.shown)} suspicions{asked}"]
     for one in outcome.shown[:SHOWN]:
         what = f"{one.segment.label}, task {one.task_id}"
         lines.append(f"{one.number:>6}  {one.score:>4.0%}  {one.kind:<20}  {what}")
@@ -125,6 +168,8 @@ def _in_words(outcome: ReviewOutcome, *, html: Path | None, tab: bool) -> str:
         lines.append(f"        and {len(outcome.shown) - SHOWN} more: --json lists all")
     if not outcome.calibrated:
         lines.append("note: too few regions to calibrate on: the scores are by rule")
+    for kind in outcome.unjudged:
+        lines.append(f"note: {kind} was not looked for: no such error can be made from these annotations")
     if outcome.unseen:
         lines.append(
             f"note: {outcome.unseen} images were not reviewed: every version has learnt from them (--folds 3)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from maskloop_studio.review.review_tab import TaskProposal, show_proposals
 
 if TYPE_CHECKING:
     from maskloop.curation.review.gallery import Card
-    from maskloop.curation.review.suspicion import Evidence, ReviewImage, Suspicion
+    from maskloop.curation.review.suspicion import Evidence, ReviewImage, Suspicion, SuspicionKind
     from maskloop.learning.data.training_set import LabelPlan
     from maskloop.types import ModelVersion, RgbImage
     from maskloop_studio.projects.prediction_plan import PredictionPlan, ProjectPlan
@@ -41,6 +41,8 @@ class ReviewOutcome:
     calibrated: bool  # False: too few regions, scores are by rule
     shown: tuple[StoredSuspicion, ...]  # likeliest first, with their numbers
     confirmed: int  # left out: a reviewer said that they are right
+    kinds: tuple[str, ...] = ()  # that were looked for; none: all
+    unjudged: tuple[str, ...] = ()  # kinds that were asked for, of which no error could be made to learn from
     settled: Mapping[str, int] = field(default_factory=dict)  # verdict -> how many were decided since
     cards: tuple[Card, ...] = ()
 
@@ -62,6 +64,7 @@ def review_project(
     in_studio: bool,
     say: Callable[[str], None],
     folds: int = 0,
+    kinds: Collection[SuspicionKind] = (),
 ) -> ReviewOutcome:
     """Rank a project's regions and missing regions, store the likeliest errors and show them.
 
@@ -73,6 +76,7 @@ def review_project(
         say: gets lines of progress.
         folds: of the images that every trained version has learnt from; models are trained to judge them. 0:
             such images are judged by the first version, or left out where that knows none of the classes.
+        kinds: of errors that are looked for; none: all.
 
     Raises:
         TrainingError: nothing to review: no annotation, or no model that had not learnt from its image.
@@ -80,6 +84,7 @@ def review_project(
     """
     from maskloop.curation.review.decisions import is_confirmed, lessons_of, settle
     from maskloop.curation.review.rank import rank
+    from maskloop.curation.review.suspicion import SuspicionKind
 
     store = services.store
     champion = ensure_champion(project_id, registry=services.registry, settings=services.settings)
@@ -109,6 +114,7 @@ def review_project(
         labels=plan.classes,
         lessons=lessons_of(decided),
         seed=services.settings.seed,
+        kinds=kinds or tuple(SuspicionKind),
     )
     by_key = {one.image.key: one for one in looked}
     chosen: list[tuple[Suspicion, StoredSuspicion]] = []
@@ -140,6 +146,8 @@ def review_project(
         calibrated=ranking.calibrated,
         shown=shown,
         confirmed=confirmed,
+        kinds=tuple(map(str, kinds)),
+        unjudged=tuple(map(str, ranking.unjudged)) if kinds else (),
         settled={str(verdict): list(settled.values()).count(verdict) for verdict in set(settled.values())},
         cards=_cards(chosen, given, by_key, services),
     )

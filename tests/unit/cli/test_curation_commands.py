@@ -232,6 +232,24 @@ def test_review_lists_suspicions_writes_the_gallery_and_keeps_decisions(run, rev
     assert (right["task"], right["box_yxyx"], right["missing"]) not in boxes
 
 
+def test_review_of_some_kinds_shows_no_other_and_says_which(run, reviewed, tmp_path):
+    page = tmp_path / "review.html"
+    asked = ["--kind", "border, Wrong-class", "--kind", "overlooked"]
+    answer = json.loads(run("review", PROJECT, "--no-tab", *asked, "--top", 500, "--html", page, "--json"))
+    kinds = ["overlooked", "wrong class", "poorly drawn border"]
+    assert answer["kinds"] == kinds
+    assert {one["kind"] for one in answer["suspicions"]} == set(kinds)
+    assert "Review of project 7: overlooked, wrong class, poorly drawn border" in page.read_text()
+    shown = run("review", PROJECT, "--no-tab", "--kind", "overlooked")
+    assert "suspicions of overlooked" in shown
+    assert "wrong class" not in shown
+
+
+@pytest.mark.parametrize("words", ["bordr", "border,,split", ""])
+def test_review_of_an_unknown_kind_names_those_there_are(run, reviewed, words):
+    run("review", PROJECT, "--kind", words, code=1, error="expected overlooked, spurious, wrong class")
+
+
 def test_review_does_not_review_boxes_and_says_how_many(run, services, reviewed):
     first, second, *_ = services.store.corrections.of(PROJECT)
     for one, boxes in ((first, first.segments), (second, second.segments[:1])):

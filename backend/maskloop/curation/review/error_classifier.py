@@ -94,6 +94,7 @@ def draw_samples(
     labels: Sequence[str],
     seed: int,
     shapes: ErrorShapes = CALIBRATION,
+    kinds: Sequence[SuspicionKind] = tuple(SuspicionKind),
 ) -> Samples:
     """Return numbers of regions with and without errors that were put into the images' annotations.
 
@@ -102,11 +103,12 @@ def draw_samples(
         labels: the classes.
         seed: of the errors.
         shapes: how errors are drawn.
+        kinds: of the errors, each as often as the others.
     """
     rng = np.random.default_rng([seed, 4127])
     total = sum(len(image.regions) for image in images)
-    rounds = int(np.clip(np.ceil(WANTED * len(SuspicionKind) / max(1.0, SHARE * total)), 2, MOST_ROUNDS))
-    parts = [_one_copy(images, labels, rng, shapes) for _ in range(rounds)]
+    rounds = int(np.clip(np.ceil(WANTED * len(kinds) / max(1.0, SHARE * total)), 2, MOST_ROUNDS))
+    parts = [_one_copy(images, labels, rng, shapes, kinds) for _ in range(rounds)]
     return Samples(
         region_nf=np.concatenate([part.region_nf for part in parts]),
         kind_n=np.concatenate([part.kind_n for part in parts]),
@@ -118,10 +120,13 @@ def draw_samples(
 
 
 def _one_copy(
-    images: Sequence[ReviewImage], labels: Sequence[str], rng: np.random.Generator, shapes: ErrorShapes
+    images: Sequence[ReviewImage],
+    labels: Sequence[str],
+    rng: np.random.Generator,
+    shapes: ErrorShapes,
+    kinds: Sequence[SuspicionKind],
 ) -> Samples:
     chosen = np.sort(rng.permutation(len(images))[:MOST_IMAGES])
-    kinds = list(SuspicionKind)
     copies: list[Corrupted] = []
     for position in chosen:
         image = images[position]

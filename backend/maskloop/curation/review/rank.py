@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,13 +36,21 @@ FEW_REGIONS = 20  # with fewer the scores are by rule
 class Ranking:
     """The suspicions of a project, and what they were made from."""
 
-    suspicions: tuple[Suspicion, ...]  # likeliest error first; one for each region and each unmatched object
+    # likeliest error first; one for each region and each unmatched object that may be of a kind looked for
+    suspicions: tuple[Suspicion, ...]
     features: tuple[dict[str, float], ...]  # of each, for lessons
     calibrated: bool  # False: too few regions; scores are by rule and no probabilities
+    # looked for among some kinds, and left out: no such error can be made, as a wrong class of one class
+    unjudged: tuple[SuspicionKind, ...] = ()
 
 
 def rank(
-    images: Sequence[ReviewImage], *, labels: Sequence[str], lessons: Sequence[Lesson] = (), seed: int = 0
+    images: Sequence[ReviewImage],
+    *,
+    labels: Sequence[str],
+    lessons: Sequence[Lesson] = (),
+    seed: int = 0,
+    kinds: Collection[SuspicionKind] = tuple(SuspicionKind),
 ) -> Ranking:
     """Rank regions and missing regions by how likely they are errors.
 
@@ -51,23 +59,32 @@ def rank(
         labels: the classes of the project.
         lessons: what reviewers decided before.
         seed: of the calibration; the same images and seed give the same ranking.
+        kinds: that are looked for: the score is their probability, and what can be none of them is left out.
     """
     numbers = [image_numbers(image.regions, image) for image in images]
     add_context(numbers, [image.regions for image in images])
     enough = len(images) >= 2 and sum(len(image.regions) for image in images) >= FEW_REGIONS
+    wanted = [kind for kind in SuspicionKind if kind in kinds]
+    unjudged: tuple[SuspicionKind, ...] = ()
     if enough:
-        samples = draw_samples(images, labels=labels, seed=seed)
+        # only errors of the kinds looked for: they are learnt better against all else than beside others
+        samples = draw_samples(images, labels=labels, seed=seed, kinds=wanted)
         scored = _cross_fitted(numbers, samples, lessons, seed)
+        if len(wanted) < len(SuspicionKind):
+            known = {SuspicionKind.OVERLOOKED, *samples.kind_n.tolist()}
+            unjudged = tuple(kind for kind in wanted if kind not in known)
+            wanted = [kind for kind in wanted if kind in known]
     else:
         scored = [_by_rule(one) for one in numbers]
     found: list[tuple[Suspicion, dict[str, float]]] = []
     for image, one, (region_kinds, missing_kinds) in zip(images, numbers, scored, strict=True):
-        found += _suspicions(image, one, region_kinds, missing_kinds)
+        found += _suspicions(image, one, region_kinds, missing_kinds, wanted)
     found.sort(key=lambda pair: -pair[0].score)
     return Ranking(
         suspicions=tuple(one for one, _ in found),
         features=tuple(values for _, values in found),
         calibrated=enough,
+        unjudged=unjudged,
     )
 
 
@@ -141,31 +158,39 @@ def _by_rule(one: ImageFeatures) -> tuple[Kinds, Kinds]:
 
 
 def _suspicions(
-    image: ReviewImage, one: ImageFeatures, region_kinds: Kinds, missing_kinds: Kinds
+    image: ReviewImage,
+    one: ImageFeatures,
+    region_kinds: Kinds,
+    missing_kinds: Kinds,
+    wanted: Sequence[SuspicionKind],
 ) -> list[tuple[Suspicion, dict[str, float]]]:
     found = []
     objects = image.evidence[0].segments
+    whole = len(wanted) == len(SuspicionKind)
     for index in range(len(image.regions)):
         kinds = {
             SuspicionKind(kind): float(values[index])
             for kind, values in region_kinds.items()
-            if kind != CLEAN
+            if kind != CLEAN and kind in wanted
         }
+        if not (kinds or whole):
+            continue
         likeliest = max(kinds, key=lambda kind: kinds[kind], default=SuspicionKind.SPURIOUS)
+        score = 1.0 - region_kinds[CLEAN][index] if whole else sum(kinds.values())
         match, partner = int(one.match_r[index]), int(one.partner_r[index])
         related = likeliest in (SuspicionKind.SPLIT, SuspicionKind.DUPLICATE) and partner >= 0
         nothing = match < 0 or likeliest in (SuspicionKind.SPURIOUS, SuspicionKind.DUPLICATE)
         suspicion = Suspicion(
             image=image.key,
             kind=likeliest,
-            score=float(np.clip(1.0 - region_kinds[CLEAN][index], 0.0, 1.0)),
+            score=float(np.clip(score, 0.0, 1.0)),
             region=index,
             others=(partner,) if related else (),
             proposal=None if nothing else objects[match],
             kinds=kinds,
         )
         found.append((suspicion, dict(zip(REGION_FEATURES, one.region_rf[index].tolist(), strict=True))))
-    for index, proposal in enumerate(one.missing):
+    for index, proposal in enumerate(one.missing if SuspicionKind.OVERLOOKED in wanted else ()):
         suspicion = Suspicion(
             image=image.key,
             kind=SuspicionKind.OVERLOOKED,

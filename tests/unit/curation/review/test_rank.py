@@ -64,6 +64,42 @@ def test_rank_merged_objects_come_first(scenes: list[ReviewImage]):
     assert (first.image, first.region) == ("0", 0)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in K if kind is not K.MERGED])
+def test_rank_of_one_kind_shows_it_alone_by_its_own_probability(
+    scenes: list[ReviewImage], kind: SuspicionKind
+):
+    other = K.BORDER if kind is K.DUPLICATE else K.DUPLICATE
+    scenes[0] = dataclasses.replace(scenes[0], regions=tuple(_spoilt(kind)))
+    again = scene(1) if other is K.BORDER else [scene(1)[0], *scene(1)]
+    scenes[1] = dataclasses.replace(scenes[1], regions=tuple(again))
+    ranking = rank(scenes, labels=LABELS, kinds=[kind])
+    found = ranking.suspicions
+    assert found[0].image == "0"
+    assert {one.kind for one in found} == {kind}
+    assert {one.region is None for one in found} == {kind is K.OVERLOOKED}
+    assert [one.score for one in found] == pytest.approx([one.kinds[kind] for one in found])
+    assert len(ranking.features) == len(found)
+
+
+def test_rank_of_a_kind_that_cannot_be_says_so(scenes: list[ReviewImage]):
+    objects = [[dataclasses.replace(one, label="disc") for one in scene(seed)] for seed in range(10)]
+    alike = [
+        ReviewImage(key=str(n), size_hw=SIZE_HW, regions=tuple(some), evidence=(evidence_of(some, ["disc"]),))
+        for n, some in enumerate(objects)
+    ]
+    ranking = rank(alike, labels=["disc"], kinds=[K.WRONG_CLASS])
+    assert (ranking.suspicions, ranking.unjudged) == ((), (K.WRONG_CLASS,))
+
+
+def test_rank_few_regions_of_one_kind_is_by_its_rule(scenes: list[ReviewImage]):
+    spoilt = [*_spoilt(K.WRONG_CLASS), scene(0)[1]]
+    ranking = rank(
+        [dataclasses.replace(scenes[0], regions=tuple(spoilt))], labels=LABELS, kinds=[K.WRONG_CLASS]
+    )
+    assert (ranking.calibrated, ranking.suspicions[0].region) == (False, 0)
+    assert len(ranking.suspicions) == 5
+
+
 def test_rank_same_seed_gives_the_same_scores(scenes: list[ReviewImage]):
     once, again = rank(scenes, labels=LABELS, seed=3), rank(scenes, labels=LABELS, seed=3)
     assert [one.score for one in once.suspicions] == [one.score for one in again.suspicions]
