@@ -53,7 +53,7 @@ Evaluate = Callable[[Sequence[Checkpoint], Sequence[TrainingExample]], Sequence[
 def make_folds(
     examples: Sequence[TrainingExample], judging: Collection[str], folder: Path
 ) -> tuple[PoolFold, ...]:
-    """Return the folds; copies of an image are on one side of each.
+    """Return the folds whose images have an object; copies of an image are on one side of each.
 
     Args:
         examples: annotated images outside the holdout.
@@ -64,14 +64,16 @@ def make_folds(
     folds = [PoolFold(judged=part, rest=(), folder=folder / str(number)) for number, part in enumerate(parts)]
     rests = [tuple(one for one in examples if not fold.leaves_out(one)) for fold in folds]
     return tuple(
-        dataclasses.replace(fold, rest=rest) for fold, rest in zip(folds, rests, strict=True) if rest
+        dataclasses.replace(fold, rest=rest)
+        for fold, rest in zip(folds, rests, strict=True)
+        if rest and any(one.segments for one in fold.judged)
     )
 
 
 def fold_scores(
     folds: Sequence[PoolFold], *, train: Train, label: Label, evaluate: Evaluate, near_distance: float
 ) -> tuple[FoldScores, ...]:
-    """Return the scores of the folds on which something could be judged.
+    """Return the scores of the folds.
 
     Killed and called again with the same folds, it keeps the figures of those that are done, and the training
     that ran goes on.
@@ -96,14 +98,14 @@ def fold_scores(
             functools.partial(
                 _judge, fold, train=train, label=label, evaluate=evaluate, near_distance=near_distance
             ),
-            lambda values: None if values is None else FoldScores(**values),
+            lambda values: FoldScores(**values),
             expected="the figures of a fold as maskloop writes them",
         )
         shutil.rmtree(fold.folder, ignore_errors=True)
-        figures = {} if scores is None else dataclasses.asdict(scores)
-        log_action(logger, "pool_fold_judged", fold=number + 1, folds=len(folds), **figures)
-        if scores is not None:
-            found.append(scores)
+        log_action(
+            logger, "pool_fold_judged", fold=number + 1, folds=len(folds), **dataclasses.asdict(scores)
+        )
+        found.append(scores)
     return tuple(found)
 
 
@@ -119,8 +121,8 @@ def without_copies(
 
 def _judge(
     fold: PoolFold, *, train: Train, label: Label, evaluate: Evaluate, near_distance: float
-) -> dict[str, object] | None:
-    """Return the scores of one fold as plain values; None where none of its images has an object."""
+) -> dict[str, object]:
+    """Return the scores of one fold as plain values."""
     started = time.monotonic()
     without = train(fold, (), fold.folder / "without")
     pool = without_copies(label(fold, without), fold.judged, near_distance=near_distance)
@@ -129,8 +131,6 @@ def _judge(
     comparison = compare(
         before, after, confidence=CONFIDENCE, margin=0.0, class_drop=1.0, resamples=1, seed=0
     )
-    if not comparison.classes:
-        return None
     scores = FoldScores(
         images=count_groups(fold.judged),
         without=comparison.before,

@@ -223,6 +223,9 @@ def _check(
     Where they are new to the champion, it labels as it will. Else each fold's model without the pool does,
     which stands in for a champion that has not learnt from that fold.
     """
+    folds = make_folds(training_set.examples, start.judging, job.work_dir / "pool-check")
+    if len(folds) < LEAST_FOLDS:
+        return f"objects on the images of {len(folds)} of the folds, {LEAST_FOLDS} are needed"
     classes = training_set.plan.classes
     champion_starts = start.version.number == job.champion.number
     base = champion if champion_starts else load_checkpoint(start.version.path, device=settings.device)
@@ -247,14 +250,12 @@ def _check(
         )
 
     scores = fold_scores(
-        make_folds(training_set.examples, start.judging, job.work_dir / "pool-check"),
+        folds,
         train=train,
         label=label,
         evaluate=evaluate,
         near_distance=settings.near_distance,
     )
-    if len(scores) < LEAST_FOLDS:
-        return f"{len(scores)} folds have an object of a class of both versions, {LEAST_FOLDS} are needed"
     use, gain, needed = judge_folds(scores)
     return PoolVerdict(
         use=use,

@@ -132,13 +132,14 @@ def test_fold_whose_pool_is_all_copies_gains_nothing_and_trains_once(example, tm
     assert len(loop.trained) == 3
 
 
-def test_fold_without_an_object_says_nothing(example, tmp_path):
-    examples = [example(f"a{number}", seed=number, segments=()) for number in range(6)]
-    loop = Loop([example("u", seed=99)])
-    folds = make_folds(examples, every_key(examples), tmp_path)
-    assert loop.scores(folds) == ()
-    assert loop.scores(folds) == (), "that is kept as well"
-    assert len(loop.judged) == 3
+def test_fold_without_an_object_is_left_out(example, tmp_path):
+    empty = [example(f"a{number}", seed=number, segments=()) for number in range(4)]
+    full = [example(f"b{number}", seed=10 + number) for number in range(2)]
+    folds = make_folds([*empty, *full], every_key([*empty, *full]), tmp_path)
+    assert [fold.folder.name for fold in folds] == ["1", "2"]
+    assert [len(fold.rest) for fold in folds] == [4, 4], "its images teach the others"
+    scores = Loop([example("u", seed=99)]).scores(folds)
+    assert [fold.gain for fold in scores] == pytest.approx([1.0, 1.0])
 
 
 def test_folds_of_one_image_and_its_copies_are_none(example, tmp_path):

@@ -67,9 +67,8 @@ class Registry:
 def choose(settings, tmp_path, make_correction, make_segment, monkeypatch):
     """Return a function that asks for the pool of a project, with trainings that are only noted."""
 
-    def call(
-        *, images=12, learnt=(), champion=1, pool=100, finds=True, gain=0.1, groups=None, prepare=None, **job
-    ):
+    def call(*, images=12, learnt=(), champion=1, pool=100, finds=True, gain=0.1, objects=True, **more):
+        groups, prepare, check = (more.pop(name, None) for name in ("groups", "prepare", "check"))
         registry = Registry(tmp_path, learnt)
         if prepare is not None:
             prepare(registry)
@@ -81,7 +80,7 @@ def choose(settings, tmp_path, make_correction, make_segment, monkeypatch):
         examples = tuple(
             TrainingExample(
                 image=np.random.default_rng(one.task_id).integers(0, 255, (20, 40, 3)).astype(np.uint8),
-                segments=one.segments,
+                segments=one.segments if objects else (),
                 key=example_key(one),
                 group=(groups or {}).get(one.task_id, ""),
             )
@@ -124,9 +123,7 @@ def choose(settings, tmp_path, make_correction, make_segment, monkeypatch):
             unlabelled_pool, "load_checkpoint", lambda path, **_: SimpleNamespace(of=path.name)
         )
         monkeypatch.setattr(unlabelled_pool, "base_name", lambda _: "tiny")
-        changed = settings.model_copy(
-            update={"train_pool": 100, "train_pool_check": job.pop("check", True)} | job.pop("settings", {})
-        )
+        changed = settings.model_copy(update={"train_pool": 100, "train_pool_check": check is not False})
         asked = TrainingJob(
             key="training-9",
             champion=serving,
@@ -137,7 +134,7 @@ def choose(settings, tmp_path, make_correction, make_segment, monkeypatch):
             thresholds=Thresholds(),
             work_dir=tmp_path / "work",
             pool=[tmp_path / f"{number}.png" for number in range(pool)],
-            **job,
+            **more,
         )
         training_set = TrainingSet(
             plan=PLAN,
@@ -193,6 +190,7 @@ def damage_first(registry):
             {"groups": dict.fromkeys(range(1, 8), "one")}, "6 annotated images", id="few that are no copies"
         ),
         pytest.param({"pool": 7}, "something on 7 unlabelled images, not on 8", id="small pool"),
+        pytest.param({"objects": False}, "objects on the images of 0 of the folds, 2", id="no object"),
         pytest.param({"finds": 5}, "something on 5 unlabelled images", id="labels on few"),
         pytest.param(
             {"champion": 2, "learnt": range(1, 7), "prepare": remove_first},
