@@ -58,6 +58,12 @@ def test_enqueue_after_the_job_is_done_queues_it_again(connection, tmp_path):
     assert (tmp_path / "made-1").is_dir()
 
 
+def test_broker_answers_when_a_job_is_on_disk(connection):
+    """With "everysec" it may answer earlier, while the disk is busy: a kill then loses the job."""
+    assert connection.config_get("append*")["appendonly"] == "yes"
+    assert connection.config_get("appendfsync") == {"appendfsync": "always"}
+
+
 def test_broker_killed_keeps_the_jobs(settings, connection, broker):
     RqQueue(connection).enqueue(_spec())
     os.kill(int(connection.info()["process_id"]), signal.SIGKILL)

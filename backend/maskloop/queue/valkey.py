@@ -151,7 +151,8 @@ class EmbeddedBroker:
             "unixsocketperm": "700",
             "dir": str(self._data_dir),
             "appendonly": "yes",
-            "appendfsync": "everysec",
+            # "everysec" answers before it has written while a slow disk syncs: a kill then loses the job
+            "appendfsync": "always",
             "save": "",
             "daemonize": "no",
         }
