@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from maskloop.segmentation.checkpoint import Checkpoint
 
-__all__ = ["MOST_BY_DEFAULT", "batch_limit"]
+__all__ = ["MOST_BY_DEFAULT", "batch_limit", "parameter_count"]
 
 MOST_BY_DEFAULT = 8
+_COUNTS: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 CACHED_PARAMETERS = 5_000_000  # a larger model's activations of one image already fill a CPU's caches
 
 
@@ -21,5 +23,11 @@ def batch_limit(checkpoint: Checkpoint) -> int:
     """
     if checkpoint.device.type != "cpu":
         return MOST_BY_DEFAULT
-    parameters = sum(one.numel() for one in checkpoint.model.parameters())
-    return 1 if parameters >= CACHED_PARAMETERS else MOST_BY_DEFAULT
+    return 1 if parameter_count(checkpoint.model) >= CACHED_PARAMETERS else MOST_BY_DEFAULT
+
+
+def parameter_count(model: Any) -> int:
+    """Return how many parameters a model has; counted once, since it is asked for at each forward pass."""
+    if model not in _COUNTS:
+        _COUNTS[model] = sum(one.numel() for one in model.parameters())
+    return _COUNTS[model]

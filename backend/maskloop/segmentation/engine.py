@@ -307,9 +307,10 @@ class Engine:
                 self._changed.notify_all()  # the other thread, which may wait for the last of all
                 return False
             items = self._take()
-            checkpoint = items[0].request.checkpoint if items else None
-            cores = checkpoint and self._turns.begin(checkpoint, others_wait=bool(self._ready))
-        if checkpoint is None:
+            if items:
+                checkpoint = items[0].request.checkpoint
+                cores = self._turns.begin(checkpoint, others_wait=bool(self._ready))
+        if not items:
             self._room.release()
             return True
         try:

@@ -17,6 +17,7 @@ import torch
 from maskloop.errors import first_line
 from maskloop.log import log_action
 from maskloop.masks import segment_iou
+from maskloop.segmentation.batch_size import parameter_count
 from maskloop.segmentation.checkpoint import Checkpoint
 from maskloop.segmentation.fast.forward import cpu_has_bfloat16
 from maskloop.types import Prediction, Segment
@@ -99,7 +100,7 @@ class PrecisionChecks:
         with self._lock:
             check = self._checks.get(checkpoint.model)
             if check is None:
-                if sum(one.numel() for one in checkpoint.model.parameters()) < LARGE_PARAMETERS:
+                if parameter_count(checkpoint.model) < LARGE_PARAMETERS:
                     return None
                 check = self._checks[checkpoint.model] = _Check()
             return check

@@ -1,17 +1,17 @@
 """What decides whether a training learns from unlabelled images, and from where its folds start."""
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tests.unit.learning.test_unseen import learnt_entry
 
 from maskloop.errors import DamagedVersionError
 from maskloop.learning import unlabelled_pool
 from maskloop.learning.data.dataset import TrainingExample
-from maskloop.learning.data.snapshot import ManifestEntry, SnapshotManifest
+from maskloop.learning.data.snapshot import SnapshotManifest
 from maskloop.learning.data.training_set import LabelPlan, TrainingSet, example_key
 from maskloop.learning.pool_verdict import FoldScores
 from maskloop.learning.registration import POOL_CHECK_KEY, TRAINING_KEY
@@ -34,17 +34,7 @@ class Registry:
         for number, tasks in ((1, ()), (2, learnt)):
             path = folder / f"v{number}"
             path.mkdir(exist_ok=True)
-            entries = tuple(
-                ManifestEntry(
-                    project_id=1,
-                    task_id=task,
-                    annotation_id=task,
-                    updated_at=datetime(2026, 1, 1, tzinfo=UTC),
-                    image_key=f"{task:064d}",
-                    split="train",
-                )
-                for task in tasks
-            )
+            entries = tuple(learnt_entry(task, f"{task:064d}") for task in tasks)
             if number == 2:
                 SnapshotManifest(entries=entries).write(path / SNAPSHOT_FILE)
             self.kept.append(

@@ -10,6 +10,18 @@ from maskloop.learning.unseen import learnt_images, newest_unseen
 from maskloop.types import ModelVersion
 
 
+def learnt_entry(task: int, image_key: str, split: str = "train") -> ManifestEntry:
+    """Return what a version's snapshot has of an annotated task."""
+    return ManifestEntry(
+        project_id=1,
+        task_id=task,
+        annotation_id=task,
+        updated_at=datetime(2026, 1, 1, tzinfo=UTC),
+        image_key=image_key,
+        split=split,  # type: ignore[arg-type]
+    )
+
+
 @pytest.fixture
 def versions(tmp_path: Path) -> list[ModelVersion]:
     """Return the base, one that learnt task 1, and its child, which learnt task 2; task 9 is held out."""
@@ -18,14 +30,7 @@ def versions(tmp_path: Path) -> list[ModelVersion]:
         path = tmp_path / str(number)
         path.mkdir()
         entries = tuple(
-            ManifestEntry(
-                project_id=1,
-                task_id=task,
-                annotation_id=task,
-                updated_at=datetime(2026, 1, 1, tzinfo=UTC),
-                image_key=f"key {task}",
-                split=split,
-            )
+            learnt_entry(task, f"key {task}", split)
             for split, tasks in (("train", train), ("holdout", holdout))
             for task in tasks
         )

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from maskloop.learning.data.index_map import FIRST_DELETED, fitting_objects
+from maskloop.learning.data.index_map import FIRST_DELETED, draw_index_map, fitting_objects
 from maskloop.learning.losses.soft_labels import CERTAIN
 from maskloop.masks import LEAST_IOU, segment_intersection, segment_iou
 from maskloop.types import UNLABELLED, Segment
@@ -163,7 +163,8 @@ def draw_shares(
     Returns:
         int16 (H, W) and uint8 (H, W): the share in 255ths, 0 where no object is.
     """
-    layers = [_painted(regions, index_hw.shape, stuff_labels) for regions in merged.annotators]
+    height, width = index_hw.shape
+    layers = [_painted(regions, (height, width), stuff_labels) for regions in merged.annotators]
     result_hw, shares_hw = index_hw.copy(), np.zeros(index_hw.shape, dtype=np.uint8)
     windows = []
     for number, parts in enumerate(kept, start=1):
@@ -232,15 +233,9 @@ def _lies_in(parts: Sequence[Segment], areas: Sequence[Segment]) -> bool:
 
 
 def _painted(
-    regions: Sequence[Segment], size_hw: tuple[int, ...], stuff_labels: Collection[str]
+    regions: Sequence[Segment], size_hw: tuple[int, int], stuff_labels: Collection[str]
 ) -> tuple[NDArray[np.int16], dict[int, int]]:
     """Return an annotator's index map, and the number in it of the object that begins with a segment."""
-    painted_hw = np.zeros(size_hw, dtype=np.int16)
-    values = {}
-    for number, parts in enumerate(_objects(regions, stuff_labels), start=1):
-        values[id(parts[0])] = number
-        for part in parts:
-            top, left, bottom, right = part.box_yxyx
-            target_hw = painted_hw[top:bottom, left:right]
-            target_hw[part.mask_hw[: target_hw.shape[0], : target_hw.shape[1]]] = number
-    return painted_hw, values
+    painted_hw, _ = draw_index_map(regions, size_hw, max_objects=_EVERY, stuff_labels=stuff_labels)
+    objects = _objects(regions, stuff_labels)
+    return painted_hw, {id(parts[0]): number for number, parts in enumerate(objects, start=1)}

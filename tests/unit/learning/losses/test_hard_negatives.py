@@ -45,23 +45,39 @@ def make_logits(queries=20):
 DELETED = (16, 40, 48, 56)  # what THERE covers, in pixels
 
 
-def class_loss(model, deleted, *, weight=4.0, ignored_hw=None):
-    """Return the class loss with a disc in the upper left, its gradient, and the masks' gradient."""
-    disc = torch.zeros(1, PIXELS, PIXELS)
-    disc[0, 8:24, 8:24] = 1
-    targets = {"mask_labels": [disc], "class_labels": [torch.tensor([0])], "auxiliary_predictions": None}
+def family_loss(model, planes_nhw, **given):
+    """Return the parts of a family's loss of objects, one a class, and the gradients of masks and classes.
+
+    What else is given is an attribute of the loss meanwhile.
+    """
+    targets = {
+        "mask_labels": [planes_nhw],
+        "class_labels": [torch.arange(len(planes_nhw))],
+        "auxiliary_predictions": None,
+    }
     if "OneFormer" in type(model.criterion).__name__:
         nothing = dict.fromkeys(("contrastive_queries_logits", "text_queries"))
         targets |= nothing | {"calculate_contrastive_loss": False}
     masks, classes = (one.clone().requires_grad_() for one in make_logits())
     torch.manual_seed(0)
     with ignoring(model):
-        model.criterion.deleted, model.criterion.deleted_weight = deleted, weight
-        model.criterion.ignored_bhw = None if ignored_hw is None else ignored_hw[None]
+        for name, value in given.items():
+            setattr(model.criterion, name, value)
         parts = model.criterion(masks, classes, **targets)
         sum(parts.values()).backward()
+    return {name: one.detach() for name, one in parts.items()}, masks.grad, classes.grad[0]
+
+
+def class_loss(model, deleted, *, weight=4.0, ignored_hw=None):
+    """Return the class loss with a disc in the upper left, its gradient, and the masks' gradient."""
+    disc = torch.zeros(1, PIXELS, PIXELS)
+    disc[0, 8:24, 8:24] = 1
+    ignored_bhw = None if ignored_hw is None else ignored_hw[None]
+    parts, of_masks, of_classes = family_loss(
+        model, disc, deleted=deleted, deleted_weight=weight, ignored_bhw=ignored_bhw
+    )
     assert model.criterion.__class__.__name__.startswith(("Mask2Former", "OneFormer", "MaskFormer"))
-    return float(parts["loss_cross_entropy"].detach()), classes.grad[0], masks.grad
+    return float(parts["loss_cross_entropy"]), of_classes, of_masks
 
 
 def plain_class_loss(matched, hard, weight):

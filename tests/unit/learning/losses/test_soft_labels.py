@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.unit.learning.losses.test_hard_negatives import BUILDERS, PIXELS, make_logits
+from tests.unit.learning.losses.test_hard_negatives import BUILDERS, PIXELS, family_loss, make_logits
 from tests.unit.learning.losses.test_point_loss import decided_model, make_inputs
 from torch.nn import functional
 
@@ -35,17 +35,8 @@ def losses_of(model, soft):
     planes[0, 8:24, 8:24] = planes[1, 16:48, 40:56] = 1
     if soft is not None:
         planes = soft.soften(planes, 0)
-    targets = {"mask_labels": [planes], "class_labels": [torch.tensor([0, 1])], "auxiliary_predictions": None}
-    if "OneFormer" in type(model.criterion).__name__:
-        nothing = dict.fromkeys(("contrastive_queries_logits", "text_queries"))
-        targets |= nothing | {"calculate_contrastive_loss": False}
-    masks, classes = (one.clone().requires_grad_() for one in make_logits())
-    torch.manual_seed(0)
-    with ignoring(model):
-        model.criterion.soft = soft
-        parts = model.criterion(masks, classes, **targets)
-        sum(parts.values()).backward()
-    return {name: one.detach() for name, one in parts.items()}, masks.grad[0], classes.grad[0]
+    parts, of_masks, of_classes = family_loss(model, planes, soft=soft)
+    return parts, of_masks[0], of_classes
 
 
 def same_points_of_each(*shape, device=None):
