@@ -127,7 +127,7 @@ class ImagePipeline:
                 if not in_flight:
                     break
                 for used in limit.wait(in_flight):
-                    del in_flight[used]
+                    in_flight.pop(used).let_go()
                     results[index_of[used]] = used.result()
         finally:
             for flight in in_flight.values():
@@ -238,6 +238,10 @@ class _Flight(Generic[Used]):
             self.used.set_result(self._use(result))
         except Exception as exc:
             self.used.set_exception(exc)
+
+    def let_go(self) -> None:
+        """Drop the file and the prediction now: their futures refer back, so gc alone would free them."""
+        self.fetched = self.predicted = None
 
     def cancel(self) -> None:
         """Save the work that has not begun."""
