@@ -17,6 +17,7 @@ from tests.waiting import until
 
 from maskloop.errors import QueueError
 from maskloop.queue import workers
+from maskloop.queue.durability import QueueDurability, queue_durability
 from maskloop.queue.rq_queue import RqQueue
 from maskloop.queue.spec import JobSpec, QueueName
 from maskloop.queue.valkey import EmbeddedBroker, check_folder, connect_queue, queue_url
@@ -62,6 +63,34 @@ def test_broker_answers_when_a_job_is_on_disk(connection):
     """With "everysec" it may answer earlier, while the disk is busy: a kill then loses the job."""
     assert connection.config_get("append*")["appendonly"] == "yes"
     assert connection.config_get("appendfsync") == {"appendfsync": "always"}
+
+
+@pytest.mark.parametrize(
+    ("settings_of_server", "kept"),
+    [
+        ({}, QueueDurability(appends=True, fsync="always", evicts_by=None)),
+        ({"appendfsync": "everysec"}, QueueDurability(appends=True, fsync="everysec", evicts_by=None)),
+        ({"appendonly": "no"}, QueueDurability(appends=False, fsync="always", evicts_by=None)),
+        # a policy without a bound deletes nothing
+        (
+            {"maxmemory-policy": "allkeys-lru"},
+            QueueDurability(appends=True, fsync="always", evicts_by=None),
+        ),
+        (
+            {"maxmemory-policy": "allkeys-lru", "maxmemory": "1gb"},
+            QueueDurability(appends=True, fsync="always", evicts_by="allkeys-lru"),
+        ),
+    ],
+)
+def test_queue_durability_is_what_the_server_was_set_to(connection, settings_of_server, kept):
+    for name, value in settings_of_server.items():
+        connection.config_set(name, value)
+    assert queue_durability(connection) == kept
+
+
+def test_queue_durability_of_a_server_that_does_not_tell_its_settings(connection):
+    connection.execute_command("ACL", "SETUSER", "default", "-config")
+    assert queue_durability(connection).fsync is None
 
 
 def test_broker_killed_keeps_the_jobs(settings, connection, broker):

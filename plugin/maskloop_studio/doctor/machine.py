@@ -6,12 +6,16 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from maskloop.errors import ResourceError
 from maskloop.settings import Settings
 from maskloop_studio.doctor.check_context import CheckContext
 from maskloop_studio.doctor.check_run import Check
 from maskloop_studio.doctor.findings import Finding, good, hint, trouble
+
+if TYPE_CHECKING:
+    from maskloop.queue.durability import QueueDurability
 
 __all__ = ["MACHINE_CHECKS", "secrets_of"]
 
@@ -90,7 +94,8 @@ def check_schedules(context: CheckContext) -> Iterator[Finding]:
 
 
 def check_queue(context: CheckContext) -> Iterator[Finding]:
-    """Workers serve each queue, and a scheduler runs, which queues lost jobs again."""
+    """Workers serve each queue, a scheduler queues lost jobs again, and the server loses none."""
+    from maskloop.queue.durability import queue_durability
     from maskloop.queue.spec import QueueName
     from maskloop.queue.valkey import connect_queue
     from maskloop.queue.workers import has_live_scheduler, served_queues
@@ -117,6 +122,35 @@ def check_queue(context: CheckContext) -> Iterator[Finding]:
                 got="none on this machine",
                 remedy="run `maskloop up` or `maskloop scheduler`, unless it runs elsewhere",
             )
+        yield from _kept_jobs(queue_durability(connection))
+
+
+def _kept_jobs(kept: QueueDurability) -> Iterator[Finding]:
+    place, waits = "the queue's server", "a lost job waits until the scheduler queues it again"
+    if kept.evicts_by is not None:
+        yield trouble(
+            place,
+            expected="maxmemory-policy noeviction",
+            got=f"{kept.evicts_by}: it deletes jobs where its memory is full",
+            remedy="set `maxmemory-policy noeviction`",
+        )
+    if not kept.appends:
+        yield hint(
+            place,
+            expected="an append-only file",
+            got=f"none: it forgets jobs when it stops; {waits}",
+            remedy="set `appendonly yes` and `appendfsync always`",
+        )
+    elif kept.fsync not in (None, "always"):
+        yield hint(
+            place,
+            expected="appendfsync always",
+            got=f"{kept.fsync}: it answers before a job is on disk; {waits}",
+            remedy="set `appendfsync always`: beside a busy disk a kill loses jobs else",
+        )
+    elif kept.evicts_by is None:
+        told = "appends" if kept.fsync else "appends; it does not tell when its file is on disk"
+        yield good(place, f"{told}, deletes no job")
 
 
 def check_server(context: CheckContext) -> Iterator[Finding]:

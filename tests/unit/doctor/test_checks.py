@@ -12,7 +12,9 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from maskloop.errors import ImageError, MaskloopError, StoreError, StudioCause, StudioError
-from maskloop.queue import workers
+from maskloop.queue import durability, workers
+from maskloop.queue.durability import QueueDurability
+from maskloop.queue.spec import QueueName
 from maskloop.segmentation import graph_export
 from maskloop.store.audit import MASKLOOP
 from maskloop.store.database import Store
@@ -399,6 +401,28 @@ def test_check_queue_names_what_nobody_serves(services, monkeypatch):
     found = {one.place: one.level.value for one in look(services, machine.check_queue)}
     assert found["workers of intake"] == "good"
     assert found["workers of train"] == "trouble"
+
+
+@pytest.mark.parametrize(
+    ("appends", "fsync", "evicts_by", "levels", "words"),
+    [
+        (True, "always", None, ["good"], "deletes no job"),
+        (True, None, None, ["good"], "does not tell"),
+        (True, "everysec", None, ["hint"], "before a job is on disk"),
+        (True, "no", None, ["hint"], "before a job is on disk"),
+        (False, "everysec", None, ["hint"], "forgets jobs when it stops"),
+        (True, "always", "allkeys-lru", ["trouble"], "allkeys-lru"),
+        (False, None, "volatile-ttl", ["trouble", "hint"], "volatile-ttl"),
+    ],
+)
+def test_check_queue_tells_how_jobs_are_kept(services, monkeypatch, appends, fsync, evicts_by, levels, words):
+    kept = QueueDurability(appends=appends, fsync=fsync, evicts_by=evicts_by)
+    monkeypatch.setattr(workers, "served_queues", lambda _connection: dict.fromkeys(QueueName, 1))
+    monkeypatch.setattr(workers, "has_live_scheduler", lambda _connection: True)
+    monkeypatch.setattr(durability, "queue_durability", lambda _connection: kept)
+    found = [one for one in look(services, machine.check_queue) if one.place == "the queue's server"]
+    assert [one.level.value for one in found] == levels
+    assert words in found[0].got
 
 
 @pytest.mark.parametrize("line", ["every day", "0 0 31 2 *"])
