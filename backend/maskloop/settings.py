@@ -319,8 +319,9 @@ class Settings(BaseSettings):
         frozenset(), description="labels of areas that are neither learnt nor judged (JSON)"
     )
     augment_scale: tuple[float, float] = Field((0.8, 1.25), description="of training views (JSON)")
-    augment_paste: Fraction = Field(
-        0.0, description="share of training views onto which objects of another image are pasted"
+    augment_paste: Fraction | None = Field(
+        None,
+        description="share of training views that get objects of another image; default: by the classes",
     )
     augment_turns: bool = Field(True, description="upside down and by quarter turns; off where up matters")
     mirror_pairs: tuple[tuple[str, str], ...] | None = Field(

@@ -106,6 +106,7 @@ WAYS: dict[str, Callable[[Data], FinetuneRecipe]] = {
     "denoise-average-95": plus(chosen, denoise=True, average=0.95),
     "all-average": plus(chosen, average=0.99),
     "all-average-95": plus(chosen, average=0.95),
+    "all-no-paste": plus(chosen, augmentation={"paste": 0.0}),
     "all-paste": plus(chosen, augmentation={"paste": 0.5}),
     "all-jitter": plus(chosen, augmentation={"scale": (0.5, 2.0)}),
     "all-deleted-3": plus(chosen, deleted_weight=3.0),

@@ -43,8 +43,12 @@ class Augmentation:
             raise ValueError(f"Augmentation.paste: expected 0..1, got {self.paste}")
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Augmentation:
+    def from_settings(cls, settings: Settings, *, paste: float = 0.0) -> Augmentation:
         """Return the augmentation of the settings.
+
+        Args:
+            settings: what they name is used as it is.
+            paste: the share of views to paste onto, unless they name one.
 
         Raises:
             ConfigurationError: the scales are not a range.
@@ -53,7 +57,7 @@ class Augmentation:
             return cls(
                 quarter_turns=settings.augment_turns,
                 scale=settings.augment_scale,
-                paste=settings.augment_paste,
+                paste=paste if settings.augment_paste is None else settings.augment_paste,
                 pairs=settings.mirror_pairs,
             )
         except ValueError as exc:

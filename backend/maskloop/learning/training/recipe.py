@@ -22,6 +22,7 @@ TrainedTasks: TypeAlias = Literal["own", "all"]
 LARGE_PARAMETERS = 5_000_000  # a model this large is a published checkpoint, trained at a rate of 1e-4
 LEAST_STEPS = 100
 LEAST_STEPS_NEW = 600  # where no class is known
+PASTE_NEW = 0.5  # share of views, where most classes are new
 FEW_IMAGES = 16  # with fewer images a large backbone would only overfit
 
 
@@ -103,12 +104,13 @@ def choose_recipe(
 ) -> FinetuneRecipe:
     """Return the recipe for data and model of a size; a value that the settings name is used as it is.
 
-    Steps grow with the square root of the number of images, since each new image adds less. More objects per
-    image and more classes than usual add steps; a model whose classes are all new takes twice as many, and
-    never less than 600: with 250 it had not told the classes of 12 photos apart (docs/few-images.md). Where
-    only some are new it is in proportion. A model that knows all classes gets no such floor: on made-up
-    images it became worse with it. A large model uses the learning rate that it was published with, and a
-    tenth of it for its backbone, which is frozen where images are few.
+    Steps grow with the square root of the number of images, since each new image adds less. More objects
+    per image and more classes than usual add steps; a model whose classes are all new takes twice as many,
+    and never less than 600: with 250 it had not told the classes of 12 photos apart (docs/few-images.md).
+    Where only some are new it is in proportion. A model that knows all classes gets no such floor: on made-
+    up images it became worse with it. Where most classes are new to a small model, half of the views get
+    objects of other images. A large model uses the learning rate that it was published with, and a tenth of
+    it for its backbone, which is frozen where images are few.
 
     Args:
         images: number of annotated training images.
@@ -138,7 +140,7 @@ def choose_recipe(
         warmup=max(5, min(steps // 10, 100)),
         seed=settings.seed,
         edge=settings.train_edge,
-        augmentation=Augmentation.from_settings(settings),
+        augmentation=Augmentation.from_settings(settings, paste=_paste_share(new_classes, classes, large)),
         average=settings.train_average,
         freeze_norm=settings.train_freeze_norm,
         balance=settings.train_balance,
@@ -151,3 +153,8 @@ def choose_recipe(
         minutes=settings.train_minutes,
         precision=settings.train_precision,
     )
+
+
+def _paste_share(new_classes: int, classes: int, large: bool) -> float:
+    # measured with small models and classes that are all new (docs/few-images.md), nowhere else
+    return PASTE_NEW if not large and 2 * new_classes >= max(classes, 1) else 0.0

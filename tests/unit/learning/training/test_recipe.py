@@ -34,6 +34,25 @@ def test_choose_recipe_few_images_of_new_classes_take_at_least_600_steps(chosen)
 
 
 @pytest.mark.parametrize(
+    ("new_classes", "parameters", "named", "share"),
+    [
+        (3, 900_000, None, 0.5),
+        (2, 900_000, None, 0.5),
+        (1, 900_000, None, 0.0),
+        (0, 900_000, None, 0.0),
+        (3, 47_000_000, None, 0.0),
+        (3, 900_000, 0.0, 0.0),
+        (0, 47_000_000, 0.25, 0.25),
+    ],
+)
+def test_choose_recipe_pastes_objects_where_most_classes_are_new(
+    chosen, new_classes, parameters, named, share
+):
+    recipe = chosen(classes=3, new_classes=new_classes, parameters=parameters, augment_paste=named)
+    assert recipe.augmentation.paste == share
+
+
+@pytest.mark.parametrize(
     ("images", "parameters", "rate", "factor", "frozen"),
     [
         (8, 900_000, 4e-4, 1.0, False),
