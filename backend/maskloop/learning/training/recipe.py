@@ -107,10 +107,10 @@ def choose_recipe(
     Steps grow with the square root of the number of images, since each new image adds less. More objects
     per image and more classes than usual add steps; a model whose classes are all new takes twice as many,
     and never less than 600: with 250 it had not told the classes of 12 photos apart (docs/few-images.md).
-    Where only some are new it is in proportion. A model that knows all classes gets no such floor: on made-
-    up images it became worse with it. Where most classes are new to a small model, half of the views get
-    objects of other images. A large model uses the learning rate that it was published with, and a tenth of
-    it for its backbone, which is frozen where images are few.
+    Where only some are new it is in proportion. A model that knows all classes gets no such floor: on
+    made-up images it became worse with it. Where most classes are new to a small model, half of the views
+    get objects of other images. A large model uses the learning rate that it was published with, and a
+    tenth of it for its backbone, which is frozen where images are few.
 
     Args:
         images: number of annotated training images.
