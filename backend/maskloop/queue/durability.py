@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
-from maskloop.errors import QueueError
+from maskloop.queue.valkey import ask_queue
 
 __all__ = ["QueueDurability", "queue_durability"]
 
@@ -33,24 +33,19 @@ def queue_durability(connection: Redis) -> QueueDurability:
     Raises:
         QueueError: it does not answer.
     """
-    try:
-        persistence: Any = connection.info("persistence")
-        memory: Any = connection.info("memory")
-        fsync = None
-        with contextlib.suppress(ResponseError):  # CONFIG is closed on hosted servers, and by an access list
-            settings: Any = connection.config_get("appendfsync")
-            fsync = settings.get("appendfsync")
-    except RedisError as exc:
-        raise QueueError(
-            "queue",
-            expected="a Redis or Valkey that answers",
-            got=f"{type(exc).__name__}: {exc}",
-            remedy="start it, or check MASKLOOP_REDIS_URL",
-        ) from exc
+    return ask_queue(lambda: _ask(connection))
+
+
+def _ask(connection: Redis) -> QueueDurability:
+    persistence: Any = connection.info("persistence")
+    memory: Any = connection.info("memory")
+    settings: Any = {}
+    with contextlib.suppress(ResponseError):  # CONFIG is closed on hosted servers, and by an access list
+        settings = connection.config_get("appendfsync")
     policy = memory.get("maxmemory_policy", KEEPS_ALL)
     is_bounded = int(memory.get("maxmemory", 0)) > 0
     return QueueDurability(
         appends=bool(int(persistence.get("aof_enabled", 0))),
-        fsync=fsync,
+        fsync=settings.get("appendfsync"),
         evicts_by=policy if is_bounded and policy != KEEPS_ALL else None,
     )

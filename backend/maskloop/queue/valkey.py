@@ -13,7 +13,9 @@ import stat
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -24,9 +26,10 @@ from maskloop.errors import QueueError
 from maskloop.processes import end, spawn
 from maskloop.settings import Settings
 
-__all__ = ["EmbeddedBroker", "check_folder", "connect_queue", "queue_url"]
+__all__ = ["EmbeddedBroker", "ask_queue", "check_folder", "connect_queue", "queue_url"]
 
 MAX_SOCKET_PATH = 100  # bytes; the kernel takes 107
+Answer = TypeVar("Answer")
 
 
 def queue_url(settings: Settings) -> str:
@@ -51,6 +54,23 @@ def connect_queue(settings: Settings, *, timeout_s: float = 2.0) -> Redis:
     return Redis.from_url(
         queue_url(settings), socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), retries=0)
     )
+
+
+def ask_queue(read: Callable[[], Answer]) -> Answer:
+    """Return what a function reads from the queue's server.
+
+    Raises:
+        QueueError: it does not answer, or what it holds cannot be read.
+    """
+    try:
+        return read()
+    except (RedisError, ValueError, KeyError, TypeError) as exc:  # RQ's parsers of what others may write
+        raise QueueError(
+            "queue",
+            expected="a Redis or Valkey that answers",
+            got=f"{type(exc).__name__}: {exc}",
+            remedy="start it, or check MASKLOOP_REDIS_URL",
+        ) from exc
 
 
 def check_folder(folder: Path) -> None:

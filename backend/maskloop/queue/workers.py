@@ -11,11 +11,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -32,6 +32,7 @@ from maskloop.log import log_action
 from maskloop.processes import own_environment
 from maskloop.queue.allowed_job import AllowedJob, allow_functions, delete_job
 from maskloop.queue.spec import QueueName
+from maskloop.queue.valkey import ask_queue
 
 __all__ = [
     "WorkerState",
@@ -54,7 +55,6 @@ GPU_TIMEOUT_S = 120
 QUEUE_RETRY_S = 2.0
 TRAINING_NICENESS = 10  # Label Studio waits one second for a webhook; a training is not urgent
 logger = logging.getLogger(__name__)
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +202,7 @@ def has_live_worker(connection: Redis) -> bool:
     here = socket.gethostname()
     return any(
         worker.hostname == here and _runs(worker.pid)
-        for worker in _read(lambda: Worker.all(connection=connection, serializer=JSONSerializer))
+        for worker in ask_queue(lambda: Worker.all(connection=connection, serializer=JSONSerializer))
     )
 
 
@@ -218,7 +218,7 @@ def served_queues(connection: Redis) -> Counter[str]:
     here = socket.gethostname()
     return Counter(
         name
-        for worker in _read(lambda: Worker.all(connection=connection, serializer=JSONSerializer))
+        for worker in ask_queue(lambda: Worker.all(connection=connection, serializer=JSONSerializer))
         if worker.hostname != here or _runs(worker.pid)
         for name in worker.queue_names()
     )
@@ -231,7 +231,7 @@ def worker_states(connection: Redis) -> list[WorkerState]:
         QueueError: the queue does not answer.
     """
     here = socket.gethostname()
-    found = _read(
+    found = ask_queue(
         lambda: [
             _worker_state(worker)
             for worker in Worker.all(connection=connection, serializer=JSONSerializer)
@@ -263,7 +263,7 @@ def has_live_scheduler(connection: Redis) -> bool:
         scheduler.hostname == here
         and scheduler.last_heartbeat is not None
         and now() - scheduler.last_heartbeat < SCHEDULER_FRESH
-        for scheduler in _read(lambda: CronScheduler.all(connection))
+        for scheduler in ask_queue(lambda: CronScheduler.all(connection))
     )
 
 
@@ -277,15 +277,3 @@ def _runs(pid: int | None) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def _read(read: Callable[[], list[Found]]) -> list[Found]:
-    try:
-        return read()
-    except (RedisError, ValueError, KeyError, TypeError) as exc:  # RQ's parsers of what others may write
-        raise QueueError(
-            "queue",
-            expected="a Redis or Valkey that answers",
-            got=f"{type(exc).__name__}: {exc}",
-            remedy="start it, or check MASKLOOP_REDIS_URL",
-        ) from exc
