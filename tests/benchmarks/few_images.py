@@ -1,15 +1,17 @@
 """Quality after few corrected images, for each way to train: the old recipe, one addition alone, all.
 
-`python -m tests.benchmarks.few_images` fine-tunes the shipped model on 4 to 256 images of each set with some
-seeds and judges it on a holdout that stays the same. `recipe-1` is the recipe before these additions. With
-`pool` the model also learns from 100 images without annotations, by what it was sure of on them; `again`
-trains a second time, from the model of the first time, and `again-pool` does so with that model's
-pseudo-labels. `deleted` weighs queries that find again what an annotator of the model's own predictions
-would have deleted. `newest-of-3`, `consensus-of-3` and `soft-of-3` learn what three careless annotators drew
-instead of the truth: one of them, or soft targets. `all-tasks` trains a OneFormer in all three of its tasks,
-each of which is then judged; `untrained` is the model as it is. `transformers` is transformers' own example,
-with the processor time that `all` took, whose row has to be there. Results are JSON lines; what stands there
-is not done again, so that it may be stopped at any time.
+`python -m tests.benchmarks.few_images` fine-tunes the shipped model on 4 to 256 images of each set with
+some seeds and judges it on a holdout that stays the same. `recipe-1` is the recipe before these additions.
+With `pool` the model also learns from 100 images without annotations, by what it was sure of on them;
+`again` trains a second time, from the model of the first time, and `again-pool` does so with that model's
+pseudo-labels. `rounds` trains on the first quarter of the images, then goes on with all, as a project does,
+by the recipe for classes that the model knows; `rounds-new` goes on by the one for new classes. `deleted`
+weighs queries that find again what an annotator of the model's own predictions would have deleted.
+`newest-of-3`, `consensus-of-3` and `soft-of-3` learn what three careless annotators drew instead of the
+truth: one of them, or soft targets. `all-tasks` trains a OneFormer in all three of its tasks, each of which
+is then judged; `untrained` is the model as it is. `transformers` is transformers' own example, with the
+processor time that `all` took, whose row has to be there. Results are JSON lines; what stands there is not
+done again, so that it may be stopped at any time.
 """
 
 from __future__ import annotations
@@ -128,6 +130,9 @@ def run_cell(
             base=start, examples=examples, recipe=recipe(start), output_dir=folder, labels=pool.labels
         )
         start = finetune(first)
+    if way.startswith("rounds"):
+        examples = later_are_fresh(examples)
+        start = first_round(start, edge, [one for one in examples if not one.fresh], pool, seed, work)
     unlabelled = label_pool(start, pool, examples, seed, folder) if way.endswith("pool") else ()
     found = train_and_judge(
         start,
@@ -139,6 +144,28 @@ def run_cell(
     )
     shutil.rmtree(folder, ignore_errors=True)
     return found
+
+
+def later_are_fresh(examples: Sequence[TrainingExample]) -> tuple[TrainingExample, ...]:
+    """Return the examples of two rounds: all but the first quarter are fresh in the second."""
+    first = max(len(examples) // 4, 1)
+    return tuple(replace(one, fresh=place >= first) for place, one in enumerate(examples))
+
+
+def first_round(
+    base: Checkpoint, edge: int, examples: Sequence[TrainingExample], pool: Pool, seed: int, work: Path
+) -> Checkpoint:
+    """Return what the worker's recipe makes of the first images; it is trained once for all ways."""
+    kept = work / f"first-{len(examples)}-{seed}"
+    if not kept.is_dir():
+        recipe = WAYS["all"](_measure(base, examples, pool.labels, seed))
+        folder = work / f"{kept.name}-training"
+        learnt = finetune(
+            FinetuneJob(base=base, examples=examples, recipe=recipe, output_dir=folder, labels=pool.labels)
+        )
+        save_checkpoint(learnt, kept)
+        shutil.rmtree(folder, ignore_errors=True)
+    return load_start(kept, edge)
 
 
 def load_start(base: Path, edge: int, *, training: bool = True) -> Checkpoint:

@@ -57,6 +57,17 @@ def chosen(data: Data) -> FinetuneRecipe:
     return replace(recipe, threads=1)
 
 
+def as_if_new(data: Data) -> FinetuneRecipe:
+    """Return the recipe that a worker chooses where the model knows none of the classes."""
+    return chosen(replace(data, new_classes=data.classes))
+
+
+def for_twice_as_long(data: Data) -> FinetuneRecipe:
+    """Return the recipe that a worker chooses now, with twice the steps."""
+    recipe = chosen(data)
+    return with_steps(recipe, 2 * recipe.steps)
+
+
 def with_steps(recipe: FinetuneRecipe, steps: int) -> FinetuneRecipe:
     """Return the recipe with another length, and what depends on it."""
     return replace(
@@ -106,6 +117,7 @@ WAYS: dict[str, Callable[[Data], FinetuneRecipe]] = {
     "denoise-average-95": plus(chosen, denoise=True, average=0.95),
     "all-average": plus(chosen, average=0.99),
     "all-average-95": plus(chosen, average=0.95),
+    "all-twice": for_twice_as_long,
     "all-no-paste": plus(chosen, augmentation={"paste": 0.0}),
     "all-paste": plus(chosen, augmentation={"paste": 0.5}),
     "all-jitter": plus(chosen, augmentation={"scale": (0.5, 2.0)}),
@@ -118,6 +130,9 @@ WAYS: dict[str, Callable[[Data], FinetuneRecipe]] = {
     "pool": chosen,
     "again": chosen,
     "again-pool": chosen,
+    "rounds": chosen,
+    "rounds-new": as_if_new,
+    "rounds-new-no-paste": plus(as_if_new, augmentation={"paste": 0.0}),
     "transformers": chosen,
     "transformers-4e-4": chosen,
 }

@@ -44,10 +44,12 @@ from maskloop.segmentation.load_checks import (
 )
 from maskloop.segmentation.preprocess import Preprocessing, config_to_preprocessing, preprocessing_to_config
 from maskloop.segmentation.processor_config import (
+    ADDED_KEY,
     CLASS_INFO_FILE,
     PREPROCESSOR_FILE,
     THINGS_KEY,
     UNDECLARED_KEY,
+    read_added_classes,
     read_class_kinds,
     read_processor,
 )
@@ -86,6 +88,7 @@ class Checkpoint:
     device: torch.device
     plan: ForwardPlan = field(default_factory=ForwardPlan)  # how it is run where it predicts
     undeclared_ids: frozenset[int] = frozenset()  # classes of which no file says whether they are things
+    added_ids: frozenset[int] = frozenset()  # classes that its base did not have: fine-tunings added them
     # what was trained for clicks, on the CPU; None where nothing was
     click_queries: ClickQueries | None = None
     warnings: tuple[str, ...] = ()  # "what its files lack, and which default is used; remedy"
@@ -130,6 +133,7 @@ def load_checkpoint(
     try:
         preprocessing = fit_preprocessing(config_to_preprocessing(processor), family, model.config)
         kinds = read_class_kinds(folder, config, processor, names=names)
+        added_ids = read_added_classes(config, names=names)
         task_text = _load_task_text(folder, model.config) if family == "oneformer" else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as exc:
         raise load_error(source, "readable files next to the weights", exc) from exc
@@ -154,6 +158,7 @@ def load_checkpoint(
         device=target,
         plan=plan,
         undeclared_ids=kinds.undeclared_ids,
+        added_ids=added_ids,
         click_queries=load_click_queries(folder, model),
         warnings=warnings,
     )
@@ -180,6 +185,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, dtype: torch.dtype 
         model.config.dtype = dtype
         setattr(model.config, THINGS_KEY, sorted(checkpoint.thing_ids))
         setattr(model.config, UNDECLARED_KEY, sorted(checkpoint.undeclared_ids))
+        setattr(model.config, ADDED_KEY, sorted(checkpoint.added_ids))
         setattr(model.config, WARNINGS_KEY, list(checkpoint.warnings))
         state = {name: _to_dtype(tensor, dtype) for name, tensor in checkpoint.model.state_dict().items()}
         with _LOADING, _quiet():
@@ -211,7 +217,7 @@ def with_labels(checkpoint: Checkpoint, labels: Sequence[str], *, seed: int) -> 
 
     Rows of the class head that belong to a label which stays, and the row of "no object", are copied;
     rows of new labels are drawn afresh, around the old row where there is one only: that of "object" in a
-    base that tells objects from their surroundings. New labels are things of undeclared kind.
+    base that tells objects from their surroundings. New labels are things of undeclared kind, and added.
 
     Args:
         checkpoint: left as it is; the copy shares no weights with it.
@@ -230,13 +236,18 @@ def with_labels(checkpoint: Checkpoint, labels: Sequence[str], *, seed: int) -> 
     regrow_classes(model, checkpoint.family, kept_ids, seed)
     model.config.id2label = dict(enumerate(names))
     model.config.label2id = {name: index for index, name in enumerate(names)}
-    thing_ids = frozenset(
-        new for new, old in enumerate(kept_ids) if old is None or old in checkpoint.thing_ids
+
+    def with_new(ids: frozenset[int]) -> frozenset[int]:
+        return frozenset(new for new, old in enumerate(kept_ids) if old is None or old in ids)
+
+    return replace(
+        checkpoint,
+        model=model,
+        labels=names,
+        thing_ids=with_new(checkpoint.thing_ids),
+        undeclared_ids=with_new(checkpoint.undeclared_ids),
+        added_ids=with_new(checkpoint.added_ids),
     )
-    undeclared_ids = frozenset(
-        new for new, old in enumerate(kept_ids) if old is None or old in checkpoint.undeclared_ids
-    )
-    return replace(checkpoint, model=model, labels=names, thing_ids=thing_ids, undeclared_ids=undeclared_ids)
 
 
 def resolve_device(device: str) -> torch.device:

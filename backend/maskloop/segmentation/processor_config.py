@@ -12,11 +12,13 @@ from maskloop.segmentation.class_kinds import published_stuff
 from maskloop.segmentation.hub import read_json
 
 __all__ = [
+    "ADDED_KEY",
     "CLASS_INFO_FILE",
     "PREPROCESSOR_FILE",
     "THINGS_KEY",
     "UNDECLARED_KEY",
     "ClassSource",
+    "read_added_classes",
     "read_class_kinds",
     "read_processor",
 ]
@@ -26,6 +28,7 @@ PROCESSOR_FILE = "processor_config.json"  # of a processor with its tokenizer, f
 CLASS_INFO_FILE = "class_info.json"  # OneFormer's own form: {"0": {"name": "circle", "isthing": 1}}
 THINGS_KEY = "maskloop_thing_ids"  # in config.json
 UNDECLARED_KEY = "maskloop_undeclared_ids"
+ADDED_KEY = "maskloop_added_ids"
 FAMILY_DEFAULTS = "sizes 800/1333 and ImageNet's mean and deviation"
 
 
@@ -93,6 +96,19 @@ def read_class_kinds(
         return ClassSource(thing_ids=everything, undeclared_ids=everything)
     things = [class_id for class_id, name in names.items() if name not in stuff]
     return ClassSource(thing_ids=_positions(things, position), undeclared_ids=frozenset())
+
+
+def read_added_classes(config: Mapping[str, Any], *, names: Mapping[int, str]) -> frozenset[int]:
+    """Return the positions of the classes that fine-tunings added to their base.
+
+    Args:
+        config: content of `config.json`.
+        names: id of config.json -> label, in the order of the head.
+
+    Raises:
+        ValueError, TypeError: a value of the wrong kind.
+    """
+    return _positions(config.get(ADDED_KEY) or (), {class_id: index for index, class_id in enumerate(names)})
 
 
 def _positions(ids: Sequence[object], position: Mapping[int, int]) -> frozenset[int]:

@@ -192,6 +192,28 @@ def test_with_labels_new_label_is_a_thing_and_stuff_stays_stuff(tiny_mask2former
     assert with_labels(tiny_mask2former, ["sky", "moon", "circle"], seed=0).thing_ids == {1, 2}
 
 
+def test_with_labels_added_classes_stay_added_in_the_rounds_that_follow(
+    tiny: Checkpoint, tmp_path: Path
+) -> None:
+    base = set(tiny.labels)
+    first = with_labels(tiny, ["circle", "star", "square"], seed=0)
+    saved = load_checkpoint(save_checkpoint(first, tmp_path / "first"), device="cpu")
+    second = with_labels(saved, ["moon", "square", "star"], seed=0)
+    assert not load_checkpoint(save_checkpoint(tiny, tmp_path / "base"), device="cpu").added_ids
+    for one, added in ((tiny, set()), (first, {"star"}), (saved, {"star"}), (second, {"moon", "star"})):
+        assert {one.labels[index] for index in one.added_ids} == added - base
+
+
+@pytest.mark.parametrize("value", [5, "circle", [None], {"a": 1}], ids=str)
+def test_load_checkpoint_unreadable_added_classes_raise(
+    tiny_mask2former: Checkpoint, tmp_path: Path, value: object
+) -> None:
+    config = save_checkpoint(tiny_mask2former, tmp_path / "damaged") / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"maskloop_added_ids": value}))
+    with pytest.raises(ModelLoadError):
+        load_checkpoint(config.parent, device="cpu")
+
+
 @pytest.mark.parametrize(
     ("observed", "stuff", "undeclared"),
     [

@@ -1,8 +1,12 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from maskloop.learning.training.recipe import FinetuneRecipe, choose_recipe
+from maskloop.lab.tiny_models import build_tiny_mask2former
+from maskloop.learning.data.dataset import TrainingExample
+from maskloop.learning.training.recipe import FinetuneRecipe, choose_recipe, recipe_for
+from maskloop.segmentation.checkpoint import with_labels
 from maskloop.settings import Settings
 
 
@@ -31,6 +35,26 @@ def test_choose_recipe_few_images_of_new_classes_take_at_least_600_steps(chosen)
     steps = [chosen(images=images, objects=3 * images, new_classes=3).steps for images in (1, 12, 128, 300)]
     assert steps == [600, 600, 792, 1212]
     assert [chosen(images=12, objects=36, new_classes=new).steps for new in (0, 1, 2)] == [121, 267, 433]
+
+
+@pytest.mark.parametrize(
+    ("rounds", "classes", "steps", "paste"),
+    [
+        pytest.param([], ["circle", "square"], 100, 0.0, id="the base's own classes"),
+        pytest.param([["circle", "square"]], ["circle", "square"], 100, 0.0, id="learnt again"),
+        pytest.param([], ["moon", "star"], 600, 0.5, id="new"),
+        pytest.param([["moon", "star"]], ["moon", "star"], 600, 0.5, id="added a round ago"),
+        pytest.param([["moon"], ["star", "moon"]], ["moon", "star"], 600, 0.5, id="added one by one"),
+        pytest.param([["circle", "moon"]], ["circle", "moon"], 350, 0.5, id="one of two added"),
+    ],
+)
+def test_recipe_for_classes_stay_new_in_later_rounds(settings, rounds, classes, steps, paste):
+    champion = build_tiny_mask2former(("circle", "square"), seed=0)
+    for labels in rounds:
+        champion = with_labels(champion, labels, seed=0)
+    example = TrainingExample(image=np.zeros((8, 8, 3), np.uint8), segments=(), key="image")
+    recipe = recipe_for(champion, [example] * 4, classes, settings)
+    assert (recipe.steps, recipe.augmentation.paste) == (steps, paste)
 
 
 @pytest.mark.parametrize(
