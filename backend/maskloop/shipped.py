@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["BASE_MODEL", "BASE_ONEFORMER", "BASE_PHOTOS", "SHIPPED", "shipped_model"]
+__all__ = ["ANY_OBJECT", "BASE_MODEL", "BASE_ONEFORMER", "BASE_PHOTOS", "SHIPPED", "shipped_model"]
 
 MODELS_DIR = Path(__file__).parent / "models"
 BASE_MODEL = MODELS_DIR / "tiny-mask2former"
 BASE_ONEFORMER = MODELS_DIR / "tiny-oneformer"
 BASE_PHOTOS = MODELS_DIR / "tiny-photos"
+ANY_OBJECT = "object"  # the only class of tiny-photos: it tells objects from their surroundings
 SHIPPED = {folder.name: folder for folder in (BASE_MODEL, BASE_ONEFORMER, BASE_PHOTOS)}
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from maskloop.lab.base_model import train_click_queries, train_from_scratch
 from maskloop.lab.imagenet import with_imagenet_backbone
-from maskloop.lab.photos.compositions import OBJECT, PhotoScenes
+from maskloop.lab.photos.compositions import PhotoScenes
 from maskloop.lab.photos.cutouts import Photo, read_photos
 from maskloop.lab.tiny_models import Tiny, build_tiny_mask2former
 from maskloop.learning.data.dataset import TrainingExample
@@ -21,6 +21,7 @@ from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
 from maskloop.learning.training.job import TrainingProgress
 from maskloop.learning.training.recipe import FinetuneRecipe
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from maskloop.shipped import ANY_OBJECT
 from maskloop.types import HoldoutMetrics, SegmentationTask
 
 __all__ = ["PHOTO_STEPS", "SIZES", "build_photo_base"]
@@ -80,7 +81,7 @@ def build_photo_base(
     read = tuple(read_photos(photos))
     scenes = PhotoScenes(read, edge=SIZES.shortest_edge, max_objects=SIZES.queries)
     fresh = with_imagenet_backbone(
-        build_tiny_mask2former((OBJECT,), seed=seed, backbone="efficientnet", tiny=SIZES)
+        build_tiny_mask2former((ANY_OBJECT,), seed=seed, backbone="efficientnet", tiny=SIZES)
     )
     recipe = FinetuneRecipe(
         steps=steps,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from maskloop.errors import LabelConfigError
 from maskloop.label_pairs import find_mirror_pairs, labels_without_mirror
 from maskloop.segmentation.source_labels import source_labels
-from maskloop.shipped import BASE_MODEL, BASE_PHOTOS
+from maskloop.shipped import ANY_OBJECT, BASE_MODEL, BASE_PHOTOS
 from maskloop_studio.formats.label_config import map_labels, parse_label_config
 from maskloop_studio.labelstudio.webhooks import is_ours, webhook_headers
 from maskloop_studio.projects.task_order import SAMPLING, tab_titles, tab_troubles
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["BACKEND_TITLE", "ConnectionPlan", "our_backends", "plan_connection"]
 
 BACKEND_TITLE = "maskloop"
+_MAP_OBJECTS = (
+    "where nearly all that stands out on the images is to be annotated, give the label of most of it "
+    f'predicted_values="{ANY_OBJECT}" in the label config: it is outlined from the first image on'
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +94,7 @@ def plan_connection(
         unmatched = map_labels(config, labels).unmatched_labels
     except LabelConfigError as exc:
         if not new_labels:
-            raise _unknown_labels(project, exc, champion=champion, settings=settings) from exc
+            raise _unknown_labels(project, exc, labels, champion=champion, settings=settings) from exc
         unmatched = config.all_labels
     headers = webhook_headers(settings, services.store)
     return ConnectionPlan(
@@ -102,7 +106,7 @@ def plan_connection(
         is_new_model=champion is None,
         matched=tuple(label for label in config.all_labels if label not in unmatched),
         unmatched=unmatched,
-        advice=_advice(settings.model) if champion is None and unmatched == config.all_labels else "",
+        advice=_advice(settings.model, labels) if champion is None and unmatched == config.all_labels else "",
         mirrored=_mirror_lines(config.all_labels, settings.mirror_pairs),
         changes=tuple(
             [
@@ -137,8 +141,10 @@ def _champion(project_id: int, services: Services) -> ModelVersion | None:
     return services.registry.champion(model_name(project_id))
 
 
-def _advice(model: str) -> str:
-    """Return what to start from where the model knows none of the labels and is the default one."""
+def _advice(model: str, classes: Sequence[str]) -> str:
+    """Return what to start from, or how, where the model knows none of the labels."""
+    if tuple(classes) == (ANY_OBJECT,):
+        return f"it knows no names; {_MAP_OBJECTS}"
     if model != str(BASE_MODEL):
         return ""
     return (
@@ -150,6 +156,7 @@ def _advice(model: str) -> str:
 def _unknown_labels(
     project: StudioProject,
     exc: LabelConfigError,
+    classes: Sequence[str],
     *,
     champion: ModelVersion | None,
     settings: Settings,
@@ -164,6 +171,8 @@ def _unknown_labels(
             f"(1) give the labels that mean a class of {champion.tag} the attribute predicted_values "
             "(MASKLOOP_MODEL counts only where a project has no version yet)"
         )
+    if tuple(classes) == (ANY_OBJECT,):
+        own = f"(1) {_MAP_OBJECTS}"
     return LabelConfigError(
         f"project {number} ({project.title}), model {champion.tag if champion else settings.model}",
         expected=exc.expected,

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from maskloop.errors import LabelConfigError
-from maskloop.settings import BASE_MODEL, BASE_ONEFORMER
+from maskloop.settings import BASE_MODEL, BASE_ONEFORMER, BASE_PHOTOS
 from maskloop_studio.labelstudio.models import StudioBackend, to_project
 from maskloop_studio.projects.connection_plan import BACKEND_TITLE, plan_connection
 from maskloop_studio.projects.task_order import SAMPLING, TITLE
@@ -85,6 +85,17 @@ def test_plan_unknown_labels_names_the_three_ways(services):
     )
     assert [way for way in ways if way not in caught.value.remedy] == []
     assert caught.value.got == "apple, pear"
+
+
+def test_plan_with_a_model_that_only_tells_objects_names_the_label_config(settings):
+    with contextlib.closing(Services(settings.model_copy(update={"model": str(BASE_PHOTOS)}))) as services:
+        services.client = ReadOnlyStudio(FRUITS)
+        with pytest.raises(LabelConfigError) as caught:
+            plan_connection(7, URL, services)
+        plan = plan_connection(7, URL, services, new_labels=True)
+    for text in (caught.value.remedy, "\n".join(plan.lines())):
+        assert 'predicted_values="object"' in text
+        assert "MASKLOOP_MODEL" not in text
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,11 @@ from maskloop.lab.photos.cutouts import Photo
 from maskloop.lab.synthetic.shapes import SyntheticImage
 from maskloop.lab.synthetic.textures import BASE_STYLE, light_field, surface
 from maskloop.masks import mask_to_segment
+from maskloop.shipped import ANY_OBJECT
 from maskloop.types import BoolMask, RgbImage
 
-__all__ = ["OBJECT", "PhotoScenes"]
+__all__ = ["PhotoScenes"]
 
-OBJECT = "object"
 FloatImage = NDArray[np.float32]
 # How many objects, how large (diameter over the scene's edge), and how often.
 CROWDS = (((1, 5), (0.2, 0.65), 0.4), ((4, 12), (0.12, 0.35), 0.35), ((10, 32), (0.06, 0.18), 0.25))
@@ -82,7 +82,7 @@ class PhotoScenes:
         return SyntheticImage(
             image_hwc=_developed(canvas_hwc, rng),
             segments=tuple(
-                segment for one in placed if (segment := mask_to_segment(one, label=OBJECT)) is not None
+                segment for one in placed if (segment := mask_to_segment(one, label=ANY_OBJECT)) is not None
             ),
         )
 

@@ -20,6 +20,10 @@ Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
 TrainedTasks: TypeAlias = Literal["own", "all"]
 
 LARGE_PARAMETERS = 5_000_000  # a model this large is a published checkpoint, trained at a rate of 1e-4
+LARGE_RATE = 1e-4
+SMALL_RATE = 4e-4
+LEAST_SMALL_RATE = 1e-4  # of eight images or fewer whose classes are known
+FULL_RATE_IMAGES = 32  # with as many a small model learns at its whole rate
 LEAST_STEPS = 100
 LEAST_STEPS_NEW = 600  # where no class is known
 PASTE_NEW = 0.5  # share of views, where most classes are new
@@ -113,7 +117,8 @@ def choose_recipe(
     Where only some are new it is in proportion. A model that knows all classes gets no such floor: on
     made-up images it became worse with it. Where most classes are new to a small model, half of the views
     get objects of other images. A large model uses the learning rate that it was published with, and a
-    tenth of it for its backbone, which is frozen where images are few.
+    tenth of it for its backbone, which is frozen where images are few. A small one uses its own, less where
+    images are few and it knows their classes: with all of it four images made a model worse than it was.
 
     Args:
         images: number of annotated training images.
@@ -137,7 +142,8 @@ def choose_recipe(
     return FinetuneRecipe(
         steps=steps,
         batch=settings.train_batch,
-        learning_rate=settings.learning_rate or (1e-4 if large else 4e-4),
+        learning_rate=settings.learning_rate
+        or (LARGE_RATE if large else _small_rate(images + guessed, new_class_factor - 1.0)),
         backbone_factor=factor,
         freeze_backbone=factor == 0.0 or (settings.backbone_rate is None and large and images < FEW_IMAGES),
         warmup=max(5, min(steps // 10, 100)),
@@ -156,6 +162,11 @@ def choose_recipe(
         minutes=settings.train_minutes,
         precision=settings.train_precision,
     )
+
+
+def _small_rate(images: int, new_share: float) -> float:
+    # New classes are not told apart with less than the whole rate (docs/few-images.md).
+    return max(SMALL_RATE * min(max(images / FULL_RATE_IMAGES, new_share), 1.0), LEAST_SMALL_RATE)
 
 
 def _paste_share(new_classes: int, classes: int, large: bool) -> float:

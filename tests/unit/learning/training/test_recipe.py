@@ -77,17 +77,32 @@ def test_choose_recipe_pastes_objects_where_most_classes_are_new(
 
 
 @pytest.mark.parametrize(
-    ("images", "parameters", "rate", "factor", "frozen"),
+    ("images", "new_classes", "parameters", "rate", "factor", "frozen"),
     [
-        (8, 900_000, 4e-4, 1.0, False),
-        (8, 47_000_000, 1e-4, 0.1, True),
-        (100, 47_000_000, 1e-4, 0.1, False),
+        pytest.param(32, 0, 900_000, 4e-4, 1.0, False, id="small"),
+        pytest.param(100, 0, 900_000, 4e-4, 1.0, False, id="small, many images"),
+        pytest.param(16, 0, 900_000, 2e-4, 1.0, False, id="small, few images"),
+        pytest.param(8, 0, 900_000, 1e-4, 1.0, False, id="small, eight images"),
+        pytest.param(4, 0, 900_000, 1e-4, 1.0, False, id="small, four images"),
+        pytest.param(1, 0, 900_000, 1e-4, 1.0, False, id="small, one image"),
+        pytest.param(4, 2, 900_000, 2e-4, 1.0, False, id="small, half of the classes new"),
+        pytest.param(4, 4, 900_000, 4e-4, 1.0, False, id="small, new classes"),
+        pytest.param(8, 0, 47_000_000, 1e-4, 0.1, True, id="large, few images"),
+        pytest.param(8, 4, 47_000_000, 1e-4, 0.1, True, id="large, new classes"),
+        pytest.param(100, 0, 47_000_000, 1e-4, 0.1, False, id="large"),
     ],
-    ids=["tiny", "large-few-images", "large"],
 )
-def test_choose_recipe_rates_follow_model_and_data(chosen, images, parameters, rate, factor, frozen):
-    recipe = chosen(images=images, parameters=parameters)
-    assert (recipe.learning_rate, recipe.backbone_factor, recipe.freeze_backbone) == (rate, factor, frozen)
+def test_choose_recipe_rates_follow_model_and_data(
+    chosen, images, new_classes, parameters, rate, factor, frozen
+):
+    recipe = chosen(images=images, classes=4, new_classes=new_classes, parameters=parameters)
+    assert recipe.learning_rate == pytest.approx(rate)
+    assert (recipe.backbone_factor, recipe.freeze_backbone) == (factor, frozen)
+
+
+def test_choose_recipe_images_with_pseudo_labels_raise_the_rate(settings):
+    few, pooled = (choose_recipe(4, 12, 3, settings, guessed=guessed) for guessed in (0, 100))
+    assert few.learning_rate < pooled.learning_rate == 4e-4
 
 
 @pytest.mark.parametrize(
