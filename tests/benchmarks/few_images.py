@@ -80,6 +80,21 @@ def load_set(name: str, data: Path) -> tuple[Pool, int]:
     return load_pool(data, source), source.edge
 
 
+def all_as(label: str, pool: Pool) -> Pool:
+    """Return the pool with one class only, as a label config maps all labels to a class of the base."""
+    return replace(
+        pool,
+        labels=(label,),
+        training=tuple(renamed(one, label) for one in pool.training),
+        holdout=tuple(renamed(one, label) for one in pool.holdout),
+    )
+
+
+def renamed(example: TrainingExample, label: str) -> TrainingExample:
+    """Return the example with one label for all its segments."""
+    return replace(example, segments=tuple(replace(one, label=label) for one in example.segments))
+
+
 def run_cell(
     pool: Pool,
     edge: int,
@@ -291,6 +306,8 @@ def run(arguments: argparse.Namespace) -> None:
     done = {_cell(row) for row in read_lines(arguments.results)}
     for name in arguments.sets:
         pool, edge = load_set(name, arguments.data)
+        if arguments.mapped is not None:
+            pool = all_as(arguments.mapped, pool)
         sizes = sorted({min(images, len(pool.training)) for images in arguments.images})
         for seed, images, way in itertools.product(range(arguments.seeds), sizes, arguments.ways):
             cell = (name, images, way, seed)
@@ -351,6 +368,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=240.0, help="no cell begins later")
     parser.add_argument("--base", type=Path, default=BASE, help="checkpoint that is fine-tuned")
+    parser.add_argument("--mapped", metavar="CLASS", help="of the base: all labels are this class")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--work", type=Path, default=ROOT / ".maskloop" / "few-images")
     parser.add_argument("--results", type=Path, default=RESULTS)

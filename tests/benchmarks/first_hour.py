@@ -41,6 +41,8 @@ from maskloop.segmentation.predict import predict_images
 from maskloop.settings import BASE_MODEL, Settings
 from maskloop.types import EditCounts, Prediction, SegmentationTask
 
+from .few_images import renamed
+
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "tests" / "benchmarks" / "results" / "first-hour.jsonl"
 STEPS = (0, 4, 8, 12)  # annotated images
@@ -153,11 +155,23 @@ def calibration_figures(
 
 
 def run_source(
-    source: str, seed: int, steps: Sequence[int], *, base: Path, data: Path, work: Path
+    source: str,
+    seed: int,
+    steps: Sequence[int],
+    *,
+    base: Path,
+    data: Path,
+    work: Path,
+    mapped: str | None = None,
 ) -> Iterator[dict[str, object]]:
-    """Yield one row for each number of annotated images; 0 is the base as it is."""
+    """Yield one row for each number of annotated images; 0 is the base as it is.
+
+    With `mapped` all labels are this class of the base.
+    """
     plan = PLANS[source]
     examples = load_examples(source, data, seed)
+    if mapped is not None:
+        examples = [renamed(example, mapped) for example in examples]
     holdout, others = examples[: plan.holdout], examples[plan.holdout :]
     loaded = load_checkpoint(base, device="cpu", training=True)
     model = replace(
@@ -219,7 +233,8 @@ def run(arguments: argparse.Namespace) -> None:
                 arguments.steps,
                 base=arguments.base,
                 data=arguments.data,
-                work=arguments.work / arguments.base.name,
+                work=arguments.work / f"{arguments.base.name}-{arguments.mapped or 'labels'}",
+                mapped=arguments.mapped,
             )
             for row in rows:
                 if (source, seed, row["annotated"]) not in done:
@@ -240,6 +255,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--base", type=Path, default=BASE_MODEL, help="what is fine-tuned; give it results of its own"
     )
+    parser.add_argument("--mapped", metavar="CLASS", help="of the base: all labels are this class")
     parser.add_argument("--minutes", type=float, default=60.0, help="no training begins later")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--work", type=Path, default=ROOT / ".maskloop" / "first-hour")

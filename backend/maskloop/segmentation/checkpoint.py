@@ -55,6 +55,7 @@ from maskloop.segmentation.processor_config import (
 )
 from maskloop.segmentation.task_text import TaskText
 from maskloop.settings import load_settings
+from maskloop.shipped import ANY_OBJECT
 
 __all__ = [
     "Checkpoint",
@@ -62,6 +63,7 @@ __all__ = [
     "check_torchvision",
     "declare_kinds",
     "load_checkpoint",
+    "only_names_object",
     "resolve_device",
     "save_checkpoint",
     "with_labels",
@@ -217,7 +219,8 @@ def with_labels(checkpoint: Checkpoint, labels: Sequence[str], *, seed: int) -> 
 
     Rows of the class head that belong to a label which stays, and the row of "no object", are copied;
     rows of new labels are drawn afresh, around the old row where there is one only: that of "object" in a
-    base that tells objects from their surroundings. New labels are things of undeclared kind, and added.
+    base that tells objects from their surroundings. New labels are things of undeclared kind, and added. The
+    only label of a project gives "object" a name: its row stays as it is, and nothing counts as added.
 
     Args:
         checkpoint: left as it is; the copy shares no weights with it.
@@ -233,7 +236,8 @@ def with_labels(checkpoint: Checkpoint, labels: Sequence[str], *, seed: int) -> 
     model = copy.deepcopy(checkpoint.model)
     old_ids = {label: index for index, label in enumerate(checkpoint.labels)}
     kept_ids = [old_ids.get(name) for name in names]
-    regrow_classes(model, checkpoint.family, kept_ids, seed)
+    named = only_names_object(checkpoint, names)
+    regrow_classes(model, checkpoint.family, [0] if named else kept_ids, seed)
     model.config.id2label = dict(enumerate(names))
     model.config.label2id = {name: index for index, name in enumerate(names)}
 
@@ -246,8 +250,19 @@ def with_labels(checkpoint: Checkpoint, labels: Sequence[str], *, seed: int) -> 
         labels=names,
         thing_ids=with_new(checkpoint.thing_ids),
         undeclared_ids=with_new(checkpoint.undeclared_ids),
-        added_ids=with_new(checkpoint.added_ids),
+        added_ids=frozenset() if named else with_new(checkpoint.added_ids),
     )
+
+
+def only_names_object(checkpoint: Checkpoint, labels: Sequence[str]) -> bool:
+    """Return whether these classes do no more than give a name to what a model of objects finds.
+
+    Args:
+        checkpoint: the model.
+        labels: of the next one.
+    """
+    of_objects = checkpoint.labels == (ANY_OBJECT,) and not checkpoint.added_ids
+    return of_objects and len(labels) == 1
 
 
 def resolve_device(device: str) -> torch.device:

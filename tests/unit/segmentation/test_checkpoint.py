@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import Mask2FormerImageProcessorPil, OneFormerImageProcessorPil
 
 from maskloop.errors import DependencyError, ModelLoadError
-from maskloop.lab.tiny_models import build_tiny_oneformer
+from maskloop.lab.tiny_models import build_tiny_mask2former, build_tiny_oneformer
 from maskloop.segmentation import checkpoint as checkpoint_module
 from maskloop.segmentation.checkpoint import (
     Checkpoint,
@@ -202,6 +202,30 @@ def test_with_labels_added_classes_stay_added_in_the_rounds_that_follow(
     assert not load_checkpoint(save_checkpoint(tiny, tmp_path / "base"), device="cpu").added_ids
     for one, added in ((tiny, set()), (first, {"star"}), (saved, {"star"}), (second, {"moon", "star"})):
         assert {one.labels[index] for index in one.added_ids} == added - base
+
+
+@pytest.mark.parametrize(
+    ("base", "labels", "kept", "added"),
+    [
+        pytest.param("object", ["nucleus"], True, set(), id="the only label names objects"),
+        pytest.param("object", ["object"], True, set(), id="mapped to object"),
+        pytest.param("object", ["apple", "pear"], False, {0, 1}, id="two labels"),
+        pytest.param("cat", ["dog"], False, {0}, id="a base of one kind of thing"),
+    ],
+)
+def test_with_labels_only_label_of_a_project_gives_objects_a_name(
+    base: str, labels: list[str], kept: bool, added: set[int]
+) -> None:
+    before = build_tiny_mask2former((base,), seed=1)
+    after = with_labels(before, labels, seed=0)
+    rows = before.model.class_predictor.weight
+    assert (
+        after.model.class_predictor.weight.shape == rows.shape
+        and bool(after.model.class_predictor.weight.equal(rows))
+    ) is kept
+    assert after.added_ids == added
+    assert after.labels == tuple(labels)
+    assert after.thing_ids == set(range(len(labels)))
 
 
 @pytest.mark.parametrize("value", [5, "circle", [None], {"a": 1}], ids=str)

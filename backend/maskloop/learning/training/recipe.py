@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from maskloop.learning.data.augmentation import Augmentation
+from maskloop.segmentation.checkpoint import only_names_object
 from maskloop.settings import Settings
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def recipe_for(
         len(classes),
         settings,
         guessed=len(examples) - len(drawn),
-        new_classes=len(set(classes) - known),
+        new_classes=0 if only_names_object(base, classes) else len(set(classes) - known),
         parameters=sum(parameter.numel() for parameter in base.model.parameters()),
     )
 

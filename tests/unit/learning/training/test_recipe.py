@@ -8,6 +8,7 @@ from maskloop.learning.data.dataset import TrainingExample
 from maskloop.learning.training.recipe import FinetuneRecipe, choose_recipe, recipe_for
 from maskloop.segmentation.checkpoint import with_labels
 from maskloop.settings import Settings
+from maskloop.shipped import ANY_OBJECT
 
 
 @pytest.fixture
@@ -45,6 +46,7 @@ def test_choose_recipe_few_images_of_new_classes_take_at_least_600_steps(chosen)
         pytest.param([], ["moon", "star"], 600, 0.5, id="new"),
         pytest.param([["moon", "star"]], ["moon", "star"], 600, 0.5, id="added a round ago"),
         pytest.param([["moon"], ["star", "moon"]], ["moon", "star"], 600, 0.5, id="added one by one"),
+        pytest.param([["object"]], ["nucleus"], 600, 0.5, id="one class that is no base's"),
         pytest.param([["circle", "moon"]], ["circle", "moon"], 350, 0.5, id="one of two added"),
     ],
 )
@@ -55,6 +57,21 @@ def test_recipe_for_classes_stay_new_in_later_rounds(settings, rounds, classes, 
     example = TrainingExample(image=np.zeros((8, 8, 3), np.uint8), segments=(), key="image")
     recipe = recipe_for(champion, [example] * 4, classes, settings)
     assert (recipe.steps, recipe.augmentation.paste) == (steps, paste)
+
+
+@pytest.mark.parametrize(
+    ("classes", "steps", "paste", "rate"),
+    [
+        pytest.param(["object"], 100, 0.0, 1e-4, id="mapped"),
+        pytest.param(["nucleus"], 100, 0.0, 1e-4, id="the only label names objects"),
+        pytest.param(["apple", "pear"], 600, 0.5, 4e-4, id="two labels are to be told apart"),
+    ],
+)
+def test_recipe_for_a_base_of_objects(settings, classes, steps, paste, rate):
+    base = build_tiny_mask2former((ANY_OBJECT,), seed=0)
+    example = TrainingExample(image=np.zeros((8, 8, 3), np.uint8), segments=(), key="image")
+    recipe = recipe_for(base, [example] * 4, classes, settings)
+    assert (recipe.steps, recipe.augmentation.paste, recipe.learning_rate) == (steps, paste, rate)
 
 
 @pytest.mark.parametrize(
