@@ -35,7 +35,7 @@ from maskloop.learning.data.pseudo_labels import pseudo_examples
 from maskloop.learning.evaluation.evaluate import evaluate_checkpoint
 from maskloop.learning.training.finetune import finetune
 from maskloop.learning.training.job import FinetuneJob
-from maskloop.learning.training.recipe import FinetuneRecipe
+from maskloop.learning.training.recipe import FinetuneRecipe, count_new_classes
 from maskloop.segmentation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from maskloop.segmentation.postprocess import Thresholds
 from maskloop.types import HoldoutMetrics, SegmentationTask
@@ -292,7 +292,7 @@ def _measure(
         images=len(examples),
         objects=sum(len(example.segments) for example in examples),
         classes=len(labels),
-        new_classes=len(set(labels) - set(start.labels)),
+        new_classes=count_new_classes(start, labels),
         parameters=sum(parameter.numel() for parameter in start.model.parameters()),
         seed=seed,
         guessed=guessed,

@@ -57,6 +57,11 @@ def chosen(data: Data) -> FinetuneRecipe:
     return replace(recipe, threads=1)
 
 
+def as_if_known(data: Data) -> FinetuneRecipe:
+    """Return the recipe that a worker chooses where the model knows all classes."""
+    return chosen(replace(data, new_classes=0))
+
+
 def as_if_new(data: Data) -> FinetuneRecipe:
     """Return the recipe that a worker chooses where the model knows none of the classes."""
     return chosen(replace(data, new_classes=data.classes))
@@ -133,7 +138,7 @@ WAYS: dict[str, Callable[[Data], FinetuneRecipe]] = {
     "pool": chosen,
     "again": chosen,
     "again-pool": chosen,
-    "rounds": chosen,
+    "rounds": as_if_known,
     "rounds-new": as_if_new,
     "rounds-new-no-paste": plus(as_if_new, augmentation={"paste": 0.0}),
     "transformers": chosen,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from maskloop.learning.data.dataset import TrainingExample
     from maskloop.segmentation.checkpoint import Checkpoint
 
-__all__ = ["FinetuneRecipe", "Precision", "TrainedTasks", "choose_recipe", "recipe_for"]
+__all__ = ["FinetuneRecipe", "Precision", "TrainedTasks", "choose_recipe", "count_new_classes", "recipe_for"]
 
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
 TrainedTasks: TypeAlias = Literal["own", "all"]
@@ -86,18 +86,32 @@ def recipe_for(
         settings: as for `choose_recipe`.
     """
     drawn = [example for example in examples if not example.guessed]
-    # A class that an earlier round added was learnt from few images: it stays new as long as the base's own
-    # classes are others. With the shorter recipe the second round on fruits lost .14 (docs/few-images.md).
-    known = {label for index, label in enumerate(base.labels) if index not in base.added_ids}
     return choose_recipe(
         len(drawn),
         sum(len(example.segments) + len(example.boxes) for example in drawn),
         len(classes),
         settings,
         guessed=len(examples) - len(drawn),
-        new_classes=0 if only_names_object(base, classes) else len(set(classes) - known),
+        new_classes=count_new_classes(base, classes),
         parameters=sum(parameter.numel() for parameter in base.model.parameters()),
     )
+
+
+def count_new_classes(base: Checkpoint, classes: Sequence[str]) -> int:
+    """Return how many classes are to be learnt as new ones.
+
+    A class that an earlier round added was learnt from few images: it stays new as long as the first model
+    lacked it. With the recipe for known classes the second round on fruits lost .14 (docs/few-images.md).
+    The name that the only label of a project gives to "object" is none.
+
+    Args:
+        base: the model that is fine-tuned.
+        classes: of the result.
+    """
+    if only_names_object(base, classes):
+        return 0
+    known = {label for index, label in enumerate(base.labels) if index not in base.added_ids}
+    return len(set(classes) - known)
 
 
 def choose_recipe(
