@@ -166,13 +166,13 @@ def _unknown_labels(
         f"(1) set MASKLOOP_MODEL to a checkpoint that knows them, a folder of your own or a name on the hub: "
         f"`maskloop models suggest {number}` lists published ones, and {BASE_PHOTOS.name} comes with maskloop"
     )
-    if champion is not None:
+    if tuple(classes) == (ANY_OBJECT,):
+        own = f"(1) {_MAP_OBJECTS}"
+    elif champion is not None:
         own = (
             f"(1) give the labels that mean a class of {champion.tag} the attribute predicted_values "
             "(MASKLOOP_MODEL counts only where a project has no version yet)"
         )
-    if tuple(classes) == (ANY_OBJECT,):
-        own = f"(1) {_MAP_OBJECTS}"
     return LabelConfigError(
         f"project {number} ({project.title}), model {champion.tag if champion else settings.model}",
         expected=exc.expected,

@@ -37,7 +37,7 @@ class FinetuneRecipe:
 
     steps: int = 200  # optimiser steps
     batch: int = 4  # images of one step, over all processes and accumulated parts
-    learning_rate: float = 4e-4  # peak
+    learning_rate: float = SMALL_RATE  # peak
     backbone_factor: float = 1.0  # factor on the learning rate of the backbone, 0..1
     freeze_backbone: bool = False  # its weights and running statistics do not change
     freeze_norm: bool = False  # running statistics of batch norm do not change
@@ -148,23 +148,23 @@ def choose_recipe(
     large = parameters >= LARGE_PARAMETERS
     density_factor = min(max(objects / max(images, 1) / 8, 1.0), 2.0)
     class_factor = min(max(classes / 10, 1.0), 2.0)
-    new_class_factor = 1.0 + min(new_classes / max(classes, 1), 1.0)
-    least = LEAST_STEPS + (LEAST_STEPS_NEW - LEAST_STEPS) * (new_class_factor - 1.0)
+    new_share = min(new_classes / max(classes, 1), 1.0)
+    least = LEAST_STEPS + (LEAST_STEPS_NEW - LEAST_STEPS) * new_share
     amount = (images + 2 * guessed) * density_factor * class_factor
-    suitable = max(new_class_factor * 35 * math.sqrt(amount), least)
+    suitable = max((1.0 + new_share) * 35 * math.sqrt(amount), least)
     steps = settings.train_steps or round(min(suitable, 5000))
     factor = settings.backbone_rate if settings.backbone_rate is not None else (0.1 if large else 1.0)
     return FinetuneRecipe(
         steps=steps,
         batch=settings.train_batch,
         learning_rate=settings.learning_rate
-        or (LARGE_RATE if large else _small_rate(images + guessed, new_class_factor - 1.0)),
+        or (LARGE_RATE if large else _small_rate(images + guessed, new_share)),
         backbone_factor=factor,
         freeze_backbone=factor == 0.0 or (settings.backbone_rate is None and large and images < FEW_IMAGES),
         warmup=max(5, min(steps // 10, 100)),
         seed=settings.seed,
         edge=settings.train_edge,
-        augmentation=Augmentation.from_settings(settings, paste=_paste_share(new_classes, classes, large)),
+        augmentation=Augmentation.from_settings(settings, paste=_paste_share(new_share, large)),
         average=settings.train_average,
         freeze_norm=settings.train_freeze_norm,
         balance=settings.train_balance,
@@ -184,6 +184,6 @@ def _small_rate(images: int, new_share: float) -> float:
     return max(SMALL_RATE * min(max(images / FULL_RATE_IMAGES, new_share), 1.0), LEAST_SMALL_RATE)
 
 
-def _paste_share(new_classes: int, classes: int, large: bool) -> float:
+def _paste_share(new_share: float, large: bool) -> float:
     # measured with small models and classes that are all new (docs/few-images.md), nowhere else
-    return PASTE_NEW if not large and 2 * new_classes >= max(classes, 1) else 0.0
+    return PASTE_NEW if not large and new_share >= 0.5 else 0.0

@@ -90,13 +90,19 @@ def test_augment_any_jitter_keeps_image_and_masks_together(seed, height, width, 
     jitter = Augmentation(scale=(low, high), colour=0.0)
     seen_hwc, seen_hw = view(image_hwc, index_hw, jitter, seed, canvas_hw=(48, 64))
     wrong = np.abs(seen_hwc[..., 0] / 60 - seen_hw) > 0.75
+
+    def count_far(reach):
+        border = np.zeros_like(wrong)
+        for step in itertools.product(range(-reach, reach + 1), repeat=2):
+            border |= np.roll(seen_hw, step, (0, 1)) != seen_hw
+        return int((wrong & ~border)[1:-1, 1:-1].sum())
+
     # Averages blur what nearest decides: only pixels near another index may differ by more, and they are
-    # averages of many where little is left of the image, in which nearest skips thin parts.
-    border = np.zeros_like(wrong)
-    reach = 1 if low >= 0.5 else 2
-    for step in itertools.product(range(-reach, reach + 1), repeat=2):
-        border |= np.roll(seen_hw, step, (0, 1)) != seen_hw
-    assert not (wrong & ~border)[1:-1, 1:-1].any()
+    # averages of many where little is left of the image. Where less than half is left, nearest skips thin
+    # parts that averages show: one pixel in one of some 700 images.
+    assert count_far(2) == 0
+    if low >= 0.25:
+        assert count_far(1) <= (2 if low < 0.5 else 0)
 
 
 @pytest.mark.parametrize(
