@@ -154,7 +154,10 @@ def run_loop(services: Services, *, trainings: int = 2, images: int = 4, size: i
             annotate(services, seed, model_version=f"maskloop-{PROJECT}-v{turn + 1}", size=size)
         made.append(train(services, "maskloop train"))
     annotate(services, 50, model_version=f"maskloop-{PROJECT}-v{trainings + 1}", size=size)
-    champion = services.registry.champion(f"maskloop-{PROJECT}")
+    name = f"maskloop-{PROJECT}"
+    # How the gate judges two steps of training differs with the recipe: the last version serves, none waits.
+    services.registry.promote(name, services.registry.newest(name, limit=1)[0].number)
+    champion = services.registry.champion(name)
     assert champion is not None
     tasks = [
         ScoredTask(task_id=task, confidence=0.3, signals={"entropy": 0.75, "missing": 0.5})

@@ -273,13 +273,30 @@ def test_rollback_nothing_promoted_raises(registry, name, tmp_path):
         registry.rollback(name)
 
 
-def test_aliases_point_and_wait_no_longer_once_promoted(registry, name, tmp_path):
+@pytest.mark.parametrize(
+    ("shadow", "challenger", "promoted", "left"),
+    [
+        pytest.param(None, 2, 2, (None, None), id="itself"),
+        pytest.param(3, 2, 3, (None, None), id="a newer one"),
+        pytest.param(2, 3, 2, (None, 3), id="an older one"),
+        pytest.param(None, None, 2, (None, None), id="none waits"),
+    ],
+)
+def test_promote_ends_the_waits_of_this_version_and_older_ones(
+    registry, name, tmp_path, shadow, challenger, promoted, left
+):
     four_champions(registry, name, tmp_path)
-    assert registry.alias(name, "shadow") is None
-    registry.set_alias(name, "shadow", 3)
+    registry.set_alias(name, "shadow", shadow)
+    registry.set_alias(name, "challenger", challenger)
+    registry.promote(name, promoted)
+    assert (registry.alias(name, "shadow"), registry.alias(name, "challenger")) == left
+
+
+def test_aliases_point_at_versions_and_are_removed(registry, name, tmp_path):
+    four_champions(registry, name, tmp_path)
+    assert registry.alias(name, "challenger") is None
     registry.set_alias(name, "challenger", 2)
-    registry.promote(name, 3)
-    assert (registry.alias(name, "shadow"), registry.alias(name, "challenger")) == (None, 2)
+    assert registry.alias(name, "challenger") == 2
     registry.set_alias(name, "challenger", None)
     registry.set_alias(name, "challenger", None)
     assert registry.alias(name, "challenger") is None

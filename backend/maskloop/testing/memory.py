@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from maskloop.learning.registry.base import (
-    CHALLENGER,
     CHAMPION,
-    SHADOW,
     VersionRecord,
     check_deletable,
     check_folder,
+    ended_waits,
     folder_digests,
     no_such_version,
     rollback_line,
@@ -156,9 +155,8 @@ class MemoryRegistry:
         step = PromotionStep.now(number, self.alias(name, CHAMPION), kind, reason)
         self._steps[name].append(step)
         self._aliases[name][CHAMPION] = number
-        for waiting in (CHALLENGER, SHADOW):
-            if self.alias(name, waiting) == number:
-                self.set_alias(name, waiting, None)
+        for alias in ended_waits(self.aliases(name), number):
+            self.set_alias(name, alias, None)
 
 
 class MemoryQueue:

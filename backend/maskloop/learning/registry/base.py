@@ -25,6 +25,7 @@ __all__ = [
     "VersionRecord",
     "check_deletable",
     "check_folder",
+    "ended_waits",
     "folder_digests",
     "json_to_metrics",
     "metrics_to_json",
@@ -93,7 +94,7 @@ class ModelRegistry(Protocol):
     def promote(self, name: str, number: int, *, reason: str = "") -> None:
         """Make a version the champion and add it to the history; nothing happens where it is already.
 
-        Its alias challenger or shadow is removed.
+        The aliases challenger and shadow are removed where they wait no longer, see `ended_waits`.
 
         Raises:
             RegistryError: no such version, or its folder is damaged.
@@ -253,6 +254,19 @@ def rollback_target(name: str, line: Sequence[int]) -> int:
             remedy="choose one with `maskloop models list`, then `maskloop models promote`",
         )
     return line[-2]
+
+
+def ended_waits(aliases: Mapping[str, int], champion: int) -> tuple[str, ...]:
+    """Return which of the aliases challenger and shadow end when a version becomes the champion.
+
+    A version that waits was compared with the champion of that time, and has learnt from less than a newer
+    one: when itself or a newer one takes over, it waits no longer. It may still be promoted by its number.
+
+    Args:
+        aliases: alias -> number of the version.
+        champion: number of the version that takes over.
+    """
+    return tuple(alias for alias in (CHALLENGER, SHADOW) if aliases.get(alias, champion + 1) <= champion)
 
 
 def check_deletable(name: str, number: int, aliases: Mapping[str, int]) -> None:

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from maskloop.errors import DamagedVersionError, RegistryError
 from maskloop.learning.registry.base import (
-    CHALLENGER,
     CHAMPION,
-    SHADOW,
     VersionRecord,
     check_deletable,
     check_folder,
+    ended_waits,
     folder_digests,
     json_to_metrics,
     metrics_to_json,
@@ -244,9 +243,8 @@ class MlflowRegistry:
             client = self.connection.client()
             client.set_registered_model_tag(name, key, step_to_json(step))
             client.set_registered_model_alias(name, CHAMPION, str(number))
-            for waiting in (CHALLENGER, SHADOW):
-                if aliases.get(waiting) == number:
-                    client.delete_registered_model_alias(name, waiting)
+            for alias in ended_waits(aliases, number):
+                client.delete_registered_model_alias(name, alias)
 
     def _fetch(self, name: str, number: int) -> Any:
         from mlflow.exceptions import MlflowException
