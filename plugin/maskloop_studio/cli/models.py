@@ -27,8 +27,9 @@ ReasonOption = Annotated[str, typer.Option(help="Why; kept in the history.")]
 def list_models(project: ProjectArgument, as_json: JsonOption = False) -> None:
     """List a project's model versions; the champion is the one that serves.
 
-    A challenger was judged better and waits for `maskloop models promote`. A shadow waits as well, and also
-    predicts a share of the champion's images: below the table stands how often its predictions differ.
+    A challenger was judged better, or is left to a person, and waits for `maskloop models promote` until a
+    newer version is promoted. A shadow waits as well, and also predicts a share of the champion's images:
+    below the table stands how often its predictions differ.
     """
     from maskloop_studio.cli.version_tables import print_versions
     from maskloop_studio.services import process_services

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from maskloop.learning.data.holdout_choice import HoldoutRule
-from maskloop.learning.evaluation.gate import GateRule
+from maskloop.learning.evaluation.gate import LEFT_TO_A_PERSON, GateRule
 from maskloop.learning.evaluation.showing import read_showing
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from maskloop.store.trainings import Training
     from maskloop.types import ModelVersion
 
-__all__ = ["JudgingState", "judging_state", "not_judged"]
+__all__ = ["JudgingState", "judging_state", "verdict_in_words"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +70,22 @@ def judging_state(
     )
 
 
-def not_judged(trainings: Sequence[Training], tag: str) -> str | None:
-    """Return why nothing has judged a version, in the words of its training; None where something has."""
-    for training in trainings:
-        outcome = training.outcome or {}
-        if outcome.get("version") == tag and outcome.get("judged_by") == "nobody":
-            return str(outcome.get("reason") or "not judged yet")
-    return None
+def verdict_in_words(trainings: Sequence[Training], tag: str) -> str:
+    """Return what the judging of a version that waits came to, as the verb and the rest of a sentence."""
+    outcome = _outcome_of(trainings, tag)
+    reason = str(outcome.get("reason") or "")
+    if outcome.get("judged_by") == "nobody":
+        return f"could not be judged ({reason or 'not judged yet'})"
+    if (outcome.get("decision") or {}).get("ask"):
+        left = [
+            part.removesuffix(LEFT_TO_A_PERSON) for part in reason.split("; ") if LEFT_TO_A_PERSON in part
+        ]
+        return f"is left to a person ({'; '.join(left) or reason})"
+    return "was judged better"
+
+
+def _outcome_of(trainings: Sequence[Training], tag: str) -> Mapping[str, Any]:
+    return next((one.outcome for one in trainings if one.outcome and one.outcome.get("version") == tag), {})
 
 
 def _newest_outcome(trainings: Sequence[Training]) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from maskloop.errors import MaskloopError
 from maskloop_studio.dashboard.dashboard_parts import DashboardParts, Served
-from maskloop_studio.dashboard.judging import judging_state, not_judged
+from maskloop_studio.dashboard.judging import judging_state, verdict_in_words
 from maskloop_studio.dashboard.lookups import (
     PageNumber,
     ProjectNumber,
@@ -109,7 +109,7 @@ class _ProjectPages:
                 counts,
                 roles=roles,
                 settings=self._services.settings,
-                unjudged=self._unjudged(counts.project_id, roles),
+                verdict=self._verdict(counts.project_id, roles),
             ),
             roles=roles,
         )
@@ -125,12 +125,12 @@ class _ProjectPages:
             if one.alarms
         ]
 
-    def _unjudged(self, project_id: int, roles: Roles) -> str | None:
+    def _verdict(self, project_id: int, roles: Roles) -> str:
         waiting = roles.challenger or roles.shadow
         if waiting is None:
-            return None
+            return ""
         trainings = self._services.store.trainings.of(project_id, limit=POINTS)
-        return not_judged(trainings, f"{model_name(project_id)}-v{waiting}")
+        return verdict_in_words(trainings, f"{model_name(project_id)}-v{waiting}")
 
     def _champion(self, project_id: int, roles: Roles) -> ModelVersion | None:
         if roles.champion is None:

@@ -69,7 +69,7 @@ def troubles_of(
 
 
 def next_step(
-    counts: ProjectCounts, *, roles: Roles, settings: Settings, unjudged: str | None = None
+    counts: ProjectCounts, *, roles: Roles, settings: Settings, verdict: str = "was judged better"
 ) -> Step:
     """Return what a person does next for a project.
 
@@ -77,7 +77,7 @@ def next_step(
         counts: how it stands.
         roles: its versions' roles.
         settings: what starts a training.
-        unjudged: why nothing has judged the version that waits; None where something has.
+        verdict: what the judging of the version that waits came to, see `verdict_in_words`.
     """
     number = counts.project_id
     if counts.missing_since is not None:
@@ -90,9 +90,8 @@ def next_step(
         return Step(text="Look at the failed jobs.", link="jobs", link_text="Failed jobs")
     waiting = roles.challenger or roles.shadow
     if waiting is not None:
-        judged = "was judged better" if unjudged is None else f"could not be judged ({unjudged})"
         return Step(
-            text=f"Version {waiting} {judged} and waits for you: look at it, then promote it.",
+            text=f"Version {waiting} {verdict} and waits for you: look at it, then promote it.",
             link=f"versions/{waiting}",
             link_text=f"Version {waiting}",
         )

@@ -1,11 +1,13 @@
 """What a person is told to do next, by table."""
 
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 
 from maskloop.store.overview import NextTask, ProjectCounts
 from maskloop.store.sessions import now
+from maskloop_studio.dashboard.judging import verdict_in_words
 from maskloop_studio.dashboard.lookups import Roles
 from maskloop_studio.dashboard.project_state import class_names, next_step, reasons_of, troubles_of
 
@@ -42,6 +44,43 @@ def test_next_step_by_table(settings, counts, roles, words, link):
     step = next_step(make_counts(**counts), roles=Roles(**roles), settings=settings)
     assert words in step.text
     assert step.link == link
+
+
+DOUBT = "class disc 0.900 -> 0.500 on 4 images fell far: a person decides"
+CHANCE = "likely better, but challenger 2 of the same champion: a person decides"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        pytest.param(
+            {"decision": {"promote": True, "ask": False}, "reason": "score rose"},
+            "was judged better",
+            id="better",
+        ),
+        pytest.param(
+            {"judged_by": "nobody", "reason": "not judged yet: 3 images"},
+            "could not be judged (not judged yet: 3 images)",
+            id="nobody",
+        ),
+        pytest.param(
+            {"decision": {"ask": True}, "reason": f"score did not rise; {DOUBT}; {CHANCE}; a note"},
+            "is left to a person (class disc 0.900 -> 0.500 on 4 images fell far; "
+            "likely better, but challenger 2 of the same champion)",
+            id="doubts",
+        ),
+        pytest.param(
+            {"decision": {"ask": True}, "reason": "of an older release"},
+            "is left to a person (of an older release)",
+            id="other words",
+        ),
+        pytest.param({"version": "maskloop-7-v1"}, "was judged better", id="another version"),
+        pytest.param(None, "was judged better", id="no outcome"),
+    ],
+)
+def test_verdict_of_a_version_that_waits(outcome, words):
+    trainings = [SimpleNamespace(outcome=outcome and {"version": "maskloop-7-v2"} | outcome)]
+    assert verdict_in_words(trainings, "maskloop-7-v2") == words
 
 
 def test_troubles_of_names_each_once():

@@ -11,8 +11,9 @@ from maskloop.learning.evaluation.comparison import ClassChange, Comparison, com
 from maskloop.learning.evaluation.prediction_metrics import Evaluation
 from maskloop.settings import Settings
 
-__all__ = ["GateRule", "PromotionDecision", "decide", "leave_open"]
+__all__ = ["LEFT_TO_A_PERSON", "GateRule", "PromotionDecision", "decide", "leave_open"]
 
+LEFT_TO_A_PERSON = ": a person decides"  # ends each doubt in the reason of a decision
 _DIGITS = 6
 _FEW_IMAGES = 8  # with fewer, the reason recommends to annotate more
 
@@ -225,13 +226,13 @@ def _doubts(comparison: Comparison, rule: GateRule) -> list[str]:
     if not _is_likely_better(comparison, rule):
         return []
     doubts = [
-        f"class {_change_text(change)} {'is gone' if change.after == 0 else 'fell far'}: a person decides"
+        f"class {_change_text(change)} {'is gone' if change.after == 0 else 'fell far'}{LEFT_TO_A_PERSON}"
         for change in comparison.classes
         if change.fall > rule.class_fall or change.after == 0 < change.before
     ]
     if not _is_better(comparison, rule):
         doubts.append(
-            f"likely better, but challenger {rule.judged_before + 1} of the same champion: a person decides"
+            f"likely better, but challenger {rule.judged_before + 1} of the same champion{LEFT_TO_A_PERSON}"
         )
     return doubts
 
