@@ -22,7 +22,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,19 +80,20 @@ def load_set(name: str, data: Path) -> tuple[Pool, int]:
     return load_pool(data, source), source.edge
 
 
-def all_as(label: str, pool: Pool) -> Pool:
-    """Return the pool with one class only, as a label config maps all labels to a class of the base."""
+def with_names(pool: Pool, names: Mapping[str, str]) -> Pool:
+    """Return the pool with other names for some of its classes; several may get one name."""
     return replace(
         pool,
-        labels=(label,),
-        training=tuple(renamed(one, label) for one in pool.training),
-        holdout=tuple(renamed(one, label) for one in pool.holdout),
+        labels=tuple(dict.fromkeys(names.get(label, label) for label in pool.labels)),
+        training=tuple(renamed(one, names) for one in pool.training),
+        holdout=tuple(renamed(one, names) for one in pool.holdout),
     )
 
 
-def renamed(example: TrainingExample, label: str) -> TrainingExample:
-    """Return the example with one label for all its segments."""
-    return replace(example, segments=tuple(replace(one, label=label) for one in example.segments))
+def renamed(example: TrainingExample, names: Mapping[str, str]) -> TrainingExample:
+    """Return the example with other names for some of its classes."""
+    segments = tuple(replace(one, label=names.get(one.label, one.label)) for one in example.segments)
+    return replace(example, segments=segments)
 
 
 def run_cell(
@@ -307,7 +308,8 @@ def run(arguments: argparse.Namespace) -> None:
     for name in arguments.sets:
         pool, edge = load_set(name, arguments.data)
         if arguments.mapped is not None:
-            pool = all_as(arguments.mapped, pool)
+            pool = with_names(pool, dict.fromkeys(pool.labels, arguments.mapped))
+        pool = with_names(pool, {label: f"new {label}" for label in arguments.new})
         sizes = sorted({min(images, len(pool.training)) for images in arguments.images})
         for seed, images, way in itertools.product(range(arguments.seeds), sizes, arguments.ways):
             cell = (name, images, way, seed)
@@ -369,6 +371,12 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=240.0, help="no cell begins later")
     parser.add_argument("--base", type=Path, default=BASE, help="checkpoint that is fine-tuned")
     parser.add_argument("--mapped", metavar="CLASS", help="of the base: all labels are this class")
+    parser.add_argument(
+        "--new",
+        type=lambda text: text.split(","),
+        default=[],
+        help="star,ring: called otherwise, so that the base lacks them",
+    )
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--work", type=Path, default=ROOT / ".maskloop" / "few-images")
     parser.add_argument("--results", type=Path, default=RESULTS)

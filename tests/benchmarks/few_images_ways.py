@@ -122,6 +122,8 @@ WAYS: dict[str, Callable[[Data], FinetuneRecipe]] = {
     "denoise-average-95": plus(chosen, denoise=True, average=0.95),
     "all-average": plus(chosen, average=0.99),
     "all-average-95": plus(chosen, average=0.95),
+    "all-as-known": as_if_known,
+    "all-as-new": as_if_new,
     "all-twice": for_twice_as_long,
     "all-no-paste": plus(chosen, augmentation={"paste": 0.0}),
     "all-paste": plus(chosen, augmentation={"paste": 0.5}),

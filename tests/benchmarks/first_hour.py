@@ -171,7 +171,8 @@ def run_source(
     plan = PLANS[source]
     examples = load_examples(source, data, seed)
     if mapped is not None:
-        examples = [renamed(example, mapped) for example in examples]
+        names = {segment.label: mapped for example in examples for segment in example.segments}
+        examples = [renamed(example, names) for example in examples]
     holdout, others = examples[: plan.holdout], examples[plan.holdout :]
     loaded = load_checkpoint(base, device="cpu", training=True)
     model = replace(
