@@ -73,6 +73,16 @@ def for_twice_as_long(data: Data) -> FinetuneRecipe:
     return with_steps(recipe, 2 * recipe.steps)
 
 
+def in_batches(batch: int) -> Callable[[Data], FinetuneRecipe]:
+    """Return the recipe that a worker chooses now, with other batches and as many views."""
+
+    def way(data: Data) -> FinetuneRecipe:
+        recipe = chosen(data)
+        return replace(with_steps(recipe, max(1, recipe.steps * recipe.batch // batch)), batch=batch)
+
+    return way
+
+
 def with_steps(recipe: FinetuneRecipe, steps: int) -> FinetuneRecipe:
     """Return the recipe with another length, and what depends on it."""
     return replace(
@@ -131,6 +141,9 @@ WAYS: dict[str, Callable[[Data], FinetuneRecipe]] = {
     "all-1e-4": plus(chosen, learning_rate=1e-4),
     "all-2e-4": plus(chosen, learning_rate=2e-4),
     "all-4e-4": plus(chosen, learning_rate=4e-4),
+    "all-batch-8": in_batches(8),
+    "all-batch-16": in_batches(16),
+    "all-plain": plus(chosen, augmentation={"quarter_turns": False, "scale": (1.0, 1.0)}),
     "all-deleted-3": plus(chosen, deleted_weight=3.0),
     "all-tasks": plus(chosen, tasks="all"),
     "newest-of-3": chosen,
