@@ -293,7 +293,7 @@ class Settings(BaseSettings):
         None, ge=32, le=4096, description="pixels of an input's shorter side; default: by the objects' size"
     )
     train_steps: int | None = Field(None, ge=1, description="default: chosen from the data's size")
-    train_batch: int = Field(4, ge=1)
+    train_batch: int | None = Field(None, ge=1, description="images a step; default: 4, or 8 of few images")
     train_minutes: float | None = Field(None, gt=0, description="what a training may take")
     train_patience: int = Field(4, ge=1, description="validations without a gain that end a training")
     train_average: float = Field(

@@ -73,12 +73,13 @@ def for_twice_as_long(data: Data) -> FinetuneRecipe:
     return with_steps(recipe, 2 * recipe.steps)
 
 
-def in_batches(batch: int) -> Callable[[Data], FinetuneRecipe]:
-    """Return the recipe that a worker chooses now, with other batches and as many views."""
+def in_batches(batch: int, *, shorter: int = 1) -> Callable[[Data], FinetuneRecipe]:
+    """Return the recipe that a worker chooses now, with other batches and as many views or fewer."""
 
     def way(data: Data) -> FinetuneRecipe:
         recipe = chosen(data)
-        return replace(with_steps(recipe, max(1, recipe.steps * recipe.batch // batch)), batch=batch)
+        steps = recipe.steps * recipe.batch // batch // shorter
+        return replace(with_steps(recipe, max(1, steps)), batch=batch)
 
     return way
 
@@ -141,6 +142,8 @@ WAYS: dict[str, Callable[[Data], FinetuneRecipe]] = {
     "all-1e-4": plus(chosen, learning_rate=1e-4),
     "all-2e-4": plus(chosen, learning_rate=2e-4),
     "all-4e-4": plus(chosen, learning_rate=4e-4),
+    "all-batch-4": in_batches(4),
+    "all-batch-4-half": in_batches(4, shorter=2),
     "all-batch-8": in_batches(8),
     "all-batch-16": in_batches(16),
     "all-plain": plus(chosen, augmentation={"quarter_turns": False, "scale": (1.0, 1.0)}),

@@ -24,7 +24,7 @@ def chosen(settings):
 
 def test_choose_recipe_more_images_more_steps_within_bounds(chosen):
     steps = [chosen(images=images, objects=3 * images).steps for images in (1, 8, 32, 128, 2000, 10**6)]
-    assert steps == [100, 100, 198, 396, 1565, 5000]
+    assert steps == [50, 50, 198, 396, 1565, 5000]
 
 
 def test_choose_recipe_new_classes_take_longer_by_their_share(chosen):
@@ -35,14 +35,14 @@ def test_choose_recipe_new_classes_take_longer_by_their_share(chosen):
 def test_choose_recipe_few_images_of_new_classes_take_at_least_600_steps(chosen):
     steps = [chosen(images=images, objects=3 * images, new_classes=3).steps for images in (1, 12, 128, 300)]
     assert steps == [600, 600, 792, 1212]
-    assert [chosen(images=12, objects=36, new_classes=new).steps for new in (0, 1, 2)] == [121, 267, 433]
+    assert [chosen(images=12, objects=36, new_classes=new).steps for new in (0, 1, 2)] == [60, 267, 433]
 
 
 @pytest.mark.parametrize(
     ("rounds", "classes", "steps", "paste"),
     [
-        pytest.param([], ["circle", "square"], 100, 0.0, id="the base's own classes"),
-        pytest.param([["circle", "square"]], ["circle", "square"], 100, 0.0, id="learnt again"),
+        pytest.param([], ["circle", "square"], 50, 0.0, id="the base's own classes"),
+        pytest.param([["circle", "square"]], ["circle", "square"], 50, 0.0, id="learnt again"),
         pytest.param([], ["moon", "star"], 600, 0.5, id="new"),
         pytest.param([["moon", "star"]], ["moon", "star"], 600, 0.5, id="added a round ago"),
         pytest.param([["moon"], ["star", "moon"]], ["moon", "star"], 600, 0.5, id="added one by one"),
@@ -62,8 +62,8 @@ def test_recipe_for_classes_stay_new_in_later_rounds(settings, rounds, classes, 
 @pytest.mark.parametrize(
     ("classes", "steps", "paste", "rate"),
     [
-        pytest.param(["object"], 100, 0.0, 1e-4, id="mapped"),
-        pytest.param(["nucleus"], 100, 0.0, 1e-4, id="the only label names objects"),
+        pytest.param(["object"], 50, 0.0, 1e-4, id="mapped"),
+        pytest.param(["nucleus"], 50, 0.0, 1e-4, id="the only label names objects"),
         pytest.param(["apple", "pear"], 600, 0.5, 4e-4, id="two labels are to be told apart"),
     ],
 )
@@ -115,6 +115,28 @@ def test_choose_recipe_rates_follow_model_and_data(
     recipe = chosen(images=images, classes=4, new_classes=new_classes, parameters=parameters)
     assert recipe.learning_rate == pytest.approx(rate)
     assert (recipe.backbone_factor, recipe.freeze_backbone) == (factor, frozen)
+
+
+@pytest.mark.parametrize(
+    ("data", "named", "batch", "steps"),
+    [
+        pytest.param({"images": 4}, {}, 8, 50, id="four images"),
+        pytest.param({"images": 16}, {}, 8, 70, id="sixteen images"),
+        pytest.param({"images": 17}, {}, 4, 144, id="more images"),
+        pytest.param({"images": 4, "guessed": 100}, {}, 4, 500, id="many with pseudo-labels"),
+        pytest.param({"images": 4, "new_classes": 1}, {}, 4, 267, id="a new class"),
+        pytest.param({"images": 4, "parameters": 47_000_000}, {}, 4, 100, id="a large model"),
+        pytest.param({"images": 4}, {"train_batch": 4}, 4, 100, id="the batch is named"),
+        pytest.param({"images": 4}, {"train_batch": 2}, 2, 100, id="a smaller batch is named"),
+        pytest.param({"images": 4}, {"train_steps": 30}, 4, 30, id="the steps are named"),
+    ],
+)
+def test_choose_recipe_few_images_of_known_classes_take_fewer_larger_steps(
+    settings, data, named, batch, steps
+):
+    amount = {"images": 4, "objects": 12, "classes": 3} | data
+    recipe = choose_recipe(settings=Settings(home=settings.home, **named), **amount)
+    assert (recipe.batch, recipe.steps) == (batch, steps)
 
 
 def test_choose_recipe_images_with_pseudo_labels_raise_the_rate(settings):
