@@ -98,14 +98,18 @@ def draw(page: Any, stroke: Points, triangle: Points) -> None:
     page.mouse.down()
     move(*stroke[1])
     page.mouse.up()
-    page.wait_for_timeout(1500)
+    wait_until_still(page)
     page.keyboard.press("Escape")
     page.wait_for_timeout(500)
     page.keyboard.press("2")
     page.wait_for_timeout(500)
-    for point in (*triangle, *triangle[:1]):  # the first one again closes it
+    for point in (
+        *triangle,
+        *triangle[:1],
+    ):  # the first one again closes it, once the editor drew it as hovered
         move(*point)
+        wait_until_still(page)
         page.mouse.down()
         page.wait_for_timeout(100)
         page.mouse.up()
-        page.wait_for_timeout(400)
+        wait_until_still(page)
