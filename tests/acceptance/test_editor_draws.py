@@ -103,10 +103,8 @@ def draw(page: Any, stroke: Points, triangle: Points) -> None:
     page.wait_for_timeout(500)
     page.keyboard.press("2")
     page.wait_for_timeout(500)
-    for point in (
-        *triangle,
-        *triangle[:1],
-    ):  # the first one again closes it, once the editor drew it as hovered
+    # The first point again closes the triangle, once the editor has drawn it as hovered.
+    for point in (*triangle, *triangle[:1]):
         move(*point)
         wait_until_still(page)
         page.mouse.down()

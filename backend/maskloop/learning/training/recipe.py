@@ -39,7 +39,7 @@ class FinetuneRecipe:
     """Hyperparameters; the defaults suit a fine-tuning of the tiny base model on a CPU."""
 
     steps: int = 200  # optimiser steps
-    batch: int = 4  # images of one step, over all processes and accumulated parts
+    batch: int = BATCH  # images of one step, over all processes and accumulated parts
     learning_rate: float = SMALL_RATE  # peak
     backbone_factor: float = 1.0  # factor on the learning rate of the backbone, 0..1
     freeze_backbone: bool = False  # its weights and running statistics do not change
@@ -156,10 +156,10 @@ def choose_recipe(
     least = LEAST_STEPS + (LEAST_STEPS_NEW - LEAST_STEPS) * new_share
     amount = (images + 2 * guessed) * density_factor * class_factor
     suitable = max((1.0 + new_share) * 35 * math.sqrt(amount), least)
-    batch, steps = settings.train_batch or BATCH, settings.train_steps or round(min(suitable, 5000))
-    known_few = not large and not new_classes and images + guessed <= BATCH_FEW_IMAGES
-    if known_few and settings.train_batch is None and settings.train_steps is None:
-        batch, steps = BATCH_FEW, round(steps * BATCH / BATCH_FEW)
+    steps, batch = settings.train_steps or round(min(suitable, 5000)), settings.train_batch or BATCH
+    named = settings.train_steps or settings.train_batch
+    if not (named or large or new_classes) and images + guessed <= BATCH_FEW_IMAGES:
+        steps, batch = round(steps * BATCH / BATCH_FEW), BATCH_FEW
     factor = settings.backbone_rate if settings.backbone_rate is not None else (0.1 if large else 1.0)
     return FinetuneRecipe(
         steps=steps,
